@@ -1,0 +1,90 @@
+"""MQTT topic names: built and parsed here and nowhere else.
+
+``d/<device>/up/<leaf>`` is written by that device alone, ``d/<device>/down/<leaf>``
+is read by that device alone. The broker's ACL follows from the two patterns below.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from schemas.ids import device_id_pattern
+
+
+class Up(StrEnum):
+    """What a device publishes."""
+
+    BIRTH = "birth"
+    DEATH = "death"
+    EXEC = "exec"
+    TELE = "tele"
+    NEED = "need"
+
+
+class Down(StrEnum):
+    """What a device receives."""
+
+    DESIRED = "desired"
+    CMD = "cmd"
+    CHUNK = "chunk"
+    REPLY = "reply"
+
+
+ALL_UP = "d/+/up/+"
+"""The filter by which the gateway hears every device."""
+
+ACL_DEVICE_WRITE = "d/%u/up/#"
+ACL_DEVICE_READ = "d/%u/down/#"
+ACL_SHARED_READ = "m/#"
+
+_UP = re.compile(rf"^d/({device_id_pattern()})/up/([a-z]+)$")
+_DOWN = re.compile(rf"^d/({device_id_pattern()})/down/([a-z]+)$")
+
+
+@dataclass(frozen=True, slots=True)
+class UpTopic:
+    """A parsed ``d/<device>/up/<leaf>``."""
+
+    device: str
+    leaf: Up
+
+
+@dataclass(frozen=True, slots=True)
+class DownTopic:
+    """A parsed ``d/<device>/down/<leaf>``."""
+
+    device: str
+    leaf: Down
+
+
+def up(device: str, leaf: Up) -> str:
+    """The topic on which ``device`` publishes ``leaf``."""
+    return f"d/{device}/up/{leaf}"
+
+
+def down(device: str, leaf: Down) -> str:
+    """The topic on which ``device`` receives ``leaf``."""
+    return f"d/{device}/down/{leaf}"
+
+
+def down_filter(device: str) -> str:
+    """The filter by which ``device`` hears everything meant for it."""
+    return f"d/{device}/down/+"
+
+
+def parse_up(topic: str) -> UpTopic | None:
+    """Read an up topic; None when it is not one."""
+    found = _UP.match(topic)
+    if found is None or found[2] not in set(Up):
+        return None
+    return UpTopic(found[1], Up(found[2]))
+
+
+def parse_down(topic: str) -> DownTopic | None:
+    """Read a down topic; None when it is not one."""
+    found = _DOWN.match(topic)
+    if found is None or found[2] not in set(Down):
+        return None
+    return DownTopic(found[1], Down(found[2]))

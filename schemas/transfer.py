@@ -1,0 +1,122 @@
+"""The transfer protocol: what a device asks for, and the chunks that answer.
+
+The device pulls: it asks for the leaf digests of a file, checks them against the
+signed manifest, then asks for ranges of chunks with a small credit window.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from schemas.base import Wire
+from schemas.ids import Sha256
+from schemas.model import MAX_FILE_BYTES
+
+CHUNK_BYTES = 64 * 1024
+MAX_WINDOW = 64
+"""Chunks that may be outstanding at once."""
+
+_HEADER = struct.Struct(">2sBBII8s")
+_MAGIC = b"AC"
+_VERSION = 1
+HEADER_BYTES = _HEADER.size
+
+Range = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(gt=0)]]
+"""Chunk indices from the first up to, not with, the second."""
+
+
+class Need(Wire):
+    """A device's request, on ``up/need``.
+
+    kind ``leaves`` asks for the chunk digests, ``manifest`` for the version's signed
+    documents (then ``sha256`` is the manifest's), ``chunks`` for ranges. batch: numbers
+    the request within the transfer, so that a gap within one batch means a loss.
+    """
+
+    kind: Literal["manifest", "leaves", "chunks"]
+    sha256: Sha256
+    batch: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    ranges: Annotated[tuple[Range, ...], Field(max_length=MAX_WINDOW)] = ()
+
+    @model_validator(mode="after")
+    def _within_credit(self) -> Need:
+        if self.kind == "chunks":
+            if not self.ranges:
+                msg = "a request for chunks names at least one range"
+                raise ValueError(msg)
+            if any(b <= a for a, b in self.ranges):
+                msg = "a range ends after it starts"
+                raise ValueError(msg)
+            if sum(b - a for a, b in self.ranges) > MAX_WINDOW:
+                msg = f"at most {MAX_WINDOW} chunks may be asked for at once"
+                raise ValueError(msg)
+        return self
+
+
+class Reply(Wire):
+    """The gateway's answer on ``down/reply``.
+
+    manifest: the JSON text whose hash was asked for; signed: the ``models`` role's
+    metadata that lists it, as JSON text. leaves: hex of the concatenated digests.
+    error: why there is none.
+    """
+
+    kind: Literal["manifest", "leaves", "chunks"]
+    sha256: Sha256
+    manifest: str | None = None
+    signed: str | None = None
+    leaves: str | None = None
+    size: Annotated[int, Field(gt=0, le=MAX_FILE_BYTES)] | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One chunk as it travels. ``tag`` is the first 8 bytes of the file's SHA-256."""
+
+    batch: int
+    index: int
+    tag: bytes
+    data: bytes
+
+
+def chunk_count(size: int) -> int:
+    """How many chunks a file of ``size`` bytes has."""
+    return -(-size // CHUNK_BYTES)
+
+
+def tag_of(sha256: str) -> bytes:
+    """The 8 bytes that say which file a chunk belongs to."""
+    return bytes.fromhex(sha256)[:8]
+
+
+def encode_chunk(chunk: Chunk) -> bytes:
+    """Header (20 bytes, big-endian) and data."""
+    head = _HEADER.pack(_MAGIC, _VERSION, 0, chunk.batch, chunk.index, chunk.tag)
+    return head + chunk.data
+
+
+def decode_chunk(payload: bytes) -> Chunk | None:
+    """Read a chunk message; None when it is malformed, of another version or too long."""
+    if not HEADER_BYTES < len(payload) <= HEADER_BYTES + CHUNK_BYTES:
+        return None
+    magic, version, _flags, batch, index, tag = _HEADER.unpack_from(payload)
+    if magic != _MAGIC or version != _VERSION:
+        return None
+    return Chunk(batch, index, tag, bytes(payload[HEADER_BYTES:]))
+
+
+def leaves_digest(leaves: Sequence[bytes]) -> str:
+    """SHA-256, in hex, of the concatenated leaf digests."""
+    return hashlib.sha256(b"".join(leaves)).hexdigest()
+
+
+def leaves_of(blocks: Iterable[bytes]) -> list[bytes]:
+    """The digest of every chunk; ``blocks`` are the file's consecutive 64 KiB chunks."""
+    return [hashlib.sha256(block).digest() for block in blocks]
