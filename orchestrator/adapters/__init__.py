@@ -1,0 +1,1 @@
+"""The world outside: SQL, MQTT, files, keys, processes."""

@@ -1,0 +1,249 @@
+"""Settings: from ``ARGOSY_*`` in the environment and explicit overrides, by one pure function."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from orchestrator.errors import Invalid
+from schemas.api import MQTT_PORT, PORT
+
+PREFIX = "ARGOSY_"
+LOOPBACK = "127.0.0.1"
+
+_WILDCARDS = frozenset({"0.0.0.0", "::", "*", ""})  # noqa: S104 - compared with, never bound
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+_MAX_PORT = 65535
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What one platform is started with.
+
+    Attributes:
+        home: the folder that holds everything; absolute.
+        host: the address that the API binds. Beyond loopback it is served with TLS.
+        port: the API's port.
+        public_url: how others reach the API, where that differs (a proxy, a DNS name).
+        mqtt_host: the address that the embedded broker binds for devices.
+        mqtt_port: the devices' port.
+        mqtt_public_host: the host name of the broker that devices are told.
+        database_url: an SQLAlchemy URL; None is SQLite in the home.
+        broker_url: ``mqtts://user:password@host:port`` of a broker that is run elsewhere;
+            None starts mosquitto.
+        embedded_broker: start mosquitto as a child.
+        embedded_agent: start a training agent as a child.
+        lease_seconds: a job that is silent for so long is given to another agent.
+        heartbeat_seconds: how often devices and agents say that they are there.
+        certificate_days: how long a device's certificate is valid.
+        tick_seconds: how often the services compare what is desired with what is.
+        max_artifact_bytes: the largest upload.
+    """
+
+    home: Path
+    host: str = LOOPBACK
+    port: int = PORT
+    public_url: str | None = None
+    mqtt_host: str = LOOPBACK
+    mqtt_port: int = MQTT_PORT
+    mqtt_public_host: str = LOOPBACK
+    database_url: str | None = None
+    broker_url: str | None = None
+    embedded_broker: bool = True
+    embedded_agent: bool = True
+    lease_seconds: float = 30.0
+    heartbeat_seconds: float = 10.0
+    certificate_days: int = 7
+    tick_seconds: float = 0.25
+    max_artifact_bytes: int = 2 * 1024**3
+
+    @property
+    def tls(self) -> bool:
+        """Whether the API is served over HTTPS by itself."""
+        return not is_loopback(self.host)
+
+    @property
+    def url(self) -> str:
+        """The API's address for programs on this machine."""
+        host = LOOPBACK if self.host in _WILDCARDS else self.host
+        return f"{'https' if self.tls else 'http'}://{_bracketed(host)}:{self.port}"
+
+    @property
+    def advertised_url(self) -> str:
+        """The API's address for others."""
+        return self.public_url or self.url
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL of the database."""
+        return self.database_url or f"sqlite:///{self.home / 'argosy.db'}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Host names and addresses that the server's certificate must hold, sorted."""
+        public = urlsplit(self.public_url).hostname if self.public_url else None
+        found = {"localhost", LOOPBACK, "::1", self.host, self.mqtt_host, self.mqtt_public_host}
+        return tuple(sorted((found | {public or ""}) - _WILDCARDS))
+
+    def to_env(self) -> dict[str, str]:
+        """The environment from which ``load`` makes these settings again."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {
+            PREFIX + name.upper(): _text(value)
+            for name, value in values.items()
+            if value is not None
+        }
+
+
+def load(env: Mapping[str, str], **overrides: Any) -> Settings:
+    """Read settings: an override that is not None, else the environment, else the default.
+
+    Args:
+        env: the process's environment; ``HOME`` gives the default home ``~/.argosy``.
+        overrides: fields of ``Settings``, as text or already of their type.
+
+    Raises:
+        Invalid: a value is not what its field needs; the message names the setting.
+    """
+    unknown = sorted(set(overrides) - {f.name for f in fields(Settings)})
+    if unknown:
+        msg = f"there is no setting {unknown[0]!r}"
+        raise Invalid(msg)
+    values: dict[str, Any] = {}
+    for name, read in _READERS.items():
+        value, source = overrides.get(name), f"--{name.replace('_', '-')}"
+        if value is None:
+            value, source = env.get(PREFIX + name.upper()) or None, PREFIX + name.upper()
+        if value is not None:
+            values[name] = read(str(value).strip(), source)
+    if "home" not in values:
+        values["home"] = _home(str(Path(env.get("HOME") or "~").expanduser() / ".argosy"), "HOME")
+    if values.get("broker_url"):
+        values["embedded_broker"] = False
+    return _checked(Settings(**values))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _checked(settings: Settings) -> Settings:
+    if not settings.embedded_broker and settings.broker_url is None:
+        msg = "ARGOSY_EMBEDDED_BROKER is off and no broker is named"
+        raise Invalid(msg, hint="set ARGOSY_BROKER_URL, as in mqtts://user:password@broker:8883")
+    if settings.embedded_broker and settings.port == settings.mqtt_port:
+        msg = f"the API and the broker cannot both use port {settings.port}"
+        raise Invalid(msg, hint="set ARGOSY_PORT or ARGOSY_MQTT_PORT to another one")
+    if settings.tls and settings.public_url and settings.public_url.startswith("http:"):
+        msg = f"ARGOSY_PUBLIC_URL: the API on {settings.host} is served with TLS: use https://"
+        raise Invalid(msg)
+    return settings
+
+
+def _home(text: str, source: str) -> Path:
+    if not text or any(ord(c) < ord(" ") for c in text):
+        msg = f"{source}: a home folder has a name, without control characters"
+        raise Invalid(msg)
+    return Path(text).expanduser().absolute()
+
+
+def _host(text: str, source: str) -> str:
+    if not text or any(c.isspace() or c in "/@?#" for c in text):
+        msg = f"{source}: {text!r} is not a host name or an address"
+        raise Invalid(msg)
+    return text
+
+
+def _port(text: str, source: str) -> int:
+    value = _integer(text, source)
+    if value > _MAX_PORT:
+        msg = f"{source}: {text} is not a port (1 to {_MAX_PORT})"
+        raise Invalid(msg)
+    return value
+
+
+def _integer(text: str, source: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text[:20]) == 0:
+        msg = f"{source}: {text!r} is not a whole number of at least 1"
+        raise Invalid(msg)
+    return int(text[:20])
+
+
+def _seconds(text: str, source: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.01 <= value <= 30 * 86400:  # noqa: PLR2004 - said in the message, a NaN fails too
+        msg = f"{source}: {text!r} is not a number of seconds (0.01 to 2592000)"
+        raise Invalid(msg)
+    return value
+
+
+def _boolean(text: str, source: str) -> bool:
+    if text.lower() in _TRUE | _FALSE:
+        return text.lower() in _TRUE
+    msg = f"{source}: {text!r} is neither true nor false"
+    raise Invalid(msg)
+
+
+def _url(*schemes: str) -> Callable[[str, str], str]:
+    def read(text: str, source: str) -> str:
+        try:
+            parts = urlsplit(text)
+            ok = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            ok = False
+        if not ok:
+            # The text is not repeated: it may hold a password.
+            msg = f"{source}: not a URL of the form {' or '.join(schemes)}://host[:port]"
+            raise Invalid(msg)
+        return text.rstrip("/")
+
+    return read
+
+
+def _database(text: str, source: str) -> str:
+    if "://" not in text:
+        msg = f"{source}: not a database URL, such as postgresql+psycopg://user@host/argosy"
+        raise Invalid(msg)
+    return text
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+_READERS: dict[str, Callable[[str, str], Any]] = {
+    "home": _home,
+    "host": _host,
+    "port": _port,
+    "public_url": _url("http", "https"),
+    "mqtt_host": _host,
+    "mqtt_port": _port,
+    "mqtt_public_host": _host,
+    "database_url": _database,
+    "broker_url": _url("mqtt", "mqtts"),
+    "embedded_broker": _boolean,
+    "embedded_agent": _boolean,
+    "lease_seconds": _seconds,
+    "heartbeat_seconds": _seconds,
+    "certificate_days": _integer,
+    "tick_seconds": _seconds,
+    "max_artifact_bytes": _integer,
+}
