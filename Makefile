@@ -1,0 +1,66 @@
+# `make demo` and `make test` need Python 3.11 or newer and make; the rest they install.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+# Where Debian and Homebrew put servers; an ordinary user's PATH lacks it.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/sbin
+# A person's own pip settings for other projects must not change what is built here.
+unexport PIP_CONSTRAINT PIP_REQUIREMENT
+unexport PYTHONPATH
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+BENCHES := $(patsubst benchmarks/%.py,%,$(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
+BENCH_OUT := build/benchmarks
+ARGS ?=
+
+.PHONY: help setup demo test check unit bench bench-smoke clean
+
+help: ## say what there is
+	@echo "usage: make TARGET [ARGS=...] [PYTHON=/path/to/python3.11]"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv with everything a developer needs
+
+demo: $(STAMP) ## the whole loop on this machine (ARGS=--keep leaves it running)
+	@scripts/need.sh mosquitto
+	$(BIN)/argosy demo $(ARGS)
+
+test: check ## everything that CI runs
+	@scripts/need.sh mosquitto postgresql
+	@$(MAKE) --no-print-directory bench-smoke
+	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+check: $(STAMP) ## style, types and import rules, without running anything
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: $(STAMP) ## the fast tests alone: no broker, database server or Ray
+	$(BIN)/python -m pytest -m "not integration and not e2e" $(ARGS)
+
+bench: $(STAMP) ## every benchmark against its baseline (ARGS=--quick for one small round)
+	@scripts/need.sh mosquitto
+	@mkdir -p $(BENCH_OUT)
+	@for name in $(BENCHES); do \
+		$(BIN)/python -m benchmarks.$$name --json $(BENCH_OUT)/$$name.json $(ARGS) || exit 1; \
+	done
+
+bench-smoke:
+	@$(MAKE) --no-print-directory bench ARGS=--quick
+
+clean: ## remove the environment, caches and everything built
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		.import_linter_cache .coverage .coverage.* htmlcov
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml constraints.txt
+	@python=$$(PYTHON='$(PYTHON)' scripts/find_python.sh) || exit 1; \
+	PYTHON=$$python scripts/need.sh venv || exit 1; \
+	$(BIN)/python -c '' 2>/dev/null || $$python -m venv --clear $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt pip
+	$(BIN)/python -m pip install -q -c constraints.txt \
+		--build-constraint constraints.txt -e '.[edge,server,train]' --group dev
+	@touch $@
