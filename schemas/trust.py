@@ -8,6 +8,8 @@ they are meant for it.
 
 from __future__ import annotations
 
+from typing import Any
+
 MODELS_ROLE = "models"
 DIRECTOR_ROLE = "director"
 MODELS_PATHS = "models/*/*/*"
@@ -25,3 +27,19 @@ def manifest_target(model: str, version: int) -> str:
 def desired_target(device: str, execution: str) -> str:
     """The target path under which the director names what a device shall run."""
     return f"device/{device}/{execution}"
+
+
+def signable(value: Any) -> Any:
+    """A JSON value with each float as decimal text.
+
+    TUF signs canonical JSON, which knows no floats; pydantic reads the text back as a
+    number. So an ``Assignment`` travels in a signed document as
+    ``signable(assignment.model_dump(mode="json"))``.
+    """
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, dict):
+        return {k: signable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [signable(v) for v in value]
+    return value
