@@ -1,0 +1,1 @@
+"""The ``argosy`` command. It uses the public API alone, through ``orchestrator.client``."""

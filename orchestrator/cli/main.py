@@ -1,0 +1,61 @@
+"""The entry point: the commands, and how every one of them ends."""
+
+from __future__ import annotations
+
+import sys
+
+import rich_click as click
+
+from orchestrator.cli.lazy import Entry, LazyGroup
+
+_HERE = "orchestrator.cli"
+_ENTRIES = {
+    "demo": Entry(f"{_HERE}.demo.command:demo", "Watch the whole loop: train, ship, infer."),
+    "up": Entry(f"{_HERE}.up:up", "Start the platform on this machine."),
+    "doctor": Entry(f"{_HERE}.doctor:doctor", "Check what this machine has and lacks."),
+    "job": Entry(f"{_HERE}.jobs:job", "Train models."),
+    "model": Entry(f"{_HERE}.models:model", "See what was trained."),
+    "device": Entry(f"{_HERE}.devices:device", "See the fleet."),
+    "token": Entry(f"{_HERE}.tokens:token", "Let devices join."),
+    "rollout": Entry(f"{_HERE}.rollouts:rollout", "Ship a model to the fleet, in waves."),
+    "telemetry": Entry(f"{_HERE}.telemetry:telemetry", "See what devices report of a model."),
+    "completion": Entry(f"{_HERE}.completion:completion", "Print a shell's completion script."),
+}
+
+_STYLE = click.RichHelpConfiguration(
+    theme="default-slim",
+    command_groups={
+        "*argosy": [
+            {"name": "Begin", "commands": ["demo", "up", "doctor"]},
+            {"name": "Work", "commands": ["job", "model", "device", "token", "rollout"]},
+            {"name": "More", "commands": ["telemetry", "completion"]},
+        ]
+    },
+)
+
+
+@click.group(
+    cls=LazyGroup,
+    entries=_ENTRIES,
+    context_settings={"help_option_names": ["-h", "--help"], "rich_help_config": _STYLE},
+    epilog="New here? `argosy demo` shows it all on this machine, in a few minutes.",
+)
+@click.version_option(package_name="argosy", prog_name="argosy", message="%(prog)s %(version)s")
+def root() -> None:
+    """Train on a cluster, ship to a fleet, infer at the edge."""
+
+
+def run(argv: list[str]) -> int:
+    """Run a command line; the exit code is one of ``schemas.errors.Exit``."""
+    try:
+        answer = root.main(argv, prog_name="argosy", standalone_mode=False)
+    except Exception as error:  # noqa: BLE001 - whatever it is, no traceback meets a user
+        from orchestrator.cli.failures import report
+
+        return report(error)
+    return answer if isinstance(answer, int) else 0
+
+
+def main() -> None:
+    """The ``argosy`` command."""
+    sys.exit(run(sys.argv[1:]))

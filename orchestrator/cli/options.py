@@ -1,0 +1,62 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import rich_click as click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|m|h|d|)")
+
+
+class Span(click.ParamType[float]):
+    """Seconds, or a number with its unit: ``90``, ``90s``, ``5m``, ``1.5h``, ``7d``."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read it as seconds."""
+        if isinstance(value, int | float):
+            return float(value)
+        found = _SPAN.fullmatch(str(value).strip().lower())
+        if found is None:
+            self.fail(f"{value!r} is not a duration such as 90, 30s, 5m or 2h", param, ctx)
+        return float(found[1]) * _UNITS[found[2]]
+
+
+def output_option(command: F) -> F:
+    """``-o``: the form of the result."""
+    return click.option(
+        "-o",
+        "--output",
+        "form",
+        type=click.Choice(["table", "json", "yaml", "name"]),
+        default="table",
+        show_default=True,
+        help="Form of the result on stdout.",
+    )(command)
+
+
+def home_option(command: F) -> F:
+    """``--home``: which platform's credentials."""
+    return click.option(
+        "--home",
+        type=click.Path(file_okay=False, path_type=Path),
+        envvar="ARGOSY_HOME",
+        help="Folder with the platform's credentials  [default: ~/.argosy].",
+    )(command)
+
+
+def timeout_option(command: F) -> F:
+    """``--timeout``: how long to watch."""
+    return click.option(
+        "--timeout", type=Span(), help="Give up watching after this long (exit code 124)."
+    )(command)

@@ -1,0 +1,145 @@
+"""A rollout drawn as a tree that fits the screen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+from rich.tree import Tree
+
+from orchestrator.cli import console
+from schemas.rollout import (
+    EXEC_TERMINAL,
+    Evidence,
+    ExecState,
+    ExecutionView,
+    RolloutView,
+    WaveState,
+    WaveView,
+)
+
+_GOOD = frozenset({ExecState.SUCCEEDED, ExecState.ALREADY_INSTALLED})
+_WAITING = frozenset({ExecState.SCHEDULED, ExecState.OFFERED})
+_BAR = 20
+_FEW = 3
+"""Devices that a wave shows even where there is no room."""
+
+
+def rollout_tree(view: RolloutView, *, room: int | None, note: str | None = None) -> RenderableType:
+    """Draw a rollout.
+
+    Args:
+        view: with its waves.
+        room: lines on the screen; None draws every device.
+        note: a warning below it.
+    """
+    tree = Tree(_title(view), guide_style="dim")
+    for wave in view.waves:
+        branch = tree.add(_wave_line(wave, view))
+        shown = _shown(wave, view, room)
+        for execution in shown:
+            branch.add(_device_line(execution))
+        hidden = len(wave.executions) - len(shown)
+        if hidden > 0:
+            branch.add(_summary(wave, shown))
+        if wave.evidence and wave.state not in {WaveState.PENDING, WaveState.RUNNING}:
+            branch.add(Text("  ").join(evidence_text(e) for e in wave.evidence))
+    return Group(tree, Text(f"{note}: trying again", "yellow")) if note else tree
+
+
+def _title(view: RolloutView) -> Text:
+    text = Text.assemble((f"{view.spec.model}@{view.spec.version}", "bold"), "  ")
+    text.append(view.id, "dim").append("  ").append_text(console.state(view.state))
+    if view.pause_reason:
+        text.append(f" ({view.pause_reason})", "yellow")
+    end = view.ended_at or datetime.now(UTC)
+    return text.append(f"  {console.duration((end - view.created_at).total_seconds())}", "dim")
+
+
+def wave_title(wave: WaveView, view: RolloutView) -> str:
+    """As in ``wave 1 of 2, 1 device``."""
+    devices = "1 device" if wave.size == 1 else f"{wave.size} devices"
+    return f"wave {wave.index + 1} of {len(view.waves)}, {devices}"
+
+
+def _wave_line(wave: WaveView, view: RolloutView) -> Text:
+    text = Text(wave_title(wave, view)).append("  ").append_text(console.state(wave.state))
+    done = sum(e.state in EXEC_TERMINAL for e in wave.executions)
+    if wave.size > 1 and wave.state is not WaveState.PENDING:
+        text.append(f"  {done}/{wave.size}", "dim")
+    return text
+
+
+def _shown(wave: WaveView, view: RolloutView, room: int | None) -> list[ExecutionView]:
+    if room is None:
+        return list(wave.executions)
+    fixed = 1 + sum(3 for _ in view.waves)
+    needed = sum(len(w.executions) for w in view.waves)
+    if needed + fixed <= room:
+        return list(wave.executions)
+    share = max(_FEW, (room - fixed) // max(1, len(view.waves)))
+    return sorted(wave.executions, key=_interest)[:share]
+
+
+def _interest(execution: ExecutionView) -> int:
+    if execution.state in EXEC_TERMINAL:
+        return 2 if execution.state in _GOOD else 0
+    return 3 if execution.state in _WAITING else 1
+
+
+def _summary(wave: WaveView, shown: list[ExecutionView]) -> Text:
+    seen = {e.id for e in shown}
+    counts = Counter(e.state for e in wave.executions if e.id not in seen)
+    text = Text(f"and {counts.total()} more: ", "dim")
+    parts = [Text(f"{n} ", "dim").append_text(console.state(s)) for s, n in counts.most_common(4)]
+    return text.append_text(Text(", ").join(parts))
+
+
+def _device_line(execution: ExecutionView) -> Text:
+    state = execution.state
+    mark, style = "○", "dim"
+    if state in _GOOD:
+        mark, style = "✓", "green"
+    elif state in EXEC_TERMINAL:
+        mark, style = "✗", "red"
+    elif state not in _WAITING:
+        mark, style = "●", "cyan"
+    text = Text.assemble((f"{mark} ", style), execution.device, "  ")
+    text.append(f"{execution.variant or '':<8}", "dim").append(" ")
+    text.append_text(console.state(state))
+    if execution.attempt > 1:
+        text.append(f"  attempt {execution.attempt}", "yellow")
+    if state is ExecState.DOWNLOADING and execution.bytes_total:
+        text.append("  ").append_text(_download(execution.bytes_done or 0, execution.bytes_total))
+    elif execution.bytes_fetched and state in _GOOD:
+        text.append(f"  {console.size(execution.bytes_fetched)} fetched", "dim")
+    if execution.cause:
+        text.append(f"  {execution.cause}", "red")
+        if execution.detail:
+            text.append(f": {console.clean(execution.detail)[:80]}", "dim")
+    return text
+
+
+def _download(done: int, total: int) -> Text:
+    filled = round(_BAR * min(1.0, done / total))
+    text = Text("━" * filled, "cyan").append("━" * (_BAR - filled), "dim")
+    return text.append(f" {console.size(done)} of {console.size(total)}", "not dim")
+
+
+def evidence_text(evidence: Evidence) -> Text:
+    """As in ``✓ accuracy 97.4 % ≥ 95.0 % (n=220)``."""
+    mark, style = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}[evidence.ok]
+    least = not evidence.metric.endswith("_rate")
+    is_count = evidence.metric == "min_inferences"
+    name = "inferences per device" if is_count else evidence.metric.replace("_", " ")
+
+    def shown(value: float | None) -> str:
+        if value is None:
+            return "no data"
+        return f"{value:g}" if is_count else console.percent(value)
+
+    text = Text.assemble((f"{mark} ", style), (f"{name} ", "dim"), shown(evidence.value))
+    text.append(f" {'≥' if least else '≤'} {shown(evidence.threshold)}", "dim")
+    return text.append(f" (n={evidence.n})", "dim")

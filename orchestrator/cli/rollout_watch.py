@@ -1,0 +1,157 @@
+"""A rollout as it spreads: waves, their devices and, once judged, the evidence."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from rich.console import RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from orchestrator.cli import console
+from orchestrator.cli.rollout_tree import evidence_text, rollout_tree, wave_title
+from orchestrator.client import Argosy
+from schemas.errors import Exit
+from schemas.rollout import (
+    ExecState,
+    ExecutionView,
+    PauseReason,
+    RolloutState,
+    RolloutView,
+    WaveState,
+    WaveView,
+)
+
+_JUDGED = frozenset({WaveState.PASSED, WaveState.FAILED, WaveState.INCONCLUSIVE})
+
+
+def outcome(view: RolloutView) -> Exit:
+    """The exit code for a rollout that was watched until it settled."""
+    if view.state is RolloutState.SUCCEEDED:
+        return Exit.OK
+    return Exit.FAILED if view.state is RolloutState.ABORTED else Exit.GATE_FAILED
+
+
+def print_rollout(view: RolloutView) -> None:
+    """Print a rollout for people, all of it."""
+    console.out().print(rollout_tree(view, room=None), soft_wrap=True)
+
+
+@dataclass(slots=True)
+class _Display:
+    """What is redrawn."""
+
+    view: RolloutView | None = None
+    outage: str | None = None
+
+    def __rich__(self) -> RenderableType:
+        if self.view is None:
+            return Text(self.outage or "")
+        room = max(console.err().height - 4, 8)
+        return rollout_tree(self.view, room=room, note=self.outage)
+
+
+@dataclass(slots=True)
+class Lines:
+    """Says what changed, where nothing is redrawn."""
+
+    rollout: tuple[RolloutState, PauseReason | None] | None = None
+    waves: dict[int, WaveState] = field(default_factory=dict)
+    executions: dict[str, tuple[int, ExecState]] = field(default_factory=dict)
+    outage: bool = False
+
+    def lost(self, why: str) -> None:
+        """The platform does not answer."""
+        if not self.outage:
+            console.stamped(f"{why}: trying again")
+        self.outage = True
+
+    def update(self, view: RolloutView) -> None:
+        """Say what is new in ``view``."""
+        self.outage = False
+        now = (view.state, view.pause_reason)
+        if now != self.rollout:
+            why = f"({view.pause_reason})" if view.pause_reason else ""
+            name = f"{view.spec.model}@{view.spec.version}"
+            console.stamped(name, view.id, console.state(view.state), why)
+        self.rollout = now
+        for wave in view.waves:
+            for execution in wave.executions:
+                self._execution(execution)
+            self._wave(wave, view)
+
+    def _wave(self, wave: WaveView, view: RolloutView) -> None:
+        if self.waves.get(wave.index) == wave.state:
+            return
+        self.waves[wave.index] = wave.state
+        if wave.state is WaveState.PENDING:
+            return
+        console.stamped(wave_title(wave, view), console.state(wave.state))
+        if wave.state in _JUDGED:
+            for evidence in wave.evidence:
+                console.stamped(Text("  ").append_text(evidence_text(evidence)))
+
+    def _execution(self, execution: ExecutionView) -> None:
+        now = (execution.attempt, execution.state)
+        if self.executions.get(execution.id) == now:
+            return
+        self.executions[execution.id] = now
+        if execution.state is ExecState.SCHEDULED:
+            return
+        cause = f"({execution.cause})" if execution.cause else ""
+        size = console.size(execution.bytes_total) if execution.bytes_total else ""
+        console.stamped(f"  {execution.device}", console.state(execution.state), cause, size)
+
+
+def watch_rollout(argosy: Argosy, rollout: str, timeout: float | None = None) -> RolloutView:
+    """Show a rollout until it settles, then say how.
+
+    Returns:
+        The rollout as it settled.
+
+    Raises:
+        WaitTimeoutError: it did not settle in time.
+    """
+    display, lines = _Display(), Lines()
+    live = Live(display, console=console.err(), refresh_per_second=8) if console.is_live() else None
+    frame: AbstractContextManager[object] = live or nullcontext()
+    with frame:
+        for look in argosy.rollouts.follow(rollout, timeout):
+            display.outage = look.outage.detail if look.outage else None
+            display.view = look.value or display.view
+            if live is not None:
+                continue
+            if look.value is not None:
+                lines.update(look.value)
+            elif look.outage is not None:
+                lines.lost(look.outage.detail)
+    if display.view is None:  # follow() yields a view or raises
+        raise AssertionError
+    say_end(display.view)
+    return display.view
+
+
+def say_end(view: RolloutView) -> None:
+    """One line on how a rollout settled, and one on what to do next."""
+    took = console.duration(
+        ((view.ended_at or datetime.now(UTC)) - view.created_at).total_seconds()
+    )
+    name = f"{view.spec.model}@{view.spec.version}"
+    if view.state is RolloutState.SUCCEEDED:
+        devices = sum(wave.size for wave in view.waves)
+        console.say(Text(f"✓ {name} is on {devices} devices, after {took}", "green"))
+    elif view.state is RolloutState.PAUSED:
+        console.say(Text(f"✗ {name} is paused after {took}: {view.pause_reason}", "yellow"))
+        for wave in view.waves:
+            for evidence in wave.evidence:
+                if evidence.ok is not True:
+                    console.say(
+                        Text(f"  wave {wave.index + 1}: ").append_text(evidence_text(evidence))
+                    )
+        back = f"`argosy rollout resume {view.id}` or `argosy rollout abort {view.id}`"
+        console.say(f"  decide with {back}", style="dim")
+    else:
+        word = view.state.value.lower().replace("_", " ")
+        console.say(Text(f"✗ {name} was {word} after {took}", "red"))

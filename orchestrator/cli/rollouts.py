@@ -1,0 +1,177 @@
+"""``argosy rollout``: shipping a version, in waves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rich_click as click
+
+from orchestrator.cli.options import Span, home_option, output_option, timeout_option
+
+if TYPE_CHECKING:
+    from orchestrator.cli.output import Shape
+    from orchestrator.client import Argosy
+    from schemas.rollout import RolloutView
+
+
+@click.group()
+def rollout() -> None:
+    """Ship a model to the fleet, in waves."""
+
+
+@rollout.command()
+@click.argument("ref", metavar="MODEL[@VERSION]|ROLLOUT")
+@click.option(
+    "--waves", default="1,100%", show_default=True, help="Devices of each wave: counts or percents."
+)
+@click.option("--class", "device_class", help="Only devices of this class.")
+@click.option("--tag", "tags", multiple=True, help="Only devices with this tag; may be repeated.")
+@click.option("--variant", help="This variant for all, not the first that fits each.")
+@click.option("--min-accuracy", type=float, help="Gate: least accuracy on labelled inferences.")
+@click.option("--max-error-rate", type=float, help="Gate: failed inferences  [default: 0.02].")
+@click.option("--max-failure-rate", type=float, help="Gate: failed devices  [default: 0.1].")
+@click.option("--min-inferences", type=int, help="Gate: evidence of each device  [default: 50].")
+@click.option("--soak", type=Span(), help="Least time from activation to verdict  [default: 5s].")
+@click.option("--evidence", type=Span(), help="How long evidence is waited for  [default: 60s].")
+@click.option("--draft", is_flag=True, help="Freeze the plan and show it, start nothing.")
+@click.option("-w", "--watch", "follow", is_flag=True, help="Watch it until it settles.")
+@timeout_option
+@home_option
+@output_option
+def start(
+    *,
+    ref: str,
+    waves: str,
+    device_class: str | None,
+    tags: tuple[str, ...],
+    variant: str | None,
+    draft: bool,
+    follow: bool,
+    timeout: float | None,
+    home: Path | None,
+    form: str,
+    **gates: float | None,
+) -> int:
+    """Start a rollout of MODEL@VERSION, or a drafted ROLLOUT."""
+    from orchestrator.cli import console
+    from orchestrator.cli.output import emit_one
+    from orchestrator.cli.plan import rollout_spec
+    from orchestrator.cli.refs import resolve
+    from orchestrator.cli.rollout_watch import print_rollout
+    from orchestrator.client import Argosy
+
+    with Argosy.from_profile(home) as argosy:
+        drafted = ref
+        if not ref.startswith("rol_"):
+            name, version = resolve(argosy, ref)
+            spec = rollout_spec(
+                name,
+                version,
+                waves=waves,
+                device_class=device_class,
+                tags=tags,
+                variant=variant,
+                gates=gates,
+            )
+            view = argosy.rollouts.create(spec)
+            drafted = view.id
+            if draft:
+                emit_one(view, form, _shape(), print_rollout)
+                console.say(f"nothing runs yet: `argosy rollout start {view.id}`", style="dim")
+                return 0
+        view = argosy.rollouts.start(drafted)
+        if follow:
+            return _watch(argosy, view.id, timeout, form)
+    emit_one(view, form, _shape(), lambda v: click.echo(v.id))
+    if form == "table":
+        console.say(f"started; watch it with `argosy rollout watch {view.id}`", style="dim")
+    return 0
+
+
+@rollout.command()
+@home_option
+@output_option
+def ls(home: Path | None, form: str) -> None:
+    """List rollouts."""
+    from orchestrator.cli.output import emit_list
+    from orchestrator.client import Argosy
+
+    with Argosy.from_profile(home) as argosy:
+        found = list(argosy.rollouts.list())
+    emit_list(found, form, _shape(), "no rollouts: start one with `argosy rollout start MODEL`")
+
+
+@rollout.command()
+@click.argument("rollout_id", metavar="ROLLOUT")
+@home_option
+@output_option
+def get(rollout_id: str, home: Path | None, form: str) -> None:
+    """Show a rollout: its waves, devices and evidence."""
+    from orchestrator.cli.output import emit_one
+    from orchestrator.cli.rollout_watch import print_rollout
+    from orchestrator.client import Argosy
+
+    with Argosy.from_profile(home) as argosy:
+        view = argosy.rollouts.get(rollout_id)
+    emit_one(view, form, _shape(), print_rollout)
+
+
+@rollout.command()
+@click.argument("rollout_id", metavar="ROLLOUT")
+@timeout_option
+@home_option
+@output_option
+def watch(rollout_id: str, timeout: float | None, home: Path | None, form: str) -> int:
+    """Watch a rollout until it settles; exit code 7 if a gate stops it."""
+    from orchestrator.client import Argosy
+
+    with Argosy.from_profile(home) as argosy:
+        return _watch(argosy, rollout_id, timeout, form)
+
+
+def _action(name: str, text: str) -> None:
+    @rollout.command(name, help=text)
+    @click.argument("rollout_id", metavar="ROLLOUT")
+    @home_option
+    @output_option
+    def act(rollout_id: str, home: Path | None, form: str) -> None:
+        from orchestrator.cli import console
+        from orchestrator.cli.output import emit_one
+        from orchestrator.client import Argosy
+
+        with Argosy.from_profile(home) as argosy:
+            view = getattr(argosy.rollouts, name)(rollout_id)
+        emit_one(view, form, _shape(), lambda v: console.say(v.id, console.state(v.state)))
+
+
+_action("pause", "Offer the version to no further device for now.")
+_action("resume", "Go on with a paused rollout.")
+_action("abort", "End a rollout here; devices keep what they serve.")
+
+
+def _watch(argosy: Argosy, rollout_id: str, timeout: float | None, form: str) -> int:
+    from orchestrator.cli.failures import detaches
+    from orchestrator.cli.output import emit_one
+    from orchestrator.cli.rollout_watch import outcome, watch_rollout
+
+    with detaches(f"rollout {rollout_id}", f"argosy rollout watch {rollout_id}"):
+        view = watch_rollout(argosy, rollout_id, timeout)
+    if form != "table":
+        emit_one(view, form, _shape(), None)
+    return outcome(view)
+
+
+def _shape() -> Shape[RolloutView]:
+    from orchestrator.cli import console
+    from orchestrator.cli.output import Shape
+
+    return Shape(
+        lambda view: view.id,
+        ("ID", lambda view: view.id),
+        ("MODEL", lambda view: f"{view.spec.model}@{view.spec.version}"),
+        ("STATE", lambda view: console.state(view.state)),
+        ("WHY", lambda view: view.pause_reason or console.NONE),
+        ("WAVES", lambda view: str(len(view.spec.waves))),
+        ("AGE", lambda view: console.age(view.created_at)),
+    )

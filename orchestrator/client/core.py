@@ -1,0 +1,101 @@
+"""The client: a connection and its resources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from orchestrator.client.events import PATIENCE_SECONDS, EventStream
+from orchestrator.client.profile import Profile
+from orchestrator.client.resources import (
+    Devices,
+    Jobs,
+    Models,
+    Platform,
+    Rollouts,
+    Telemetry,
+    Tokens,
+)
+from orchestrator.client.transport import Transport
+from schemas.api import Health
+
+
+class Argosy:
+    """A platform, as an operator's program sees it.
+
+    Args:
+        url: its address, as in ``https://127.0.0.1:8420``.
+        token: an API token.
+        ca: the certificate authority, as PEM text or a path; None trusts the system's.
+        http: replaces the network; for tests.
+
+    Raises:
+        ArgosyError: from every method; see ``orchestrator.client.errors``.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        ca: str | None = None,
+        *,
+        http: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._transport = Transport(Profile(url, token, ca), http)
+        self.jobs = Jobs(self._transport)
+        self.models = Models(self._transport)
+        self.devices = Devices(self._transport)
+        self.tokens = Tokens(self._transport)
+        self.rollouts = Rollouts(self._transport)
+        self.telemetry = Telemetry(self._transport)
+        self._platform = Platform(self._transport)
+
+    @classmethod
+    def from_profile(cls, home: Path | None = None, env: Mapping[str, str] | None = None) -> Self:
+        """Connect as ``HOME/credentials.json`` and the environment say."""
+        profile = Profile.load(home, env)
+        return cls(profile.url, profile.token, profile.ca)
+
+    @property
+    def url(self) -> str:
+        """The platform's address."""
+        return self._transport.url
+
+    def health(self) -> Health:
+        """Whether every part of the platform is up."""
+        return self._platform.health()
+
+    def events(
+        self,
+        subject: str | None = None,
+        after: int | None = None,
+        *,
+        patience: float = PATIENCE_SECONDS,
+    ) -> EventStream:
+        """What happens, as it happens; lost connections are made again.
+
+        Args:
+            subject: a job's, device's or rollout's id or a model's name; None for all.
+            after: the id of the last event already seen; None begins now.
+            patience: seconds without the platform after which iterating raises.
+        """
+        return EventStream(self._transport, subject, after, patience=patience)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

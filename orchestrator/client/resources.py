@@ -1,0 +1,239 @@
+"""The API's resources, one class each. Listings are iterators that page by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
+from urllib.parse import quote
+
+from orchestrator.client.errors import AnswerError
+from orchestrator.client.events import Bell
+from orchestrator.client.follow import Look, follow
+from orchestrator.client.transport import Transport
+from schemas.api import Health, Page
+from schemas.device import DeviceView, TokenCreated, TokenRequest, TokenView
+from schemas.job import TERMINAL_JOB_STATES, JobSpec, JobView, LogLine, MetricPoint
+from schemas.model import ModelVersionView, ModelView
+from schemas.rollout import PauseReason, RolloutSpec, RolloutState, RolloutView
+from schemas.telemetry import TelemetrySummary
+
+T = TypeVar("T")
+
+PAGE_LIMIT = 200
+ENDED_ROLLOUTS = frozenset({RolloutState.SUCCEEDED, RolloutState.ABORTED, RolloutState.ROLLED_BACK})
+
+
+def segment(text: str | int) -> str:
+    """A value as one segment of a path."""
+    return quote(str(text), safe="")
+
+
+def is_settled(rollout: RolloutView) -> bool:
+    """Whether a rollout goes no further by itself: it ended, or a verdict paused it."""
+    by_verdict = rollout.pause_reason not in {None, PauseReason.OPERATOR}
+    return rollout.state in ENDED_ROLLOUTS or (rollout.state == RolloutState.PAUSED and by_verdict)
+
+
+class Resource:
+    """What all resources share."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def _pages(
+        self,
+        path: str,
+        item: type[T],
+        params: Mapping[str, str | int | None] | None = None,
+        cursor: str | None = None,
+    ) -> Iterator[T]:
+        while True:
+            query = {**(params or {}), "limit": PAGE_LIMIT, "cursor": cursor}
+            page: Page[T] = self._transport.get(path, Page[item], query)  # type: ignore[valid-type]
+            yield from page.items
+            if page.next is None or not page.items:
+                return
+            if page.next == cursor:
+                detail = f"the listing {path} does not move past its cursor"
+                raise AnswerError(detail)
+            cursor = page.next
+
+
+class Jobs(Resource):
+    """Training jobs."""
+
+    def submit(self, spec: JobSpec) -> JobView:
+        """Queue a job."""
+        return self._transport.post("/v1/jobs", JobView, spec)
+
+    def list(self) -> Iterator[JobView]:
+        """Every job, newest first."""
+        return self._pages("/v1/jobs", JobView)
+
+    def get(self, job: str) -> JobView:
+        """One job."""
+        return self._transport.get(f"/v1/jobs/{segment(job)}", JobView)
+
+    def metrics(self, job: str, after_epoch: int | None = None) -> Iterator[MetricPoint]:
+        """What each epoch measured, from the one after ``after_epoch``."""
+        cursor = None if after_epoch is None else str(after_epoch)
+        return self._pages(f"/v1/jobs/{segment(job)}/metrics", MetricPoint, cursor=cursor)
+
+    def log_page(self, job: str, cursor: str | None = None) -> Page[LogLine]:
+        """The log lines after a cursor. ``next`` is where to ask on, even at the end."""
+        query = {"limit": PAGE_LIMIT, "cursor": cursor}
+        return self._transport.get(f"/v1/jobs/{segment(job)}/logs", Page[LogLine], query)
+
+    def logs(self, job: str) -> Iterator[LogLine]:
+        """Every log line there is now."""
+        cursor = None
+        while (page := self.log_page(job, cursor)).items:
+            yield from page.items
+            if page.next is None or page.next == cursor:
+                return
+            cursor = page.next
+
+    def cancel(self, job: str) -> JobView:
+        """Ask for the job's end."""
+        return self._transport.post(f"/v1/jobs/{segment(job)}/cancel", JobView)
+
+    def follow(self, job: str, timeout: float | None = None) -> Iterator[Look[JobView]]:
+        """Look at the job now and whenever it changes, until it ends.
+
+        Raises:
+            WaitTimeoutError: it did not end within ``timeout`` seconds.
+        """
+        return follow(
+            lambda: self.get(job),
+            lambda view: view.state in TERMINAL_JOB_STATES,
+            Bell(self._transport, job),
+            timeout=timeout,
+        )
+
+    def wait(self, job: str, timeout: float | None = None) -> JobView:
+        """The job once it has ended, however it ended."""
+        return _last(self.follow(job, timeout))
+
+
+class Models(Resource):
+    """The registry."""
+
+    def list(self) -> Iterator[ModelView]:
+        """Every model."""
+        return self._pages("/v1/models", ModelView)
+
+    def get(self, name: str) -> ModelView:
+        """One model with the numbers of its versions."""
+        return self._transport.get(f"/v1/models/{segment(name)}", ModelView)
+
+    def version(self, name: str, version: int) -> ModelVersionView:
+        """One version with its manifest."""
+        path = f"/v1/models/{segment(name)}/versions/{segment(version)}"
+        return self._transport.get(path, ModelVersionView)
+
+
+class Devices(Resource):
+    """The fleet."""
+
+    def list(self) -> Iterator[DeviceView]:
+        """Every device."""
+        return self._pages("/v1/devices", DeviceView)
+
+    def get(self, device: str) -> DeviceView:
+        """One device."""
+        return self._transport.get(f"/v1/devices/{segment(device)}", DeviceView)
+
+
+class Tokens(Resource):
+    """Join tokens."""
+
+    def create(self, request: TokenRequest | None = None) -> TokenCreated:
+        """Make a token. Its text is in this answer and nowhere else."""
+        return self._transport.post("/v1/tokens", TokenCreated, request or TokenRequest())
+
+    def list(self) -> Iterator[TokenView]:
+        """Every token, without its secret."""
+        return self._pages("/v1/tokens", TokenView)
+
+
+class Rollouts(Resource):
+    """Rollouts."""
+
+    def create(self, spec: RolloutSpec) -> RolloutView:
+        """Freeze a plan: the answer is a DRAFT that says which device is in which wave."""
+        return self._transport.post("/v1/rollouts", RolloutView, spec)
+
+    def list(self) -> Iterator[RolloutView]:
+        """Every rollout, without its waves."""
+        return self._pages("/v1/rollouts", RolloutView)
+
+    def get(self, rollout: str) -> RolloutView:
+        """One rollout with its waves, devices and evidence."""
+        return self._transport.get(f"/v1/rollouts/{segment(rollout)}", RolloutView)
+
+    def start(self, rollout: str) -> RolloutView:
+        """Let a draft run."""
+        return self._act(rollout, "start")
+
+    def pause(self, rollout: str) -> RolloutView:
+        """Offer the version to no further device for now."""
+        return self._act(rollout, "pause")
+
+    def resume(self, rollout: str) -> RolloutView:
+        """Go on."""
+        return self._act(rollout, "resume")
+
+    def abort(self, rollout: str) -> RolloutView:
+        """End it here."""
+        return self._act(rollout, "abort")
+
+    def _act(self, rollout: str, action: str) -> RolloutView:
+        return self._transport.post(f"/v1/rollouts/{segment(rollout)}/{action}", RolloutView)
+
+    def follow(self, rollout: str, timeout: float | None = None) -> Iterator[Look[RolloutView]]:
+        """Look at the rollout now and whenever it changes, until it settles.
+
+        Raises:
+            WaitTimeoutError: it did not settle within ``timeout`` seconds.
+        """
+        return follow(
+            lambda: self.get(rollout),
+            is_settled,
+            Bell(self._transport, rollout),
+            timeout=timeout,
+        )
+
+    def wait(self, rollout: str, timeout: float | None = None) -> RolloutView:
+        """The rollout once it goes no further by itself (``is_settled``)."""
+        return _last(self.follow(rollout, timeout))
+
+
+class Telemetry(Resource):
+    """What the devices report."""
+
+    def summary(
+        self, model: str, version: int, *, by_device: bool = False
+    ) -> Iterator[TelemetrySummary]:
+        """Windows of a version added up, over the fleet or for each device."""
+        params: dict[str, str | int | None] = {"model": model, "version": version}
+        if by_device:
+            params["by"] = "device"
+        return self._pages("/v1/telemetry/summary", TelemetrySummary, params)
+
+
+class Platform(Resource):
+    """The platform itself."""
+
+    def health(self) -> Health:
+        """Whether every part is up."""
+        return self._transport.get("/v1/health", Health)
+
+
+def _last(looks: Iterator[Look[T]]) -> T:
+    value = None
+    for look in looks:
+        value = look.value if look.value is not None else value
+    if value is None:
+        detail = "nothing was seen"
+        raise AnswerError(detail)
+    return value

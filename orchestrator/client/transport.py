@@ -1,0 +1,174 @@
+"""HTTP: one request, one typed answer or one error that says what to do."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from orchestrator.client.errors import (
+    AnswerError,
+    InterruptedAnswerError,
+    ProfileError,
+    UnreachableError,
+    refusal,
+)
+from orchestrator.client.profile import Profile, is_loopback
+from schemas.errors import PROBLEM_TYPE, Code, Problem
+
+T = TypeVar("T")
+Params = Mapping[str, str | int | None]
+
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 30.0
+MAX_PROBLEM_BYTES = 256 * 1024
+
+
+class Transport:
+    """A connection to one platform.
+
+    Args:
+        profile: where it is, and the token.
+        http: replaces the network; for tests.
+    """
+
+    def __init__(self, profile: Profile, http: httpx.BaseTransport | None = None) -> None:
+        self.url = profile.url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {profile.token}", "Accept": "application/json"}
+        self._verify = _trust(profile)
+        self._http = http
+        self._client = self._make(READ_SECONDS)
+
+    def _make(self, read_seconds: float) -> httpx.Client:
+        return httpx.Client(
+            base_url=self.url,
+            headers=self._headers,
+            verify=self._verify,
+            transport=self._http,
+            timeout=httpx.Timeout(read_seconds, connect=CONNECT_SECONDS),
+            # A proxy set for the web does not lead to this machine itself.
+            trust_env=not is_loopback(self.url),
+        )
+
+    def get(self, path: str, answer: type[T], params: Params | None = None) -> T:
+        """Ask; ``answer`` is the type of what comes back."""
+        return self._call("GET", path, answer, params=_present(params))
+
+    def post(self, path: str, answer: type[T], body: BaseModel | None = None) -> T:
+        """Ask for a change."""
+        content = None if body is None else body.model_dump_json()
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        return self._call("POST", path, answer, content=content, headers=headers)
+
+    def _call(self, method: str, path: str, answer: type[T], **options: Any) -> T:
+        with _network_errors(self.url):
+            response = self._client.request(method, path, **options)
+        _refuse(response)
+        try:
+            return TypeAdapter(answer).validate_json(response.content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            detail = f"the answer of {method} {path} is not understood: {where} {first['msg']}"
+            raise AnswerError(detail) from error
+
+    @contextmanager
+    def stream(
+        self, path: str, params: Params, headers: Mapping[str, str], read_seconds: float
+    ) -> Iterator[httpx.Response]:
+        """Open an answer that goes on, on a connection of its own."""
+        with (
+            _network_errors(self.url),
+            self._make(read_seconds) as client,
+            client.stream("GET", path, params=_present(params), headers=dict(headers)) as response,
+        ):
+            if response.is_error:
+                response.read()
+            _refuse(response)
+            yield response
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _present(params: Params | None) -> dict[str, str]:
+    return {key: str(value) for key, value in (params or {}).items() if value is not None}
+
+
+def _trust(profile: Profile) -> ssl.SSLContext | bool:
+    if profile.url.startswith("http://"):
+        return False
+    if profile.ca is None:
+        return ssl.create_default_context()
+    try:
+        if profile.ca.startswith("-----BEGIN"):
+            return ssl.create_default_context(cadata=profile.ca)
+        return ssl.create_default_context(cafile=profile.ca)
+    except (OSError, ValueError) as error:
+        place = "the CA" if profile.ca.startswith("-----BEGIN") else profile.ca
+        detail = f"{place} is not a readable PEM certificate"
+        raise ProfileError(detail, hint="take ca.pem from the platform's home folder") from error
+
+
+def _refuse(response: httpx.Response) -> None:
+    if not response.is_error and not response.is_redirect:
+        return
+    problem = _problem(response)
+    if problem is None:
+        code = {401: Code.UNAUTHENTICATED, 403: Code.FORBIDDEN, 404: Code.NOT_FOUND}.get(
+            response.status_code, Code.INTERNAL
+        )
+        target = f"{response.request.method} {response.request.url.path}"
+        problem = Problem(
+            title="refused",
+            status=response.status_code,
+            code=code,
+            detail=f"{target} was answered {response.status_code} {response.reason_phrase}",
+            hint="is this address really an Argosy platform?",
+        )
+    raise refusal(problem)
+
+
+def _problem(response: httpx.Response) -> Problem | None:
+    kind = response.headers.get("content-type", "").partition(";")[0]
+    if kind != PROBLEM_TYPE or len(response.content) > MAX_PROBLEM_BYTES:
+        return None
+    try:
+        return Problem.model_validate_json(response.content)
+    except ValidationError:
+        return None
+
+
+@contextmanager
+def _network_errors(url: str) -> Iterator[None]:
+    try:
+        yield
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        if "certificate verify failed" in str(error).lower():
+            detail = f"the certificate of {url} is not signed by the CA in the credentials"
+            hint = "take url, token and ca from the home folder of that platform"
+            raise ProfileError(detail, hint=hint) from error
+        raise UnreachableError(url) from error
+    except httpx.TimeoutException as error:
+        detail = f"{url} took the request and did not answer in time"
+        raise InterruptedAnswerError(detail) from error
+    except httpx.TransportError as error:
+        detail = f"the connection to {url} broke: {error or type(error).__name__}"
+        raise InterruptedAnswerError(detail) from error
