@@ -1,0 +1,218 @@
+"""Processes: starting them so that they end with their starter, and ending whole trees.
+
+A child runs in a session of its own, so that Ctrl-C reaches the supervisor alone, and
+carries a mark in its environment which all its descendants inherit. On Linux it gets
+SIGTERM when its starter dies (``PR_SET_PDEATHSIG``) and orphans below it come to the
+supervisor (``PR_SET_CHILD_SUBREAPER``). The mark finds what has left the tree by other
+ways: daemons, and what a killed supervisor left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+MARK = "ARGOSY_TREE"
+
+_PR_SET_CHILD_SUBREAPER = 36
+# Runs in the child before the program: set the signal that the death of the starting
+# thread sends, see that the starter did not die before that, become the program. A child
+# of its own interpreter is slower than a preexec_fn (20 ms) and safe beside threads.
+_SHIM = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(143)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+_LINUX = sys.platform == "linux"
+
+
+def become_subreaper() -> bool:
+    """Have orphaned descendants handed to this process; False where that is not possible."""
+    if not _LINUX:
+        return False
+    return ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+
+
+def spawn(
+    command: Sequence[str], log: Path, env: Mapping[str, str], mark: str
+) -> subprocess.Popen[bytes]:
+    """Start a child whose output is appended to a log.
+
+    On Linux it gets SIGTERM when the calling thread ends.
+
+    Args:
+        command: program and arguments.
+        log: the file; its folder exists.
+        env: the whole environment.
+        mark: what its descendants are found by; without control characters.
+    """
+    argv = list(command)
+    if _LINUX:
+        argv = [sys.executable, "-I", "-S", "-c", _SHIM, str(os.getpid()), *argv]
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=descriptor,
+            stderr=descriptor,
+            env={**env, MARK: mark},
+            start_new_session=True,
+        )
+    finally:
+        os.close(descriptor)
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """The processes with that mark, this one and those above it left out."""
+    own = {p.pid for p in (psutil.Process(), *psutil.Process().parents())}
+    return [p for p in psutil.process_iter() if p.pid not in own and mark_of(p) == mark]
+
+
+def mark_of(process: psutil.Process) -> str | None:
+    """The mark in a process's environment, where there is one that we may read."""
+    try:
+        return process.environ().get(MARK)
+    except (psutil.Error, OSError):
+        return None
+
+
+def descendants(pids: Iterable[int], mark: str) -> dict[int, psutil.Process]:
+    """Every live process below ``pids``, and every one with the mark; ``pids`` included."""
+    found = {p.pid: p for p in marked(mark)}
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(pid)
+            found |= {p.pid: p for p in (process, *process.children(recursive=True))}
+    return {pid: p for pid, p in found.items() if alive(p)}
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def send(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
+    """Send a signal to those that are still there."""
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(number)
+
+
+def kill_all(pids: Sequence[int], mark: str, seconds: float) -> list[psutil.Process]:
+    """SIGKILL whole trees, again until nothing new appears; what withstood is answered."""
+    deadline = time.monotonic() + seconds
+    while left := descendants(pids, mark):
+        if time.monotonic() > deadline:
+            return list(left.values())
+        send(left.values(), signal.SIGKILL)
+        psutil.wait_procs(left.values(), timeout=0.1)
+    return []
+
+
+def end_marked(mark: str, grace: float) -> int:
+    """End what an earlier run left behind: SIGTERM, then SIGKILL; answers how many there were."""
+    left = descendants((), mark)
+    send(left.values(), signal.SIGTERM)
+    psutil.wait_procs(left.values(), timeout=grace)
+    kill_all((), mark, 2.0)
+    return len(left)
+
+
+class Adopted:
+    """Orphans that this process got as their subreaper, so that they can be reaped.
+
+    Only those are reaped that were seen with the mark, or that are in a child's session:
+    the process may have children of other origin, whose exit status someone waits for.
+    """
+
+    def __init__(self, mark: str) -> None:
+        self._mark = mark
+        self._ours: set[int] = set()
+
+    def reap(self, own: Mapping[int, object]) -> None:
+        """Look at this process's children and reap the dead orphans among them.
+
+        Args:
+            own: children that someone else waits for, by process id.
+        """
+        children = {p.pid: p for p in psutil.Process().children() if p.pid not in own}
+        self._ours &= set(children)
+        for pid, process in children.items():
+            if mark_of(process) == self._mark or _session(pid) in own:
+                self._ours.add(pid)
+            if pid in self._ours and not alive(process):
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+
+
+def holder_of(port: int) -> str | None:
+    """Who listens on a TCP port, as ``process 12 (name)``; None when that cannot be told."""
+    try:
+        connections = psutil.net_connections(kind="tcp")
+    except (psutil.Error, OSError):
+        return None
+    for connection in connections:
+        listens = connection.status == psutil.CONN_LISTEN and connection.laddr
+        if listens and connection.laddr.port == port and connection.pid is not None:
+            with contextlib.suppress(psutil.Error):
+                return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
+    return None
+
+
+def rotate(log: Path, limit: int, keep: int = 3) -> None:
+    """Bound a log that a running child appends to: copy it to ``.1`` when it is too large.
+
+    The file is copied and emptied, not renamed, because the child holds it open. Lines
+    written between the two are lost.
+
+    Args:
+        log: the file.
+        limit: bytes above which it is rotated.
+        keep: how many old ones are kept.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if log.stat().st_size <= limit:
+            return
+        for number in range(keep - 1, 0, -1):
+            with contextlib.suppress(FileNotFoundError):
+                _numbered(log, number).replace(_numbered(log, number + 1))
+        shutil.copyfile(log, _numbered(log, 1))
+        os.truncate(log, 0)
+
+
+def last_lines(log: Path, count: int, limit: int = 16 * 1024) -> list[str]:
+    """The last lines of a log, at most ``count`` and at most ``limit`` bytes."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - limit))
+            text = file.read(limit).decode(errors="replace")
+    except OSError:
+        return []
+    return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]
+
+
+def _numbered(log: Path, number: int) -> Path:
+    return log.with_name(f"{log.name}.{number}")
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None
