@@ -159,7 +159,8 @@ class RolloutSpec(Authored):
     device_class/tags: the target; every device when both are empty. variant: one
     variant for all, else the first that fits each device. offer_seconds: how long an
     offered device that is online may stay silent. step_seconds: how long it may make
-    no progress.
+    no progress. straggler_seconds: how long a device that was never there is waited for
+    after the last wave passed.
     """
 
     model: Name
@@ -175,6 +176,7 @@ class RolloutSpec(Authored):
     probation: Probation = Probation()
     offer_seconds: Annotated[float, Field(gt=0)] = 120.0
     step_seconds: Annotated[float, Field(gt=0)] = 300.0
+    straggler_seconds: Annotated[float, Field(ge=0)] = 86400.0
 
 
 class Assignment(Wire):
@@ -259,11 +261,15 @@ class ExecutionView(Wire):
 
 
 class WaveView(Wire):
-    """A wave with its devices and, once judged, its evidence."""
+    """A wave with its devices and, once judged, its evidence.
+
+    stragglers: the last wave, of the devices that were not there when their own was.
+    """
 
     index: int
     state: WaveState
     size: int
+    stragglers: bool = False
     evidence: tuple[Evidence, ...] = ()
     executions: tuple[ExecutionView, ...] = ()
 

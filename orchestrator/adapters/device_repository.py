@@ -1,0 +1,70 @@
+"""Join tokens and devices in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, select, update
+from sqlalchemy.orm import Session
+
+from orchestrator.adapters.repository import Records
+from orchestrator.adapters.tables import DeviceRow, JoinTokenRow
+from orchestrator.services.records import DeviceRecord, TokenRecord
+from schemas.device import DeviceState
+
+
+class SqlDevices:
+    """``services.ports.Devices`` over SQLAlchemy."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._tokens = Records(session, JoinTokenRow, TokenRecord)
+        self._devices = Records(session, DeviceRow, DeviceRecord)
+
+    def add_token(self, record: TokenRecord) -> None:
+        self._tokens.add(record)
+
+    def token(self, token_id: str) -> TokenRecord | None:
+        return self._tokens.get(token_id)
+
+    def tokens(self, before: str | None, limit: int) -> Sequence[TokenRecord]:
+        return self._tokens.newest(JoinTokenRow.id, before, limit)
+
+    def spend(self, token_id: str, now: datetime) -> bool:
+        # One statement: whoever changes the row has the use, however many race for it.
+        spent = (
+            update(JoinTokenRow)
+            .where(
+                JoinTokenRow.id == token_id,
+                JoinTokenRow.uses < JoinTokenRow.max_uses,
+                JoinTokenRow.revoked.is_(False),
+                JoinTokenRow.expires_at > now,
+            )
+            .values(uses=JoinTokenRow.uses + 1)
+        )
+        return cast("CursorResult[Any]", self._session.execute(spent)).rowcount == 1
+
+    def add(self, record: DeviceRecord) -> None:
+        self._devices.add(record)
+
+    def save(self, record: DeviceRecord) -> None:
+        self._devices.save(record, record.id)
+
+    def get(self, device_id: str, *, lock: bool = False) -> DeviceRecord | None:
+        return self._devices.get(device_id, lock=lock)
+
+    def page(self, before: str | None, limit: int) -> Sequence[DeviceRecord]:
+        return self._devices.newest(DeviceRow.id, before, limit)
+
+    def targeted(self, device_class: str | None, tags: Iterable[str]) -> Sequence[DeviceRecord]:
+        query = select(DeviceRow).where(DeviceRow.state == DeviceState.ACTIVE.value)
+        if device_class is not None:
+            query = query.where(DeviceRow.device_class == device_class)
+        wanted = set(tags)
+        return [d for d in self._devices.all(query.order_by(DeviceRow.id)) if wanted <= set(d.tags)]
+
+    def many(self, ids: Iterable[str]) -> Mapping[str, DeviceRecord]:
+        query = select(DeviceRow).where(DeviceRow.id.in_(list(ids)))
+        return {device.id: device for device in self._devices.all(query)}

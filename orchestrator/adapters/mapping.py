@@ -1,0 +1,50 @@
+"""Between table rows and the services' records, by field name."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from enum import Enum
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, TypeAdapter
+
+from orchestrator.adapters.tables import Base
+
+R = TypeVar("R")
+
+
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
+
+
+def to_record(kind: type[R], row: Base) -> R:
+    """The record of a row; enums, tuples and wire types are rebuilt and validated."""
+    names = [f.name for f in fields(kind)]  # type: ignore[arg-type]  # records are dataclasses
+    adapter = _ADAPTERS.get(kind) or _ADAPTERS.setdefault(kind, TypeAdapter(kind))
+    record: R = adapter.validate_python({name: getattr(row, name) for name in names})
+    return record
+
+
+def fill(row: Base, record: Any) -> None:
+    """Write a record's fields into a row; only those that differ become an UPDATE."""
+    for field in fields(record):
+        value = plain(getattr(record, field.name))
+        if getattr(row, field.name) != value:
+            setattr(row, field.name, value)
+
+
+def to_row(kind: type[Base], record: Any) -> Base:
+    """A new row of a record."""
+    return kind(**{f.name: plain(getattr(record, f.name)) for f in fields(record)})
+
+
+def plain(value: Any) -> Any:
+    """A value as the database takes it."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,92 @@
+"""Rollouts, waves and executions in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from orchestrator.adapters.mapping import fill, to_row
+from orchestrator.adapters.repository import Records
+from orchestrator.adapters.tables import ExecutionRow, RolloutRow, WaveRow
+from orchestrator.services.records import ExecutionRecord, RolloutRecord, WaveRecord
+from schemas.rollout import ExecState, RolloutState
+
+
+class SqlRollouts:
+    """``services.ports.Rollouts`` over SQLAlchemy."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._rollouts = Records(session, RolloutRow, RolloutRecord)
+        self._waves = Records(session, WaveRow, WaveRecord)
+        self._executions = Records(session, ExecutionRow, ExecutionRecord)
+
+    def add(
+        self,
+        rollout: RolloutRecord,
+        waves: Iterable[WaveRecord],
+        executions: Iterable[ExecutionRecord],
+    ) -> None:
+        self._rollouts.add(rollout)
+        self._session.add_all(to_row(WaveRow, wave) for wave in waves)
+        self._session.add_all(to_row(ExecutionRow, execution) for execution in executions)
+        self._session.flush()
+
+    def get(self, rollout_id: str, *, lock: bool = False) -> RolloutRecord | None:
+        return self._rollouts.get(rollout_id, lock=lock)
+
+    def save(self, record: RolloutRecord) -> None:
+        self._rollouts.save(record, record.id)
+
+    def page(self, before: str | None, limit: int) -> Sequence[RolloutRecord]:
+        return self._rollouts.newest(RolloutRow.id, before, limit)
+
+    def running(self) -> Sequence[str]:
+        query = select(RolloutRow.id).where(RolloutRow.state == RolloutState.RUNNING.value)
+        return list(self._session.scalars(query.order_by(RolloutRow.id)))
+
+    def waves(self, rollout_id: str) -> Sequence[WaveRecord]:
+        query = select(WaveRow).where(WaveRow.rollout_id == rollout_id).order_by(WaveRow.idx)
+        return self._waves.all(query)
+
+    def save_wave(self, record: WaveRecord) -> None:
+        row = self._session.get(WaveRow, (record.rollout_id, record.idx))
+        if row is None:
+            self._session.add(to_row(WaveRow, record))
+        else:
+            fill(row, record)
+        self._session.flush()
+
+    def executions(self, rollout_id: str) -> Sequence[ExecutionRecord]:
+        query = select(ExecutionRow).where(ExecutionRow.rollout_id == rollout_id)
+        return self._executions.all(query.order_by(ExecutionRow.wave, ExecutionRow.id))
+
+    def execution(self, execution_id: str, *, lock: bool = False) -> ExecutionRecord | None:
+        return self._executions.get(execution_id, lock=lock)
+
+    def save_execution(self, record: ExecutionRecord) -> None:
+        self._executions.save(record, record.id)
+
+    def of_device(self, device_id: str, states: Iterable[ExecState]) -> Sequence[ExecutionRecord]:
+        query = select(ExecutionRow).where(
+            ExecutionRow.device_id == device_id,
+            ExecutionRow.state.in_([state.value for state in states]),
+        )
+        return self._executions.all(query.order_by(ExecutionRow.sequence.desc()))
+
+    def unpublished(self, limit: int) -> Sequence[ExecutionRecord]:
+        query = select(ExecutionRow).where(
+            ExecutionRow.sequence > 0, ExecutionRow.published.is_(False)
+        )
+        return self._executions.all(query.order_by(ExecutionRow.id).limit(limit))
+
+    def latest_of_device(self, device_id: str) -> ExecutionRecord | None:
+        query = (
+            select(ExecutionRow)
+            .where(ExecutionRow.device_id == device_id, ExecutionRow.sequence > 0)
+            .order_by(ExecutionRow.sequence.desc())
+            .limit(1)
+        )
+        return next(iter(self._executions.all(query)), None)

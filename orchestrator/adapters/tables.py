@@ -1,0 +1,259 @@
+"""The database tables. ``migrations/`` must always produce exactly these."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, String, Text, TypeDecorator
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A point in time; always aware and in UTC, also where the database has no zones."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002, D102 - SQLAlchemy's signature
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002, D102 - SQLAlchemy's signature
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """The declarative base; its metadata is what migrations are compared with."""
+
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it as a plain attribute
+        datetime: UtcDateTime,
+        dict[str, Any]: JSON,
+        list[Any]: JSON,
+    }
+
+
+class JobRow(Base):
+    """A training job and its lease."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    spec: Mapped[dict[str, Any]]
+    attempt: Mapped[int] = mapped_column(default=0)
+    max_attempts: Mapped[int]
+    epoch: Mapped[int] = mapped_column(default=0)
+    seq: Mapped[int] = mapped_column(default=-1)
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    lease_until: Mapped[datetime | None]
+    lease_hash: Mapped[str | None] = mapped_column(String(64))
+    agent: Mapped[str | None] = mapped_column(String(100))
+    cause: Mapped[str | None] = mapped_column(String(32))
+    detail: Mapped[str | None] = mapped_column(Text)
+    best: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    last: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    model: Mapped[str | None] = mapped_column(String(64))
+    version: Mapped[int | None]
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+
+
+class JobMetricRow(Base):
+    """What one epoch measured; a resumed attempt replaces the epochs it repeats."""
+
+    __tablename__ = "job_metrics"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    values: Mapped[dict[str, Any]]
+
+
+class JobLogRow(Base):
+    """One line that a job printed."""
+
+    __tablename__ = "job_logs"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    at: Mapped[datetime]
+    level: Mapped[str] = mapped_column(String(8))
+    text: Mapped[str] = mapped_column(Text)
+
+
+class ModelVersionRow(Base):
+    """A registered version: its manifest, byte for byte as it was signed."""
+
+    __tablename__ = "model_versions"
+
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    manifest: Mapped[str] = mapped_column(Text)
+    manifest_sha256: Mapped[str] = mapped_column(String(64), index=True)
+    signed: Mapped[str] = mapped_column(Text)
+    job_id: Mapped[str | None] = mapped_column(String(32))
+    revoked: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[datetime]
+
+
+class AliasRow(Base):
+    """A name that points at one version of a model and may move."""
+
+    __tablename__ = "aliases"
+
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    alias: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[int]
+
+
+class JoinTokenRow(Base):
+    """A join token; of its secret only the hash is kept."""
+
+    __tablename__ = "join_tokens"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    secret_hash: Mapped[str] = mapped_column(String(64))
+    device_class: Mapped[str] = mapped_column(String(64))
+    tags: Mapped[list[Any]]
+    max_uses: Mapped[int]
+    uses: Mapped[int] = mapped_column(default=0)
+    revoked: Mapped[bool] = mapped_column(default=False)
+    expires_at: Mapped[datetime]
+    created_at: Mapped[datetime]
+
+
+class DeviceRow(Base):
+    """A device. ``sequence`` is that of the last assignment signed for it."""
+
+    __tablename__ = "devices"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    device_class: Mapped[str] = mapped_column(String(64), index=True)
+    tags: Mapped[list[Any]]
+    state: Mapped[str] = mapped_column(String(16))
+    presence: Mapped[str] = mapped_column(String(16))
+    boot: Mapped[str | None] = mapped_column(String(32))
+    session: Mapped[int] = mapped_column(default=0)
+    hardware: Mapped[dict[str, Any] | None]
+    active: Mapped[dict[str, Any] | None]
+    sequence: Mapped[int] = mapped_column(default=0)
+    token_id: Mapped[str] = mapped_column(String(32))
+    certificate_serial: Mapped[str] = mapped_column(String(64))
+    certificate_expires_at: Mapped[datetime]
+    spki_sha256: Mapped[str] = mapped_column(String(64))
+    enrolled_at: Mapped[datetime]
+    last_seen_at: Mapped[datetime | None]
+
+
+class RolloutRow(Base):
+    """A rollout."""
+
+    __tablename__ = "rollouts"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    spec: Mapped[dict[str, Any]]
+    model: Mapped[str] = mapped_column(String(64))
+    version: Mapped[int]
+    state: Mapped[str] = mapped_column(String(20), index=True)
+    pause_reason: Mapped[str | None] = mapped_column(String(20))
+    created_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+
+
+class WaveRow(Base):
+    """A wave; ``entered_at`` is when it took its state."""
+
+    __tablename__ = "waves"
+
+    rollout_id: Mapped[str] = mapped_column(ForeignKey("rollouts.id"), primary_key=True)
+    idx: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))
+    stragglers: Mapped[bool] = mapped_column(default=False)
+    entered_at: Mapped[datetime]
+    evidence: Mapped[list[Any]] = mapped_column(default=list)
+
+
+class ExecutionRow(Base):
+    """One device in one rollout.
+
+    sequence: of the signed assignment, 0 before it was offered. published: whether the
+    retained desired message holds that assignment.
+    """
+
+    __tablename__ = "executions"
+    __table_args__ = (
+        Index("ix_executions_rollout_wave", "rollout_id", "wave"),
+        Index("ix_executions_device_state", "device_id", "state"),
+        Index("ux_executions_rollout_device", "rollout_id", "device_id", unique=True),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    rollout_id: Mapped[str] = mapped_column(ForeignKey("rollouts.id"))
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
+    wave: Mapped[int]
+    attempt: Mapped[int] = mapped_column(default=1)
+    state: Mapped[str] = mapped_column(String(20))
+    seq: Mapped[int] = mapped_column(default=-1)
+    previous: Mapped[str | None] = mapped_column(String(20))
+    late: Mapped[str | None] = mapped_column(String(20))
+    variant: Mapped[str | None] = mapped_column(String(64))
+    sequence: Mapped[int] = mapped_column(default=0)
+    published: Mapped[bool] = mapped_column(default=False)
+    bytes_done: Mapped[int | None]
+    bytes_total: Mapped[int | None]
+    bytes_fetched: Mapped[int | None]
+    cause: Mapped[str | None] = mapped_column(String(32))
+    detail: Mapped[str | None] = mapped_column(Text)
+    updated_at: Mapped[datetime]
+
+
+class WindowRow(Base):
+    """A telemetry window, stored once per (device, boot, seq)."""
+
+    __tablename__ = "windows"
+    __table_args__ = (Index("ix_windows_version", "model", "version", "device_id"),)
+
+    device_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    boot: Mapped[str] = mapped_column(String(32), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(String(64))
+    version: Mapped[int]
+    variant: Mapped[str] = mapped_column(String(64))
+    role: Mapped[str] = mapped_column(String(8))
+    start: Mapped[datetime]
+    received_at: Mapped[datetime]
+    n: Mapped[int]
+    errors: Mapped[int]
+    labelled: Mapped[int]
+    correct: Mapped[int]
+    payload: Mapped[dict[str, Any]]
+
+
+class ApiKeyRow(Base):
+    """A bearer token of the API; of its secret only the hash is kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    secret_hash: Mapped[str] = mapped_column(String(64))
+    role: Mapped[str] = mapped_column(String(16))
+    subject: Mapped[str | None] = mapped_column(String(32))
+    expires_at: Mapped[datetime | None]
+    revoked: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[datetime]
+
+
+class EventRow(Base):
+    """Something that happened, in the transaction in which it did."""
+
+    __tablename__ = "events"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    at: Mapped[datetime]
+    kind: Mapped[str] = mapped_column(String(16))
+    subject: Mapped[str] = mapped_column(String(64), index=True)
+    data: Mapped[dict[str, Any]]

@@ -1,0 +1,102 @@
+"""Telemetry windows, events and API keys in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select, text, update
+from sqlalchemy.orm import Session
+
+from orchestrator.adapters.repository import Records
+from orchestrator.adapters.tables import ApiKeyRow, EventRow, WindowRow
+from orchestrator.services.records import DeviceTotals, KeyRecord, WindowRecord
+from schemas.api import Event
+
+_EVENTS_LOCK = 0x4152474F
+
+
+class SqlTelemetry:
+    """``services.ports.Telemetry`` over SQLAlchemy."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._windows = Records(session, WindowRow, WindowRecord)
+
+    def add(self, record: WindowRecord) -> bool:
+        if self._windows.get(record.device_id, record.boot, record.seq) is not None:
+            return False
+        self._windows.add(record)
+        return True
+
+    def totals(
+        self, model: str, version: int, since: datetime | None = None
+    ) -> Mapping[str, DeviceTotals]:
+        query = (
+            select(
+                WindowRow.device_id,
+                func.sum(WindowRow.n),
+                func.sum(WindowRow.errors),
+                func.sum(WindowRow.labelled),
+                func.sum(WindowRow.correct),
+            )
+            .where(
+                WindowRow.model == model, WindowRow.version == version, WindowRow.role == "active"
+            )
+            .group_by(WindowRow.device_id)
+        )
+        if since is not None:
+            query = query.where(WindowRow.received_at >= since)
+        return {
+            row[0]: DeviceTotals(row[0], *(int(value) for value in row[1:]))
+            for row in self._session.execute(query)
+        }
+
+    def windows(self, model: str, version: int) -> Iterable[WindowRecord]:
+        query = select(WindowRow).where(WindowRow.model == model, WindowRow.version == version)
+        return self._windows.all(query.order_by(WindowRow.device_id, WindowRow.start))
+
+
+class SqlKeys:
+    """``services.ports.Keys`` over SQLAlchemy."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._keys = Records(session, ApiKeyRow, KeyRecord)
+
+    def add(self, record: KeyRecord) -> None:
+        self._keys.add(record)
+
+    def get(self, key_id: str) -> KeyRecord | None:
+        return self._keys.get(key_id)
+
+    def revoke_subject(self, subject: str) -> None:
+        revoke = update(ApiKeyRow).where(ApiKeyRow.subject == subject).values(revoked=True)
+        self._session.execute(revoke)
+
+
+class SqlEvents:
+    """``services.ports.Events`` over SQLAlchemy."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def add(self, kind: str, subject: str, data: Mapping[str, Any], at: datetime) -> None:
+        if self._session.get_bind().dialect.name == "postgresql":
+            # Ids must become visible in order, or a reader that goes on after the last
+            # one it saw would miss a slower transaction's.
+            self._session.execute(text(f"SELECT pg_advisory_xact_lock({_EVENTS_LOCK})"))
+        self._session.add(EventRow(kind=kind, subject=subject, data=dict(data), at=at))
+        self._session.flush()
+
+    def after(self, event_id: int, subject: str | None, limit: int) -> Sequence[Event]:
+        query = select(EventRow).where(EventRow.id > event_id).order_by(EventRow.id).limit(limit)
+        if subject is not None:
+            query = query.where(EventRow.subject == subject)
+        return [
+            Event.model_validate(row, from_attributes=True) for row in self._session.scalars(query)
+        ]
+
+    def last_id(self) -> int:
+        return self._session.scalar(select(func.max(EventRow.id))) or 0

@@ -1,0 +1,1 @@
+"""Load a snapshot, let the domain decide, apply the decision in one transaction."""

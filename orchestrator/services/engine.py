@@ -1,0 +1,307 @@
+"""Runs rollouts: snapshot, decide, apply; then tell the devices."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from orchestrator.domain import engine, fit
+from orchestrator.domain import execution as machine
+from orchestrator.domain.engine import ExecutionFacts, Snapshot, WaveFacts
+from orchestrator.domain.rollout import Happened, step_wave
+from orchestrator.services import rollouts
+from orchestrator.services.models import found as found_version
+from orchestrator.services.ports import Clock, Downlink, Signer, Transaction, UnitOfWork
+from orchestrator.services.records import (
+    DeviceRecord,
+    DeviceTotals,
+    ExecutionRecord,
+    RolloutRecord,
+    WaveRecord,
+)
+from schemas.device import ActiveModel, DeviceState, Presence
+from schemas.model import Manifest
+from schemas.rollout import (
+    EXEC_TERMINAL,
+    Assignment,
+    Command,
+    ExecReport,
+    ExecState,
+    RolloutState,
+    WaveState,
+)
+
+log = logging.getLogger(__name__)
+
+_DESIRED_DAYS = 30
+_PUBLISH_LIMIT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    rollout: RolloutRecord
+    manifest: Manifest
+    waves: Mapping[int, WaveRecord]
+    executions: Mapping[str, ExecutionRecord]
+    devices: Mapping[str, DeviceRecord]
+
+
+class RolloutEngine:
+    """Closes the difference between what rollouts want and what devices report.
+
+    Args:
+        uow: opens transactions.
+        clock: the time, in UTC.
+        signer: signs assignments.
+        downlink: sends to devices.
+    """
+
+    def __init__(self, uow: UnitOfWork, clock: Clock, signer: Signer, downlink: Downlink) -> None:
+        self._uow = uow
+        self._clock = clock
+        self._signer = signer
+        self._downlink = downlink
+
+    def tick(self) -> int:
+        """One round over all running rollouts; how many actions were applied."""
+        with self._uow() as tx:
+            ids = tx.rollouts.running()
+        return sum(self._advance(rollout_id) for rollout_id in ids) + self._publish()
+
+    def _advance(self, rollout_id: str) -> int:
+        now = self._clock()
+        with self._uow() as tx:
+            rollout = tx.rollouts.get(rollout_id, lock=True)
+            if rollout is None or rollout.state is not RolloutState.RUNNING:
+                return 0
+            loaded = _load(tx, rollout)
+            totals = tx.telemetry.totals(rollout.model, rollout.version, rollout.created_at)
+            actions = engine.decide(_snapshot(loaded, totals), now)
+            for action in actions:
+                self._apply(tx, loaded, action, now)
+        return len(actions)
+
+    def _apply(
+        self, tx: Transaction, loaded: _Loaded, action: engine.Action, now: datetime
+    ) -> None:
+        match action:
+            case engine.Offer():
+                self._offer(tx, loaded, loaded.executions[action.execution], now)
+            case engine.End():
+                ended = machine.Ended(action.state, action.detail)
+                rollouts.move_execution(tx, loaded.executions[action.execution], ended, now)
+            case engine.Straggle():
+                _straggle(tx, loaded, action, now)
+            case engine.MoveWave():
+                _move_wave(tx, loaded.waves[action.index], action, now)
+            case engine.MoveRollout():
+                event = Happened(action.event, action.reason)
+                rollouts.apply(tx, loaded.rollout, event, now)
+
+    def _offer(
+        self, tx: Transaction, loaded: _Loaded, record: ExecutionRecord, now: datetime
+    ) -> None:
+        device = tx.devices.get(record.device_id, lock=True)
+        variant = _variant(loaded, device) if device else None
+        if device is None or variant is None:
+            return
+        _supersede(tx, record, now)
+        sequence = device.sequence + 1
+        tx.devices.save(replace(device, sequence=sequence))
+        record = replace(record, variant=variant, sequence=sequence, published=False)
+        rollouts.move_execution(tx, record, machine.Offered(), now)
+
+    def _publish(self) -> int:
+        """Bring the retained desired messages to what the database says."""
+        with self._uow() as tx:
+            waiting = tx.rollouts.unpublished(_PUBLISH_LIMIT)
+        return sum(self._publish_one(record) for record in waiting)
+
+    def _publish_one(self, record: ExecutionRecord) -> bool:
+        with self._uow() as tx:
+            latest = tx.rollouts.latest_of_device(record.device_id)
+            is_latest = latest is not None and latest.id == record.id
+            document = self._document(tx, record) if record.state in machine.IN_FLIGHT else b""
+        sent = True
+        if is_latest:
+            sent = self._downlink.desired(record.device_id, document)
+        if record.state in EXEC_TERMINAL:
+            command = Command(kind="cancel", execution=record.id, attempt=record.attempt)
+            sent = self._downlink.command(record.device_id, command) and sent
+        if not sent:
+            return False
+        with self._uow() as tx:
+            current = tx.rollouts.execution(record.id, lock=True)
+            if current is not None and (current.state in EXEC_TERMINAL) == (
+                record.state in EXEC_TERMINAL
+            ):
+                tx.rollouts.save_execution(replace(current, published=True))
+        return True
+
+    def _document(self, tx: Transaction, record: ExecutionRecord) -> bytes:
+        rollout = rollouts.found(tx, record.rollout_id)
+        device = tx.devices.many([record.device_id])[record.device_id]
+        version = found_version(tx, rollout.model, rollout.version)
+        assignment = Assignment(
+            device=device.id,
+            device_class=device.device_class,
+            execution=record.id,
+            attempt=record.attempt,
+            rollout=rollout.id,
+            model=rollout.model,
+            version=rollout.version,
+            variant=record.variant or "",
+            manifest_sha256=version.manifest_sha256,
+            probation=rollout.spec.probation,
+        )
+        return self._signer.sign_assignment(
+            assignment,
+            manifest_size=len(version.manifest.encode()),
+            sequence=record.sequence,
+            expires=rollout.created_at + timedelta(days=_DESIRED_DAYS),
+        )
+
+    def reported(self, tx: Transaction, device_id: str, report: ExecReport) -> None:
+        """Take a device's report; repeats and other devices' executions change nothing."""
+        record = tx.rollouts.execution(report.execution, lock=True)
+        if record is None or record.device_id != device_id:
+            log.warning("%s reports on %s, which is not its own", device_id, report.execution)
+            return
+        if report.attempt != record.attempt or report.seq <= record.seq:
+            return
+        now = self._clock()
+        event = machine.Reported(
+            report.attempt, report.seq, report.state, report.cause, report.detail
+        )
+        if record.state not in EXEC_TERMINAL:
+            # Any report is a sign of life, so it resets the step timer.
+            record = replace(record, updated_at=now)
+        record = replace(
+            record,
+            bytes_done=_either(report.bytes_done, record.bytes_done),
+            bytes_total=_either(report.bytes_total, record.bytes_total),
+            bytes_fetched=_either(report.bytes_fetched, record.bytes_fetched),
+        )
+        tx.rollouts.save_execution(record)
+        moved = rollouts.move_execution(tx, record, event, now)
+        if report.state is ExecState.SUCCEEDED:
+            self._serves(tx, moved)
+
+    def _serves(self, tx: Transaction, record: ExecutionRecord) -> None:
+        device = tx.devices.get(record.device_id, lock=True)
+        rollout = rollouts.found(tx, record.rollout_id)
+        version = found_version(tx, rollout.model, rollout.version)
+        manifest = Manifest.model_validate_json(version.manifest)
+        variant = manifest.variant(record.variant or "")
+        if device is None or variant is None:
+            return
+        active = ActiveModel(
+            model=rollout.model,
+            version=rollout.version,
+            variant=variant.id,
+            sha256=variant.file.sha256,
+        )
+        tx.devices.save(replace(device, active=active))
+
+
+def _either(new: int | None, old: int | None) -> int | None:
+    return old if new is None else new
+
+
+def _load(tx: Transaction, rollout: RolloutRecord) -> _Loaded:
+    version = found_version(tx, rollout.model, rollout.version)
+    executions = {e.id: e for e in tx.rollouts.executions(rollout.id)}
+    return _Loaded(
+        rollout,
+        Manifest.model_validate_json(version.manifest),
+        {wave.idx: wave for wave in tx.rollouts.waves(rollout.id)},
+        executions,
+        tx.devices.many(e.device_id for e in executions.values()),
+    )
+
+
+def _variant(loaded: _Loaded, device: DeviceRecord) -> str | None:
+    if device.hardware is None:
+        return None
+    chosen = fit.choose(loaded.manifest, device.hardware, loaded.rollout.spec.variant)
+    return chosen.id if chosen else None
+
+
+def _snapshot(loaded: _Loaded, totals: Mapping[str, DeviceTotals]) -> Snapshot:
+    spec = loaded.rollout.spec
+    by_wave: dict[int, list[ExecutionFacts]] = {index: [] for index in loaded.waves}
+    for record in loaded.executions.values():
+        device = loaded.devices[record.device_id]
+        by_wave[record.wave].append(_facts(loaded, record, device, totals.get(device.id)))
+    return Snapshot(
+        state=loaded.rollout.state,
+        gates=spec.gates,
+        offer_seconds=spec.offer_seconds,
+        step_seconds=spec.step_seconds,
+        straggler_seconds=spec.straggler_seconds,
+        waves=tuple(
+            WaveFacts(index, wave.state, wave.entered_at, tuple(by_wave[index]), wave.stragglers)
+            for index, wave in sorted(loaded.waves.items())
+        ),
+    )
+
+
+def _facts(
+    loaded: _Loaded, record: ExecutionRecord, device: DeviceRecord, totals: DeviceTotals | None
+) -> ExecutionFacts:
+    variant_id = _variant(loaded, device)
+    variant = loaded.manifest.variant(variant_id) if variant_id else None
+    return ExecutionFacts(
+        id=record.id,
+        device=device.id,
+        state=record.state,
+        updated_at=record.updated_at,
+        online=device.presence is Presence.ONLINE,
+        usable=device.state is DeviceState.ACTIVE,
+        installed=variant is not None
+        and fit.installed(device.active, loaded.manifest, loaded.rollout.version, variant),
+        fits=variant is not None,
+        n=totals.n if totals else 0,
+        errors=totals.errors if totals else 0,
+        labelled=totals.labelled if totals else 0,
+        correct=totals.correct if totals else 0,
+    )
+
+
+def _supersede(tx: Transaction, record: ExecutionRecord, now: datetime) -> None:
+    """A device works for one rollout at a time: the newest."""
+    open_states = [state for state in ExecState if state not in EXEC_TERMINAL]
+    ended = machine.Ended(ExecState.SUPERSEDED, f"superseded by {record.rollout_id}")
+    for other in tx.rollouts.of_device(record.device_id, open_states):
+        if other.rollout_id < record.rollout_id:
+            rollouts.move_execution(tx, other, ended, now)
+
+
+def _straggle(tx: Transaction, loaded: _Loaded, action: engine.Straggle, now: datetime) -> None:
+    waves = tx.rollouts.waves(loaded.rollout.id)
+    late = next((wave for wave in waves if wave.stragglers), None)
+    if late is None:
+        late = WaveRecord(
+            rollout_id=loaded.rollout.id,
+            idx=len(waves),
+            state=WaveState.PENDING,
+            stragglers=True,
+            entered_at=now,
+        )
+        tx.rollouts.save_wave(late)
+    for execution_id in action.executions:
+        record = loaded.executions[execution_id]
+        moved = rollouts.move_execution(tx, record, machine.Withdrawn(), now)
+        tx.rollouts.save_execution(replace(moved, wave=late.idx))
+
+
+def _move_wave(tx: Transaction, wave: WaveRecord, action: engine.MoveWave, now: datetime) -> None:
+    state = step_wave(wave.state, action.event)
+    if state is wave.state:
+        return
+    evidence = action.evidence or wave.evidence
+    tx.rollouts.save_wave(replace(wave, state=state, entered_at=now, evidence=evidence))
+    data = {"wave": wave.idx, "state": state.value}
+    tx.events.add("wave", wave.rollout_id, data, now)
