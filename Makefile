@@ -61,6 +61,6 @@ $(STAMP): pyproject.toml constraints.txt
 	PYTHON=$$python scripts/need.sh venv || exit 1; \
 	$(BIN)/python -c '' 2>/dev/null || $$python -m venv --clear $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt pip
-	$(BIN)/python -m pip install -q -c constraints.txt \
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q -c constraints.txt \
 		--build-constraint constraints.txt -e '.[edge,server,train]' --group dev
 	@touch $@

@@ -1,0 +1,4 @@
+"""Headline figures, each measured against its baseline on the same machine.
+
+``python -m benchmarks.NAME [--quick] [--rounds N] [--json FILE]``; ``make bench`` runs all.
+"""
