@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from orchestrator.adapters.repository import Records
 from orchestrator.adapters.tables import DeviceRow, JoinTokenRow
 from orchestrator.services.records import DeviceRecord, TokenRecord
-from schemas.device import DeviceState
+from schemas.device import DeviceState, Presence
 
 
 class SqlDevices:
@@ -68,3 +68,9 @@ class SqlDevices:
     def many(self, ids: Iterable[str]) -> Mapping[str, DeviceRecord]:
         query = select(DeviceRow).where(DeviceRow.id.in_(list(ids)))
         return {device.id: device for device in self._devices.all(query)}
+
+    def silent(self, since: datetime) -> Sequence[DeviceRecord]:
+        query = select(DeviceRow).where(
+            DeviceRow.presence == Presence.ONLINE.value, DeviceRow.last_seen_at < since
+        )
+        return self._devices.all(query.with_for_update(skip_locked=True))

@@ -16,6 +16,16 @@ from orchestrator.adapters.model_repository import SqlModels
 from orchestrator.adapters.rollout_repository import SqlRollouts
 from orchestrator.adapters.telemetry_repository import SqlEvents, SqlKeys, SqlTelemetry
 from orchestrator.errors import Unavailable
+from orchestrator.services.ports import (
+    Devices,
+    Events,
+    Jobs,
+    Keys,
+    Models,
+    Rollouts,
+    Telemetry,
+    Transaction,
+)
 
 _BUSY_MS = 10_000
 
@@ -24,13 +34,13 @@ class SqlTransaction:
     """``services.ports.Transaction`` over one SQLAlchemy session."""
 
     def __init__(self, session: Session) -> None:
-        self.jobs = SqlJobs(session)
-        self.models = SqlModels(session)
-        self.devices = SqlDevices(session)
-        self.rollouts = SqlRollouts(session)
-        self.telemetry = SqlTelemetry(session)
-        self.keys = SqlKeys(session)
-        self.events = SqlEvents(session)
+        self.jobs: Jobs = SqlJobs(session)
+        self.models: Models = SqlModels(session)
+        self.devices: Devices = SqlDevices(session)
+        self.rollouts: Rollouts = SqlRollouts(session)
+        self.telemetry: Telemetry = SqlTelemetry(session)
+        self.keys: Keys = SqlKeys(session)
+        self.events: Events = SqlEvents(session)
 
 
 class SqlUnitOfWork:
@@ -44,7 +54,7 @@ class SqlUnitOfWork:
         self._engine = engine
 
     @contextmanager
-    def __call__(self) -> Iterator[SqlTransaction]:
+    def __call__(self) -> Iterator[Transaction]:
         """Commit when the block ends, roll back when it raises."""
         try:
             with Session(self._engine, expire_on_commit=False) as session, session.begin():

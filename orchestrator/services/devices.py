@@ -29,6 +29,8 @@ from schemas.device import (
 )
 from schemas.ids import new_id
 
+_MISSED = 3
+
 
 class DeviceService:
     """What the API and the gateway do with devices.
@@ -124,7 +126,7 @@ class DeviceService:
             device=device_id,
             device_class=token.device_class,
             certificate_pem=issued.pem,
-            ca_pem=self._authority.ca_pem,
+            ca_pem=self._authority.pem,
             root_json=self._signer.root_json,
             targets_json=self._signer.targets_json,
             broker=self._broker,
@@ -166,14 +168,20 @@ class DeviceService:
         with self._uow() as tx:
             return [device_view(tx, record) for record in tx.devices.page(before, limit)]
 
-    def born(self, tx: Transaction, device_id: str, birth: Birth) -> None:
-        """A device says that it is there, and what it serves."""
+    def born(self, tx: Transaction, device_id: str, birth: Birth, *, retained: bool) -> None:
+        """A device says that it is there, and what it serves.
+
+        retained: the broker repeats it because the gateway subscribed anew; that alone
+        never brings a device back whose death was heard.
+        """
         record = tx.devices.get(device_id, lock=True)
         if record is None:
             return
         same_session = (record.boot, record.session) == (birth.boot, birth.session)
         if record.boot == birth.boot and birth.session < record.session:
             return  # an older connection's, delivered late
+        if retained and same_session:
+            return
         changed = record.presence is not Presence.ONLINE or record.active != birth.active
         tx.devices.save(
             replace(
@@ -201,6 +209,16 @@ class DeviceService:
         if record.presence is Presence.ONLINE:
             tx.devices.save(replace(record, presence=Presence.OFFLINE))
             _announce(tx, device_id, record.state, Presence.OFFLINE, self._clock)
+
+    def sweep(self) -> int:
+        """Take devices for offline that missed three heartbeats; how many."""
+        since = self._clock() - timedelta(seconds=_MISSED * self._heartbeat)
+        with self._uow() as tx:
+            silent = tx.devices.silent(since)
+            for record in silent:
+                tx.devices.save(replace(record, presence=Presence.OFFLINE))
+                _announce(tx, record.id, record.state, Presence.OFFLINE, self._clock)
+        return len(silent)
 
 
 def _spent(token: TokenRecord) -> TokenSpent:

@@ -107,6 +107,11 @@ class RolloutEngine:
         variant = _variant(loaded, device) if device else None
         if device is None or variant is None:
             return
+        latest = tx.rollouts.latest_of_device(device.id)
+        if latest is not None and latest.rollout_id > record.rollout_id:
+            newer = machine.Ended(ExecState.SUPERSEDED, f"superseded by {latest.rollout_id}")
+            rollouts.move_execution(tx, record, newer, now)
+            return
         _supersede(tx, record, now)
         sequence = device.sequence + 1
         tx.devices.save(replace(device, sequence=sequence))

@@ -1,0 +1,95 @@
+"""Routes of training jobs: for operators, for agents, for drivers."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends, Response, status
+
+from orchestrator.api.context import DEFAULT_PAGE, Allow, Ctx, Cursor, Limit, number, own_job
+from orchestrator.services.keys import Role
+from schemas.api import Page
+from schemas.job import (
+    AgentOutcome,
+    ClaimRequest,
+    Heartbeat,
+    HeartbeatReply,
+    JobClaim,
+    JobProgress,
+    JobSpec,
+    JobView,
+    LogLine,
+    MetricPoint,
+)
+
+operator = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(Allow(Role.ADMIN))])
+agent = APIRouter(prefix="/v1/worker", tags=["workers"], dependencies=[Depends(Allow(Role.WORKER))])
+driver = APIRouter(
+    prefix="/v1/jobs",
+    tags=["workers"],
+    dependencies=[Depends(Allow(Role.JOB)), Depends(own_job)],
+)
+
+
+@operator.post("", status_code=status.HTTP_201_CREATED, operation_id="submit_job")
+def submit(ctx: Ctx, spec: JobSpec) -> JobView:
+    return ctx.jobs.submit(spec)
+
+
+@operator.get("", operation_id="list_jobs")
+def ls(ctx: Ctx, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None) -> Page[JobView]:
+    items = tuple(ctx.jobs.page(cursor, limit))
+    return Page(items=items, next=items[-1].id if len(items) == limit else None)
+
+
+@operator.get("/{job_id}", operation_id="get_job")
+def get(ctx: Ctx, job_id: str) -> JobView:
+    return ctx.jobs.get(job_id)
+
+
+@operator.get("/{job_id}/metrics", operation_id="list_job_metrics")
+def metrics(
+    ctx: Ctx, job_id: str, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None
+) -> Page[MetricPoint]:
+    """Metrics by epoch; the cursor is the last epoch seen."""
+    items = tuple(ctx.jobs.metrics(job_id, number(cursor, -1), limit))
+    return Page(items=items, next=str(items[-1].epoch) if items else cursor)
+
+
+@operator.get("/{job_id}/logs", operation_id="list_job_logs")
+def logs(
+    ctx: Ctx, job_id: str, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None
+) -> Page[LogLine]:
+    """Log lines in order; ``next`` is always set, so that a reader can go on later."""
+    found = ctx.jobs.logs(job_id, number(cursor, 0), limit)
+    last = str(found[-1][0]) if found else cursor or "0"
+    return Page(items=tuple(line for _, line in found), next=last)
+
+
+@operator.post("/{job_id}/cancel", operation_id="cancel_job")
+def cancel(ctx: Ctx, job_id: str) -> JobView:
+    return ctx.jobs.cancel(job_id)
+
+
+@agent.post(
+    "/claim", operation_id="claim_job", responses={204: {"description": "nothing is queued"}}
+)
+def claim(ctx: Ctx, request: ClaimRequest, response: Response) -> JobClaim | None:
+    """Take the oldest queued job."""
+    found = ctx.jobs.claim(request)
+    if found is None:
+        response.status_code = status.HTTP_204_NO_CONTENT
+    return found
+
+
+@agent.post("/jobs/{job_id}/heartbeat", operation_id="renew_job_lease")
+def heartbeat(ctx: Ctx, job_id: str, beat: Heartbeat) -> HeartbeatReply:
+    return ctx.jobs.heartbeat(job_id, beat)
+
+
+@agent.post("/jobs/{job_id}/outcome", operation_id="end_job")
+def outcome(ctx: Ctx, job_id: str, report: AgentOutcome) -> JobView:
+    return ctx.jobs.outcome(job_id, report)
+
+
+@driver.post("/{job_id}/progress", operation_id="report_job_progress")
+def progress(ctx: Ctx, job_id: str, report: JobProgress) -> HeartbeatReply:
+    return ctx.jobs.progress(job_id, report)

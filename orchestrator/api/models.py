@@ -1,0 +1,81 @@
+"""Routes of the registry and its artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from anyio import from_thread
+from fastapi import APIRouter, Depends, Path, Request, Response, status
+from fastapi.responses import StreamingResponse
+
+from orchestrator.api.context import DEFAULT_PAGE, Allow, Caller, Ctx, Cursor, Limit
+from orchestrator.services.keys import Role
+from schemas.api import Page, Stored
+from schemas.ids import Name, Sha256
+from schemas.model import Manifest, ModelVersionView, ModelView, VersionNumber
+
+operator = APIRouter(
+    prefix="/v1/models", tags=["models"], dependencies=[Depends(Allow(Role.ADMIN))]
+)
+writer = APIRouter(
+    prefix="/v1", tags=["models"], dependencies=[Depends(Allow(Role.ADMIN, Role.JOB))]
+)
+
+Digest = Annotated[Sha256, Path()]
+ModelName = Annotated[Name, Path()]
+
+
+@operator.get("", operation_id="list_models")
+def ls(ctx: Ctx, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None) -> Page[ModelView]:
+    items = tuple(ctx.models.page(cursor, limit))
+    return Page(items=items, next=items[-1].name if len(items) == limit else None)
+
+
+@operator.get("/{name}", operation_id="get_model")
+def get(ctx: Ctx, name: ModelName) -> ModelView:
+    return ctx.models.model(name)
+
+
+@operator.get("/{name}/versions/{version}", operation_id="get_model_version")
+def get_version(ctx: Ctx, name: ModelName, version: int) -> ModelVersionView:
+    return ctx.models.get(name, version)
+
+
+@writer.post(
+    "/models/{name}/versions",
+    status_code=status.HTTP_201_CREATED,
+    operation_id="register_model_version",
+)
+def register(
+    ctx: Ctx, name: ModelName, manifest: Manifest, caller: Caller, response: Response
+) -> VersionNumber:
+    """Register a version; the same manifest again gives the number it has, with 200."""
+    number = ctx.models.register(name, manifest, caller.subject)
+    if not number.created:
+        response.status_code = status.HTTP_200_OK
+    return number
+
+
+@writer.put("/artifacts/{sha256}", operation_id="upload_artifact")
+def upload(ctx: Ctx, sha256: Digest, request: Request) -> Stored:
+    """Store the body under its SHA-256."""
+    return ctx.uploads.put(sha256, _body(request))
+
+
+@writer.get("/artifacts/{sha256}", operation_id="download_artifact")
+def download(ctx: Ctx, sha256: Digest) -> StreamingResponse:
+    size, pieces = ctx.uploads.get(sha256)
+    headers = {"content-length": str(size), "etag": f'"{sha256}"'}
+    return StreamingResponse(pieces, media_type="application/octet-stream", headers=headers)
+
+
+def _body(request: Request) -> Iterator[bytes]:
+    """The request's body as it arrives, for a handler that runs in a thread."""
+    stream = request.stream().__aiter__()
+
+    async def following() -> bytes | None:
+        return await anext(stream, None)
+
+    while (piece := from_thread.run(following)) is not None:
+        yield piece

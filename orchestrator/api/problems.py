@@ -1,0 +1,136 @@
+"""Every refusal as a problem document (RFC 9457), and every request with an id."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from orchestrator.errors import HTTP_STATUS, ArgosyError
+from schemas.errors import PROBLEM_TYPE, Code, FieldError, Problem
+
+log = logging.getLogger(__name__)
+
+MAX_BODY = 8 * 1024**2
+"""Of every request but an upload, which has a limit of its own."""
+
+_HTTP_CODES = {
+    404: Code.NOT_FOUND,
+    405: Code.INVALID,
+    401: Code.UNAUTHENTICATED,
+    403: Code.FORBIDDEN,
+    413: Code.TOO_LARGE,
+}
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the application with a problem document."""
+    app.add_exception_handler(ArgosyError, _on_argosy_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_anything)
+    app.add_middleware(RequestGuard)
+
+
+def problem(
+    request: Request,
+    code: Code,
+    detail: str,
+    *,
+    status: int | None = None,
+    hint: str | None = None,
+    errors: Sequence[FieldError] = (),
+) -> JSONResponse:
+    """A problem document as a response."""
+    body = Problem(
+        title=code.replace("_", " "),
+        status=status or HTTP_STATUS[code],
+        code=code,
+        detail=detail,
+        hint=hint,
+        errors=tuple(errors),
+        request_id=request.scope.get("request_id"),
+    )
+    return JSONResponse(
+        body.model_dump(mode="json", exclude_none=True), body.status, media_type=PROBLEM_TYPE
+    )
+
+
+def _on_argosy_error(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, ArgosyError):
+        return _on_anything(request, error)
+    return problem(request, error.code, error.detail, hint=error.hint, errors=error.fields)
+
+
+def _on_invalid(request: Request, error: Exception) -> JSONResponse:
+    found = error.errors() if isinstance(error, RequestValidationError) else []
+    errors = [_field_error(item) for item in found]
+    first = f"{errors[0].field}: {errors[0].message}" if errors else "the request is malformed"
+    return problem(request, Code.INVALID, first, errors=errors)
+
+
+def _field_error(item: dict[str, Any]) -> FieldError:
+    parts = [str(part) for part in item["loc"] if part not in {"body", "query", "path"}]
+    return FieldError(field=".".join(parts) or "body", message=str(item["msg"]))
+
+
+def _on_http(request: Request, error: Exception) -> JSONResponse:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    detail = str(error.detail) if isinstance(error, HTTPException) else "failed"
+    code = _HTTP_CODES.get(status, Code.INTERNAL if status >= 500 else Code.INVALID)  # noqa: PLR2004 - HTTP
+    text = f"{detail}: {request.method} {request.url.path}"
+    return problem(request, code, text, status=status)
+
+
+def _on_anything(request: Request, error: Exception) -> JSONResponse:
+    request_id = request.scope.get("request_id")
+    log.error("request %s failed", request_id, exc_info=error)
+    detail = f"the server failed on this request; its log names it {request_id}"
+    return problem(request, Code.INTERNAL, detail)
+
+
+class RequestGuard:
+    """Names each request and bounds its body.
+
+    Args:
+        app: what comes behind.
+        max_body: bytes; uploads (``PUT``) are bounded where they are stored.
+    """
+
+    def __init__(self, app: ASGIApp, max_body: int = MAX_BODY) -> None:
+        self._app = app
+        self._max = max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, with its id in the scope and in the answer's header."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = secrets.token_hex(8)
+        scope["request_id"] = request_id
+        seen = 0
+
+        async def bounded() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if scope["method"] != "PUT" and seen > self._max:
+                raise HTTPException(413, f"a request body may have {self._max} bytes")
+            return message
+
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"x-request-id", request_id.encode()),
+                ]
+            await send(message)
+
+        await self._app(scope, bounded, named)

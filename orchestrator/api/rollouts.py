@@ -1,0 +1,61 @@
+"""Routes of rollouts and telemetry."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query, status
+
+from orchestrator.api.context import DEFAULT_PAGE, Allow, Ctx, Cursor, Limit
+from orchestrator.domain.rollout import RolloutEvent
+from orchestrator.services.keys import Role
+from schemas.api import Page
+from schemas.ids import Name
+from schemas.rollout import RolloutSpec, RolloutView
+from schemas.telemetry import TelemetrySummary
+
+router = APIRouter(prefix="/v1", tags=["rollouts"], dependencies=[Depends(Allow(Role.ADMIN))])
+
+
+class Act(StrEnum):
+    """What an operator may do to a rollout, by its last path segment."""
+
+    START = "start"
+    PAUSE = "pause"
+    RESUME = "resume"
+    ABORT = "abort"
+
+
+@router.post("/rollouts", status_code=status.HTTP_201_CREATED, operation_id="plan_rollout")
+def plan(ctx: Ctx, spec: RolloutSpec) -> RolloutView:
+    """Plan a rollout; nothing is sent before it is started."""
+    return ctx.rollouts.plan(spec)
+
+
+@router.get("/rollouts", operation_id="list_rollouts")
+def ls(ctx: Ctx, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None) -> Page[RolloutView]:
+    items = tuple(ctx.rollouts.page(cursor, limit))
+    return Page(items=items, next=items[-1].id if len(items) == limit else None)
+
+
+@router.get("/rollouts/{rollout_id}", operation_id="get_rollout")
+def get(ctx: Ctx, rollout_id: str) -> RolloutView:
+    return ctx.rollouts.get(rollout_id)
+
+
+@router.post("/rollouts/{rollout_id}/{act}", operation_id="operate_rollout")
+def operate(ctx: Ctx, rollout_id: str, act: Act) -> RolloutView:
+    return ctx.rollouts.operate(rollout_id, RolloutEvent(act.value))
+
+
+@router.get("/telemetry/summary", operation_id="get_telemetry_summary", tags=["telemetry"])
+def summary(
+    ctx: Ctx,
+    model: Name,
+    version: Annotated[int, Query(ge=1)],
+    by: Literal["device"] | None = None,
+) -> Page[TelemetrySummary]:
+    """Figures of a version as its devices saw them, by variant."""
+    items = ctx.telemetry.summary(model, version, by_device=by == "device")
+    return Page(items=tuple(items))

@@ -1,0 +1,154 @@
+"""Wires the program: the only place that knows every part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from fastapi import FastAPI
+
+from orchestrator.adapters.artifacts import ArtifactStore
+from orchestrator.adapters.broker import read_gateway
+from orchestrator.adapters.ca import CertificateAuthority
+from orchestrator.adapters.database import migrate
+from orchestrator.adapters.mqtt import MqttGateway
+from orchestrator.adapters.trust import TrustStore
+from orchestrator.adapters.unit_of_work import SqlUnitOfWork, make_engine
+from orchestrator.api.app import make_app
+from orchestrator.api.context import Context
+from orchestrator.control_loop import ControlLoop
+from orchestrator.errors import ArgosyError, Unavailable
+from orchestrator.home import Credentials, Home
+from orchestrator.services import keys
+from orchestrator.services.devices import DeviceService
+from orchestrator.services.engine import RolloutEngine
+from orchestrator.services.inbox import Inbox
+from orchestrator.services.jobs import JobService
+from orchestrator.services.keys import Role
+from orchestrator.services.models import ModelService
+from orchestrator.services.rollouts import RolloutService
+from orchestrator.services.telemetry import TelemetryService
+from orchestrator.services.transfer import TransferService
+from orchestrator.services.uploads import UploadService
+from orchestrator.settings import Settings
+from schemas.device import BrokerAddress
+
+
+def utc_now() -> datetime:
+    """The clock of the running program."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """The server's parts, not yet started."""
+
+    app: FastAPI
+    context: Context
+    gateway: MqttGateway
+    inbox: Inbox
+    loop: ControlLoop
+
+    def start(self) -> None:
+        """Connect to the broker and begin to tick."""
+        self.gateway.start(self.inbox.handle)
+        self.loop.start()
+
+    def stop(self) -> None:
+        """End streams, ticks and the connection."""
+        self.context.stopping.set()
+        self.loop.stop()
+        self.gateway.stop()
+
+
+def prepare_database(settings: Settings) -> None:
+    """Migrate, and see to a key for the CLI and one for the embedded agent.
+
+    Keys that already work are kept, so a restart does not lock anybody out.
+    """
+    home = Home(settings.home)
+    engine = make_engine(settings.database)
+    migrate(engine)
+    uow = SqlUnitOfWork(engine)
+    ca = str(home.ca_pem) if settings.tls else None
+    for role, read, write in (
+        (Role.ADMIN, home.credentials, home.write_credentials),
+        (Role.WORKER, home.worker, home.write_worker),
+    ):
+        try:
+            token: str | None = read().token
+        except ArgosyError:
+            token = None
+        if not _works(uow, token, role):
+            with uow() as tx:
+                token = keys.create(tx, role, utc_now())
+        write(Credentials(settings.url, token or "", ca))
+    engine.dispose()
+
+
+def _works(uow: SqlUnitOfWork, token: str | None, role: Role) -> bool:
+    try:
+        with uow() as tx:
+            return keys.authenticate(tx, token, utc_now()).role is role
+    except Unavailable:
+        raise
+    except ArgosyError:
+        return False
+
+
+def build(settings: Settings) -> Program:
+    """Make the server over a home that ``supervisor.prepare`` has prepared.
+
+    Raises:
+        Unavailable: the home is not prepared, or the database does not answer.
+    """
+    home, clock = Home(settings.home), utc_now
+    uow = SqlUnitOfWork(make_engine(settings.database))
+    artifacts = ArtifactStore(home.artifacts)
+    authority = CertificateAuthority.open(home.ca, clock)
+    signer = TrustStore.open(home.trust, clock)
+    address = read_gateway(home)
+    if address is None:
+        msg = f"{home.gateway_json} is missing: this home has not been prepared"
+        raise Unavailable(msg, hint="start the platform with `argosy up`")
+    models = ModelService(uow, clock, artifacts, signer)
+    devices = DeviceService(
+        uow,
+        clock,
+        authority,
+        signer,
+        broker=BrokerAddress(host=settings.mqtt_public_host, port=settings.mqtt_port),
+        certificate_days=settings.certificate_days,
+        heartbeat_seconds=settings.heartbeat_seconds,
+    )
+    telemetry = TelemetryService(uow, clock)
+    jobs = JobService(uow, clock, settings.lease_seconds)
+    gateway = MqttGateway(address, TransferService(models, artifacts))
+    engine = RolloutEngine(uow, clock, signer, gateway.downlink)
+    loop = ControlLoop(
+        {
+            "rollouts": engine.tick,
+            "leases": jobs.expire_leases,
+            "presence": devices.sweep,
+        },
+        settings.tick_seconds,
+    )
+    context = Context(
+        uow=uow,
+        clock=clock,
+        jobs=jobs,
+        models=models,
+        devices=devices,
+        rollouts=RolloutService(uow, clock),
+        telemetry=telemetry,
+        uploads=UploadService(artifacts, settings.max_artifact_bytes),
+        ca_pem=authority.pem,
+        root_json=signer.root_json,
+        health=lambda: {
+            "api": "ok",
+            "broker": "ok" if gateway.connected else "not connected",
+            "control loop": "ok" if not loop.failing else f"failing: {', '.join(loop.failing)}",
+        },
+    )
+    inbox = Inbox(uow, devices, engine, telemetry)
+    return Program(make_app(context), context, gateway, inbox, loop)

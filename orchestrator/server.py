@@ -1,0 +1,77 @@
+"""The server process: API, gateway and control loop. ``python -m orchestrator.server``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from types import FrameType
+
+import click
+import uvicorn
+
+from orchestrator.bootstrap import Program, build
+from orchestrator.errors import ArgosyError
+from orchestrator.home import Home
+from orchestrator.settings import Settings, load
+
+_GRACE_SECONDS = 1
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn that ends event streams the moment it is told to stop."""
+
+    def __init__(self, config: uvicorn.Config, program: Program) -> None:
+        super().__init__(config)
+        self._program = program
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._program.context.stopping.set()
+        super().handle_exit(sig, frame)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until a signal comes."""
+    home = Home(settings.home)
+    program = build(settings)
+    tls = settings.tls
+    config = uvicorn.Config(
+        program.app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        ssl_certfile=home.server_pem if tls else None,
+        ssl_keyfile=home.server_key if tls else None,
+    )
+    program.start()
+    try:
+        _Server(config, program).run()
+    finally:
+        program.stop()
+
+
+@click.command()
+@click.option("--home", help="the platform's folder")
+def main(home: str | None) -> None:
+    """Run the API, the gateway and the control loop."""
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    # Per request and per packet: too much for a log that people read.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        serve(load(os.environ, home=home))
+    except ArgosyError as error:
+        click.echo(f"error: {error.detail}", err=True)
+        if error.hint:
+            click.echo(f"hint: {error.hint}", err=True)
+        sys.exit(error.exit)
+
+
+if __name__ == "__main__":
+    main()
