@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from types import FrameType
 
@@ -46,6 +47,10 @@ def serve(settings: Settings) -> None:
         ssl_certfile=home.server_pem if tls else None,
         ssl_keyfile=home.server_key if tls else None,
     )
+    for sig in (signal.SIGINT, signal.SIGTERM):
+        # Uvicorn raises the signal again when it is done; the default would kill the
+        # process there, before the gateway has left the broker properly.
+        signal.signal(sig, lambda *_: None)
     program.start()
     try:
         _Server(config, program).run()

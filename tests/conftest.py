@@ -7,6 +7,7 @@ missing the tests that need them are skipped, except in CI, where that is a fail
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import secrets
@@ -17,8 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -126,7 +126,7 @@ def _wait_until_it_answers(login: str, process: subprocess.Popen[bytes], log: Pa
     pytest.fail(f"the database server did not start:\n{log.read_text()[-2000:]}", pytrace=False)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _running(binaries: Path, home: Path) -> Iterator[_Server]:
     prefix = _as_postgres(home)
     password, port = secrets.token_hex(16), _pick_port()
@@ -192,6 +192,20 @@ def fresh_postgres_url(postgres_server: _Server) -> str:
 def free_port() -> int:
     """A loopback TCP port that was free a moment ago."""
     return _pick_port()
+
+
+@pytest.fixture
+def free_ports() -> Callable[[int], list[int]]:
+    """Gives as many different free loopback TCP ports as it is asked for."""
+
+    def pick(count: int) -> list[int]:
+        with contextlib.ExitStack() as stack:
+            probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+            for probe in probes:
+                probe.bind(("127.0.0.1", 0))
+            return [probe.getsockname()[1] for probe in probes]
+
+    return pick
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -35,6 +35,7 @@ if os.getppid() != int(sys.argv[1]):
     sys.exit(143)
 os.execvp(sys.argv[2], sys.argv[2:])
 """
+_KILL_SECONDS = 2.0
 _LINUX = sys.platform == "linux"
 
 
@@ -42,7 +43,7 @@ def become_subreaper() -> bool:
     """Have orphaned descendants handed to this process; False where that is not possible."""
     if not _LINUX:
         return False
-    return ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
 
 
 def spawn(
@@ -75,28 +76,78 @@ def spawn(
         os.close(descriptor)
 
 
-def marked(mark: str) -> list[psutil.Process]:
-    """The processes with that mark, this one and those above it left out."""
-    own = {p.pid for p in (psutil.Process(), *psutil.Process().parents())}
-    return [p for p in psutil.process_iter() if p.pid not in own and mark_of(p) == mark]
+class Tree:
+    """The processes of one platform, remembered once seen.
 
+    A process is known by its id and start time, so a reused id is never taken for one.
 
-def mark_of(process: psutil.Process) -> str | None:
-    """The mark in a process's environment, where there is one that we may read."""
-    try:
-        return process.environ().get(MARK)
-    except (psutil.Error, OSError):
-        return None
+    Args:
+        mark: what they carry in their environment.
+    """
 
+    def __init__(self, mark: str) -> None:
+        self._mark = mark
+        self._known: dict[int, psutil.Process] = {}
 
-def descendants(pids: Iterable[int], mark: str) -> dict[int, psutil.Process]:
-    """Every live process below ``pids``, and every one with the mark; ``pids`` included."""
-    found = {p.pid: p for p in marked(mark)}
-    for pid in pids:
-        with contextlib.suppress(psutil.Error):
-            process = psutil.Process(pid)
-            found |= {p.pid: p for p in (process, *process.children(recursive=True))}
-    return {pid: p for pid, p in found.items() if alive(p)}
+    def look(self, roots: Iterable[int] = ()) -> None:
+        """Remember ``roots`` and every process below them and below those known."""
+        below: dict[int, list[psutil.Process]] = {}
+        current = {p.pid: p for p in psutil.process_iter(["ppid"])}
+        for process in current.values():
+            below.setdefault(process.info["ppid"], []).append(process)
+        self._known = {pid: p for pid, p in self._known.items() if current.get(pid) == p}
+        waiting = [current[pid] for pid in {*roots, *self._known} if pid in current]
+        while waiting:
+            process = waiting.pop()
+            self._known[process.pid] = process
+            waiting += [p for p in below.get(process.pid, ()) if p.pid not in self._known]
+
+    def look_everywhere(self) -> None:
+        """Remember every process with the mark, this one and those above it left out."""
+        own = {p.pid for p in (psutil.Process(), *psutil.Process().parents())}
+        found = (p for p in psutil.process_iter() if p.pid not in own and self._is_marked(p))
+        self._known |= {p.pid: p for p in found}
+
+    def alive(self) -> list[psutil.Process]:
+        """Those that still run, and what is below them."""
+        self.look()
+        return [p for p in self._known.values() if alive(p)]
+
+    def reap(self, own: Collection[int]) -> None:
+        """Reap dead orphans that came to this process as their subreaper.
+
+        Only those that were known, or that are in a child's session: the process may have
+        children of other origin, whose exit status someone waits for.
+
+        Args:
+            own: ids of children that the caller itself waits for.
+        """
+        for child in psutil.Process().children():
+            if child.pid in own:
+                continue
+            if self._is_marked(child):
+                self._known[child.pid] = child
+            ours = self._known.get(child.pid) == child or _session(child.pid) in own
+            if ours and not alive(child):
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(child.pid, os.WNOHANG)
+
+    def kill(self, seconds: float) -> list[psutil.Process]:
+        """SIGKILL all, again until nothing new appears; what withstood is answered."""
+        deadline = time.monotonic() + seconds
+        while True:
+            self.look_everywhere()
+            left = self.alive()
+            if not left or time.monotonic() > deadline:
+                return left
+            send(left, signal.SIGKILL)
+            psutil.wait_procs(left, timeout=0.1)
+
+    def _is_marked(self, process: psutil.Process) -> bool:
+        try:
+            return process.environ().get(MARK) == self._mark
+        except (psutil.Error, OSError):
+            return False
 
 
 def alive(process: psutil.Process) -> bool:
@@ -107,58 +158,23 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
-def send(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
+def send(found: Iterable[psutil.Process], number: signal.Signals) -> None:
     """Send a signal to those that are still there."""
-    for process in processes:
+    for process in found:
         with contextlib.suppress(psutil.Error):
             process.send_signal(number)
 
 
-def kill_all(pids: Sequence[int], mark: str, seconds: float) -> list[psutil.Process]:
-    """SIGKILL whole trees, again until nothing new appears; what withstood is answered."""
-    deadline = time.monotonic() + seconds
-    while left := descendants(pids, mark):
-        if time.monotonic() > deadline:
-            return list(left.values())
-        send(left.values(), signal.SIGKILL)
-        psutil.wait_procs(left.values(), timeout=0.1)
-    return []
-
-
 def end_marked(mark: str, grace: float) -> int:
     """End what an earlier run left behind: SIGTERM, then SIGKILL; answers how many there were."""
-    left = descendants((), mark)
-    send(left.values(), signal.SIGTERM)
-    psutil.wait_procs(left.values(), timeout=grace)
-    kill_all((), mark, 2.0)
+    tree = Tree(mark)
+    tree.look_everywhere()
+    left = tree.alive()
+    if left:
+        send(left, signal.SIGTERM)
+        psutil.wait_procs(left, timeout=grace)
+        tree.kill(_KILL_SECONDS)
     return len(left)
-
-
-class Adopted:
-    """Orphans that this process got as their subreaper, so that they can be reaped.
-
-    Only those are reaped that were seen with the mark, or that are in a child's session:
-    the process may have children of other origin, whose exit status someone waits for.
-    """
-
-    def __init__(self, mark: str) -> None:
-        self._mark = mark
-        self._ours: set[int] = set()
-
-    def reap(self, own: Mapping[int, object]) -> None:
-        """Look at this process's children and reap the dead orphans among them.
-
-        Args:
-            own: children that someone else waits for, by process id.
-        """
-        children = {p.pid: p for p in psutil.Process().children() if p.pid not in own}
-        self._ours &= set(children)
-        for pid, process in children.items():
-            if mark_of(process) == self._mark or _session(pid) in own:
-                self._ours.add(pid)
-            if pid in self._ours and not alive(process):
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)
 
 
 def holder_of(port: int) -> str | None:
@@ -168,8 +184,9 @@ def holder_of(port: int) -> str | None:
     except (psutil.Error, OSError):
         return None
     for connection in connections:
-        listens = connection.status == psutil.CONN_LISTEN and connection.laddr
-        if listens and connection.laddr.port == port and connection.pid is not None:
+        if connection.status != psutil.CONN_LISTEN or not connection.laddr:
+            continue
+        if connection.laddr.port == port and connection.pid is not None:
             with contextlib.suppress(psutil.Error):
                 return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
     return None
