@@ -32,8 +32,11 @@ class Located(ArgosyError):  # noqa: N818 - as in orchestrator.errors
 
 
 def say_error(detail: str, hint: str | None = None) -> None:
-    """Print ``error: …`` and ``hint: …`` on stderr."""
-    _line("error: ", "bold red", detail)
+    """Print ``error: …`` and ``hint: …`` on stderr; further lines of detail stand between."""
+    first, *rest = console.clean(detail).splitlines() or [""]
+    _line("error: ", "bold red", first)
+    for line in rest:
+        console.say(f"  {line.strip()}", style="dim")
     if hint:
         _line("hint: ", "cyan", hint)
 

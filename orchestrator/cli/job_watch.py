@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -34,6 +35,7 @@ class Training:
     view: JobView | None = None
     points: list[MetricPoint] = field(default_factory=list)
     outage: str | None = None
+    aside: str | None = None
 
     def __rich__(self) -> RenderableType:
         """The display."""
@@ -43,7 +45,9 @@ class Training:
         if self.points or self.view.state is JobState.RUNNING:
             lines += [_bar(self.view), _figures(self)]
         if self.outage:
-            lines.append(Text(f"{self.outage}: trying again", "yellow"))
+            lines.append(Text(f"  {self.outage}: trying again", "yellow"))
+        if self.aside:
+            lines.append(Text(f"  {self.aside}", "dim"))
         return Group(*lines)
 
 
@@ -162,8 +166,19 @@ class _Lines:
         self.state = (view.state, view.attempt)
 
 
-def watch_job(argosy: Argosy, job: str, timeout: float | None = None) -> JobView:
+def watch_job(
+    argosy: Argosy,
+    job: str,
+    timeout: float | None = None,
+    aside: Callable[[], str | None] = lambda: None,
+) -> JobView:
     """Show a job until it ends, then say how it ended.
+
+    Args:
+        argosy: the platform.
+        job: its id.
+        timeout: seconds to watch.
+        aside: what else to show beside it; asked at each look.
 
     Returns:
         The job as it ended.
@@ -179,6 +194,7 @@ def watch_job(argosy: Argosy, job: str, timeout: float | None = None) -> JobView
     with frame:
         for look in argosy.jobs.follow(job, timeout):
             training.outage = look.outage.detail if look.outage else None
+            training.aside = aside()
             fresh: list[MetricPoint] = []
             if look.value is not None:
                 last = training.points[-1].epoch if training.points else None

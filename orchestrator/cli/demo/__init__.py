@@ -1,0 +1,1 @@
+"""``argosy demo``: the whole loop on this machine, with the real programs."""

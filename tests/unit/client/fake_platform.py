@@ -1,0 +1,297 @@
+"""A FAKE platform for the tests of the SDK and the CLI: scripted answers, no decisions.
+
+Bodies and answers are checked against ``schemas``. That the real API answers alike is
+what the contract suite shows, not this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Annotated, Any, TypeVar
+
+import uvicorn
+from fastapi import FastAPI, Header, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from schemas.api import Event, Health, Page
+from schemas.device import DeviceView, JoinToken, TokenCreated, TokenRequest, TokenView
+from schemas.errors import PROBLEM_TYPE, Code, Problem
+from schemas.ids import new_id
+from schemas.job import JobSpec, JobState, JobView, LogLine, MetricPoint
+from schemas.model import ModelVersionView, ModelView
+from schemas.rollout import RolloutSpec, RolloutState, RolloutView, WaveState, WaveView
+from schemas.telemetry import TelemetrySummary
+
+T = TypeVar("T")
+TOKEN = "arg_key_test"
+
+
+class RefusedError(Exception):
+    def __init__(self, status: int, code: Code, detail: str, hint: str | None = None) -> None:
+        super().__init__(detail)
+        self.problem = Problem(
+            title="refused", status=status, code=code, detail=detail, hint=hint, request_id="r-1"
+        )
+
+
+@dataclass
+class State:
+    """What the fake answers. A script's views are answered one a request, the last forever."""
+
+    jobs: dict[str, list[JobView]] = field(default_factory=dict)
+    metrics: dict[str, list[MetricPoint]] = field(default_factory=dict)
+    logs: dict[str, list[LogLine]] = field(default_factory=dict)
+    models: list[ModelView] = field(default_factory=list)
+    versions: list[ModelVersionView] = field(default_factory=list)
+    devices: list[DeviceView] = field(default_factory=list)
+    tokens: list[TokenView] = field(default_factory=list)
+    rollouts: dict[str, list[RolloutView]] = field(default_factory=dict)
+    summaries: list[TelemetrySummary] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    page_size: int = 2
+    outages: int = 0
+    events_per_connection: int = 1000
+    seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+
+
+def _page(items: list[T], cursor: str | None, size: int) -> Page[T]:
+    start = int(cursor or 0)
+    end = start + size
+    return Page(items=tuple(items[start:end]), next=str(end) if end < len(items) else None)
+
+
+def _scripted(scripts: dict[str, list[T]], key: str) -> T:
+    script = scripts.get(key)
+    if script is None:
+        raise RefusedError(404, Code.NOT_FOUND, f"there is no {key}", "list what there is")
+    return script.pop(0) if len(script) > 1 else script[0]
+
+
+def _problem(problem: Problem) -> JSONResponse:
+    return JSONResponse(
+        problem.model_dump(mode="json"), status_code=problem.status, media_type=PROBLEM_TYPE
+    )
+
+
+def make_app(state: State) -> FastAPI:  # noqa: C901, PLR0915 - a list of routes
+    app = FastAPI()
+
+    @app.middleware("http")
+    async def guard(request: Request, proceed: Any) -> Any:
+        state.seen.append((request.method, request.url.path, dict(request.query_params)))
+        if state.outages > 0:
+            state.outages -= 1
+            return _problem(
+                Problem(title="no", status=503, code=Code.UNAVAILABLE, detail="starting up")
+            )
+        if request.headers.get("authorization") != f"Bearer {TOKEN}":
+            detail = "the token is not known"
+            return _problem(
+                Problem(title="no", status=401, code=Code.UNAUTHENTICATED, detail=detail)
+            )
+        return await proceed(request)
+
+    @app.exception_handler(RefusedError)
+    def refused(_request: Request, error: RefusedError) -> JSONResponse:
+        return _problem(error.problem)
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+        fault = error.errors()[0]
+        problem = Problem(
+            title="invalid", status=422, code=Code.INVALID, detail=f"{fault['loc']}: {fault['msg']}"
+        )
+        return _problem(problem)
+
+    @app.get("/v1/health")
+    def health() -> Health:
+        return Health(ok=True, version="0", parts={"database": "ok"})
+
+    @app.post("/v1/jobs", status_code=201)
+    def submit(spec: JobSpec) -> JobView:
+        view = job_view(spec=spec)
+        state.jobs[view.id] = [view]
+        return view
+
+    @app.get("/v1/jobs")
+    def jobs(cursor: str | None = None) -> Page[JobView]:
+        return _page([script[0] for script in state.jobs.values()], cursor, state.page_size)
+
+    @app.get("/v1/jobs/{job}")
+    def job(job: str) -> JobView:
+        return _scripted(state.jobs, job)
+
+    @app.get("/v1/jobs/{job}/metrics")
+    def metrics(job: str, cursor: int = -1) -> Page[MetricPoint]:
+        rest = [p for p in state.metrics.get(job, []) if p.epoch > cursor]
+        items = tuple(rest[: state.page_size])
+        more = len(rest) > len(items)
+        return Page(items=items, next=str(items[-1].epoch) if more else None)
+
+    @app.get("/v1/jobs/{job}/logs")
+    def logs(job: str, cursor: int = 0) -> Page[LogLine]:
+        lines = state.logs.get(job, [])[cursor : cursor + state.page_size]
+        return Page(items=tuple(lines), next=str(cursor + len(lines)))
+
+    @app.post("/v1/jobs/{job}/cancel")
+    def cancel(job: str) -> JobView:
+        view = _scripted(state.jobs, job)
+        if view.state is JobState.SUCCEEDED:
+            raise RefusedError(
+                409, Code.ILLEGAL_TRANSITION, f"{job} has ended", "nothing to cancel"
+            )
+        return view
+
+    @app.get("/v1/models")
+    def models(cursor: str | None = None) -> Page[ModelView]:
+        return _page(state.models, cursor, state.page_size)
+
+    @app.get("/v1/models/{name}")
+    def model(name: str) -> ModelView:
+        found = [m for m in state.models if m.name == name]
+        if not found:
+            raise RefusedError(404, Code.NOT_FOUND, f"there is no model {name}")
+        return found[0]
+
+    @app.get("/v1/models/{name}/versions/{number}")
+    def version(name: str, number: int) -> ModelVersionView:
+        found = [v for v in state.versions if (v.model, v.version) == (name, number)]
+        if not found:
+            raise RefusedError(404, Code.NOT_FOUND, f"there is no {name}@{number}")
+        return found[0]
+
+    @app.get("/v1/devices")
+    def devices(cursor: str | None = None) -> Page[DeviceView]:
+        return _page(state.devices, cursor, state.page_size)
+
+    @app.get("/v1/devices/{device}")
+    def device(device: str) -> DeviceView:
+        return _scripted({d.id: [d] for d in state.devices}, device)
+
+    @app.post("/v1/tokens", status_code=201)
+    def create_token(request: TokenRequest) -> TokenCreated:
+        view = token_view(request)
+        state.tokens.append(view)
+        text = str(JoinToken(view.id, "s" * 43, "0" * 64, "1" * 64))
+        return TokenCreated(token=text, view=view)
+
+    @app.get("/v1/tokens")
+    def tokens(cursor: str | None = None) -> Page[TokenView]:
+        return _page(state.tokens, cursor, state.page_size)
+
+    @app.post("/v1/rollouts", status_code=201)
+    def create_rollout(spec: RolloutSpec) -> RolloutView:
+        view = rollout_view(spec=spec, state=RolloutState.DRAFT)
+        state.rollouts[view.id] = [view]
+        return view
+
+    @app.get("/v1/rollouts")
+    def rollouts(cursor: str | None = None) -> Page[RolloutView]:
+        return _page([script[0] for script in state.rollouts.values()], cursor, state.page_size)
+
+    @app.get("/v1/rollouts/{rollout}")
+    def rollout(rollout: str) -> RolloutView:
+        return _scripted(state.rollouts, rollout)
+
+    @app.post("/v1/rollouts/{rollout}/{action}")
+    def act(rollout: str, action: str) -> RolloutView:
+        if action not in {"start", "pause", "resume", "abort"}:
+            raise RefusedError(404, Code.NOT_FOUND, f"there is no action {action}")
+        to = {"pause": RolloutState.PAUSED, "abort": RolloutState.ABORTED}
+        view = _scripted(state.rollouts, rollout)
+        return view.model_copy(update={"state": to.get(action, RolloutState.RUNNING)})
+
+    @app.get("/v1/telemetry/summary")
+    def summary(
+        model: str, version: int, by: str | None = None, cursor: str | None = None
+    ) -> Page[TelemetrySummary]:
+        rows = [s for s in state.summaries if (s.model, s.version) == (model, version)]
+        wanted = [s for s in rows if (s.device is not None) == (by == "device")]
+        return _page(wanted, cursor, state.page_size)
+
+    @app.get("/v1/events")
+    async def events(
+        subject: str | None = None,
+        after: int | None = None,
+        last_event_id: Annotated[str | None, Header()] = None,
+    ) -> StreamingResponse:
+        start = int(last_event_id) if last_event_id else after or 0
+        return StreamingResponse(_stream(state, subject, start), media_type="text/event-stream")
+
+    return app
+
+
+async def _stream(state: State, subject: str | None, after: int) -> AsyncIterator[str]:
+    yield ": hello\n\n"
+    sent, last = 0, after
+    while sent < state.events_per_connection:
+        for event in [e for e in state.events if e.id > last]:
+            last = event.id
+            if subject in {None, event.subject}:
+                yield f"id: {event.id}\nevent: {event.kind}\ndata: {event.model_dump_json()}\n\n"
+                sent += 1
+                if sent >= state.events_per_connection:
+                    return
+        await asyncio.sleep(0.01)
+
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+def job_view(state: JobState = JobState.QUEUED, **fields: Any) -> JobView:
+    spec = fields.pop("spec", None) or JobSpec.model_validate(
+        {"name": "digits", "task": "a.b:C", "stop": {"target": 0.95, "max_epochs": 5}}
+    )
+    base: dict[str, Any] = {"id": new_id("job"), "attempt": 1, "epoch": 0, "created_at": NOW}
+    return JobView(**{**base, "name": spec.name, "state": state, "spec": spec, **fields})
+
+
+def token_view(request: TokenRequest) -> TokenView:
+    return TokenView(
+        id=new_id("tok"),
+        device_class=request.device_class,
+        tags=request.tags,
+        max_uses=request.max_uses,
+        uses=0,
+        expires_at=NOW,
+        revoked=False,
+        created_at=NOW,
+    )
+
+
+def rollout_view(state: RolloutState = RolloutState.RUNNING, **fields: Any) -> RolloutView:
+    spec = fields.pop("spec", None) or RolloutSpec(model="digits", version=1)
+    waves = tuple(
+        WaveView(index=i, state=WaveState.PENDING, size=w.count or 4)
+        for i, w in enumerate(spec.waves)
+    )
+    base: dict[str, Any] = {"id": new_id("rol"), "waves": waves, "created_at": NOW}
+    return RolloutView(**{**base, "spec": spec, "state": state, **fields})
+
+
+@contextmanager
+def serve(state: State) -> Iterator[str]:
+    """Serve the fake on a free port of this machine; yield its address."""
+    sock = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(make_app(state), log_level="error", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.005)
+    try:
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        server.force_exit = True
+        thread.join(5)
+        sock.close()
