@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -92,7 +93,7 @@ def test_a_wave_passes_only_after_it_was_judged_and_then_stays(kinds):
     for kind in kinds:
         state = step_wave(state, kind)
         path.append(state)
-    for before, after in zip(path, path[1:], strict=False):
+    for before, after in pairwise(path):
         if before in WAVE_TERMINAL:
             assert after is before
         if after is WaveState.PASSED and before is not after:

@@ -1,0 +1,389 @@
+"""What every repository promises, whatever the database."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from orchestrator.adapters.database import differences, migrate
+from orchestrator.errors import NotFound
+from orchestrator.services.records import (
+    DeviceRecord,
+    ExecutionRecord,
+    JobRecord,
+    KeyRecord,
+    RolloutRecord,
+    TokenRecord,
+    VersionRecord,
+    WaveRecord,
+    WindowRecord,
+)
+from schemas.device import ActiveModel, DeviceState, Presence
+from schemas.ids import new_id
+from schemas.job import JobSpec, JobState, LogLine, MetricPoint
+from schemas.rollout import Evidence, ExecState, RolloutSpec, RolloutState, WaveState
+
+pytestmark = pytest.mark.integration
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+SPEC = JobSpec.model_validate({"name": "digits", "task": "m:T", "stop": {"target": 0.9}})
+
+
+def job(**more):
+    made = JobRecord(
+        id=new_id("job"),
+        name="digits",
+        state=JobState.QUEUED,
+        spec=SPEC,
+        max_attempts=3,
+        created_at=NOW,
+    )
+    return replace(made, **more)
+
+
+def token(**more):
+    made = TokenRecord(
+        id=new_id("tok"),
+        secret_hash="0" * 64,
+        device_class="pi",
+        tags=("lab", "floor-2"),
+        max_uses=5,
+        expires_at=NOW + timedelta(hours=1),
+        created_at=NOW,
+    )
+    return replace(made, **more)
+
+
+def device(**more):
+    made = DeviceRecord(
+        id=new_id("dev"),
+        device_class="pi",
+        tags=("lab",),
+        state=DeviceState.ACTIVE,
+        token_id="tok_x",
+        certificate_serial="1",
+        certificate_expires_at=NOW,
+        spki_sha256="0" * 64,
+        enrolled_at=NOW,
+    )
+    return replace(made, **more)
+
+
+def rollout(**more):
+    spec = RolloutSpec(model="digits", version=1)
+    made = RolloutRecord(
+        id=new_id("rol"),
+        spec=spec,
+        model="digits",
+        version=1,
+        state=RolloutState.RUNNING,
+        created_at=NOW,
+    )
+    return replace(made, **more)
+
+
+def window(device_id, seq, **more):
+    made = WindowRecord(
+        device_id=device_id,
+        boot="b" * 32,
+        seq=seq,
+        model="digits",
+        version=1,
+        variant="int8",
+        role="active",
+        start=NOW,
+        received_at=NOW,
+        n=10,
+        errors=1,
+        labelled=10,
+        correct=9,
+        payload={"latency_us": {"5": 10}},
+    )
+    return replace(made, **more)
+
+
+def test_migrations_give_exactly_the_tables(engine):
+    assert differences(engine) == []
+    migrate(engine)
+    assert differences(engine) == []
+
+
+def test_a_record_comes_back_as_it_was_saved(uow):
+    made = job(lease_until=NOW + timedelta(seconds=0.5), best={"accuracy": 0.97}, epoch=4)
+    with uow() as tx:
+        tx.jobs.add(made)
+    with uow() as tx:
+        assert tx.jobs.get(made.id) == made
+    changed = replace(made, state=JobState.RUNNING, lease_until=None)
+    with uow() as tx:
+        tx.jobs.save(changed)
+    with uow() as tx:
+        assert tx.jobs.get(made.id) == changed
+
+
+def test_a_failed_block_leaves_nothing_behind(uow):
+    made = job()
+
+    def failing():
+        with uow() as tx:
+            tx.jobs.add(made)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        failing()
+    with uow() as tx:
+        assert tx.jobs.get(made.id) is None
+
+
+def test_saving_what_is_not_there_is_an_error(uow):
+    with pytest.raises(NotFound), uow() as tx:
+        tx.jobs.save(job())
+
+
+def test_jobs_are_taken_in_the_order_they_came(uow):
+    first, second = job(created_at=NOW), job(created_at=NOW + timedelta(seconds=1))
+    with uow() as tx:
+        tx.jobs.add(second)
+        tx.jobs.add(first)
+        assert tx.jobs.next_queued() == first
+        tx.jobs.save(replace(first, state=JobState.RUNNING, lease_until=NOW))
+        assert tx.jobs.next_queued() == second
+        assert [j.id for j in tx.jobs.lease_expired(NOW)] == [first.id]
+        assert list(tx.jobs.lease_expired(NOW - timedelta(seconds=1))) == []
+
+
+def test_one_queued_job_is_claimed_once_however_many_ask(uow):
+    made = job()
+    with uow() as tx:
+        tx.jobs.add(made)
+
+    def claim(_):
+        with uow() as tx:
+            found = tx.jobs.next_queued()
+            if found is not None:
+                tx.jobs.save(replace(found, state=JobState.RUNNING))
+            return found is not None
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(claim, range(16))) == 1
+
+
+def test_pages_go_from_new_to_old_without_gaps(uow):
+    made = [job(id=new_id("job", now_ms=i, entropy=i)) for i in range(7)]
+    with uow() as tx:
+        for record in made:
+            tx.jobs.add(record)
+        first = tx.jobs.page(None, 4)
+        rest = tx.jobs.page(first[-1].id, 4)
+    assert [r.id for r in (*first, *rest)] == [r.id for r in reversed(made)]
+
+
+def test_metrics_of_a_repeated_epoch_replace_the_old_ones(uow):
+    made = job()
+    with uow() as tx:
+        tx.jobs.add(made)
+        tx.jobs.put_metrics(
+            made.id, [MetricPoint(epoch=e, at=NOW, values={"a": e}) for e in (0, 1)]
+        )
+    with uow() as tx:
+        tx.jobs.put_metrics(made.id, [MetricPoint(epoch=1, at=NOW, values={"a": 9})])
+        assert [p.values["a"] for p in tx.jobs.metrics(made.id, -1, 10)] == [0, 9]
+        assert [p.epoch for p in tx.jobs.metrics(made.id, 0, 10)] == [1]
+
+
+def test_logs_go_on_after_the_last_line_seen(uow):
+    made = job()
+    with uow() as tx:
+        tx.jobs.add(made)
+        tx.jobs.add_logs(made.id, [LogLine(at=NOW, text=f"line {i}") for i in range(5)])
+        first = tx.jobs.logs(made.id, 0, 3)
+        rest = tx.jobs.logs(made.id, first[-1][0], 3)
+    assert [line.text for _, line in (*first, *rest)] == [f"line {i}" for i in range(5)]
+
+
+def test_forty_racing_uses_of_a_token_with_five_give_five(uow):
+    made = token()
+    with uow() as tx:
+        tx.devices.add_token(made)
+
+    def spend(_):
+        with uow() as tx:
+            return tx.devices.spend(made.id, NOW)
+
+    with ThreadPoolExecutor(40) as pool:
+        assert sum(pool.map(spend, range(40))) == 5
+    with uow() as tx:
+        assert tx.devices.token(made.id).uses == 5
+
+
+@pytest.mark.parametrize(
+    "unusable",
+    [token(revoked=True), token(expires_at=NOW), token(uses=5)],
+    ids=["revoked", "expired", "spent"],
+)
+def test_a_token_that_may_not_be_used_is_not_spent(uow, unusable):
+    with uow() as tx:
+        tx.devices.add_token(unusable)
+        assert not tx.devices.spend(unusable.id, NOW)
+
+
+def test_devices_are_targeted_by_class_and_tags_and_only_when_active(uow):
+    pi, other = device(), device(device_class="jetson", tags=("lab", "roof"))
+    gone = device(state=DeviceState.REVOKED)
+    with uow() as tx:
+        for record in (pi, other, gone):
+            tx.devices.add(record)
+        assert {d.id for d in tx.devices.targeted(None, ())} == {pi.id, other.id}
+        assert [d.id for d in tx.devices.targeted("jetson", ())] == [other.id]
+        assert [d.id for d in tx.devices.targeted(None, ("lab", "roof"))] == [other.id]
+
+
+def test_devices_that_fell_silent_are_found(uow):
+    there = device(presence=Presence.ONLINE, last_seen_at=NOW)
+    silent = device(presence=Presence.ONLINE, last_seen_at=NOW - timedelta(minutes=5))
+    with uow() as tx:
+        tx.devices.add(there)
+        tx.devices.add(silent)
+        assert [d.id for d in tx.devices.silent(NOW - timedelta(minutes=1))] == [silent.id]
+
+
+def test_a_device_keeps_what_it_serves(uow):
+    active = ActiveModel(model="digits", version=2, variant="int8", sha256="a" * 64)
+    made = device(active=active, presence=Presence.ONLINE, last_seen_at=NOW)
+    with uow() as tx:
+        tx.devices.add(made)
+    with uow() as tx:
+        assert tx.devices.many([made.id]) == {made.id: made}
+
+
+def version_record(number, **more):
+    made = VersionRecord(
+        model="digits",
+        version=number,
+        manifest="{}",
+        manifest_sha256=f"{number:064}",
+        signed="{}",
+        job_id=None,
+        created_at=NOW,
+    )
+    return replace(made, **more)
+
+
+def test_versions_are_immutable_and_found_by_number_and_digest(uow):
+    with uow() as tx:
+        assert tx.models.last_version("digits") == 0
+        tx.models.add(version_record(1))
+        tx.models.add(version_record(2))
+        tx.models.set_alias("digits", "champion", 1)
+        tx.models.set_alias("digits", "champion", 2)
+    with pytest.raises(IntegrityError), uow() as tx:
+        tx.models.add(version_record(2, manifest="{1}"))
+    with uow() as tx:
+        assert list(tx.models.versions("digits")) == [2, 1]
+        assert tx.models.by_digest(f"{1:064}").version == 1
+        assert tx.models.by_manifest("other", f"{1:064}") is None
+        assert dict(tx.models.aliases("digits")) == {"champion": 2}
+        assert list(tx.models.names(None, 5)) == ["digits"]
+
+
+def test_a_rollout_comes_back_with_its_waves_and_executions(uow):
+    made, one = rollout(), device()
+    wave = WaveRecord(rollout_id=made.id, idx=0, state=WaveState.PENDING, entered_at=NOW)
+    execution = ExecutionRecord(
+        id=new_id("exe"), rollout_id=made.id, device_id=one.id, wave=0, updated_at=NOW
+    )
+    with uow() as tx:
+        tx.devices.add(one)
+        tx.rollouts.add(made, [wave], [execution])
+    evidence = Evidence(metric="accuracy", value=0.9, threshold=0.8, n=100, ok=True)
+    judged = replace(wave, state=WaveState.PASSED, evidence=(evidence,))
+    offered = replace(execution, state=ExecState.OFFERED, sequence=1, variant="int8")
+    with uow() as tx:
+        tx.rollouts.save_wave(judged)
+        tx.rollouts.save_execution(offered)
+    with uow() as tx:
+        assert tx.rollouts.get(made.id) == made
+        assert list(tx.rollouts.running()) == [made.id]
+        assert list(tx.rollouts.waves(made.id)) == [judged]
+        assert list(tx.rollouts.executions(made.id)) == [offered]
+        assert list(tx.rollouts.unpublished(10)) == [offered]
+        assert tx.rollouts.latest_of_device(one.id) == offered
+        assert list(tx.rollouts.of_device(one.id, [ExecState.OFFERED])) == [offered]
+        assert list(tx.rollouts.of_device(one.id, [ExecState.FAILED])) == []
+
+
+def test_a_device_is_in_a_rollout_once(uow):
+    made, one = rollout(), device()
+    twice = [
+        ExecutionRecord(
+            id=new_id("exe"), rollout_id=made.id, device_id=one.id, wave=0, updated_at=NOW
+        )
+        for _ in range(2)
+    ]
+    with uow() as tx:
+        tx.devices.add(one)
+    with pytest.raises(IntegrityError), uow() as tx:
+        tx.rollouts.add(made, [], twice)
+
+
+def test_a_window_is_stored_once_and_added_up_by_device(uow):
+    with uow() as tx:
+        assert tx.telemetry.add(window("dev_a", 0))
+        assert not tx.telemetry.add(window("dev_a", 0, n=99))
+        assert tx.telemetry.add(window("dev_a", 1))
+        assert tx.telemetry.add(window("dev_a", 2, role="shadow"))
+        assert tx.telemetry.add(window("dev_b", 0, received_at=NOW - timedelta(days=1)))
+        totals = tx.telemetry.totals("digits", 1)
+        recent = tx.telemetry.totals("digits", 1, NOW)
+        stored = list(tx.telemetry.windows("digits", 1))
+    assert (totals["dev_a"].n, totals["dev_a"].correct, totals["dev_b"].n) == (20, 18, 10)
+    assert set(recent) == {"dev_a"}
+    assert len(stored) == 4
+    assert stored[0].payload == {"latency_us": {"5": 10}}
+
+
+def test_keys_of_a_subject_are_revoked_together(uow):
+    record = KeyRecord(
+        id=new_id("key"), secret_hash="0" * 64, role="job", subject="job_1", created_at=NOW
+    )
+    with uow() as tx:
+        tx.keys.add(record)
+        tx.keys.revoke_subject("job_1")
+    with uow() as tx:
+        assert tx.keys.get(record.id).revoked
+
+
+def test_events_are_read_in_order_from_after_the_last_one_seen(uow):
+    with uow() as tx:
+        assert tx.events.last_id() == 0
+        for i in range(5):
+            tx.events.add("job", f"job_{i % 2}", {"state": "RUNNING", "i": i}, NOW)
+    with uow() as tx:
+        every = tx.events.after(0, None, 10)
+        rest = tx.events.after(every[1].id, "job_0", 10)
+        assert tx.events.last_id() == every[-1].id
+    assert [e.data["i"] for e in every] == [0, 1, 2, 3, 4]
+    assert [e.data["i"] for e in rest] == [2, 4]
+
+
+def test_no_event_becomes_visible_behind_one_that_was_read(uow):
+    def write(i):
+        with uow() as tx:
+            tx.events.add("job", "job_1", {"i": i}, NOW)
+
+    last, seen = 0, []
+    with ThreadPoolExecutor(8) as pool:
+        running = [pool.submit(write, i) for i in range(60)]
+        while len(seen) < 60:
+            with uow() as tx:
+                found = tx.events.after(last, None, 100)
+            assert all(event.id > last for event in found)
+            seen += [event.data["i"] for event in found]
+            last = found[-1].id if found else last
+            if all(f.done() for f in running) and not found:
+                break
+    assert sorted(seen) == list(range(60))
