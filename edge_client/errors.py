@@ -1,0 +1,122 @@
+"""Every error of the device: one tree, each with its exit code."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from schemas.errors import DeviceCause, Exit
+
+
+class EdgeError(Exception):
+    """Something that ends a command with one clear line.
+
+    hint: the next thing to do, where there is one.
+    """
+
+    exit: ClassVar[Exit] = Exit.FAILED
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(EdgeError):
+    """An option or a file given by the user is not usable."""
+
+    exit = Exit.USAGE
+
+
+class NotEnrolledError(EdgeError):
+    """The home holds no identity."""
+
+    exit = Exit.NOT_FOUND
+
+
+class AlreadyEnrolledError(EdgeError):
+    """The home holds an identity already."""
+
+    exit = Exit.CONFLICT
+
+
+class AgentRunningError(EdgeError):
+    """Another agent works in this home."""
+
+    exit = Exit.CONFLICT
+
+
+class EnrollError(EdgeError):
+    """The server could not be reached, or refused, or is not the pinned one."""
+
+
+class EnrollAuthError(EnrollError):
+    """The join token is not valid here, or no longer."""
+
+    exit = Exit.AUTH
+
+
+class JournalError(EdgeError):
+    """The journal could not be written; the transition did not happen."""
+
+
+class InputError(EdgeError):
+    """An input does not fit the model's signature."""
+
+    exit = Exit.USAGE
+
+
+class InferenceError(EdgeError):
+    """The model failed on a fitting input, or gave NaN or an infinity."""
+
+
+class NoModelError(EdgeError):
+    """The device has no active model yet."""
+
+    exit = Exit.NOT_FOUND
+
+
+class UpdateError(EdgeError):
+    """Why an update ended. ``cause`` is what the device reports."""
+
+    cause: DeviceCause = DeviceCause.INTERNAL
+    retryable: bool = False
+
+
+class TrustError(UpdateError):
+    """A document or a manifest that must not be acted on."""
+
+    def __init__(self, cause: DeviceCause, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+class TransferError(UpdateError):
+    """The bytes could not be fetched."""
+
+    cause = DeviceCause.TRANSFER_FAILED
+    retryable = True
+
+
+class DigestError(UpdateError):
+    """A file on disk is not what the manifest says."""
+
+    cause = DeviceCause.DIGEST_MISMATCH
+    retryable = True
+
+
+class DiskFullError(UpdateError):
+    """No room for the model; what was fetched is kept."""
+
+    cause = DeviceCause.DISK_FULL
+    retryable = True
+
+
+class LoadError(UpdateError):
+    """The model is not loadable here."""
+
+    cause = DeviceCause.LOAD_FAILED
+
+
+class GoldenError(UpdateError):
+    """The model does not give its golden outputs here."""
+
+    cause = DeviceCause.GOLDEN_MISMATCH

@@ -1,0 +1,229 @@
+"""The journal: the update's state, its reports and the sequence floor, in one file.
+
+SQLite in WAL mode with ``synchronous=FULL``: a transaction is on the disk when it is
+committed, and after a crash it is there whole or not at all. State and reports change
+in one transaction, so that no transition is ever told twice differently.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from edge_client.errors import JournalError
+from edge_client.lifecycle import Idle, JournalledState, Key, Report, State
+from schemas.ids import BootId
+from schemas.rollout import ExecReport, ExecState
+
+MAX_WAITING = 500
+"""Reports kept for sending; beyond it the oldest that ends nothing are dropped."""
+
+MAX_ENDED = 200
+"""Executions whose last report is kept to be repeated."""
+
+MAX_DETAIL = 2000
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS state (id INTEGER PRIMARY KEY CHECK (id = 1), body TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS outbox (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, execution TEXT NOT NULL, attempt INTEGER NOT NULL,
+  state TEXT NOT NULL, terminal INTEGER NOT NULL, body TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS executions (
+  execution TEXT, attempt INTEGER, seq INTEGER NOT NULL, last TEXT, touched INTEGER NOT NULL,
+  PRIMARY KEY (execution, attempt));
+CREATE TABLE IF NOT EXISTS floors (device TEXT PRIMARY KEY, sequence INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value REAL NOT NULL);
+"""
+
+_STATE: TypeAdapter[State] = TypeAdapter(JournalledState)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A report to be sent; ``id`` removes it once it has arrived."""
+
+    id: int
+    body: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """The highest sequence accepted on behalf of a device."""
+
+    device: str
+    sequence: int
+
+
+class Journal:
+    """Opened by one agent at a time; used from one thread."""
+
+    def __init__(self, path: Path, *, boot: BootId) -> None:
+        """Open or create.
+
+        Raises:
+            JournalError: the file cannot be used.
+        """
+        self._boot = boot
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            raise _broken(path, error) from error
+        self._path = path
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def load(self) -> State:
+        """The state at the last transition; ``Idle`` at first.
+
+        Raises:
+            JournalError: it was written by a version that this one does not understand.
+        """
+        row = self._db.execute("SELECT body FROM state").fetchone()
+        if row is None:
+            return Idle()
+        try:
+            return _STATE.validate_json(row[0])
+        except ValidationError as error:
+            raise _broken(self._path, error) from error
+
+    def floor(self, device: str) -> int:
+        """The highest sequence accepted for ``device``; 0 at first."""
+        row = self._db.execute("SELECT sequence FROM floors WHERE device = ?", (device,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def fact(self, name: str) -> float | None:
+        """A number remembered under ``name``."""
+        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return float(row[0]) if row else None
+
+    def remember(self, name: str, value: float) -> None:
+        """Keep a number across restarts."""
+        self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def last_report(self, key: Key) -> str | None:
+        """The report that ended an execution, as it was sent."""
+        row = self._db.execute(
+            "SELECT last FROM executions WHERE execution = ? AND attempt = ?", key
+        ).fetchone()
+        return None if row is None else row[0]
+
+    def commit(
+        self,
+        state: State,
+        reports: Iterable[Report],
+        *,
+        uptime: float,
+        floor: Floor | None = None,
+    ) -> None:
+        """Write a transition, durably, with all that it tells the server.
+
+        Raises:
+            JournalError: it could not be written; then nothing of it was.
+        """
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            body = _STATE.dump_json(state).decode()
+            self._db.execute("INSERT OR REPLACE INTO state VALUES (1, ?)", (body,))
+            if floor is not None:
+                self._db.execute(
+                    "INSERT INTO floors VALUES (?, ?) ON CONFLICT (device) DO UPDATE"
+                    " SET sequence = max(sequence, excluded.sequence)",
+                    (floor.device, floor.sequence),
+                )
+            for report in reports:
+                self._put(report, uptime)
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise _broken(self._path, error) from error
+
+    def repeat(self, key: Key) -> bool:
+        """Queue the stored last report of ``key`` again; False when there is none."""
+        last = self.last_report(key)
+        if last is None:
+            return False
+        state = ExecReport.model_validate_json(last).state
+        self._db.execute(
+            "DELETE FROM outbox WHERE execution = ? AND attempt = ? AND terminal = 1", key
+        )
+        self._queue(key, state, terminal=True, body=last)
+        return True
+
+    def waiting(self, limit: int) -> list[Waiting]:
+        """The oldest reports that have not arrived."""
+        rows = self._db.execute("SELECT id, body FROM outbox ORDER BY id LIMIT ?", (limit,))
+        return [Waiting(*row) for row in rows]
+
+    def arrived(self, report_id: int) -> None:
+        """Forget a report that the broker has acknowledged."""
+        self._db.execute("DELETE FROM outbox WHERE id = ?", (report_id,))
+
+    def _put(self, report: Report, uptime: float) -> None:
+        row = self._db.execute(
+            "INSERT INTO executions VALUES (?, ?, 0, NULL,"
+            " (SELECT coalesce(max(touched), 0) + 1 FROM executions))"
+            " ON CONFLICT DO UPDATE SET seq = seq + 1, touched = excluded.touched"
+            " RETURNING seq",
+            report.key,
+        ).fetchone()
+        message = ExecReport(
+            execution=report.key[0],
+            attempt=report.key[1],
+            seq=row[0],
+            boot=self._boot,
+            uptime=uptime,
+            state=report.state,
+            bytes_done=report.done,
+            bytes_total=report.total,
+            bytes_fetched=report.fetched,
+            cause=report.cause,
+            retryable=report.retryable,
+            detail=None if report.detail is None else report.detail[:MAX_DETAIL],
+        )
+        body = message.model_dump_json(exclude_none=True)
+        if report.state is ExecState.DOWNLOADING:
+            # Only the newest progress is worth sending.
+            self._db.execute(
+                "DELETE FROM outbox WHERE execution = ? AND attempt = ? AND state = 'DOWNLOADING'",
+                report.key,
+            )
+        self._queue(report.key, report.state, terminal=report.terminal, body=body)
+        if report.terminal and report.keep:
+            self._db.execute(
+                "UPDATE executions SET last = ? WHERE execution = ? AND attempt = ?",
+                (body, *report.key),
+            )
+        self._trim()
+
+    def _queue(self, key: Key, state: ExecState, *, terminal: bool, body: str) -> None:
+        self._db.execute(
+            "INSERT INTO outbox (execution, attempt, state, terminal, body) VALUES (?, ?, ?, ?, ?)",
+            (*key, state.value, int(terminal), body),
+        )
+
+    def _trim(self) -> None:
+        self._db.execute(
+            "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox ORDER BY terminal DESC,"
+            " id DESC LIMIT -1 OFFSET ?)",
+            (MAX_WAITING,),
+        )
+        self._db.execute(
+            "DELETE FROM executions WHERE rowid IN (SELECT rowid FROM executions"
+            " ORDER BY touched DESC LIMIT -1 OFFSET ?)",
+            (MAX_ENDED,),
+        )
+
+
+def _broken(path: Path, error: Exception) -> JournalError:
+    first = str(error).splitlines()[0]
+    return JournalError(f"the journal {path} cannot be used: {first}")

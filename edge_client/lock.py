@@ -1,0 +1,51 @@
+"""One agent per home."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from edge_client.errors import AgentRunningError
+from edge_client.settings import Home
+
+
+@contextmanager
+def agent_lock(home: Home) -> Iterator[None]:
+    """Hold the home while an agent, or an enrollment, works in it.
+
+    The kernel lets go of the lock when the process ends, however it ends.
+
+    Raises:
+        AgentRunningError: another process holds it.
+    """
+    home.create()
+    fd = os.open(home.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.read(fd, 32).decode(errors="replace").strip() or "unknown"
+            msg = f"an agent runs in {home.root} already (process {holder})"
+            raise AgentRunningError(msg, hint="stop it first, or use another --home") from error
+        os.ftruncate(fd, 0)
+        os.write(fd, str(os.getpid()).encode())
+        yield
+    finally:
+        os.close(fd)
+
+
+def is_locked(home: Home) -> bool:
+    """Whether an agent works in the home now."""
+    try:
+        fd = os.open(home.lock, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False

@@ -1,0 +1,90 @@
+"""Where things lie in a device's home, and what a run can be told."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from pathlib import Path
+
+MIB = 1024**2
+GIB = 1024**3
+
+BUILT = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
+"""No update happens while the clock is before this: it has not been set yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The layout of a device's home folder."""
+
+    root: Path
+
+    @property
+    def identity(self) -> Path:
+        """The folder with the key, the certificate and what to trust."""
+        return self.root / "identity"
+
+    @property
+    def blobs(self) -> Path:
+        """Complete files, named by their SHA-256."""
+        return self.root / "models" / "blobs"
+
+    @property
+    def partial(self) -> Path:
+        """Files on their way, with the bitmap of what has arrived."""
+        return self.root / "models" / "partial"
+
+    @property
+    def manifests(self) -> Path:
+        """Manifests, named by their SHA-256."""
+        return self.root / "models" / "manifests"
+
+    @property
+    def pointer(self) -> Path:
+        """Which model is active and which one is its fallback."""
+        return self.root / "active.json"
+
+    @property
+    def journal(self) -> Path:
+        """The update's state, reports to be sent, the sequence floor (SQLite)."""
+        return self.root / "journal.db"
+
+    @property
+    def telemetry(self) -> Path:
+        """Windows to be sent (SQLite)."""
+        return self.root / "telemetry.db"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the agent while it runs."""
+        return self.root / "agent.lock"
+
+    @property
+    def live(self) -> Path:
+        """What the running agent says about itself, for ``status``."""
+        return self.root / "agent.json"
+
+    def create(self) -> None:
+        """Make the folders; only the owner may look inside."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (self.blobs, self.partial, self.manifests):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """The options of ``argosy-edge run``.
+
+    rate: samples a second. window: seconds between telemetry windows. bandwidth: bytes
+    a second to fetch at most, None for no limit. disk_quota: bytes for models.
+    stage_seconds: how long a trial load may take. once: end after one update.
+    """
+
+    source: Path | None = None
+    rate: float = 10.0
+    window: float = 5.0
+    bandwidth: int | None = None
+    disk_quota: int = 2 * GIB
+    telemetry_windows: int = 20_000
+    stage_seconds: float = 120.0
+    once: bool = False

@@ -1,0 +1,144 @@
+"""The sensor: real samples from a file, at a fixed rate, through the active model."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edge_client.errors import InferenceError, InputError, NoModelError, UsageError
+from edge_client.inference import Array, Loaded
+from edge_client.runtime import Runtime
+from edge_client.settings import GIB
+from schemas.model import TensorSpec
+
+MAX_SOURCE_BYTES = 2 * GIB
+_BEHIND_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Samples. x: [n, ...]; y: [n] integers, or None when the classes are not known."""
+
+    x: Array
+    y: Array | None
+
+
+def read_source(path: Path) -> Source:
+    """Read an npz with ``x`` and perhaps ``y``.
+
+    Raises:
+        UsageError: it is not such a file.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > MAX_SOURCE_BYTES:
+            msg = f"{path} holds more than {MAX_SOURCE_BYTES} bytes"
+            raise UsageError(msg)
+        with np.load(path, allow_pickle=False) as arrays:
+            x = arrays["x"]
+            y = arrays["y"] if "y" in arrays.files else None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        msg = f"{path} is not a usable source: {error}"
+        raise UsageError(msg, hint="give an npz with an array x and, if known, y") from error
+    if x.ndim == 0 or len(x) == 0 or x.dtype.kind not in "fiub":
+        msg = f"{path}: x must be a numeric array with at least one sample"
+        raise UsageError(msg)
+    if y is not None and (y.shape != (len(x),) or y.dtype.kind not in "iu"):
+        msg = f"{path}: y must hold one integer per sample"
+        raise UsageError(msg)
+    return Source(x, y)
+
+
+def fit(sample: Array, spec: TensorSpec) -> Array:
+    """One sample as a batch of one, in the signature's type and shape.
+
+    Numbers are converted only where no value changes in kind (integers to integers or
+    floats, floats to floats); the shape only where the count of elements stays.
+
+    Raises:
+        InputError: it does not fit.
+    """
+    wanted = np.dtype(spec.dtype)
+    if wanted != sample.dtype and not np.can_cast(sample.dtype, wanted, "same_kind"):
+        msg = f"input {spec.name!r} must be {spec.dtype}, the source gives {sample.dtype.name}"
+        raise InputError(msg)
+    shape = tuple(1 if size == -1 else size for size in spec.shape)
+    if sample.size != np.prod(shape):
+        msg = f"input {spec.name!r} must have shape {list(spec.shape)}, not {list(sample.shape)}"
+        raise InputError(msg)
+    return sample.astype(wanted).reshape(shape)
+
+
+def _only_input(loaded: Loaded) -> TensorSpec:
+    specs = loaded.model.signature.inputs
+    if len(specs) != 1:
+        msg = f"the model has {len(specs)} inputs, the source feeds one"
+        raise InputError(msg)
+    return specs[0]
+
+
+class Stream:
+    """Feeds the samples, in order and over and over, from the first one on."""
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        rate: float,
+        runtime: Runtime,
+        stop: threading.Event,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._source, self._rate, self._runtime, self._stop = source, rate, runtime, stop
+        self._clock = clock
+        self._told: set[tuple[str, int]] = set()
+
+    def run(self) -> None:
+        """Go on until stopped. Waits while no model is active."""
+        due = self._clock()
+        index = 0
+        while not self._stop.is_set():
+            if self._runtime.wait(0.2) is None:
+                due = self._clock()
+                continue
+            if self._stop.wait(max(0.0, due - self._clock())):
+                return
+            self.feed(index)
+            index = (index + 1) % len(self._source.x)
+            due += 1 / self._rate
+            if self._clock() - due > _BEHIND_SECONDS:
+                due = self._clock()  # too slow for the rate: do not run after it
+
+    def feed(self, index: int) -> None:
+        """Infer one sample. A failure is counted and does not end the stream."""
+        loaded = self._runtime.loaded
+        if loaded is None:
+            return
+        truth = None if self._source.y is None else int(self._source.y[index])
+        try:
+            spec = _only_input(loaded)
+            self._runtime.predict(fit(self._source.x[index], spec), truth=truth)
+        except InputError as error:
+            # The sensor gives what it gives: a model that cannot take it does not work here.
+            self._runtime.count_failure(loaded)
+            self._tell(loaded, error)
+        except InferenceError as error:
+            self._tell(loaded, error)
+        except NoModelError:
+            return
+
+    def _tell(self, loaded: Loaded, error: Exception) -> None:
+        key = (loaded.slot.model, loaded.slot.version)
+        if key not in self._told:
+            self._told.add(key)
+            log.warning("%s v%s: %s", *key, error)

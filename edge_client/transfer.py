@@ -1,0 +1,294 @@
+"""The windowed pull of one file: what to ask for, and what to make of what comes.
+
+No IO and no clock: ``now`` is seconds of any steady clock. The window follows the
+product of bandwidth and round trip (the model of BBR, Cardwell et al., CACM 2017):
+twice what the path holds, between 4 and 64 chunks. Within a batch chunks come in
+order, so a gap is a loss and is asked for again at once; a timer is the backstop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import pairwise
+
+from schemas.transfer import CHUNK_BYTES, MAX_WINDOW, Chunk, Need, Range, chunk_count, tag_of
+
+FIRST_WINDOW = 16
+MIN_WINDOW = 4
+MIN_TIMEOUT = 2.0
+MAX_TIMEOUT = 5.0
+SLOWEST_TIMEOUT = 60.0
+"""On a link where chunks come seldom, the timer waits for four of them, up to this."""
+
+MAX_SILENT_TIMEOUTS = 60
+MAX_BAD_PER_CHUNK = 8
+
+
+class Taken(Enum):
+    """What became of a chunk."""
+
+    NEW = "new"
+    DUPLICATE = "duplicate"
+    CORRUPT = "corrupt"
+    FOREIGN = "foreign"
+
+
+@dataclass(slots=True)
+class Bucket:
+    """A token bucket: at most ``rate`` bytes a second, in bursts of a chunk or more."""
+
+    rate: float
+    level: float = CHUNK_BYTES
+    at: float | None = None
+
+    def chunks(self, now: float) -> int:
+        """How many chunks may be asked for now."""
+        if self.at is not None:
+            self.level = min(self.level + (now - self.at) * self.rate, self._most())
+        self.at = now
+        return int(self.level // CHUNK_BYTES)
+
+    def spend(self, chunks: int) -> None:
+        """Account for chunks that are asked for."""
+        self.level -= chunks * CHUNK_BYTES
+
+    def ready_at(self, now: float) -> float:
+        """When the next chunk may be asked for."""
+        return now + max(0.0, (CHUNK_BYTES - self.level) / self.rate)
+
+    def _most(self) -> float:
+        return max(CHUNK_BYTES, self.rate / 4)
+
+
+@dataclass(slots=True)
+class _Batch:
+    asked_at: float
+    waiting: deque[int]
+    answered: bool = False
+
+
+@dataclass(slots=True)
+class _Pace:
+    """Estimates of the path: least round trip (s) and rate (chunks/s)."""
+
+    window: int = FIRST_WINDOW
+    cap: int = MAX_WINDOW
+    round_trip: float | None = None
+    rate: float | None = None
+    marks: deque[float] = field(default_factory=lambda: deque(maxlen=33))
+
+    def arrived(self, now: float) -> None:
+        self.marks.append(now)
+        spacings = [b - a for a, b in pairwise(self.marks)]
+        if len(spacings) >= 2 * MIN_WINDOW:
+            self.rate = len(spacings) / max(sum(spacings), 1e-6)
+            self._fit()
+
+    def answered(self, seconds: float) -> None:
+        self.round_trip = min(seconds, self.round_trip or seconds)
+
+    def stalled(self) -> None:
+        self.cap = self.window = max(MIN_WINDOW, self.window // 2)
+        self.marks.clear()
+
+    def _fit(self) -> None:
+        if self.rate is None or self.round_trip is None:
+            return
+        wanted = 2 * MIN_WINDOW + int(2 * self.rate * self.round_trip)
+        if wanted > self.window:
+            self.window = min(self.window + 1, MAX_WINDOW)
+        elif wanted < self.window:
+            self.window = max(self.window - 1, MIN_WINDOW)
+        if self.window > self.cap:
+            self.window = self.cap
+            self.cap = min(self.cap + 1, MAX_WINDOW)
+
+
+class Pull:
+    """The transfer of one file, from the chunks that are there to all of them."""
+
+    def __init__(
+        self,
+        *,
+        sha256: str,
+        size: int,
+        leaves: Sequence[bytes],
+        have: Iterable[int] = (),
+        bucket: Bucket | None = None,
+        first_batch: int = 0,
+    ) -> None:
+        """Begin.
+
+        Args:
+            sha256: of the whole file, in hex.
+            size: in bytes.
+            leaves: the verified digest of each chunk.
+            have: indices of chunks that are on the disk and verified.
+            bucket: limits the rate of requests.
+            first_batch: number of the first request; a new run must not reuse those of
+                an older one whose chunks may still be on their way.
+        """
+        self.sha256 = sha256
+        self.size = size
+        self.received_bytes = 0
+        self.corrupt = 0
+        self.timeouts = 0
+        self.failure: str | None = None
+        self._leaves = leaves
+        self._tag = tag_of(sha256)
+        self._have = set(have)
+        self._needed = deque(i for i in range(chunk_count(size)) if i not in self._have)
+        self._asked: dict[int, int] = {}
+        self._batches: dict[int, _Batch] = {}
+        self._next_batch = first_batch
+        self._bad: dict[int, int] = {}
+        self._bucket = bucket
+        self._pace = _Pace()
+        self._silent = 0
+        self._heard_at: float | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether every chunk is there."""
+        return not self._needed and not self._asked
+
+    @property
+    def window(self) -> int:
+        """Chunks that may be outstanding at once."""
+        return self._pace.window
+
+    @property
+    def outstanding(self) -> int:
+        """Chunks that are asked for and have not come."""
+        return len(self._asked)
+
+    def ask(self, now: float) -> Need | None:
+        """The next request, or None when there is nothing to ask for now."""
+        free = self._pace.window - len(self._asked)
+        if not self._needed or self.failure or free <= 0:
+            return None
+        if self._asked and free * 2 < self._pace.window and not self._urgent():
+            return None
+        count = min(free, len(self._needed))
+        if self._bucket is not None:
+            count = min(count, self._bucket.chunks(now))
+            if count <= 0:
+                return None
+            self._bucket.spend(count)
+        indices = sorted(self._needed.popleft() for _ in range(count))
+        batch = self._next_batch
+        self._next_batch = (batch + 1) % 2**32
+        self._batches[batch] = _Batch(now, deque(indices))
+        self._asked.update(dict.fromkeys(indices, batch))
+        if self._heard_at is None or len(self._asked) == count:
+            self._heard_at = now
+        ranges = tuple(_ranges(indices))
+        return Need(kind="chunks", sha256=self.sha256, batch=batch, ranges=ranges)
+
+    def take(self, chunk: Chunk, now: float) -> Taken:
+        """Judge a chunk. After NEW its data is to be written at ``index`` * 64 KiB."""
+        if chunk.tag != self._tag or chunk.index >= len(self._leaves):
+            return Taken.FOREIGN
+        self.received_bytes += len(chunk.data)
+        self._heard_at = now
+        self._close_gap(chunk, now)
+        if chunk.index in self._have:
+            return Taken.DUPLICATE
+        self._forget(chunk.index)
+        if hashlib.sha256(chunk.data).digest() != self._leaves[chunk.index]:
+            self._again(chunk.index)
+            return Taken.CORRUPT
+        self._have.add(chunk.index)
+        self._silent = 0
+        self._pace.arrived(now)
+        return Taken.NEW
+
+    def tick(self, now: float) -> None:
+        """Let the timer look: silence returns all that is outstanding to the list."""
+        if self._asked and now >= self._deadline(now):
+            self.timeouts += 1
+            self._silent += 1
+            self._pace.stalled()
+            self.give_back()
+            if self._silent >= MAX_SILENT_TIMEOUTS:
+                self.failure = f"no chunk came in {self._silent} requests"
+
+    def due(self, now: float) -> float:
+        """When ``tick`` and ``ask`` should be called again at the latest."""
+        times = [self._deadline(now)] if self._asked else []
+        if self._bucket is not None and self._needed:
+            times.append(self._bucket.ready_at(now))
+        return min(times, default=now)
+
+    def _deadline(self, now: float) -> float:
+        patience = min(MIN_TIMEOUT * 1.5 ** min(self._silent, 8), MAX_TIMEOUT)
+        if self._pace.rate:
+            patience = max(patience, min(4 / self._pace.rate, SLOWEST_TIMEOUT))
+        return (now if self._heard_at is None else self._heard_at) + patience
+
+    def give_back(self) -> None:
+        """Put everything outstanding back on the list, as after a lost connection."""
+        lost = [index for batch in self._batches.values() for index in batch.waiting]
+        self._batches.clear()
+        self._asked.clear()
+        self._needed.extendleft(reversed(lost))
+
+    def _urgent(self) -> bool:
+        """Whether a chunk that was lost waits to be asked for again."""
+        return self._needed[0] < next(iter(self._asked))
+
+    def _close_gap(self, chunk: Chunk, now: float) -> None:
+        batch = self._batches.get(chunk.batch)
+        if batch is None:
+            return
+        if not batch.answered:
+            batch.answered = True
+            self._pace.answered(now - batch.asked_at)
+        if chunk.index in batch.waiting:
+            self._lose(chunk.batch, before=chunk.index)
+        # Two requests on, what is left of an older one is not coming: a server that
+        # shares its work reorders neighbours at most.
+        for older in [b for b in self._batches if b + 1 < chunk.batch]:
+            self._lose(older, before=None)
+
+    def _lose(self, number: int, *, before: int | None) -> None:
+        batch = self._batches[number]
+        while batch.waiting and batch.waiting[0] != before:
+            index = batch.waiting.popleft()
+            self._asked.pop(index, None)
+            self._needed.appendleft(index)
+        if not batch.waiting:
+            del self._batches[number]
+
+    def _forget(self, index: int) -> None:
+        number = self._asked.pop(index, None)
+        if number is None:
+            if index in self._needed:
+                self._needed.remove(index)
+            return
+        batch = self._batches[number]
+        batch.waiting.remove(index)
+        if not batch.waiting:
+            del self._batches[number]
+
+    def _again(self, index: int) -> None:
+        self.corrupt += 1
+        self._bad[index] = self._bad.get(index, 0) + 1
+        self._needed.appendleft(index)
+        if self._bad[index] >= MAX_BAD_PER_CHUNK or self.corrupt > len(self._leaves) + 16:
+            self.failure = f"chunk {index} came damaged {self._bad[index]} times"
+
+
+def _ranges(indices: Sequence[int]) -> list[Range]:
+    """Contiguous runs of ascending indices."""
+    runs: list[tuple[int, int]] = []
+    for index in indices:
+        if runs and runs[-1][1] == index:
+            runs[-1] = (runs[-1][0], index + 1)
+        else:
+            runs.append((index, index + 1))
+    return list(runs)
