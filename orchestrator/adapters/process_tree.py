@@ -198,8 +198,7 @@ class Supervisor:
         self._tell(TreeEvent("died", name, how))
         delay = restart_delay(kept.deaths, now)
         if delay is None:
-            times = f"{MAX_DEATHS} times within {WINDOW:.0f} s"
-            msg = f"the {name} died {times}, the last time {how}"
+            msg = f"the {name} died {MAX_DEATHS} times within {WINDOW:.0f} s, the last time {how}"
             raise _failed(msg, kept.log)
         kept.deaths = [at for at in kept.deaths if now - at < WINDOW]
         kept.not_before = now + delay
@@ -209,8 +208,8 @@ class Supervisor:
             kept.ready = kept.was_ready = True
             self._tell(TreeEvent("ready", kept.child.name))
         elif now - kept.started > kept.child.ready_seconds:
-            waited = f"{kept.child.ready_seconds:.0f} s after its start"
-            msg = f"the {kept.child.name} was not ready {waited}"
+            limit = kept.child.ready_seconds
+            msg = f"the {kept.child.name} was not ready {limit:.0f} s after its start"
             raise _failed(msg, kept.log)
 
     def _chores(self) -> None:
