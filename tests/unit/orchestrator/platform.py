@@ -1,0 +1,213 @@
+"""The orchestrator over a real database, keys and files, with the broker's side in hand."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from fastapi.testclient import TestClient
+
+from orchestrator.adapters.artifacts import ArtifactStore
+from orchestrator.adapters.ca import CertificateAuthority
+from orchestrator.adapters.database import migrate
+from orchestrator.adapters.downlink import BrokerDownlink
+from orchestrator.adapters.trust import TrustStore
+from orchestrator.adapters.unit_of_work import SqlUnitOfWork, make_engine
+from orchestrator.api.app import make_app
+from orchestrator.api.context import Context
+from orchestrator.services import keys
+from orchestrator.services.devices import DeviceService
+from orchestrator.services.engine import RolloutEngine
+from orchestrator.services.inbox import Inbox, UpMessage
+from orchestrator.services.jobs import JobService
+from orchestrator.services.keys import Role
+from orchestrator.services.models import ModelService
+from orchestrator.services.rollouts import RolloutService
+from orchestrator.services.telemetry import TelemetryService
+from orchestrator.services.transfer import TransferService
+from orchestrator.services.uploads import UploadService
+from schemas.device import Birth, BrokerAddress, EnrollRequest, Hardware, TokenRequest
+from schemas.model import Accuracy, Golden, Manifest, ModelFile, Signature, TensorSpec, Variant
+from schemas.rollout import ExecReport
+from schemas.telemetry import Window
+from schemas.topics import Up, UpTopic
+from schemas.transfer import CHUNK_BYTES, leaves_digest, leaves_of
+
+HARDWARE = Hardware(
+    arch="x86_64",
+    cpus=4,
+    ram_mb=4096,
+    providers=("CPUExecutionProvider",),
+    ort="1.31.1",
+    agent="0.1.0",
+)
+BOOT = "b" * 32
+
+
+@dataclass
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    now: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def forward(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@dataclass
+class Broker:
+    """Records what is published; acknowledges it while ``up``."""
+
+    up: bool = True
+    sent: list[tuple[str, bytes, bool]] = field(default_factory=list)
+
+    def publish(self, topic: str, payload: bytes, retain: bool) -> int | None:  # noqa: FBT001
+        if not self.up:
+            return None
+        self.sent.append((topic, payload, retain))
+        return len(self.sent)
+
+
+class Platform:
+    """Everything but the network."""
+
+    def __init__(self, folder) -> None:
+        engine = make_engine(f"sqlite:///{folder / 'argosy.db'}")
+        migrate(engine)
+        self.clock, self.broker = Clock(), Broker()
+        self.uow = SqlUnitOfWork(engine)
+        self.artifacts = ArtifactStore(folder / "artifacts")
+        self.ca = CertificateAuthority.open_or_create(folder / "ca", self.clock)
+        self.trust = TrustStore.open_or_create(folder / "trust", self.clock)
+        self.downlink = BrokerDownlink(self.broker.publish)
+        self.models = ModelService(self.uow, self.clock, self.artifacts, self.trust)
+        self.jobs = JobService(self.uow, self.clock, 30)
+        self.rollouts = RolloutService(self.uow, self.clock)
+        self.telemetry = TelemetryService(self.uow, self.clock)
+        self.transfer = TransferService(self.models, self.artifacts)
+        self.devices = DeviceService(
+            self.uow,
+            self.clock,
+            self.ca,
+            self.trust,
+            broker=BrokerAddress(host="127.0.0.1", port=8883),
+            certificate_days=7,
+            heartbeat_seconds=10,
+        )
+        self.engine = RolloutEngine(self.uow, self.clock, self.trust, self.downlink)
+        self.inbox = Inbox(self.uow, self.devices, self.engine, self.telemetry)
+        self.stopping = threading.Event()
+        self.app = make_app(
+            Context(
+                uow=self.uow,
+                clock=self.clock,
+                jobs=self.jobs,
+                models=self.models,
+                devices=self.devices,
+                rollouts=self.rollouts,
+                telemetry=self.telemetry,
+                uploads=UploadService(self.artifacts, 10 * 1024**2),
+                ca_pem=self.ca.pem,
+                root_json=self.trust.root_json,
+                health=lambda: {"api": "ok"},
+                stopping=self.stopping,
+            )
+        )
+
+    def key(self, role: Role, subject: str | None = None) -> str:
+        with self.uow() as tx:
+            return keys.create(tx, role, self.clock(), subject=subject)
+
+    def client(self, token: str | None = None) -> TestClient:
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        return TestClient(self.app, headers=headers, raise_server_exceptions=False)
+
+    def tick(self, rounds: int = 4) -> None:
+        for _ in range(rounds):
+            self.engine.tick()
+            for mid in range(1, len(self.broker.sent) + 1):
+                self.downlink.acknowledged(mid)
+
+    def enroll(self, count: int = 1, device_class: str = "default") -> list[str]:
+        made = self.devices.create_token(TokenRequest(max_uses=count, device_class=device_class))
+        request = EnrollRequest(token=made.token, csr_pem=csr(), hardware=HARDWARE)
+        return [self.devices.enroll(request).device for _ in range(count)]
+
+    def receive(self, device: str, leaf: Up, message, *, retained: bool = False) -> None:
+        payload = message if isinstance(message, bytes) else message.model_dump_json().encode()
+        self.inbox.handle([UpMessage(UpTopic(device, leaf), payload, retained)])
+
+    def birth(self, device: str, session: int = 1, **more) -> None:
+        self.receive(
+            device, Up.BIRTH, Birth(boot=BOOT, session=session, uptime=1, hardware=HARDWARE, **more)
+        )
+
+    def report(self, device: str, execution: str, seq: int, state, **more) -> None:
+        report = ExecReport(
+            execution=execution, attempt=1, seq=seq, boot=BOOT, uptime=1, state=state, **more
+        )
+        self.receive(device, Up.EXEC, report)
+
+    def window(self, device: str, seq: int = 0, **more) -> None:
+        values = {
+            "model": "digits",
+            "version": 1,
+            "variant": "int8",
+            "start": self.clock(),
+            "seconds": 5,
+            "n": 100,
+            "labelled": 100,
+            "correct": 97,
+            "latency_us": {40: 100},
+            "provider": "CPUExecutionProvider",
+        }
+        window = Window.model_validate(
+            {"device": device, "boot": BOOT, "seq": seq, **values, **more}
+        )
+        self.receive(device, Up.TELE, window)
+
+    def file(self, path: str, data: bytes) -> ModelFile:
+        sha256 = hashlib.sha256(data).hexdigest()
+        self.artifacts.put([data], sha256, len(data))
+        blocks = [data[i : i + CHUNK_BYTES] for i in range(0, len(data), CHUNK_BYTES)]
+        leaves = leaves_digest(leaves_of(blocks))
+        return ModelFile(path=path, size=len(data), sha256=sha256, leaves_sha256=leaves)
+
+    def manifest(self, *variants: str, content: bytes = b"weights") -> Manifest:
+        tensor = TensorSpec(name="x", dtype="uint8", shape=(-1, 1, 8, 8))
+        golden = Golden(file=self.file("golden.npz", b"golden"), samples=1, tolerance=0.01)
+        accuracy = Accuracy(
+            value=0.97, n=360, low=0.95, high=0.98, split="test", set_sha256="a" * 64
+        )
+        return Manifest(
+            model="digits",
+            signature=Signature(inputs=(tensor,), outputs=(tensor,)),
+            variants=tuple(
+                Variant(
+                    id=variant,
+                    precision="int8" if variant == "int8" else "fp32",
+                    scheme="qdq",
+                    opset=20,
+                    file=self.file(f"{variant}.onnx", content + variant.encode()),
+                    accuracy=(accuracy,),
+                    golden=golden,
+                )
+                for variant in variants or ("int8", "fp32")
+            ),
+        )
+
+
+def csr(key=None, name: str = "anything") -> str:
+    key = key or ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    return request.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()

@@ -1,0 +1,101 @@
+"""Who may call what: every route is walked, so a new one cannot be left open."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.api.app import OPEN_PATHS
+from orchestrator.services.keys import Role
+from schemas.errors import PROBLEM_TYPE, Problem
+
+
+def paths(platform):
+    spec = platform.app.openapi()
+    return [
+        (method.upper(), path)
+        for path, methods in spec["paths"].items()
+        for method in methods
+        if path not in OPEN_PATHS
+    ]
+
+
+def call(client, method, path):
+    filled = path.replace("{sha256}", "0" * 64).replace("{version}", "1").replace("{act}", "start")
+    for name in ("job_id", "name", "device_id", "rollout_id"):
+        filled = filled.replace("{" + name + "}", "x")
+    return client.request(method, filled, json={})
+
+
+def test_every_route_is_known_to_the_walk(platform):
+    assert len(paths(platform)) >= 20
+
+
+def test_no_route_answers_without_a_key(platform):
+    client = platform.client()
+    for method, path in paths(platform):
+        answer = call(client, method, path)
+        assert answer.status_code == 401, (method, path, answer.text)
+        assert answer.headers["content-type"] == PROBLEM_TYPE
+
+
+@pytest.mark.parametrize(
+    "token", ["nonsense", "arg_key_0000000000000000_" + "x" * 43, "arg_", "\u00e9".encode("latin1")]
+)
+def test_an_unknown_key_is_refused_with_what_to_do(platform, token):
+    header = b"Bearer " + (token if isinstance(token, bytes) else token.encode())
+    answer = platform.client().get("/v1/jobs", headers={"authorization": header})
+    assert answer.status_code == 401
+    assert "ARGOSY_TOKEN" in Problem.model_validate(answer.json()).hint
+
+
+def test_a_worker_may_claim_and_nothing_else(platform):
+    client = platform.client(platform.key(Role.WORKER))
+    for method, path in paths(platform):
+        status = call(client, method, path).status_code
+        assert (status != 403) == path.startswith("/v1/worker"), (method, path, status)
+
+
+def test_a_jobs_key_may_report_on_that_job_alone(platform):
+    client = platform.client(platform.key(Role.JOB, "job_a"))
+    body = {"attempt": 1, "seq": 0}
+    assert client.post("/v1/jobs/job_b/progress", json=body).status_code == 403
+    assert client.post("/v1/jobs/job_a/progress", json=body).status_code == 404
+    assert client.get("/v1/jobs").status_code == 403
+    assert client.post("/v1/tokens", json={}).status_code == 403
+
+
+def test_open_routes_need_no_key(platform):
+    client = platform.client()
+    assert client.get("/v1/health").json()["ok"] is True
+    assert client.get("/v1/trust/ca.pem").text == platform.ca.pem
+    assert client.get("/v1/trust/root.json").text == platform.trust.root_json
+
+
+def test_every_refusal_is_a_problem_document_with_the_requests_id(admin):
+    for answer in (
+        admin.get("/v1/nothing"),
+        admin.delete("/v1/jobs"),
+        admin.post("/v1/jobs", content=b"{", headers={"content-type": "application/json"}),
+        admin.get("/v1/jobs", params={"limit": 100000}),
+        admin.get("/v1/jobs/job_x/logs", params={"cursor": "x"}),
+        admin.post("/v1/tokens", json={"ttl_second": 5}),
+    ):
+        problem = Problem.model_validate(answer.json())
+        assert answer.headers["content-type"] == PROBLEM_TYPE
+        assert problem.status == answer.status_code
+        assert problem.request_id == answer.headers["x-request-id"]
+
+
+def test_a_body_beyond_the_limit_is_refused(admin):
+    answer = admin.post("/v1/jobs", content=b"x" * (8 * 1024**2 + 1))
+    assert answer.status_code == 413
+
+
+def test_operation_ids_are_stable_names(platform):
+    ids = [
+        operation["operationId"]
+        for methods in platform.app.openapi()["paths"].values()
+        for operation in methods.values()
+    ]
+    assert len(ids) == len(set(ids))
+    assert all(name.isidentifier() and "_v1" not in name for name in ids)
