@@ -9,8 +9,10 @@ from pydantic import Field, StringConstraints
 from schemas.base import UtcTime, Wire
 from schemas.ids import JobId, Name, Sha256
 
-MAX_FILE_BYTES = 2 * 1024**3
-MAX_MANIFEST_BYTES = 4 * 1024**2
+# Both are bounded by what a broker passes on at once (1 MiB): a manifest, and the chunk
+# digests of a file, each travel in one reply.
+MAX_FILE_BYTES = 512 * 1024**2
+MAX_MANIFEST_BYTES = 512 * 1024
 
 DType = Literal["uint8", "int8", "int32", "int64", "float16", "float32", "float64", "bool"]
 
