@@ -1,0 +1,83 @@
+"""From an exception to a cause that its reader can act on."""
+
+from __future__ import annotations
+
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from schemas.job import JobCause
+from workers.errors import JobFailed, WorkerError
+
+_OURS = str(Path(__file__).parent)
+_RECIPES = str(Path(__file__).parent / "recipes")
+_INSTALLED = tuple(sysconfig.get_paths()[key] for key in ("purelib", "platlib", "stdlib"))
+
+_BROKEN_LINK = ("gloo", "nccl", "connection closed by peer", "connection reset", "socket")
+"""Words in what a collective says when another worker is gone."""
+
+
+@contextmanager
+def user_code() -> Iterator[None]:
+    """Run a user's code: what it raises becomes a ``JobFailed`` with file and line."""
+    try:
+        yield
+    except WorkerError:
+        raise
+    except Exception as error:
+        raise blame(error) from error
+
+
+def blame(error: BaseException) -> JobFailed:
+    """Say of whose making an exception is, as precisely as its traceback allows."""
+    if isinstance(error, JobFailed):
+        return error
+    if isinstance(error, WorkerError):
+        return JobFailed(JobCause.USER_CODE, str(error))
+    summary = f"{type(error).__name__}: {_first_line(error)}"
+    if is_out_of_memory(error):
+        return JobFailed(JobCause.OUT_OF_MEMORY, f"{summary}; lower the batch size")
+    frame = _user_frame(error)
+    if frame is None:
+        return JobFailed(JobCause.INTERNAL, f"{summary} (in {_last_frame(error)})")
+    return JobFailed(JobCause.USER_CODE, f"{frame}: {summary}")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on the host or on a GPU."""
+    return isinstance(error, MemoryError) or type(error).__name__ in {
+        "OutOfMemoryError",
+        "OutOfMemory",
+    }
+
+
+def is_broken_link(error: BaseException) -> bool:
+    """Whether a collective failed because another worker is gone: not the user's doing."""
+    if type(error).__name__ in {"DistBackendError", "DistNetworkError"}:
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(word in text for word in _BROKEN_LINK)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:1000] if text else "no message"
+
+
+def _user_frame(error: BaseException) -> str | None:
+    """``file:line`` of the innermost frame that is neither ours nor a library's."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        own = frame.filename.startswith(_OURS) and not frame.filename.startswith(_RECIPES)
+        library = frame.filename.startswith((*_INSTALLED, "<"))
+        if not own and not library:
+            return f"{frame.filename}:{frame.lineno}"
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        return f"{error.filename}:{error.lineno}"
+    return None
+
+
+def _last_frame(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"

@@ -1,0 +1,110 @@
+"""Following a job that was claimed: one pure step per look at its driver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from schemas.job import HeartbeatReply
+from workers.driver import SAID_FAILED
+
+STOP_GRACE = 5.0
+"""Seconds between asking Ray to stop a job and killing what is left of it."""
+
+MAX_BEAT = 3.0
+"""Longest pause between heartbeats: a cancel is noticed with the next one."""
+
+
+class DriverState(StrEnum):
+    """What Ray says of a driver."""
+
+    ACTIVE = "active"
+    ENDED = "ended"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look at a driver. exit_code: None when it was killed. last_line: of its log."""
+
+    state: DriverState
+    exit_code: int | None = None
+    last_line: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What the agent knows of a job it claimed. Times are of a monotonic clock.
+
+    cancel: the orchestrator wants it stopped. lost: another attempt holds it.
+    asked_last: a heartbeat was sent after the driver's end, to learn of a cancel.
+    """
+
+    lease_seconds: float
+    beat_due: float = 0.0
+    cancel: bool = False
+    lost: bool = False
+    stop_asked: float | None = None
+    killed: bool = False
+    asked_last: bool = False
+
+
+class Do(StrEnum):
+    """What to do about it.
+
+    KILL: end all processes of the job. SAY: report the outcome. FORGET: stop following.
+    """
+
+    BEAT = "beat"
+    STOP = "stop"
+    KILL = "kill"
+    SAY = "say"
+    FORGET = "forget"
+
+
+def step(job: Followed, seen: Seen, now: float) -> tuple[Followed, tuple[Do, ...]]:
+    """What follows from a look at the driver."""
+    if seen.state is DriverState.ACTIVE:
+        return _running(job, now)
+    if job.lost or _spoke_itself(seen):
+        return job, (Do.KILL, Do.FORGET)
+    if not job.cancel and not job.asked_last:
+        return replace(job, asked_last=True), (Do.KILL, Do.BEAT)
+    return job, (Do.KILL, Do.SAY, Do.FORGET)
+
+
+def beaten(job: Followed, reply: HeartbeatReply) -> Followed:
+    """A heartbeat was answered."""
+    return replace(job, cancel=job.cancel or reply.cancel, lease_seconds=reply.lease_seconds)
+
+
+def lost(job: Followed) -> Followed:
+    """A heartbeat was refused: the lease is another's."""
+    return replace(job, lost=True)
+
+
+def detail_of(seen: Seen) -> str:
+    """Why the driver ended, as far as one can tell from outside."""
+    if seen.state is DriverState.MISSING:
+        return "the cluster does not know the job's driver any more: it was started anew"
+    how = "was killed" if seen.exit_code is None else f"ended with exit code {seen.exit_code}"
+    last = f"; its last line: {seen.last_line}" if seen.last_line else ""
+    return f"the job's driver {how} before it reported an end{last}"
+
+
+def _running(job: Followed, now: float) -> tuple[Followed, tuple[Do, ...]]:
+    actions: list[Do] = []
+    if (job.cancel or job.lost) and job.stop_asked is None:
+        job = replace(job, stop_asked=now)
+        actions.append(Do.STOP)
+    elif job.stop_asked is not None and now - job.stop_asked >= STOP_GRACE and not job.killed:
+        job = replace(job, killed=True)
+        actions.append(Do.KILL)
+    if now >= job.beat_due and not job.lost:
+        job = replace(job, beat_due=now + min(job.lease_seconds / 3, MAX_BEAT))
+        actions.append(Do.BEAT)
+    return job, tuple(actions)
+
+
+def _spoke_itself(seen: Seen) -> bool:
+    return seen.state is DriverState.ENDED and seen.exit_code in {0, SAID_FAILED}

@@ -1,0 +1,158 @@
+"""INT8: static quantization of the exported graph, chosen for an instruction set.
+
+Activations and weights are quantized after training, per channel, with ranges from
+real training samples (Jacob et al., CVPR 2018, as implemented by ONNX Runtime).
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quant_pre_process,
+    quantize_static,
+)
+
+from schemas.model import Accuracy
+from workers.files import write_atomic
+from workers.session import Array, batches
+
+CALIBRATION_BATCH = 32
+
+QUANTIZED = (
+    "Conv",
+    "Gemm",
+    "MatMul",
+    "Add",
+    "Relu",
+    "Clip",
+    "MaxPool",
+    "AveragePool",
+    "GlobalAveragePool",
+    "Concat",
+    "Reshape",
+    "Flatten",
+    "Transpose",
+)
+"""Operators that run in INT8. Casting, scaling and softmax stay in float."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """How to quantize. activations_signed: S8 rather than U8. reduce_range: 7-bit weights."""
+
+    name: str
+    arch: str
+    activations_signed: bool
+    reduce_range: bool
+
+
+def choose_scheme(arch: str, flags: frozenset[str]) -> Scheme:
+    """The scheme whose kernels an instruction set has.
+
+    x86 multiplies U8 by S8: with VNNI without loss, without it the 16-bit sums of
+    vpmaddubsw saturate, so weights get 7 bits. ARM64 has S8 by S8 kernels.
+
+    Args:
+        arch: as ``platform.machine()`` says.
+        flags: CPU flags, as in ``/proc/cpuinfo``.
+    """
+    if arch.lower() in {"aarch64", "arm64"}:
+        return Scheme("s8s8-qdq-per-channel", arch, activations_signed=True, reduce_range=False)
+    vnni = bool(flags & {"avx512_vnni", "avx_vnni", "avx512vnni"})
+    name = "u8s8-qdq-per-channel" if vnni else "u8s8-qdq-per-channel-7bit"
+    return Scheme(name, arch, activations_signed=False, reduce_range=not vnni)
+
+
+def host_scheme(cpuinfo: Path = Path("/proc/cpuinfo")) -> Scheme:
+    """The scheme for this machine."""
+    flags: frozenset[str] = frozenset()
+    try:
+        for line in cpuinfo.read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip().lower() in {"flags", "features"}:
+                flags = frozenset(value.split())
+                break
+    except OSError:
+        pass  # no flags known: the careful choice follows
+    return choose_scheme(platform.machine(), flags)
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc] # comes without types
+    def __init__(self, name: str, x: Array) -> None:
+        self._parts: Iterator[Array] = batches(x, CALIBRATION_BATCH)
+        self._name = name
+
+    def get_next(self) -> dict[str, Array] | None:
+        part = next(self._parts, None)
+        return None if part is None else {self._name: part}
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """preprocessed: the graph that was quantized (folded, shapes inferred), as bytes."""
+
+    path: Path
+    preprocessed: bytes
+
+
+def quantize(source: Path, target: Path, scheme: Scheme, calibration: Array) -> Quantized:
+    """Quantize ``source`` into ``target``.
+
+    Args:
+        source: a single-file FP32 ONNX model with one input.
+        target: where to write.
+        scheme: from ``choose_scheme``.
+        calibration: real training inputs, (n, …), never evaluation ones.
+    """
+    quiet = logging.getLogger().level
+    logging.getLogger().setLevel(logging.ERROR)  # the quantizer logs to the root
+    try:
+        with tempfile.TemporaryDirectory(prefix="argosy-int8-") as folder:
+            prepared = Path(folder) / "prepared.onnx"
+            raw = Path(folder) / "int8.onnx"
+            quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+            present = {node.op_type for node in onnx.load(prepared).graph.node}
+            quantize_static(
+                str(prepared),
+                str(raw),
+                _Reader(onnx.load(source).graph.input[0].name, calibration),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                reduce_range=scheme.reduce_range,
+                activation_type=QuantType.QInt8 if scheme.activations_signed else QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                op_types_to_quantize=[name for name in QUANTIZED if name in present],
+            )
+            data = prepared.read_bytes()
+            write_atomic(target, raw.read_bytes())
+    finally:
+        logging.getLogger().setLevel(quiet)
+    return Quantized(target, data)
+
+
+def accuracy_gate(reference: Accuracy, candidate: Accuracy, max_drop: float) -> str | None:
+    """Why a variant is not kept, or None when it is good enough.
+
+    Both figures must come from the same set. max_drop: 0..1, of accuracy.
+    """
+    if reference.set_sha256 != candidate.set_sha256:
+        msg = "the two accuracies were not measured on the same samples"
+        raise ValueError(msg)
+    drop = reference.value - candidate.value
+    if drop > max_drop:
+        return (
+            f"accuracy on {candidate.split} fell by {drop:.4f} "
+            f"({reference.value:.4f} to {candidate.value:.4f}, n={candidate.n}), "
+            f"allowed is {max_drop:.4f}"
+        )
+    return None

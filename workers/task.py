@@ -1,0 +1,179 @@
+"""What a user writes: a task, in plain PyTorch.
+
+A task says what to learn from what. It knows nothing of Ray, of ONNX or of Argosy's
+other parts: the loop, the export and the package are built around it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from schemas.job import JobCause
+from schemas.model import Signature, TensorSpec
+from workers.blame import user_code
+from workers.errors import JobFailed, UsageError
+from workers.files import sha256_file
+
+SPLITS = ("train", "validation", "test")
+
+
+class Samples(Protocol):
+    """A map-style data set: ``samples[i]`` is ``(x, y)``.
+
+    x: a tensor of one input, in the dtype that is served. y: the class, a whole number.
+    """
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def __getitem__(self, index: int, /) -> tuple[Tensor, Any]:
+        """The input and its class."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """Three disjoint sets: to learn from, to decide by, to report on."""
+
+    train: Samples
+    validation: Samples
+    test: Samples
+
+    def get(self, name: str) -> Samples:
+        """A split by its name.
+
+        Raises:
+            UsageError: there is no such split.
+        """
+        if name not in SPLITS:
+            msg = f"no split is called {name!r}"
+            raise UsageError(msg, f"choose one of {', '.join(SPLITS)}")
+        found: Samples = getattr(self, name)
+        return found
+
+
+class Task(ABC):
+    """A classification task.
+
+    Args:
+        config: ``JobSpec.config``, as written.
+        seed: of the weights and of the split. The same config and seed must give the
+            same splits in every process.
+
+    ``labels`` names the classes in the order of the logits. ``batch_size`` is the number
+    of samples per step over all workers.
+    """
+
+    labels: tuple[str, ...]
+    batch_size: int = 64
+
+    def __init__(self, config: Mapping[str, Any], seed: int) -> None:
+        self.config = config
+        self.seed = seed
+
+    @property
+    @abstractmethod
+    def input_spec(self) -> TensorSpec:
+        """The served input, its batch as -1 in front."""
+
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """A fresh net.
+
+        Its forward takes a batch in the *served* dtype (normalization belongs inside)
+        and gives logits, float32 of shape (batch, classes).
+        """
+
+    @abstractmethod
+    def splits(self) -> Splits:
+        """The data."""
+
+    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        """The loss to minimize, a scalar: cross entropy unless overridden."""
+        return nn.functional.cross_entropy(logits, y)
+
+    def augment(self, x: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG002 - for overriding
+        """Vary a training batch; as it is, unless overridden."""
+        return x
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """AdamW at ``config["lr"]`` (0.001), unless overridden."""
+        return torch.optim.AdamW(model.parameters(), lr=float(self.config.get("lr", 1e-3)))
+
+    @property
+    def signature(self) -> Signature:
+        """What the exported model takes and gives: class probabilities."""
+        output = TensorSpec(
+            name="probabilities",
+            dtype="float32",
+            shape=(-1, len(self.labels)),
+            range=(0.0, 1.0),
+            meaning="class probabilities, in the order of the labels",
+        )
+        return Signature(inputs=(self.input_spec,), outputs=(output,))
+
+
+def load_task(entrypoint: str, config: Mapping[str, Any], seed: int) -> Task:
+    """Make the task that ``module:Class`` names.
+
+    Raises:
+        UsageError: the module or the class is not there, or is no task.
+        JobFailed: with cause user_code, if its own code raises.
+    """
+    module_name, _, class_name = entrypoint.partition(":")
+    module = _import(module_name, entrypoint)
+    found = getattr(module, class_name, None)
+    if found is None:
+        msg = f"task {entrypoint!r}: module {module_name} has no class {class_name!r}"
+        raise UsageError(msg, "write it as module:Class")
+    if not (inspect.isclass(found) and issubclass(found, Task)):
+        msg = f"task {entrypoint!r}: {class_name} is not a subclass of workers.task.Task"
+        raise UsageError(msg, "derive it from Task")
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        msg = f"task {entrypoint!r}: {class_name} does not define {missing}"
+        raise UsageError(msg, "define them")
+    with user_code():
+        task = found(config, seed)
+    if not getattr(task, "labels", ()):
+        msg = f"task {entrypoint!r}: {class_name}.labels is empty"
+        raise UsageError(msg, "name its classes")
+    return task
+
+
+def _import(module_name: str, entrypoint: str) -> ModuleType:
+    try:
+        with user_code():
+            return importlib.import_module(module_name)
+    except JobFailed as failure:
+        missing = failure.__cause__
+        if isinstance(missing, ModuleNotFoundError) and missing.name is not None:
+            if module_name == missing.name or module_name.startswith(f"{missing.name}."):
+                msg = f"task {entrypoint!r}: there is no module {missing.name!r}"
+                raise UsageError(msg, "install it where the job runs") from missing
+            detail = (
+                f"task {entrypoint!r} needs the module {missing.name!r}, which is not installed"
+            )
+            raise JobFailed(JobCause.USER_CODE, detail) from missing
+        raise
+
+
+def source_of(task: Task) -> Path:
+    """The file in which a task's class is written."""
+    return Path(inspect.getfile(type(task)))
+
+
+def code_sha256(task: Task) -> str:
+    """The hash of that file: a name for the code a model was trained by."""
+    return sha256_file(source_of(task))
