@@ -21,7 +21,7 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]  # re-exported with
     TargetFile,
     Targets,
 )
-from tuf.api.serialization import DeserializationError
+from tuf.api.serialization import DeserializationError, SerializationError
 
 from edge_client.errors import TrustError
 from edge_client.lifecycle import Offer
@@ -205,7 +205,7 @@ def _require_signed(
 ) -> None:
     try:
         delegator.verify_delegate(role, document.signed_bytes, document.signatures)
-    except (UnsignedMetadataError, ValueError) as error:
+    except (UnsignedMetadataError, SerializationError, ValueError) as error:
         raise TrustError(DeviceCause.BAD_SIGNATURE, f"{what}: {error}") from error
 
 

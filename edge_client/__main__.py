@@ -1,0 +1,7 @@
+"""``python -m edge_client`` is ``argosy-edge``."""
+
+from __future__ import annotations
+
+from edge_client.cli import main
+
+main()
