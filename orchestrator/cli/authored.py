@@ -14,6 +14,8 @@ T = TypeVar("T", bound=BaseModel)
 
 def plain(error: Mapping[str, Any]) -> str:
     """What pydantic found wrong, without its prefixes."""
+    if error["type"] == "string_pattern_mismatch":
+        return "this form is not allowed"
     text = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
     if str(error["msg"]).startswith("Input should be "):
         text = f"must be {text}"

@@ -59,7 +59,8 @@ def is_live() -> bool:
 
 def say(*parts: str | Text, style: str | None = None) -> None:
     """One line of progress."""
-    line = Text(" ").join(p if isinstance(p, Text) else Text(p, style or "") for p in parts)
+    texts = (p if isinstance(p, Text) else Text(p, style or "") for p in parts)
+    line = Text(" ").join(text for text in texts if text.plain)
     err().print(line, soft_wrap=True)
 
 

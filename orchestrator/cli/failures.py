@@ -14,6 +14,7 @@ import click
 from rich.text import Text
 
 from orchestrator.cli import console
+from orchestrator.client.errors import WaitTimeoutError
 from orchestrator.errors import ArgosyError
 from schemas.errors import Exit
 
@@ -93,7 +94,7 @@ def _save(error: BaseException) -> Path | None:
 
 @contextmanager
 def detaches(what: str, back: str) -> Iterator[None]:
-    """Ctrl-C ends the watching, not the thing watched.
+    """Ctrl-C or a timeout ends the watching, not the thing watched.
 
     Args:
         what: the thing that goes on.
@@ -101,6 +102,9 @@ def detaches(what: str, back: str) -> Iterator[None]:
     """
     try:
         yield
+    except WaitTimeoutError as error:
+        hint = f"come back with `{back}`"
+        raise error.with_hint(hint) from None
     except KeyboardInterrupt:
         console.say(f"detached: {what} goes on; come back with `{back}`")
         raise click.exceptions.Exit(Exit.INTERRUPTED) from None

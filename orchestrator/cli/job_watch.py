@@ -42,6 +42,8 @@ class Training:
         if self.view is None:
             return Text(self.outage or "")
         lines: list[RenderableType] = [heading(self.view), steps(self.view)]
+        if self.view.state is JobState.QUEUED:
+            lines.append(Text("  waiting for an agent to take it", "dim"))
         if self.points or self.view.state is JobState.RUNNING:
             lines += [_bar(self.view), _figures(self)]
         if self.outage:

@@ -16,6 +16,16 @@ from schemas.job import JobSpec
 
 MAX_FAULTS = 10
 
+_NUMBERS = {
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+}
+
 _HINTS: dict[tuple[str, ...], str] = {
     ("name",): "lower-case letters, digits and hyphens, at most 63, as in DNS: `name: digits`",
     ("model",): "lower-case letters, digits and hyphens, at most 63, as in DNS: `model: digits`",
@@ -34,8 +44,8 @@ def load_job(path: Path) -> JobSpec:
     try:
         return JobSpec.model_validate(document.value)
     except ValidationError as error:
-        faults = [_fault(document, dict(one)) for one in error.errors(include_url=False)]
-        raise Located(faults[:MAX_FAULTS]) from None
+        found = sorted(error.errors(include_url=False), key=lambda one: document.line(one["loc"]))
+        raise Located([_fault(document, dict(one)) for one in found[:MAX_FAULTS]]) from None
 
 
 def _fault(document: Document, error: Mapping[str, Any]) -> tuple[str, str | None]:
@@ -52,6 +62,14 @@ def _fault(document: Document, error: Mapping[str, Any]) -> tuple[str, str | Non
     shown = f", not {given!r}" if isinstance(given, str | int | float | None) else ""
     if kind == "string_pattern_mismatch":
         return f"{where}: {name} cannot be {given!r}", _hint_of(place)
+    if kind in {"model_type", "dict_type"}:
+        keys = ", ".join(_fields_at(place))
+        return (
+            f"{where}: {name} must be a mapping{shown[:120]}",
+            f"its keys: {keys}" if keys else None,
+        )
+    if kind in _NUMBERS:
+        return f"{where}: {name} must be {_NUMBERS[kind]}{shown[:120]}", _hint_of(place)
     return f"{where}: {name} {plain(error)}{shown[:120]}", _hint_of(place)
 
 
@@ -70,12 +88,10 @@ def _keys_hint(place: Place) -> str | None:
         ),
         None,
     )
-    close = difflib.get_close_matches(wrong, fields, n=1)
-    if close:
-        return f"did you mean {close[0]!r}? allowed here: {', '.join(fields)}"
-    if elsewhere:
-        return f"did you mean {elsewhere!r}? allowed here: {', '.join(fields)}"
-    return f"allowed here: {', '.join(fields)}" if fields else None
+    close = next(iter(difflib.get_close_matches(wrong, fields, n=1)), None)
+    guess = elsewhere or close
+    allowed = f"allowed here: {', '.join(fields)}"
+    return f"did you mean {guess!r}? {allowed}" if guess else allowed
 
 
 def _fields_at(place: Place) -> list[str]:

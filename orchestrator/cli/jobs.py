@@ -117,10 +117,12 @@ def cancel(job_id: str, home: Path | None, form: str) -> None:
     from orchestrator.cli import console
     from orchestrator.cli.output import emit_one
     from orchestrator.client import Argosy
+    from schemas.job import JobState
 
     with Argosy.from_profile(home) as argosy:
         view = argosy.jobs.cancel(job_id)
-    emit_one(view, form, _shape(), lambda v: console.say(f"{v.id}: it is being cancelled"))
+    words = "is cancelled" if view.state is JobState.CANCELLED else "will stop soon"
+    emit_one(view, form, _shape(), lambda v: console.say(f"{v.id} {words}"))
 
 
 def _watch(argosy: Argosy, job_id: str, timeout: float | None, form: str) -> int:

@@ -42,11 +42,15 @@ class Document:
     value: dict[str, Any]
     lines: dict[Place, int]
 
-    def where(self, place: Place) -> str:
-        """``file:line`` of a path, or of the nearest thing around it."""
+    def line(self, place: Place) -> int:
+        """The line of a path, or of the nearest thing around it."""
         while place and place not in self.lines:
             place = place[:-1]
-        return f"{self.name}:{self.lines.get(place, 1)}"
+        return self.lines.get(place, 1)
+
+    def where(self, place: Place) -> str:
+        """The same as ``file:line``."""
+        return f"{self.name}:{self.line(place)}"
 
 
 def load(path: Path) -> Document:
@@ -58,8 +62,8 @@ def load(path: Path) -> Document:
     """
     name = str(path)
     text = _text(path, name)
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         if not isinstance(node, MappingNode):
             line = 1 if node is None else node.start_mark.line + 1
@@ -74,8 +78,9 @@ def load(path: Path) -> Document:
     except yaml.YAMLError as error:
         detail = f"{name}: not YAML: {str(error).splitlines()[0]}"
         raise Invalid(detail) from None
-    finally:
-        loader.dispose()
+    except RecursionError:
+        detail = f"{name}: more than {MAX_DEPTH} levels"
+        raise Invalid(detail) from None
     return Document(name, value, reader.lines)
 
 

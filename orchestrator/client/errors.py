@@ -49,8 +49,13 @@ class AnswerError(ArgosyError):
 class WaitTimeoutError(ArgosyError):
     """What was waited for did not happen in time. It goes on."""
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"not finished after {seconds:g} s; it goes on without us")
+    def __init__(self, seconds: float, hint: str | None = None) -> None:
+        super().__init__(f"not finished after {seconds:g} s; it goes on without us", hint=hint)
+        self.seconds = seconds
+
+    def with_hint(self, hint: str) -> WaitTimeoutError:
+        """The same, with what to do next."""
+        return WaitTimeoutError(self.seconds, hint)
 
     @property
     def exit(self) -> Exit:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,8 +45,13 @@ class Crew:
         self._lock = threading.Lock()
         self._ended = False
 
-    def start(self, name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
+    def start(self, name: str, command: Sequence[str], **env: str) -> None:
         """Start a program; the calling thread must live as long as it.
+
+        Args:
+            name: of its log, and for errors.
+            command: program and arguments.
+            env: added to its environment.
 
         Raises:
             Unavailable: the demo is ending.
@@ -53,9 +60,8 @@ class Crew:
             if self._ended:
                 detail = "the demo is ending"
                 raise Unavailable(detail)
-            process = processes.spawn(command, self.log(name), self._env, self._mark)
+            process = processes.spawn(command, self.log(name), {**self._env, **env}, self._mark)
             self._running[name] = process
-        return process
 
     def finish(self, name: str, seconds: float) -> None:
         """Wait for a program that must end well.
@@ -114,6 +120,20 @@ class Crew:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.1)
         return [str(p.pid) for p in stuck]
+
+
+def program(name: str) -> str:
+    """The path of one of our programs: beside this interpreter, else on PATH.
+
+    Raises:
+        Unavailable: it is not installed.
+    """
+    beside = Path(sys.executable).with_name(name)
+    found = str(beside) if beside.is_file() else shutil.which(name)
+    if found is None:
+        detail = f"the program {name} is neither beside {sys.executable} nor on PATH"
+        raise Unavailable(detail, hint="install argosy again, in this environment")
+    return found
 
 
 @contextlib.contextmanager

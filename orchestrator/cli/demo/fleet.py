@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import sys
+import json
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.cli.demo.crew import Crew
+from orchestrator.cli.demo.crew import Crew, program
 from orchestrator.cli.demo.plan import Plan
 from orchestrator.client import Argosy
 from orchestrator.errors import ArgosyError, Unavailable
 from schemas.device import DeviceView, Presence, TokenRequest
+from schemas.job import JobSpec
 
 CLASS = "demo"
 RATE = 50
@@ -26,8 +27,8 @@ ENROLL_SECONDS = 120.0
 EXPORT_SECONDS = 300.0
 ONLINE_SECONDS = 60.0
 
-EDGE = (sys.executable, "-m", "edge_client.cli")
-WORKER = (sys.executable, "-m", "workers.cli")
+EDGE = "argosy-edge"
+WORKER = "argosy-worker"
 
 
 class Fleet:
@@ -63,9 +64,9 @@ class Fleet:
             for number, home in enumerate(self.homes(), 1):
                 home.mkdir(parents=True, exist_ok=True)
                 name = f"enroll-{number}"
-                self._crew.start(
-                    name, (*EDGE, "enroll", token, "--server", url, "--home", str(home))
-                )
+                command = (program(EDGE), "enroll", "--server", url, "--home", str(home))
+                # In the environment, because the command line is everyone's to read.
+                self._crew.start(name, command, ARGOSY_TOKEN=token)
                 self._crew.finish(name, ENROLL_SECONDS)
                 self._enrolled = number
             self._export()
@@ -77,13 +78,12 @@ class Fleet:
 
     def _export(self) -> None:
         command: Sequence[str] = (
-            *WORKER,
+            program(WORKER),
             "export-split",
             self._plan.spec.task,
             SPLIT,
             str(self.stream),
-            "--job",
-            str(self._plan.job_file),
+            *export_options(self._plan.spec),
         )
         self._crew.start("export-split", command)
         self._crew.finish("export-split", EXPORT_SECONDS)
@@ -116,7 +116,7 @@ class Fleet:
         """Start every device."""
         for number, home in enumerate(self.homes(), 1):
             command = (
-                *EDGE,
+                program(EDGE),
                 "run",
                 "--home",
                 str(home),
@@ -147,6 +147,17 @@ class Fleet:
                 hint = f"their output is in {self._crew.log('device-1').parent}"
                 raise Unavailable(detail, hint=hint)
             time.sleep(0.1)
+
+
+def export_options(spec: JobSpec) -> list[str]:
+    """What makes ``argosy-worker export-split`` cut the data as the job does.
+
+    JSON is YAML, which is what it reads a value as.
+    """
+    options = ["--seed", str(spec.seed)]
+    for key, value in spec.config.items():
+        options += ["--config", f"{key}={json.dumps(value)}"]
+    return options
 
 
 def token_request(devices: int) -> TokenRequest:

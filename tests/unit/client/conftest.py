@@ -43,6 +43,9 @@ def fake(fake_server: tuple[str, State]) -> State:
 
 
 @pytest.fixture
-def argosy(fake_server: tuple[str, State], fake: State) -> Iterator[Argosy]:
+def argosy(
+    fake_server: tuple[str, State], fake: State, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Argosy]:
+    monkeypatch.setattr("orchestrator.client.follow.LOOK_SECONDS", 0.02)
     with Argosy(fake_server[0], TOKEN) as client:
         yield client
