@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import signal
-import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -140,82 +135,21 @@ class Broker:
         return bool(answers) and not answers[0].is_failure
 
 
-def _configuration(repo: Path, folder: Path, mtls: int, plain: int) -> Path:
-    text = (repo / "deploy/mosquitto/mosquitto.conf").read_text()
-    for old, new in {
-        "user mosquitto": f"user {getpass.getuser()}",
-        "/mosquitto/data/": f"{folder}/data/",
-        "/mosquitto/config": str(repo / "deploy/mosquitto"),
-        "/run/argosy": f"{folder}/run",
-        "listener 8883": f"listener {mtls} 127.0.0.1",
-        "listener 1883": f"listener {plain} 127.0.0.1",
-    }.items():
-        assert old in text
-        text = text.replace(old, new)
-    (folder / "data").mkdir()
-    path = folder / "mosquitto.conf"
-    path.write_text(text)
-    return path
-
-
 @pytest.fixture
 def broker(
-    repo: Path, tmp_path: Path, mosquitto: str, free_ports: Callable[[int], list[int]]
+    tmp_path: Path,
+    run_broker: Callable[..., AbstractContextManager[None]],
+    free_ports: Callable[[int], list[int]],
 ) -> Iterator[Broker]:
     mtls, plain = free_ports(2)
-    authority = CertificateAuthority.open_or_create(tmp_path / "ca")
-    path = os.pathsep.join([os.environ["PATH"], str(Path(mosquitto).parent)])
-    places = {
-        "FROM": str(tmp_path / "ca"),
-        "TO": str(tmp_path / "run"),
-        "CONF": str(_configuration(repo, tmp_path, mtls, plain)),
-        "OWNER": getpass.getuser(),
-    }
-    log = tmp_path / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [repo / "deploy/mosquitto/start.sh"],
-            env={"PATH": path, "GATEWAY_PASSWORD": PASSWORD, **places},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        _wait_for_line(log, "waiting for the orchestrator", process)
-        authority.ensure_server(("127.0.0.1",))
-        _wait_for_port(plain, log)
-        yield Broker(authority, tmp_path / "ca" / "ca.pem", mtls, plain, tmp_path)
-    finally:
-        process.terminate()
-        try:
-            ended = process.wait(WAIT)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-    assert ended in {0, 128 + signal.SIGTERM}, log.read_text()
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+    certificates = tmp_path / "ca"
+    authority = CertificateAuthority.open_or_create(certificates)
 
+    def ready() -> object:
+        return authority.ensure_server(("127.0.0.1",))
 
-def _wait_for_line(log: Path, text: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + WAIT
-    while text not in log.read_text():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.02)
-
-
-def _wait_for_port(port: int, log: Path) -> None:
-    deadline = time.monotonic() + WAIT
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.02)
-        else:
-            return
+    with run_broker(certificates, mtls, plain, PASSWORD, ready):
+        yield Broker(authority, certificates / "ca.pem", mtls, plain, tmp_path)
 
 
 def _as_gateway(client: paho.Client) -> None:
