@@ -19,7 +19,8 @@ from types import FrameType
 
 from workers.processes import adopt_orphans, descendants, die_with_parent, kill_all, reap
 
-KILL_SECONDS = 3.0
+KILL_SECONDS = 2.0
+REAP_SECONDS = 0.5
 POLL = 0.2
 
 
@@ -47,8 +48,7 @@ def main(arguments: list[str]) -> int:
     finally:
         code = child.poll()
         left = kill_all(descendants, seconds=KILL_SECONDS)
-        child.poll()
-        reap()
+        reap(REAP_SECONDS)
         shutil.rmtree(temp_dir, ignore_errors=True)
     return code or (1 if left else 0)
 

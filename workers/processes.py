@@ -32,15 +32,16 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(error, os.strerror(error))
 
 
-def reap() -> None:
-    """Collect children that have ended."""
-    while True:
+def reap(seconds: float) -> None:
+    """Collect children until there are none, for so long at most."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
         try:
             pid, _ = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return
         if pid == 0:
-            return
+            time.sleep(0.01)
 
 
 def kill_all(find: Callable[[], Iterable[psutil.Process]], *, seconds: float) -> int:

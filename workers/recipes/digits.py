@@ -24,6 +24,7 @@ PIXEL_MAX = 16
 CLASSES = 10
 VALIDATION_SHARE = 0.2
 TEST_SHARE = 0.22
+SMOOTHING = 0.05
 
 
 class Net(nn.Module):
@@ -55,14 +56,14 @@ class Net(nn.Module):
 class Digits(Task):
     """Which digit an image shows.
 
-    config: ``width`` (1.0) scales the net, ``lr`` (0.002), ``batch_size`` (32),
+    config: ``width`` (1.0) scales the net, ``lr`` (0.001), ``batch_size`` (32),
     ``shift`` (1): by how many pixels training images are moved at most.
     """
 
     labels = tuple(str(digit) for digit in range(CLASSES))
 
     def __init__(self, config: Mapping[str, Any], seed: int) -> None:
-        super().__init__({"lr": 2e-3, **config}, seed)
+        super().__init__({"lr": 1e-3, **config}, seed)
         known = {"width", "lr", "batch_size", "shift"}
         if unknown := sorted(set(config) - known):
             msg = f"config: digits does not know {', '.join(unknown)}"
@@ -98,7 +99,7 @@ class Digits(Task):
     def splits(self) -> Splits:
         """Stratified: each class is cut by the same shares, after a seeded shuffle.
 
-        1,044 to learn from, 357 to decide by, 396 held out.
+        1,041 to learn from, 355 to decide by, 401 held out.
         """
         x, y = self._arrays
         rng = np.random.default_rng(self.seed)
@@ -115,10 +116,19 @@ class Digits(Task):
         )
         return Splits(train, validation, test)
 
+    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Cross entropy with label smoothing: a thousand images are soon learnt by heart."""
+        return nn.functional.cross_entropy(logits, y, label_smoothing=SMOOTHING)
+
     def augment(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Move each batch by up to ``shift`` pixels each way; what enters is background."""
+        """Move each image by up to ``shift`` pixels each way; what enters is background."""
         if self.shift == 0:
             return x
+        height, width = x.shape[-2:]
         padded = nn.functional.pad(x, [self.shift] * 4)
-        dy, dx = torch.randint(0, 2 * self.shift + 1, (2,), generator=generator).tolist()
-        return padded[..., dy : dy + x.shape[-2], dx : dx + x.shape[-1]]
+        moves = torch.randint(0, 2 * self.shift + 1, (len(x), 2), generator=generator).tolist()
+        moved = [
+            image[:, dy : dy + height, dx : dx + width]
+            for image, (dy, dx) in zip(padded, moves, strict=True)
+        ]
+        return torch.stack(moved)
