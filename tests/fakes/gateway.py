@@ -51,7 +51,7 @@ from schemas.transfer import Chunk, Need, Reply, encode_chunk, leaves_of, tag_of
 from tests.fakes.edge_models import Release, blocks
 from tests.fakes.edge_trust import Signer
 
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = SECONDS):

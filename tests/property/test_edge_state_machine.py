@@ -1,0 +1,329 @@
+"""The device's transition table, over every state, event and order of events."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_client.lifecycle import (
+    Accepted,
+    Activating,
+    Begin,
+    Booted,
+    Broke,
+    CancelRequested,
+    Collect,
+    Downloading,
+    Ended,
+    Fetched,
+    Idle,
+    ManifestAccepted,
+    Observed,
+    Offer,
+    Offered,
+    OnProbation,
+    Proceeded,
+    Progressed,
+    Refused,
+    Repeat,
+    Report,
+    Restored,
+    Reverting,
+    Staged,
+    Swapped,
+    TrialPassed,
+    Verified,
+    key_of,
+)
+from edge_client.slots import Slot
+from edge_client.state_machine import EVENTS, STATES, TABLE, step
+from schemas.errors import DeviceCause
+from schemas.rollout import DEVICE_REPORTED, DEVICE_TERMINAL, Assignment, ExecState, Probation
+
+DEVICE = "dev_0000000000000001"
+EARLY = (Accepted, Downloading, Verified, Staged)
+LATE = (Activating, OnProbation, Reverting)
+
+
+def execution(number: int) -> str:
+    return f"exe_{number:016d}"
+
+
+def offer_of(number: int, attempt: int = 1, rules: Probation | None = None) -> Offer:
+    """The offer of version ``number``, at that sequence."""
+    assignment = Assignment(
+        device=DEVICE,
+        device_class="default",
+        execution=execution(number),
+        attempt=attempt,
+        rollout="rol_0000000000000001",
+        model="digits",
+        version=number,
+        variant="int8",
+        manifest_sha256=f"{number:064x}",
+        probation=rules or Probation(min_inferences=10, max_error_rate=0.1, max_boots=2),
+    )
+    return Offer(assignment=assignment, sequence=number, length=10)
+
+
+def slot_of(number: int) -> Slot:
+    return Slot(
+        model="digits",
+        version=number,
+        variant="int8",
+        sha256=f"{number + 1000:064x}",
+        manifest_sha256=f"{number:064x}",
+    )
+
+
+numbers = st.integers(1, 4)
+offers = st.builds(offer_of, numbers, st.integers(1, 2))
+slots = st.one_of(st.none(), st.builds(slot_of, numbers))
+causes = st.sampled_from(DeviceCause)
+counts = st.integers(0, 30)
+keys = st.tuples(numbers.map(execution), st.integers(1, 2))
+pendings = st.one_of(st.none(), offers)
+
+states = st.one_of(
+    st.builds(Idle),
+    st.builds(Accepted, offer=offers),
+    st.builds(Downloading, offer=offers, slot=st.builds(slot_of, numbers), total=counts),
+    st.builds(Verified, offer=offers, slot=st.builds(slot_of, numbers)),
+    st.builds(Staged, offer=offers, slot=st.builds(slot_of, numbers)),
+    st.builds(
+        Activating,
+        offer=offers,
+        slot=st.builds(slot_of, numbers),
+        fallback=slots,
+        boots=st.integers(0, 3),
+        pending=pendings,
+    ),
+    st.builds(
+        OnProbation,
+        offer=offers,
+        slot=st.builds(slot_of, numbers),
+        fallback=slots,
+        boots=st.integers(0, 3),
+        n=counts,
+        errors=counts,
+    ),
+    st.builds(
+        Reverting,
+        offer=offers,
+        slot=st.builds(slot_of, numbers),
+        fallback=slots,
+        cause=causes,
+        detail=st.just("why"),
+        pending=pendings,
+    ),
+    st.builds(Ended, offer=offers, outcome=st.sampled_from(sorted(DEVICE_TERMINAL))),
+)
+events = st.one_of(
+    st.builds(Offered, offer=offers, active=slots),
+    st.builds(CancelRequested, key=keys),
+    st.builds(ManifestAccepted, key=keys, slot=st.builds(slot_of, numbers), total=counts),
+    st.builds(Refused, key=keys, cause=causes, detail=st.just("no")),
+    st.builds(Progressed, key=keys, done=counts, fetched=counts),
+    st.builds(Fetched, key=keys, fetched=counts),
+    st.builds(TrialPassed, key=keys),
+    st.builds(Broke, key=keys, cause=causes, detail=st.just("broke")),
+    st.builds(Proceeded, key=keys, fallback=slots),
+    st.builds(Swapped, key=keys),
+    st.builds(Observed, key=keys, n=counts, errors=counts),
+    st.builds(Booted),
+    st.builds(Restored, key=keys),
+)
+times = st.floats(0, 1e10)
+BY_TYPE = {
+    Offered: st.builds(Offered, offer=offers, active=slots),
+    ManifestAccepted: st.builds(
+        ManifestAccepted, key=keys, slot=st.builds(slot_of, numbers), total=counts
+    ),
+    Fetched: st.builds(Fetched, key=keys, fetched=counts),
+    TrialPassed: st.builds(TrialPassed, key=keys),
+    Proceeded: st.builds(Proceeded, key=keys, fallback=slots),
+    Swapped: st.builds(Swapped, key=keys),
+    Observed: st.builds(Observed, key=keys, n=st.integers(0, 30), errors=st.integers(0, 3)),
+    Restored: st.builds(Restored, key=keys),
+}
+"""The events that lead onward, drawn more often where a run has to get somewhere."""
+
+
+@given(states, events, times)
+def test_every_pair_is_defined_and_speaks_of_reportable_states(state, event, now):
+    new, actions = step(state, event, now)
+    assert isinstance(new, STATES)
+    for action in actions:
+        assert isinstance(action, Report | Repeat | Begin | Collect)
+        if isinstance(action, Report):
+            assert action.state in DEVICE_REPORTED
+
+
+def test_the_table_holds_known_pairs_only_and_every_event_matters():
+    assert {state for state, _ in TABLE} == set(STATES)
+    assert {event for _, event in TABLE} == set(EVENTS)
+
+
+@given(states, events, times)
+def test_what_the_same_event_says_twice_changes_nothing_more(state, event, now):
+    if isinstance(event, Booted):
+        return  # each start is counted
+    once, _ = step(state, event, now)
+    twice, actions = step(once, event, now)
+    assert twice == once
+    assert Begin() not in actions
+
+
+@given(offers, st.sampled_from(sorted(DEVICE_TERMINAL)), events, times)
+def test_the_end_of_an_execution_is_final(offer, outcome, event, now):
+    ended = Ended(offer=offer, outcome=outcome)
+    new, actions = step(ended, event, now)
+    if isinstance(event, Offered) and event.offer.key != offer.key:
+        assert key_of(new) == event.offer.key
+        return
+    assert new == ended
+    said = [a for a in actions if isinstance(a, Report)]
+    assert all(report.key != offer.key for report in said)
+
+
+@given(states.filter(lambda s: isinstance(s, EARLY)), times)
+def test_cancel_is_honoured_before_the_pointer_is_touched(state, now):
+    new, actions = step(state, CancelRequested(key=state.offer.key), now)
+    assert isinstance(new, Ended)
+    report = next(a for a in actions if isinstance(a, Report))
+    assert (report.state, report.cause) == (ExecState.FAILED, DeviceCause.CANCELLED)
+
+
+@given(states.filter(lambda s: isinstance(s, LATE)), times)
+def test_cancel_comes_too_late_afterwards(state, now):
+    new, actions = step(state, CancelRequested(key=state.offer.key), now)
+    assert new == state
+    (report,) = actions
+    assert report.cause is DeviceCause.CANCEL_TOO_LATE
+    assert report.state not in DEVICE_TERMINAL
+
+
+@given(states.filter(lambda s: not isinstance(s, Idle)), events, times)
+def test_work_done_for_another_execution_does_nothing(state, event, now):
+    key = getattr(event, "key", None)
+    if key is None or key == state.offer.key or isinstance(event, CancelRequested):
+        return
+    assert step(state, event, now) == (state, ())
+
+
+def answering(state, event, proven, serving):
+    """An event as the updater would fill it in for the present state."""
+    if isinstance(event, Offered):
+        return replace(event, active=serving)
+    if isinstance(event, Proceeded):
+        event = replace(event, fallback=proven)
+    if isinstance(event, ManifestAccepted) and not isinstance(state, Idle):
+        event = replace(event, slot=slot_of(state.offer.assignment.version))
+    if hasattr(event, "key") and not isinstance(state, Idle):
+        event = replace(event, key=state.offer.key)
+    return event
+
+
+FORWARD = {
+    Idle: Offered,
+    Accepted: ManifestAccepted,
+    Downloading: Fetched,
+    Verified: TrialPassed,
+    Staged: Proceeded,
+    Activating: Swapped,
+    OnProbation: Observed,
+    Reverting: Restored,
+    Ended: Offered,
+}
+
+
+@given(st.data(), times)
+def test_no_order_of_events_loses_the_proven_model(data, now):
+    """What serves is always a model that was proven, or one that is on probation."""
+    state, proven, serving, sequence = Idle(), None, None, 0
+    for _ in range(data.draw(st.integers(1, 40))):
+        onward = data.draw(st.integers(0, 3)) > 0
+        wanted = FORWARD[type(state)] if onward else None
+        event = data.draw(events if wanted is None else BY_TYPE[wanted])
+        if isinstance(event, Offered):
+            sequence += 1
+            numbered = replace(event.offer, sequence=sequence)
+            event = replace(event, offer=numbered)
+        event = answering(state, event, proven, serving)
+        before = state
+        state, actions = step(state, event, now)
+        if isinstance(before, Activating) and isinstance(event, Swapped):
+            serving = before.slot
+        if isinstance(before, Reverting) and isinstance(event, Restored):
+            serving = before.fallback
+            assert serving == proven
+        said = {a.state for a in actions if isinstance(a, Report)}
+        if isinstance(before, OnProbation) and ExecState.SUCCEEDED in said:
+            proven = before.slot
+        if isinstance(state, Activating | OnProbation | Reverting):
+            assert state.fallback == proven
+        else:
+            assert serving == proven
+
+
+@given(st.integers(0, 50), st.integers(0, 50), times)
+def test_probation_is_judged_by_its_rules(n, errors, now):
+    errors = min(n, errors)
+    state = OnProbation(offer=offer_of(1), slot=slot_of(1), fallback=slot_of(2))
+    new, _ = step(state, Observed(key=state.offer.key, n=n, errors=errors), now)
+    if errors > 0.1 * max(n, 10):
+        assert isinstance(new, Reverting)
+        assert new.cause is DeviceCause.PROBATION_FAILED
+    elif n >= 10:
+        assert isinstance(new, Ended)
+        assert new.outcome is ExecState.SUCCEEDED
+    else:
+        assert isinstance(new, OnProbation)
+
+
+@given(times)
+def test_a_boot_loop_ends_after_the_allowed_starts(now):
+    state = OnProbation(offer=offer_of(1), slot=slot_of(1), fallback=slot_of(2))
+    for _ in range(2):
+        state, _ = step(state, Booted(), now)
+        assert isinstance(state, OnProbation)
+    state, actions = step(state, Booted(), now)
+    assert isinstance(state, Reverting)
+    assert state.cause is DeviceCause.BOOT_LOOP
+    assert actions == (Begin(),)
+
+
+@given(states.filter(lambda s: isinstance(s, EARLY)), times)
+def test_a_newer_offer_supersedes_an_early_one(state, now):
+    newer = offer_of(9)
+    new, actions = step(state, Offered(offer=newer, active=None), now)
+    assert new == Accepted(offer=newer)
+    first, second = (a for a in actions if isinstance(a, Report))
+    assert (first.key, first.cause) == (state.offer.key, DeviceCause.SUPERSEDED)
+    assert (second.key, second.state) == (newer.key, ExecState.ACCEPTED)
+
+
+@given(times)
+def test_a_newer_offer_on_probation_goes_back_first_and_then_on(now):
+    state = OnProbation(offer=offer_of(2), slot=slot_of(2), fallback=slot_of(1))
+    state, _ = step(state, Offered(offer=offer_of(3), active=slot_of(2)), now)
+    assert isinstance(state, Reverting)
+    state, actions = step(state, Restored(key=state.offer.key), now)
+    assert state == Accepted(offer=offer_of(3))
+    said = [(a.key, a.state) for a in actions if isinstance(a, Report)]
+    assert said == [
+        (offer_of(2).key, ExecState.ROLLED_BACK),
+        (offer_of(3).key, ExecState.ACCEPTED),
+    ]
+
+
+@given(times)
+def test_being_sent_back_to_the_proven_model_on_probation_succeeds_at_once(now):
+    state = OnProbation(offer=offer_of(2), slot=slot_of(2), fallback=slot_of(1))
+    assignment = offer_of(1).assignment.model_copy(update={"execution": execution(7)})
+    back = Offer(assignment=assignment, sequence=7, length=10)
+    state, _ = step(state, Offered(offer=back, active=slot_of(2)), now)
+    state, _ = step(state, Restored(key=state.offer.key), now)
+    assert state == Ended(offer=back, outcome=ExecState.SUCCEEDED)

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+
+import pytest
+
+from edge_client import store as store_module
+from edge_client.errors import DigestError, DiskFullError
+from edge_client.settings import GIB, Home
+from edge_client.store import Partial, Store
+from schemas.transfer import CHUNK_BYTES, leaves_of
+from tests.fakes.edge_models import blocks, model_file
+
+DATA = os.urandom(3 * CHUNK_BYTES + 500)
+FILE = model_file("model.onnx", DATA)
+LEAVES = leaves_of(blocks(DATA))
+OWNER = "exe.1"
+
+
+@pytest.fixture
+def store(tmp_path):
+    home = Home(tmp_path / "home")
+    home.create()
+    return Store(home, quota=GIB)
+
+
+def fill(partial: Partial, indices) -> None:
+    for index in indices:
+        partial.write(index, blocks(DATA)[index])
+
+
+def test_a_whole_file_moves_among_the_complete_ones(store):
+    partial = store.open_partial(FILE, LEAVES, OWNER)
+    fill(partial, range(4))
+    partial.finish(store.home.blobs)
+    assert store.has(FILE.sha256)
+    assert store.read(FILE.sha256) == DATA
+
+
+def test_saved_chunks_survive_and_unsaved_ones_do_not(store):
+    partial = store.open_partial(FILE, LEAVES, OWNER)
+    fill(partial, [0, 2])
+    partial.fetched = 2 * CHUNK_BYTES
+    partial.save()
+    fill(partial, [1])  # and now the process dies
+    again = store.open_partial(FILE, LEAVES, OWNER)
+    assert again.have == {0, 2}
+    assert again.fetched == 2 * CHUNK_BYTES
+    assert store.known_leaves(FILE) == tuple(LEAVES)
+    assert store.open_partial(FILE, LEAVES, "exe.2").fetched == 0
+
+
+def test_a_chunk_damaged_on_the_disk_is_fetched_again(store):
+    partial = store.open_partial(FILE, LEAVES, OWNER)
+    fill(partial, range(4))
+    partial.close()
+    path = store.home.partial / f"{FILE.sha256}.data"
+    raw = bytearray(path.read_bytes())
+    raw[CHUNK_BYTES] ^= 1
+    path.write_bytes(raw)
+    assert store.open_partial(FILE, LEAVES, OWNER).have == {0, 2, 3}
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"\xff", b'{"leaves": "zz", "bitmap": "0"}'])
+def test_a_damaged_map_means_beginning_again(store, damage):
+    store.open_partial(FILE, LEAVES, OWNER).close()
+    (store.home.partial / f"{FILE.sha256}.map").write_bytes(damage)
+    assert store.known_leaves(FILE) is None
+    assert store.open_partial(FILE, LEAVES, OWNER).have == set()
+
+
+def test_leaves_that_are_not_the_manifests_are_refused(store):
+    with pytest.raises(DigestError):
+        store.open_partial(FILE, LEAVES[:-1], OWNER)
+    with pytest.raises(DigestError):
+        store.open_partial(FILE, [*LEAVES[:-1], hashlib.sha256(b"").digest()], OWNER)
+
+
+def test_the_data_are_on_the_disk_before_the_map_says_so(store, monkeypatch):
+    order = []
+    real_sync, real_write = os.fdatasync, store_module.write_atomic
+    monkeypatch.setattr(os, "fdatasync", lambda fd: (order.append("data"), real_sync(fd)))
+    monkeypatch.setattr(
+        store_module, "write_atomic", lambda *a, **k: (order.append("map"), real_write(*a, **k))
+    )
+    partial = store.open_partial(FILE, LEAVES, OWNER)
+    fill(partial, [0])
+    order.clear()
+    partial.save()
+    assert order == ["data", "map"]
+
+
+def test_saves_are_batched_by_time_and_by_number(store, monkeypatch):
+    partial = store.open_partial(FILE, LEAVES, OWNER)
+    saves = []
+    monkeypatch.setattr(partial, "save", lambda: saves.append(1))
+    partial.save_if_due(0.0)
+    fill(partial, [0])
+    partial.save_if_due(0.4)
+    assert not saves
+    partial.save_if_due(0.6)
+    assert len(saves) == 1
+
+
+def test_a_full_disk_is_said_and_keeps_what_is_there(store, monkeypatch):
+    partial = store.open_partial(FILE, LEAVES, OWNER)
+    fill(partial, [0])
+    partial.save()
+
+    def no_space(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", no_space)
+        with pytest.raises(DiskFullError, match="the disk is full"):
+            fill(partial, [1])
+    assert store.open_partial(FILE, LEAVES, OWNER).have == {0}
+
+
+def test_room_is_made_by_removing_what_nothing_needs(store):
+    (store.home.blobs / ("a" * 64)).write_bytes(b"x" * 1000)
+    (store.home.blobs / ("b" * 64)).write_bytes(b"x" * 1000)
+    small = Store(store.home, quota=FILE.size + 1500)
+    small.make_room([FILE], keep={"b" * 64})
+    assert {p.name for p in store.home.blobs.iterdir()} == {"b" * 64}
+    with pytest.raises(DiskFullError, match="quota"):
+        Store(store.home, quota=FILE.size + 500).make_room([FILE], keep={"b" * 64})
+
+
+def test_a_disk_without_room_is_found_before_anything_is_fetched(store):
+    full = Store(store.home, quota=GIB, free_bytes=lambda _: 1000)
+    with pytest.raises(DiskFullError, match="1000 are free"):
+        full.make_room([FILE], keep=())
+
+
+def test_what_was_damaged_on_the_disk_is_removed_when_read(store):
+    path = store.home.blobs / FILE.sha256
+    path.write_bytes(DATA[:-1] + b"?")
+    with pytest.raises(DigestError, match="damaged"):
+        store.read(FILE.sha256)
+    assert not path.exists()
+    path.write_bytes(b"?")
+    with pytest.raises(DigestError, match="damaged"):
+        store.check(FILE)
+    assert not path.exists()
+
+
+def test_manifests_are_checked_when_read(store):
+    text = b'{"a": 1}'
+    sha = hashlib.sha256(text).hexdigest()
+    store.save_manifest(sha, text)
+    assert store.manifest(sha) == text
+    (store.home.manifests / f"{sha}.json").write_bytes(b"{}")
+    with pytest.raises(DigestError):
+        store.manifest(sha)
