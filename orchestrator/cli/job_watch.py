@@ -96,11 +96,15 @@ def _bar(view: JobView) -> RenderableType:
 
 
 def ordered(values: dict[str, float], metric: str) -> list[tuple[str, float]]:
-    """The judged metric first, then losses, then at most three of the rest."""
-    losses = sorted(k for k in values if "loss" in k and k != metric)
-    rest = sorted(k for k in values if k != metric and k not in losses)
+    """The judged metric first, then losses, then other accuracies; not what was timed."""
     first = [metric] if metric in values else []
-    return [(name, values[name]) for name in [*first, *losses, *rest[:3]]]
+    losses = sorted(k for k in values if "loss" in k and k != metric)
+    shares = sorted(k for k in values if "acc" in k and k != metric)
+    return [(name, values[name]) for name in [*first, *losses, *shares]]
+
+
+def _words(name: str) -> str:
+    return console.clean(name).replace("_", " ")
 
 
 def value_text(name: str, value: float, metric: str) -> str:
@@ -121,11 +125,13 @@ def sparkline(values: list[float]) -> str:
 def _figures(training: Training) -> RenderableType:
     view = training.view
     if view is None or not training.points:
-        return Text("  waiting for the first epoch", "dim")
+        return Text("  starting the workers", "dim")
     stop = view.spec.stop
     text = Text("  ")
     for name, value in ordered(training.points[-1].values, stop.metric):
-        text.append(f"{name} ", "dim").append(value_text(name, value, stop.metric)).append("   ")
+        text.append(f"{_words(name)} ", "dim").append(value_text(name, value, stop.metric)).append(
+            "   "
+        )
     best = view.best.get(stop.metric)
     if best is not None:
         reached = stop.target is not None and best >= stop.target
@@ -157,7 +163,7 @@ class _Lines:
         stop = view.spec.stop
         for point in fresh:
             parts = [
-                f"{n} {value_text(n, v, stop.metric)}"
+                f"{_words(n)} {value_text(n, v, stop.metric)}"
                 for n, v in ordered(point.values, stop.metric)
             ]
             target = f"  target {console.percent(stop.target)}" if stop.target is not None else ""

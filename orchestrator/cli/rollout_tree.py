@@ -23,6 +23,7 @@ from schemas.rollout import (
 _GOOD = frozenset({ExecState.SUCCEEDED, ExecState.ALREADY_INSTALLED})
 _WAITING = frozenset({ExecState.SCHEDULED, ExecState.OFFERED})
 _BAR = 20
+_EVIDENCE_A_LINE = 2
 _FEW = 3
 """Devices that a wave shows even where there is no room."""
 
@@ -45,7 +46,9 @@ def rollout_tree(view: RolloutView, *, room: int | None, note: str | None = None
         if hidden > 0:
             branch.add(_summary(wave, shown))
         if wave.evidence and wave.state not in {WaveState.PENDING, WaveState.RUNNING}:
-            branch.add(Text("  ").join(evidence_text(e) for e in wave.evidence))
+            for i in range(0, len(wave.evidence), _EVIDENCE_A_LINE):
+                line = wave.evidence[i : i + _EVIDENCE_A_LINE]
+                branch.add(Text("   ").join(evidence_text(e) for e in line))
     return Group(tree, Text(f"{note}: trying again", "yellow")) if note else tree
 
 
@@ -75,7 +78,7 @@ def _wave_line(wave: WaveView, view: RolloutView) -> Text:
 def _shown(wave: WaveView, view: RolloutView, room: int | None) -> list[ExecutionView]:
     if room is None:
         return list(wave.executions)
-    fixed = 1 + sum(3 for _ in view.waves)
+    fixed = 1 + 4 * len(view.waves)
     needed = sum(len(w.executions) for w in view.waves)
     if needed + fixed <= room:
         return list(wave.executions)

@@ -71,16 +71,21 @@ class Lines:
     def update(self, view: RolloutView) -> None:
         """Say what is new in ``view``."""
         self.outage = False
+        if self.rollout is None:
+            self._state(view)
+        for wave in view.waves:
+            for execution in wave.executions:
+                self._execution(execution)
+            self._wave(wave, view)
+        self._state(view)
+
+    def _state(self, view: RolloutView) -> None:
         now = (view.state, view.pause_reason)
         if now != self.rollout:
             why = f"({view.pause_reason})" if view.pause_reason else ""
             name = f"{view.spec.model}@{view.spec.version}"
             console.stamped(name, view.id, console.state(view.state), why)
         self.rollout = now
-        for wave in view.waves:
-            for execution in wave.executions:
-                self._execution(execution)
-            self._wave(wave, view)
 
     def _wave(self, wave: WaveView, view: RolloutView) -> None:
         if self.waves.get(wave.index) == wave.state:
@@ -101,7 +106,11 @@ class Lines:
         if execution.state is ExecState.SCHEDULED:
             return
         cause = f"({execution.cause})" if execution.cause else ""
-        size = console.size(execution.bytes_total) if execution.bytes_total else ""
+        size = ""
+        if execution.state is ExecState.DOWNLOADING and execution.bytes_total:
+            size = console.size(execution.bytes_total)
+        elif execution.state is ExecState.SUCCEEDED and execution.bytes_fetched:
+            size = f"{console.size(execution.bytes_fetched)} fetched"
         console.stamped(f"  {execution.device}", console.state(execution.state), cause, size)
 
 

@@ -63,6 +63,11 @@ class Crew:
             process = processes.spawn(command, self.log(name), {**self._env, **env}, self._mark)
             self._running[name] = process
 
+    @property
+    def has_started(self) -> bool:
+        """Whether there was ever a program."""
+        return bool(self._running)
+
     def finish(self, name: str, seconds: float) -> None:
         """Wait for a program that must end well.
 

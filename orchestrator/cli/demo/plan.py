@@ -69,6 +69,12 @@ def make_plan(
     ports = pick_ports(port, mqtt_port)
     root = root_of(job_file)
     folder = home.expanduser().absolute() if home else Path(tempfile.mkdtemp(prefix="argosy-"))
+    env = environment(os.environ, folder, root)
+    if home is None:
+        # What a killed program leaves in its temporary folder goes with the home. A home
+        # of the user's may have a path too long for the sockets that lie there.
+        (folder / "tmp").mkdir()
+        env["TMPDIR"] = str(folder / "tmp")
     return Plan(
         job_file=job_file,
         spec=spec,
@@ -80,7 +86,7 @@ def make_plan(
         mqtt_port=ports[1],
         keep=keep,
         json_file=json_file.absolute() if json_file else None,
-        env=environment(os.environ, folder, root),
+        env=env,
     )
 
 

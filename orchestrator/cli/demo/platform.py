@@ -57,8 +57,11 @@ def wait_up(plan: Plan, crew: Crew) -> Argosy:
             time.sleep(0.1)
         else:
             took = console.duration(time.monotonic() - start)
-            line = Text("  ✓ ", "green").append("broker, server and agent at ", "default")
-            console.say(line.append(argosy.url, "bold not green").append(f"  {took}", "dim"))
+            line = Text("  ✓ ", "green").append("up at ", "default")
+            console.say(
+                line.append(argosy.url, "bold not green").append(f"  {took}", "not bold dim")
+            )
+            console.say(f"    everything it keeps is in {plan.home}", style="dim")
             return argosy
 
 

@@ -22,6 +22,9 @@ from schemas.model import Accuracy, ModelVersionView
 from schemas.rollout import RolloutState, RolloutView
 from schemas.telemetry import TelemetrySummary
 
+_NOTED = 0.1
+"""Seconds below which a stage's time is not worth a word."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
@@ -69,7 +72,7 @@ def say_report(result: Result) -> None:
         " devices stream the same split",
         style="dim",
     )
-    times = [f"{stage} {console.duration(seconds)}" for stage, seconds in result.stages.items()]
+    times = [f"{name} {console.duration(s)}" for name, s in result.stages.items() if s >= _NOTED]
     total = console.duration(result.total_seconds)
     console.say(Text(f"\n{total} in all", "bold").append(f": {', '.join(times)}", "not bold dim"))
 

@@ -166,12 +166,12 @@ def _wait_for_the_user(plan: Plan, crew: Crew) -> None:
 
 def _clean_up(plan: Plan, crew: Crew, code: int) -> None:
     start = time.monotonic()
-    console.say("")
+    console.say("\ninterrupted" if code == Exit.INTERRUPTED else "")
     stuck = crew.end()
     took = console.duration(time.monotonic() - start)
     if stuck:
         console.say(Text(f"could not end: {', '.join(stuck)}", "red"))
-    failed = code not in {Exit.OK, Exit.INTERRUPTED}
+    failed = code not in {Exit.OK, Exit.INTERRUPTED} and crew.has_started
     if not plan.home_is_ours or plan.keep:
         console.say(f"everything is stopped ({took}); kept: {plan.home}", style="dim")
     elif failed:
