@@ -8,7 +8,8 @@ in one transaction, so that no transition is ever told twice differently.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,7 +108,8 @@ class Journal:
 
     def remember(self, name: str, value: float) -> None:
         """Keep a number across restarts."""
-        self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
     def last_report(self, key: Key) -> str | None:
         """The report that ended an execution, as it was sent."""
@@ -129,8 +131,7 @@ class Journal:
         Raises:
             JournalError: it could not be written; then nothing of it was.
         """
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
+        with self._transaction():
             body = _STATE.dump_json(state).decode()
             self._db.execute("INSERT OR REPLACE INTO state VALUES (1, ?)", (body,))
             if floor is not None:
@@ -141,11 +142,6 @@ class Journal:
                 )
             for report in reports:
                 self._put(report, uptime)
-            self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise _broken(self._path, error) from error
 
     def repeat(self, key: Key) -> bool:
         """Queue the stored last report of ``key`` again; False when there is none."""
@@ -153,10 +149,11 @@ class Journal:
         if last is None:
             return False
         state = ExecReport.model_validate_json(last).state
-        self._db.execute(
-            "DELETE FROM outbox WHERE execution = ? AND attempt = ? AND terminal = 1", key
-        )
-        self._queue(key, state, terminal=True, body=last)
+        with self._transaction():
+            self._db.execute(
+                "DELETE FROM outbox WHERE execution = ? AND attempt = ? AND terminal = 1", key
+            )
+            self._queue(key, state, terminal=True, body=last)
         return True
 
     def waiting(self, limit: int) -> list[Waiting]:
@@ -167,6 +164,23 @@ class Journal:
     def arrived(self, report_id: int) -> None:
         """Forget a report that the broker has acknowledged."""
         self._db.execute("DELETE FROM outbox WHERE id = ?", (report_id,))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of it or, whatever goes wrong, none of it."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise _broken(self._path, error) from error
+        finally:
+            self._roll_back()
+
+    def _roll_back(self) -> None:
+        with suppress(sqlite3.Error):
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
 
     def _put(self, report: Report, uptime: float) -> None:
         row = self._db.execute(

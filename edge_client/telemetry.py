@@ -172,7 +172,7 @@ class Buffer:
             )
             self._db.execute("UPDATE lost SET n = 0")
             self._db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError) as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             msg = f"a telemetry window could not be kept: {error}"

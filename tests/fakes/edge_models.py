@@ -12,6 +12,8 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
+from edge_client.inference import Loaded, load_model
+from edge_client.slots import Slot
 from schemas.model import (
     Accuracy,
     Golden,
@@ -172,3 +174,11 @@ def release(
         model=name, signature=SIGNATURE, labels=("a", "b", "c"), variants=tuple(variants)
     )
     return Release(manifest.model_dump_json().encode(), files, onnx_bytes)
+
+
+def loaded(data: bytes, version: int = 1, **more) -> Loaded:
+    manifest = Manifest.model_validate_json(release(data, **more).manifest)
+    slot = Slot(
+        model="digits", version=version, variant="fp32", sha256="0" * 64, manifest_sha256="1" * 64
+    )
+    return Loaded(slot, load_model(data, manifest, "fp32"))

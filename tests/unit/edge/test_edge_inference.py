@@ -9,22 +9,20 @@ import onnx
 import pytest
 
 from edge_client.errors import GoldenError, InferenceError, InputError, LoadError, NoModelError
-from edge_client.inference import Loaded, load_model
+from edge_client.inference import load_model
 from edge_client.onnx_guard import refuse_external_data
 from edge_client.probe import check_golden, read_golden
 from edge_client.runtime import Runtime
-from edge_client.slots import Slot
 from edge_client.telemetry import Windows
 from schemas.model import Manifest, Requires
-from tests.fakes.edge_models import golden_npz, linear_onnx, quantized_onnx, release, samples
-
-
-def loaded(data: bytes, version: int = 1, **more) -> Loaded:
-    manifest = Manifest.model_validate_json(release(data, **more).manifest)
-    slot = Slot(
-        model="digits", version=version, variant="fp32", sha256="0" * 64, manifest_sha256="1" * 64
-    )
-    return Loaded(slot, load_model(data, manifest, "fp32"))
+from tests.fakes.edge_models import (
+    golden_npz,
+    linear_onnx,
+    loaded,
+    quantized_onnx,
+    release,
+    samples,
+)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -16,8 +17,7 @@ from edge_client.telemetry import Buffer, Clocks, Windows, rss_mb
 from edge_client.transport import Acknowledged, backoff
 from schemas.model import TensorSpec
 from schemas.telemetry import Window, bucket_of
-from tests.fakes.edge_models import linear_onnx, samples
-from tests.unit.edge.test_edge_inference import loaded
+from tests.fakes.edge_models import linear_onnx, loaded, samples
 
 DEVICE, BOOT = "dev_0000000000000001", "0" * 32
 
@@ -181,8 +181,6 @@ def test_a_sample_is_fitted_to_the_signature_and_never_bent():
 
 
 def test_the_stream_goes_round_in_order_and_counts_misfits(tmp_path):
-    import threading
-
     windows = Windows()
     runtime = Runtime(windows)
     path = tmp_path / "s.npz"

@@ -1,0 +1,288 @@
+"""An update cut short at every write, begun again from the disk, and still right."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from edge_client import updater as updater_module
+from edge_client.errors import InferenceError, JournalError
+from edge_client.identity import load_identity
+from edge_client.journal import Journal
+from edge_client.lifecycle import Ended, OnProbation
+from edge_client.probe import Trial, Verdict, try_model
+from edge_client.runtime import Runtime
+from edge_client.settings import GIB, Home, RunSettings
+from edge_client.slots import Pointer, Slot, read_pointer, write_pointer
+from edge_client.store import Store
+from edge_client.telemetry import Windows
+from edge_client.trust import Trust
+from edge_client.updater import Clock, TrialEnded, Updater
+from schemas.errors import DeviceCause
+from schemas.model import Manifest
+from schemas.rollout import ExecReport, ExecState, Probation
+from schemas.transfer import CHUNK_BYTES, Chunk, Reply, encode_chunk, leaves_of, tag_of
+from tests.fakes.edge_models import Release, blocks, linear_onnx, release, samples
+from tests.fakes.edge_trust import Signer, assignment
+from tests.fakes.gateway import Ca, enrolled_home
+
+SIGNER, CA = Signer(), Ca()
+OLD = release(linear_onnx(1))
+NEW = release(linear_onnx(2, padding=5 * CHUNK_BYTES))
+BAD = release(linear_onnx(2, log_input=True))
+RULES = Probation(min_inferences=3, max_boots=50)
+
+
+class CrashError(BaseException):
+    """The process dies here; nothing may catch it."""
+
+
+class Fuse:
+    """Dies at the n-th write."""
+
+    def __init__(self, at: int | None) -> None:
+        self.left = at
+
+    def burn(self) -> None:
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                self.left = None
+                raise CrashError
+
+
+class InProcessTrial:
+    """The trial load without its process."""
+
+    def __init__(self, home, slot, *, on_end, **_limits) -> None:
+        trial = Trial(
+            home=str(home.root),
+            manifest_sha256=slot.manifest_sha256,
+            variant=slot.variant,
+            address_bytes=0,
+            cpu_seconds=0,
+        )
+        try_model(Store(home, GIB), trial)
+        on_end(Verdict())
+
+    def abandon(self) -> None:
+        pass
+
+
+class Bench:
+    """One device with a perfect network, driven by hand."""
+
+    def __init__(self, folder: Path, monkeypatch, fuse: Fuse) -> None:
+        self.home, self.device = enrolled_home(folder, CA, SIGNER, 1)
+        self.fuse = fuse
+        self.wire, self.served = [], {}
+        monkeypatch.setattr(updater_module, "TrialRun", InProcessTrial)
+        monkeypatch.setattr(updater_module, "write_pointer", self._write_pointer)
+        self.install(OLD)
+
+    def install(self, old: Release) -> None:
+        file = Manifest.model_validate_json(old.manifest).variants[0].file
+        store = Store(self.home, GIB)
+        store.save_manifest(old.sha256, old.manifest)
+        (self.home.blobs / file.sha256).write_bytes(old.onnx)
+        slot = Slot(
+            model="digits",
+            version=1,
+            variant="fp32",
+            sha256=file.sha256,
+            manifest_sha256=old.sha256,
+        )
+        write_pointer(self.home.pointer, Pointer(active=slot))
+
+    def _write_pointer(self, path, pointer) -> None:
+        self.fuse.burn()
+        write_pointer(path, pointer)
+        self.fuse.burn()
+
+    def start(self) -> None:
+        self.wire.clear()
+        self.runtime = Runtime(Windows())
+        self.journal = Journal(self.home.journal, boot="0" * 32)
+        commit = self.journal.commit
+
+        def fused(*args, **kwargs) -> None:
+            self.fuse.burn()
+            commit(*args, **kwargs)
+            self.fuse.burn()
+
+        self.journal.commit = fused
+        identity = load_identity(self.home)
+        ticks = itertools.count()
+        self.updater = Updater(
+            home=self.home,
+            settings=RunSettings(),
+            identity=identity,
+            journal=self.journal,
+            store=Store(self.home, GIB),
+            trust=Trust(identity.root_json, identity.targets_json),
+            runtime=self.runtime,
+            clock=Clock(date=lambda: dt.datetime.now(dt.UTC), steady=lambda: 0.1 * next(ticks)),
+            send=lambda need: self.wire.append(need) or True,
+            post=self.wire.append,
+        )
+        self.updater.boot()
+
+    def die(self) -> None:
+        self.journal.close()
+
+    def run(self, document: bytes, version: Release, inputs) -> None:
+        """Go on until the execution is over."""
+        self.updater.desired(document)
+        for _ in range(500):
+            if isinstance(self.updater.state, Ended) and not self.wire:
+                return
+            while self.wire:
+                self.answer(self.wire.pop(0), version)
+            if isinstance(self.updater.state, OnProbation):
+                assert self.serving() == 2
+                with contextlib.suppress(InferenceError):
+                    self.runtime.predict(inputs)
+            self.updater.pump()
+        pytest.fail(f"stuck in {self.updater.state}")
+
+    def answer(self, message, version: Release) -> None:
+        if isinstance(message, TrialEnded):
+            self.updater.trial_ended(message)
+            return
+        sha = message.sha256
+        if message.kind == "manifest":
+            signed = SIGNER.listing(version.manifest, "digits", 2).decode()
+            text = version.manifest.decode()
+            reply = Reply(kind="manifest", sha256=sha, manifest=text, signed=signed)
+            self.updater.reply(reply.model_dump_json().encode())
+            return
+        parts = blocks(version.files[sha])
+        if message.kind == "leaves":
+            reply = Reply(kind="leaves", sha256=sha, leaves=b"".join(leaves_of(parts)).hex())
+            self.updater.reply(reply.model_dump_json().encode())
+            return
+        for first, last in message.ranges:
+            for index in range(first, last):
+                chunk = Chunk(message.batch, index, tag_of(sha), parts[index])
+                self.updater.chunk(encode_chunk(chunk))
+
+    def serving(self) -> int | None:
+        loaded = self.runtime.loaded
+        return None if loaded is None else loaded.slot.version
+
+    def reports(self) -> list[ExecReport]:
+        return [ExecReport.model_validate_json(w.body) for w in self.journal.waiting(1000)]
+
+
+def document(bench: Bench, version: Release) -> bytes:
+    wanted = assignment(bench.device, version.manifest, version=2, probation=RULES)
+    return SIGNER.desired(wanted, sequence=1, length=len(version.manifest))
+
+
+@pytest.mark.parametrize(
+    ("version", "inputs", "outcome", "serves"),
+    [(NEW, samples(2), ExecState.SUCCEEDED, 2), (BAD, -samples(2), ExecState.ROLLED_BACK, 1)],
+    ids=["good model", "failing model"],
+)
+def test_a_crash_at_any_write_leads_to_the_same_end(
+    tmp_path, monkeypatch, version, inputs, outcome, serves
+):
+    crashes = 0
+    for at in itertools.count():
+        fuse = Fuse(at)
+        bench = Bench(tmp_path / str(at), monkeypatch, fuse)
+        offered = document(bench, version)
+        for _ in range(3):
+            try:
+                bench.start()
+                assert bench.serving() in {1, 2}  # something always serves
+                bench.run(offered, version, inputs)
+                break
+            except CrashError:
+                crashes += 1
+                bench.die()
+        reports = bench.reports()
+        ends = {r.seq for r in reports if r.state is outcome}
+        assert isinstance(bench.updater.state, Ended)
+        assert bench.updater.state.outcome is outcome
+        assert len(ends) == 1
+        assert bench.serving() == serves
+        assert read_pointer(bench.home.pointer).active.version == serves
+        assert [r.seq for r in reports] == sorted({r.seq for r in reports})
+        bench.die()
+        if fuse.left is not None:
+            break  # the fuse was longer than the run: every write was tried
+    assert crashes > 15
+
+
+def test_a_journal_that_cannot_be_written_leaves_the_state_as_it_was(tmp_path, monkeypatch):
+    bench = Bench(tmp_path, monkeypatch, Fuse(None))
+    bench.start()
+    bench.journal._db.execute("PRAGMA query_only = 1")
+    before = bench.updater.state
+    with pytest.raises(JournalError, match="readonly"):
+        bench.updater.desired(document(bench, NEW))
+    assert bench.updater.state == before
+    assert bench.serving() == 1
+    bench.journal._db.execute("PRAGMA query_only = 0")
+    bench.run(document(bench, NEW), NEW, samples(2))
+    assert bench.serving() == 2
+    bench.die()
+
+
+def test_an_active_model_that_was_damaged_on_the_disk_gives_way_to_the_fallback(
+    tmp_path, monkeypatch
+):
+    bench = Bench(tmp_path, monkeypatch, Fuse(None))
+    bench.start()
+    bench.run(document(bench, NEW), NEW, samples(2))
+    assert bench.serving() == 2
+    bench.die()
+    pointer = read_pointer(bench.home.pointer)
+    (bench.home.blobs / pointer.active.sha256).write_bytes(b"rot")
+    bench.start()
+    assert bench.serving() == 1
+    assert read_pointer(bench.home.pointer).active.version == 1
+    bench.die()
+
+
+def test_a_model_on_probation_that_cannot_be_loaded_any_more_is_taken_back(tmp_path, monkeypatch):
+    bench = Bench(tmp_path, monkeypatch, Fuse(None))
+    bench.start()
+    wanted = assignment(
+        bench.device, NEW.manifest, version=2, probation=Probation(min_inferences=1000)
+    )
+    bench.updater.desired(SIGNER.desired(wanted, length=len(NEW.manifest)))
+    while not isinstance(bench.updater.state, OnProbation):
+        while bench.wire:
+            bench.answer(bench.wire.pop(0), NEW)
+        bench.updater.pump()
+    bench.die()
+    (bench.home.blobs / read_pointer(bench.home.pointer).active.sha256).unlink()
+    bench.start()
+    assert bench.serving() == 1
+    assert bench.reports()[-1].state is ExecState.ROLLED_BACK
+    assert bench.reports()[-1].cause is DeviceCause.LOAD_FAILED
+    bench.die()
+
+
+def test_a_new_identity_does_not_go_on_with_the_update_of_the_old_one(tmp_path, monkeypatch):
+    bench = Bench(tmp_path, monkeypatch, Fuse(None))
+    bench.start()
+    bench.updater.desired(document(bench, NEW))
+    bench.die()
+    record = Home(bench.home.root).identity / "identity.json"
+    fields = json.loads(record.read_text()) | {"device": "dev_0000000000000009"}
+    record.write_text(json.dumps(fields))
+    bench.start()
+    assert bench.serving() == 1
+    wanted = assignment("dev_0000000000000009", NEW.manifest, version=2, probation=RULES)
+    offered = SIGNER.desired(wanted, sequence=1, length=len(NEW.manifest))
+    bench.run(offered, NEW, samples(2))
+    assert bench.serving() == 2
+    bench.die()
