@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -355,3 +356,42 @@ def test_one_agent_per_home(gateway, device):
     assert second.returncode == 6
     assert "an agent runs in" in second.stderr
     assert str(device.process.pid) in second.stderr
+
+
+def test_bandwidth_is_kept_to(gateway, device):
+    device.options += ("--bandwidth", str(16 * CHUNK_BYTES))
+    version = release(linear_onnx(1, padding=BIG))
+    execution = offer(gateway, device, version)
+    times = []
+    sent, real = gateway.sent, time.monotonic
+
+    class Timed(list):
+        def append(self, item) -> None:
+            times.append(real())
+            super().append(item)
+
+    gateway.sent = Timed(sent)
+    device.start()
+    gateway.wait(execution, S.SUCCEEDED)
+    assert len(times) >= 41
+    seconds = times[-1] - times[0]
+    assert seconds >= (len(times) - 8) / 16  # a burst of a quarter of a second is let through
+
+
+@pytest.mark.parametrize(("error", "code"), [(0.0, 0), (0.5, 7)])
+def test_once_ends_with_the_update(gateway, device, error, code):
+    offer(gateway, device, release(linear_onnx(1), golden_error=error))
+    process = device.start("--once")
+    assert process.wait(60) == code
+    assert gateway.reports[-1].state is (S.FAILED if code else S.SUCCEEDED)
+
+
+def test_a_lost_broker_is_found_again_in_the_middle_of_a_download(gateway, broker, device):
+    gateway.misbehave(Faults(withhold=20))
+    execution = offer(gateway, device, release(linear_onnx(1, padding=BIG)))
+    device.start()
+    until(lambda: len(gateway.sent) >= 20, "chunks")
+    broker.stop()
+    gateway.misbehave(Faults())
+    broker.start()
+    gateway.wait(execution, S.SUCCEEDED)
