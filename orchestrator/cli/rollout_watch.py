@@ -15,6 +15,7 @@ from orchestrator.cli.rollout_tree import evidence_text, rollout_tree, wave_titl
 from orchestrator.client import Argosy
 from schemas.errors import Exit
 from schemas.rollout import (
+    EXEC_TERMINAL,
     ExecState,
     ExecutionView,
     PauseReason,
@@ -24,6 +25,10 @@ from schemas.rollout import (
     WaveView,
 )
 
+_MANY = 50
+"""Devices above which lines tell of troubles and counts only."""
+
+_TROUBLE = EXEC_TERMINAL - {ExecState.SUCCEEDED, ExecState.ALREADY_INSTALLED}
 _JUDGED = frozenset({WaveState.PASSED, WaveState.FAILED, WaveState.INCONCLUSIVE})
 
 
@@ -60,6 +65,7 @@ class Lines:
     rollout: tuple[RolloutState, PauseReason | None] | None = None
     waves: dict[int, WaveState] = field(default_factory=dict)
     executions: dict[str, tuple[int, ExecState]] = field(default_factory=dict)
+    tenths: dict[int, int] = field(default_factory=dict)
     outage: bool = False
 
     def lost(self, why: str) -> None:
@@ -73,11 +79,23 @@ class Lines:
         self.outage = False
         if self.rollout is None:
             self._state(view)
+        is_large = sum(wave.size for wave in view.waves) > _MANY
         for wave in view.waves:
             for execution in wave.executions:
-                self._execution(execution)
+                if not is_large or execution.state in _TROUBLE:
+                    self._execution(execution)
+            if is_large:
+                self._progress(wave, view)
             self._wave(wave, view)
         self._state(view)
+
+    def _progress(self, wave: WaveView, view: RolloutView) -> None:
+        """In a large fleet: a wave's count, at each tenth of it."""
+        done = sum(execution.state in EXEC_TERMINAL for execution in wave.executions)
+        tenth = 10 * done // max(1, wave.size)
+        if tenth > self.tenths.get(wave.index, 0):
+            self.tenths[wave.index] = tenth
+            console.stamped(f"{wave_title(wave, view)}: {done} have ended")
 
     def _state(self, view: RolloutView) -> None:
         now = (view.state, view.pause_reason)

@@ -14,6 +14,7 @@ from typing import Any
 from rich.text import Text
 
 from orchestrator.cli import console
+from orchestrator.cli.demo.fleet import RATE
 from orchestrator.cli.demo.plan import Plan
 from orchestrator.cli.output import Cell, print_table
 from orchestrator.home import write_atomic
@@ -70,6 +71,11 @@ def say_report(result: Result) -> None:
     console.say(
         f"registry: on the {accuracy.split} split, n={accuracy.n}, 95 % CI {interval};"
         " devices stream the same split",
+        style="dim",
+    )
+    console.say(
+        f"latency: of single inferences, {RATE} a second on each of {result.plan.devices} devices"
+        f" that share {os.cpu_count()} cores; the registry's is back to back on one",
         style="dim",
     )
     times = [f"{name} {console.duration(s)}" for name, s in result.stages.items() if s >= _NOTED]

@@ -170,7 +170,7 @@ def _clean_up(plan: Plan, crew: Crew, code: int) -> None:
     stuck = crew.end()
     took = console.duration(time.monotonic() - start)
     if stuck:
-        console.say(Text(f"could not end: {', '.join(stuck)}", "red"))
+        console.say(Text(f"these processes could not be ended: {', '.join(stuck)}", "red"))
     failed = code not in {Exit.OK, Exit.INTERRUPTED} and crew.has_started
     if not plan.home_is_ours or plan.keep:
         console.say(f"everything is stopped ({took}); kept: {plan.home}", style="dim")

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from argosy_fake_platform import NOW, State, rollout_view
+
+from schemas.errors import DeviceCause
+from schemas.model import ModelView
+from schemas.rollout import (
+    Evidence,
+    ExecState,
+    ExecutionView,
+    PauseReason,
+    RolloutState,
+    RolloutView,
+    WaveState,
+    WaveView,
+)
+
+
+def executed(state: ExecState, **fields: Any) -> ExecutionView:
+    base: dict[str, Any] = {
+        "id": "exe_0000000000000000", "device": "dev_0000000000000000", "wave": 0, "attempt": 1,
+        "variant": "int8", "updated_at": NOW,
+    }  # fmt: skip
+    return ExecutionView(**{**base, "state": state, **fields})
+
+
+def rollout(
+    state: RolloutState, wave: WaveState, execution: ExecState, **fields: Any
+) -> RolloutView:
+    evidence = (
+        Evidence(metric="accuracy", value=0.91, threshold=0.95, n=220, ok=False),
+        Evidence(metric="error_rate", value=None, threshold=0.02, n=0, ok=None),
+    )
+    first = WaveView(
+        index=0, state=wave, size=1, evidence=evidence, executions=(executed(execution),)
+    )
+    second = WaveView(index=1, state=WaveState.PENDING, size=4)
+    ids = {"id": "rol_0000000000000000"}
+    return rollout_view(state, waves=(first, second), **ids, **fields)
+
+
+def test_watching_a_rollout_whose_gate_fails(argosy: Any, fake: State) -> None:
+    script = [
+        rollout(RolloutState.RUNNING, WaveState.RUNNING, ExecState.OFFERED),
+        rollout(RolloutState.RUNNING, WaveState.SOAKING, ExecState.SUCCEEDED),
+        rollout(
+            RolloutState.PAUSED,
+            WaveState.FAILED,
+            ExecState.SUCCEEDED,
+            pause_reason=PauseReason.VERDICT_FAILED,
+        ),
+    ]
+    fake.rollouts[script[0].id] = script
+    answer = argosy("rollout", "watch", script[0].id)
+    assert answer.code == 7
+    assert "wave 1 of 2, 1 device FAILED" in answer.err
+    assert "✗ accuracy 91.0 % ≥ 95.0 % (n=220)" in answer.err
+    assert "? error rate no data ≤ 2.0 % (n=0)" in answer.err
+    assert "verdict_failed" in answer.err
+    assert answer.err.count("OFFERED") == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [(RolloutState.SUCCEEDED, 0), (RolloutState.ROLLED_BACK, 7), (RolloutState.ABORTED, 1)],
+)
+def test_the_exit_code_of_a_settled_rollout(
+    argosy: Any, fake: State, state: RolloutState, code: int
+) -> None:
+    view = rollout(state, WaveState.PASSED, ExecState.SUCCEEDED)
+    fake.rollouts[view.id] = [view]
+    assert argosy("rollout", "watch", view.id).code == code
+
+
+def test_a_large_fleet_is_told_in_counts_and_troubles(argosy: Any, fake: State) -> None:
+    def at(done: int, state: RolloutState) -> RolloutView:
+        states = [ExecState.FAILED, *[ExecState.SUCCEEDED] * (done - 1)]
+        states += [ExecState.OFFERED] * (200 - done)
+        each = tuple(
+            executed(s, id=f"exe_{i:016}", device=f"dev_{i:016}") for i, s in enumerate(states)
+        )
+        wave = WaveView(index=0, state=WaveState.RUNNING, size=200, executions=each)
+        return rollout_view(state, waves=(wave,), id="rol_0000000000000000")
+
+    fake.rollouts["rol_0000000000000000"] = [
+        at(5, RolloutState.RUNNING), at(45, RolloutState.RUNNING), at(200, RolloutState.SUCCEEDED),
+    ]  # fmt: skip
+    lines = argosy("rollout", "watch", "rol_0000000000000000").err.splitlines()
+    assert sum("dev_" in line for line in lines) == 1
+    assert [line.split(": ")[1] for line in lines if "have ended" in line] == [
+        "45 have ended", "200 have ended",
+    ]  # fmt: skip
+
+
+def test_a_rollout_shows_each_device_and_its_cause(argosy: Any, fake: State) -> None:
+    view = rollout(RolloutState.RUNNING, WaveState.RUNNING, ExecState.FAILED)
+    broken = executed(ExecState.FAILED, cause=DeviceCause.DISK_FULL, detail="0 bytes free")
+    waves = (view.waves[0].model_copy(update={"executions": (broken,)}), view.waves[1])
+    fake.rollouts[view.id] = [view.model_copy(update={"waves": waves})]
+    assert "disk_full: 0 bytes free" in argosy("rollout", "get", view.id).out
+
+
+def test_starting_a_rollout_resolves_versions_and_sets_gates(argosy: Any, fake: State) -> None:
+    fake.models = [ModelView(name="digits", versions=(1, 3, 2), aliases={"champion": 2})]
+    argosy("rollout", "start", "digits", "--waves", "2, 12.5%,100%", "--soak", "1m",
+           "--min-accuracy", "0.9", "--tag", "a")  # fmt: skip
+    argosy("rollout", "start", "digits@champion")
+    argosy("rollout", "start", "digits@1", "--draft")
+    specs = [script[0].spec for script in fake.rollouts.values()]
+    assert [spec.version for spec in specs] == [3, 2, 1]
+    assert [(w.count, w.percent) for w in specs[0].waves] == [(2, None), (None, 12.5), (None, 100)]
+    assert (specs[0].gates.soak_seconds, specs[0].gates.min_accuracy) == (60, 0.9)
+    assert specs[1].gates == type(specs[1].gates)()
+    acts = [path.rpartition("/")[2] for method, path, _ in fake.seen if method == "POST"]
+    assert acts == ["rollouts", "start", "rollouts", "start", "rollouts"]
+
+
+def test_an_unknown_version_lists_those_there_are(argosy: Any, fake: State) -> None:
+    fake.models = [ModelView(name="digits", versions=(1, 2), aliases={"champion": 2})]
+    answer = argosy("rollout", "start", "digits@best")
+    assert answer.code == 5
+    assert "it has 1, 2, champion, latest" in answer.err
