@@ -75,8 +75,8 @@ def quantile(histogram: Mapping[int, int], q: float) -> float | None:
 class Window(Wire):
     """What one device inferred with one variant in one span of time.
 
-    The key is (device, boot, seq): a repeat is stored once. latency_us: microseconds
-    of single inferences. confidence: counts of the highest class probability in ten
+    The key is (device, boot, seq): a repeat is stored once. n: inferences tried.
+    errors: those of them that failed. latency_us: microseconds of single inferences. confidence: counts of the highest class probability in ten
     equal bins. labelled/correct: inferences whose true class the device knew.
     dropped: windows lost before this one because the device's buffer was full.
     """
@@ -106,8 +106,8 @@ class Window(Wire):
 
     @model_validator(mode="after")
     def _consistent(self) -> Window:
-        if self.labelled > self.n or self.correct > self.labelled:
-            msg = "correct ≤ labelled ≤ n must hold"
+        if max(self.labelled, self.errors) > self.n or self.correct > self.labelled:
+            msg = "correct ≤ labelled ≤ n and errors ≤ n must hold"
             raise ValueError(msg)
         if any(not MIN_BUCKET <= b <= MAX_BUCKET for b in self.latency_us):
             msg = f"latency buckets lie in {MIN_BUCKET}..{MAX_BUCKET}"

@@ -27,7 +27,7 @@ class Verdict(StrEnum):
 class DeviceFacts:
     """One device of the wave: its end, and what it inferred with the new version.
 
-    n: inferences answered. errors: inferences that failed.
+    n: inferences tried. errors: those of them that failed.
     """
 
     state: ExecState
@@ -95,14 +95,14 @@ def _failures(facts: Mapping[str, DeviceFacts], gates: Gates) -> Evidence:
 
 def _inferences(facts: Mapping[str, DeviceFacts], gates: Gates) -> Evidence:
     serving = _serving(facts)
-    least = min((f.n + f.errors for f in serving), default=None)
+    least = min((f.n for f in serving), default=None)
     ok = True if least is not None and least >= gates.min_inferences else None
     return _evidence("min_inferences", least, gates.min_inferences, len(serving), ok)
 
 
 def _errors(facts: Mapping[str, DeviceFacts], gates: Gates) -> Evidence:
     errors = sum(f.errors for f in _serving(facts))
-    total = errors + sum(f.n for f in _serving(facts))
+    total = sum(f.n for f in _serving(facts))
     rate = errors / total if total else None
     ok = None if rate is None else rate <= gates.max_error_rate
     return _evidence("error_rate", rate, gates.max_error_rate, total, ok)

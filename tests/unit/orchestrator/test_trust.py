@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tuf.api.exceptions import UnsignedMetadataError
-from tuf.api.metadata import Metadata, Root, Targets  # type: ignore[attr-defined]
+from tuf.api.metadata import Metadata, Root, Targets
 
 from orchestrator.adapters.trust import TrustStore
 from orchestrator.errors import Unavailable
