@@ -43,6 +43,11 @@ def logical_cpus(physical: int) -> int:
     return max(physical, MIN_CPUS)
 
 
+def temp_dir_of(pid: int) -> Path:
+    """Ray's folder of the agent ``pid``; short, as Unix sockets' paths have 107 characters."""
+    return Path(f"/tmp/argosy-ray-{pid}")  # noqa: S108 - made with mode 0700, removed by the keeper
+
+
 def free_ports(n: int) -> list[int]:
     """Ports that were free a moment ago, on loopback."""
     sockets = [socket.socket() for _ in range(n)]
@@ -107,8 +112,7 @@ class LocalHead:
     """
 
     def __init__(self, home: Path, cpus: int) -> None:
-        # Short: the paths of Unix sockets below it may have 107 characters.
-        self.temp_dir = Path(f"/tmp/argosy-ray-{os.getpid()}")  # noqa: S108 - owned and removed by us
+        self.temp_dir = temp_dir_of(os.getpid())
         self._home = home
         self._cpus = cpus
         self._keeper: subprocess.Popen[bytes] | None = None

@@ -20,8 +20,8 @@ from workers.errors import JobFailed
 
 CHECKPOINT = "checkpoint.pt"
 RUN_NAME = "train"
-KEPT = 2
-"""Checkpoints that stay: the best and the last."""
+KEPT = 1
+"""Checkpoints that stay: the best. Ray Train keeps the last besides, to resume from."""
 
 WORKER_FAILURES = 3
 """Deaths of workers or nodes that Ray Train recovers from within one attempt."""

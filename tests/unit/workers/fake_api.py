@@ -39,7 +39,7 @@ from schemas.model import Manifest, VersionNumber
 AGENT_TOKEN = "arg_agent"
 
 
-class RefusedRequest(Exception):
+class RefusedRequestError(Exception):
     def __init__(self, status: int, code: Code, detail: str) -> None:
         self.problem = Problem(title=code, status=status, code=code, detail=detail)
 
@@ -76,9 +76,11 @@ class FakeApi:
         self.requests: list[str] = []
         self.changed = threading.Condition()
         handler = type("Handler", (_Handler,), {"api": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = _Server(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,), daemon=True
+        )
         self._thread.start()
 
     @property
@@ -106,7 +108,9 @@ class FakeApi:
 
     # -- routes ------------------------------------------------------------------
 
-    def route(self, method: str, path: str, token: str, body: bytes) -> tuple[int, BaseModel | None]:
+    def route(
+        self, method: str, path: str, token: str, body: bytes
+    ) -> tuple[int, BaseModel | None]:
         if method == "POST" and path == "/v1/worker/claim":
             return self._claim(token, ClaimRequest.model_validate_json(body))
         if found := re.fullmatch(r"/v1/worker/jobs/(\w+)/heartbeat", path):
@@ -119,16 +123,16 @@ class FakeApi:
             return self._store(found[1], token, body)
         if found := re.fullmatch(r"/v1/models/([a-z0-9-]+)/versions", path):
             return self._register(found[1], token, Manifest.model_validate_json(body))
-        raise RefusedRequest(404, Code.NOT_FOUND, f"no route {method} {path}")
+        raise RefusedRequestError(404, Code.NOT_FOUND, f"no route {method} {path}")
 
     def _job(self, job_id: str) -> FakeJob:
         if job_id not in self.jobs:
-            raise RefusedRequest(404, Code.NOT_FOUND, f"no job {job_id}")
+            raise RefusedRequestError(404, Code.NOT_FOUND, f"no job {job_id}")
         return self.jobs[job_id]
 
     def _require(self, ok: object) -> None:
         if not ok:
-            raise RefusedRequest(401, Code.UNAUTHENTICATED, "the token is not valid here")
+            raise RefusedRequestError(401, Code.UNAUTHENTICATED, "the token is not valid here")
 
     def _claim(self, token: str, _request: ClaimRequest) -> tuple[int, BaseModel | None]:
         self._require(token == AGENT_TOKEN)
@@ -149,7 +153,7 @@ class FakeApi:
 
     def _held(self, job: FakeJob, attempt: int) -> None:
         if job.attempt != attempt or job.state is JobState.QUEUED:
-            raise RefusedRequest(409, Code.LEASE_LOST, f"attempt {attempt} has no lease")
+            raise RefusedRequestError(409, Code.LEASE_LOST, f"attempt {attempt} has no lease")
 
     def _heartbeat(self, job: FakeJob, token: str, beat: Heartbeat) -> tuple[int, BaseModel]:
         self._require(token == AGENT_TOKEN)
@@ -191,7 +195,7 @@ class FakeApi:
     def _store(self, sha256: str, token: str, body: bytes) -> tuple[int, BaseModel]:
         self._require(token in {j.token for j in self.jobs.values()})
         if hashlib.sha256(body).hexdigest() != sha256:
-            raise RefusedRequest(400, Code.DIGEST_MISMATCH, "the bytes have another hash")
+            raise RefusedRequestError(400, Code.DIGEST_MISMATCH, "the bytes have another hash")
         created = sha256 not in self.artifacts
         self.artifacts[sha256] = body
         return 200, Stored(sha256=sha256, size=len(body), created=created)
@@ -200,13 +204,18 @@ class FakeApi:
         self._require(token in {j.token for j in self.jobs.values()})
         missing = [f.path for f in manifest.files() if f.sha256 not in self.artifacts]
         if missing:
-            raise RefusedRequest(409, Code.CONFLICT, f"not uploaded: {missing}")
+            raise RefusedRequestError(409, Code.CONFLICT, f"not uploaded: {missing}")
         versions = self.models.setdefault(model, [])
         created = manifest not in versions
         if created:
             versions.append(manifest)
         number = versions.index(manifest) + 1
         return 201 if created else 200, VersionNumber(model=model, version=number, created=created)
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """A client that was killed leaves a reset connection: nothing to tell."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -223,7 +232,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             try:
                 status, answer = self.api.route(self.command, self.path, token, body)
-            except RefusedRequest as error:
+            except RefusedRequestError as error:
                 self._answer(
                     error.problem.status, error.problem.model_dump_json().encode(), PROBLEM_TYPE
                 )
@@ -236,9 +245,11 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             finally:
                 self.api.changed.notify_all()
-        self._answer(status, answer.model_dump_json().encode() if answer else b"", "application/json")
+        self._answer(
+            status, answer.model_dump_json().encode() if answer else b"", "application/json"
+        )
 
-    do_POST = do_PUT = do_GET = _serve
+    do_POST = do_PUT = do_GET = _serve  # noqa: N815 - names that http.server calls
 
     def _answer(self, status: int, body: bytes, kind: str) -> None:
         self.send_response(status)

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.job import StopRules
+from workers.evaluate import wilson
+from workers.follow import STOP_GRACE, Do, DriverState, Followed, Seen, beaten, step
+from workers.profile import Candidate, preference
+from workers.stop import History, Verdict, judge, observe, target_missed
+
+values = st.floats(0, 1)
+rules = st.builds(
+    StopRules,
+    target=st.none() | st.floats(0.01, 1),
+    patience=st.integers(1, 6),
+    min_delta=st.floats(0, 0.2),
+    max_epochs=st.integers(1, 30),
+    require_target=st.booleans(),
+)
+
+
+def play(stop: StopRules, series: list[float]) -> tuple[History, Verdict, int]:
+    history, verdict, used = History(), Verdict.CONTINUE, 0
+    for value in series:
+        verdict = judge(history, stop)
+        if verdict is not Verdict.CONTINUE:
+            break
+        history, used = observe(history, stop, value=value, loss=0.1), used + 1
+    return history, judge(history, stop), used
+
+
+@given(rules, st.lists(values, max_size=40))
+def test_best_and_epochs_are_those_of_what_was_seen(stop, series) -> None:
+    history, _, used = play(stop, series)
+    assert history.epochs == used <= stop.max_epochs
+    assert history.best == max(series[:used], default=None)
+    if used:
+        assert series[history.best_epoch - 1] == history.best, "the first epoch that reached it"
+        assert series[: history.best_epoch - 1].count(history.best) == 0
+
+
+@given(rules, st.lists(values, min_size=31, max_size=40))
+def test_training_always_ends(stop, series) -> None:
+    history, verdict, _ = play(stop, series)
+    assert verdict is not Verdict.CONTINUE
+    if verdict is Verdict.PATIENCE:
+        assert history.stale >= stop.patience
+    if verdict is Verdict.MAX_EPOCHS:
+        assert history.epochs == stop.max_epochs
+
+
+@given(rules, st.lists(values, max_size=40))
+def test_it_stops_at_the_first_epoch_that_reaches_the_target(stop, series) -> None:
+    history, verdict, used = play(stop, series)
+    reached = stop.target is not None and any(v >= stop.target for v in series[:used])
+    assert (verdict is Verdict.TARGET) == reached
+    if reached:
+        assert all(v < stop.target for v in series[: used - 1])
+        assert not target_missed(history, stop)
+
+
+@given(rules, st.lists(values, max_size=40))
+def test_patience_counts_epochs_without_a_real_improvement(stop, series) -> None:
+    history, _, used = play(stop, series)
+    reference, stale = None, 0
+    for value in series[:used]:
+        if reference is None or value > reference + stop.min_delta:
+            reference, stale = value, 0
+        else:
+            stale += 1
+    assert (history.reference, history.stale) == (reference, stale)
+    assert stale <= stop.patience
+
+
+@given(rules, st.lists(values, max_size=5), st.sampled_from([math.nan, math.inf, -math.inf]))
+def test_a_loss_that_is_not_finite_outweighs_everything(stop, series, bad) -> None:
+    history, _, _ = play(stop, series)
+    for broken in (
+        observe(history, stop, value=1.0, loss=bad),
+        observe(history, stop, value=bad, loss=0.1),
+    ):
+        assert judge(broken, stop) is Verdict.DIVERGED
+        assert broken.best == history.best
+        assert judge(observe(broken, stop, value=1.0, loss=0.1), stop) is Verdict.DIVERGED
+
+
+@given(st.integers(1, 5000), st.data())
+def test_wilson_holds_the_share_and_narrows_with_n(n, data) -> None:
+    correct = data.draw(st.integers(0, n))
+    low, high = wilson(correct, n)
+    assert 0 <= low <= correct / n <= high <= 1
+    wider = wilson(correct, n)
+    narrower = wilson(correct * 4, n * 4)
+    assert narrower[1] - narrower[0] < wider[1] - wider[0]
+
+
+def test_wilson_matches_published_figures() -> None:
+    # Newcombe, Statistics in Medicine 17 (1998), table I, method 3.
+    for correct, n, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605)):
+        found = wilson(correct, n)
+        assert abs(found[0] - low) < 5e-5
+        assert abs(found[1] - high) < 5e-5
+
+
+candidates = st.lists(
+    st.builds(
+        Candidate,
+        id=st.uuids().map(str),
+        precision=st.sampled_from(["int8", "fp16", "fp32"]),
+        cpu_ms=st.floats(0.001, 100),
+    ),
+    max_size=6,
+    unique_by=lambda c: c.id,
+)
+
+
+@given(candidates, st.randoms())
+def test_no_variant_that_is_slower_than_fp32_comes_before_it(found, random) -> None:
+    order = preference(found)
+    assert sorted(order) == sorted(c.id for c in found)
+    by_id = {c.id: c for c in found}
+    fp32 = [c.cpu_ms for c in found if c.precision == "fp32"]
+    if fp32:
+        first = next(i for i, c in enumerate(order) if by_id[c].precision == "fp32")
+        assert all(by_id[c].cpu_ms <= min(fp32) for c in order[:first])
+        slower = [c.id for c in found if c.precision != "fp32" and c.cpu_ms > min(fp32)]
+        assert all(order.index(c) > first for c in slower)
+    random.shuffle(found)
+    assert preference(found) == order
+
+
+looks = st.builds(
+    Seen,
+    state=st.sampled_from(DriverState),
+    exit_code=st.none() | st.sampled_from([0, 1, 7, 130, -9]),
+)
+
+
+@given(st.lists(st.tuples(looks, st.floats(0.1, 4), st.booleans()), max_size=30))
+def test_a_followed_job_is_killed_before_it_is_forgotten_and_spoken_for_once(events) -> None:
+    job, now, spoken = Followed(lease_seconds=9.0), 0.0, 0
+    for seen, passed, cancel in events:
+        now += passed
+        job, actions = step(job, seen, now)
+        if Do.BEAT in actions:
+            from schemas.job import HeartbeatReply
+
+            job = beaten(job, HeartbeatReply(cancel=cancel, lease_seconds=9.0))
+        spoken += actions.count(Do.SAY)
+        if Do.FORGET in actions:
+            assert actions.index(Do.KILL) < actions.index(Do.FORGET)
+            assert seen.state is not DriverState.ACTIVE
+            spoke_itself = seen.state is DriverState.ENDED and seen.exit_code in {0, 7}
+            assert spoken == (0 if spoke_itself else 1)
+            return
+    assert spoken == 0
+
+
+def test_a_cancel_stops_then_kills_within_ten_seconds() -> None:
+    from schemas.job import HeartbeatReply
+
+    job, done = Followed(lease_seconds=30.0), []
+    now = 0.0
+    while now < 10:
+        job, actions = step(job, Seen(DriverState.ACTIVE), now)
+        if Do.BEAT in actions:
+            job = beaten(job, HeartbeatReply(cancel=True, lease_seconds=30.0))
+        done += [(action, now) for action in actions if action is not Do.BEAT]
+        now += 0.5
+    assert [action for action, _ in done] == [Do.STOP, Do.KILL]
+    assert done[1][1] - done[0][1] == STOP_GRACE
+    assert done[1][1] <= 9

@@ -1,0 +1,339 @@
+"""The training loop, export, quantization and the package, without Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from schemas.errors import Exit
+from schemas.job import JobCause, JobSpec, JobState, Optimize, StopRules
+from schemas.model import Manifest
+from schemas.transfer import leaves_digest, leaves_of
+from workers import loop
+from workers.errors import JobFailed, UsageError
+from workers.export import export, parity
+from workers.files import blocks_of, sha256_file
+from workers.local import LocalEngine, train_here
+from workers.optimize import accuracy_gate, choose_scheme, quantize
+from workers.pipeline import Training, build, load_splits
+from workers.recipes.digits import Digits
+from workers.session import infer, open_session
+from workers.stop import Verdict
+from workers.task import load_task
+
+DIGITS = "workers.recipes.digits:Digits"
+
+
+def spec_of(**stop) -> JobSpec:
+    rules = StopRules(**{"target": 0.97, "max_epochs": 12, "require_target": False, **stop})
+    return JobSpec(name="digits", task=DIGITS, stop=rules)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def task() -> Digits:
+    return load_task(DIGITS, {}, 0)
+
+
+@pytest.fixture(scope="module")
+def trained(task):
+    return train_here(task, spec_of())
+
+
+@pytest.fixture(scope="module")
+def package(task, trained, tmp_path_factory):
+    weights, ended = trained
+    entered: list[JobState] = []
+    made = build(
+        task,
+        spec_of(),
+        Training(weights, "0" * 64, ended.history.epochs),
+        tmp_path_factory.mktemp("package"),
+        enter=entered.append,
+    )
+    assert entered == [JobState.EXPORTING, JobState.OPTIMIZING]
+    return made
+
+
+def test_digits_learn_to_the_target(trained) -> None:
+    _, ended = trained
+    assert ended.verdict is Verdict.TARGET
+    assert ended.history.best >= 0.97
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(task) -> None:
+    whole = LocalEngine("accuracy")
+    loop.run(task, spec_of(target=None, max_epochs=3), whole)
+    first = LocalEngine("accuracy")
+    loop.run(task, spec_of(target=None, max_epochs=1), first)
+    second = LocalEngine("accuracy", checkpoint=first.last)
+    ended = loop.run(task, spec_of(target=None, max_epochs=3), second)
+    assert [r["epoch"] for r in second.reports] == [2, 3]
+    assert ended.history.epochs == 3
+    one, two = (loop.unpack(e.last)["model"] for e in (whole, second))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_run_that_had_ended_is_not_trained_further(task) -> None:
+    first = LocalEngine("accuracy")
+    loop.run(task, spec_of(target=None, max_epochs=1), first)
+    again = LocalEngine("accuracy", checkpoint=first.last)
+    assert loop.run(task, spec_of(target=None, max_epochs=1), again).verdict is Verdict.MAX_EPOCHS
+    assert again.reports == []
+
+
+def test_a_loss_that_is_not_finite_ends_the_job_as_diverged(task) -> None:
+    class Diverging(Digits):
+        def loss(self, logits, y):
+            return super().loss(logits, y) * float("nan")
+
+    with pytest.raises(JobFailed) as caught:
+        loop.run(Diverging({}, 0), spec_of(), LocalEngine("accuracy"))
+    assert caught.value.cause is JobCause.DIVERGED
+
+
+def test_an_error_in_the_loss_is_the_users_with_file_and_line() -> None:
+    class Broken(Digits):
+        def loss(self, logits, y):
+            return super().loss(logits.view(3, 7), y)
+
+    with pytest.raises(JobFailed) as caught:
+        loop.run(Broken({}, 0), spec_of(), LocalEngine("accuracy"))
+    assert caught.value.cause is JobCause.USER_CODE
+    assert f"{__file__}:" in caught.value.detail
+    assert "\n" not in caught.value.detail
+
+
+def test_a_metric_that_is_not_measured_is_named(task) -> None:
+    with pytest.raises(
+        JobFailed, match=r"stop\.metric 'f1' is not measured; choose one of accuracy"
+    ):
+        loop.run(task, spec_of(metric="f1"), LocalEngine("f1"))
+
+
+def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
+    import io
+
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "pwned",))
+
+    buffer = io.BytesIO()
+    torch.save({"model": Evil(), "optimizer": {}, "history": {}}, buffer)
+    with pytest.raises(JobFailed, match="cannot be read"):
+        loop.unpack(buffer.getvalue())
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_every_file_is_as_the_manifest_says(package) -> None:
+    stored = (package.folder / "manifest.json").read_bytes()
+    assert Manifest.model_validate_json(stored) == package.manifest
+    assert [v.id for v in package.manifest.variants if v.precision == "fp32"] == ["fp32"]
+    for file in package.manifest.files():
+        path = package.folder / file.path
+        assert file.size == path.stat().st_size
+        assert file.sha256 == sha256_file(path)
+        assert file.leaves_sha256 == leaves_digest(leaves_of(blocks_of(path)))
+    assert {p.name for p in package.folder.iterdir()} == {
+        "manifest.json",
+        *(f.path for f in package.manifest.files()),
+    }
+
+
+def test_golden_vectors_are_what_each_variant_gives(package) -> None:
+    for variant in package.manifest.variants:
+        with np.load(package.folder / variant.golden.file.path) as golden:
+            inputs, outputs = golden["in_0"], golden["out_0"]
+        assert inputs.dtype == np.uint8
+        assert len(inputs) == variant.golden.samples == 16
+        session = open_session(package.folder / variant.file.path)
+        one_by_one = np.concatenate([infer(session, inputs[i : i + 1]) for i in range(16)])
+        assert np.abs(one_by_one - outputs).max() <= variant.golden.tolerance
+        assert np.allclose(outputs.sum(axis=1), 1, atol=1e-5)
+
+
+def test_the_signature_is_that_of_the_file(package) -> None:
+    signature = package.manifest.signature
+    session = onnxruntime.InferenceSession(
+        str(package.folder / "model-fp32.onnx"), providers=["CPUExecutionProvider"]
+    )
+    (taken,), (given,) = session.get_inputs(), session.get_outputs()
+    assert (taken.name, taken.type) == (signature.inputs[0].name, "tensor(uint8)")
+    assert (given.name, given.type) == (signature.outputs[0].name, "tensor(float)")
+    assert taken.shape[1:] == list(signature.inputs[0].shape[1:])
+
+
+def test_the_fp32_file_needs_several_chunks_and_tells_no_paths(package) -> None:
+    path = package.folder / "model-fp32.onnx"
+    assert 300_000 < path.stat().st_size < 700_000
+    assert str(Path(loop.__file__).parent).encode() not in path.read_bytes()
+    assert onnx.load(path).opset_import[0].version == 20
+
+
+def test_accuracy_is_measured_on_both_held_out_splits(package, task) -> None:
+    data = load_splits(task)
+    for variant in package.manifest.variants:
+        assert [(a.split, a.n) for a in variant.accuracy] == [("validation", 355), ("test", 401)]
+        session = open_session(package.folder / variant.file.path)
+        for figure in variant.accuracy:
+            found = infer(session, data[figure.split].x).argmax(1) == data[figure.split].y
+            assert figure.value == pytest.approx(found.mean())
+            assert figure.low < figure.value <= figure.high
+
+
+def test_the_lineage_hangs_together(package, task) -> None:
+    lineage = package.manifest.lineage
+    steps = {step.name: step for step in lineage.passes}
+    hashes = {v.id: v.file.sha256 for v in package.manifest.variants}
+    assert steps["export"].output_sha256 == hashes["fp32"]
+    assert steps["quant_pre_process"].input_sha256 == hashes["fp32"]
+    assert steps["quantize_static"].input_sha256 == steps["quant_pre_process"].output_sha256
+    assert steps["quantize_static"].output_sha256 == hashes["int8"]
+    assert lineage.parity_max_abs is not None
+    assert lineage.parity_max_abs < 1e-5
+
+
+def test_int8_is_smaller_and_was_measured(package) -> None:
+    int8, fp32 = (package.manifest.variant(v) for v in ("int8", "fp32"))
+    assert int8.file.size < 0.35 * fp32.file.size
+    for variant in (int8, fp32):
+        (figure,) = variant.benchmarks
+        assert 0 < figure.p50_ms <= figure.p95_ms <= figure.p99_ms
+        assert figure.runs >= 400
+        assert 10 < figure.rss_mb < 400, "of a process of its own, without torch"
+
+
+def test_a_variant_that_loses_too_much_is_rejected_with_the_reason(
+    task, trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from workers import pipeline
+
+    def ruin(source, target, scheme, calibration):
+        # Ranges from empty images: everything saturates.
+        return quantize(source, target, scheme, np.zeros_like(calibration))
+
+    monkeypatch.setattr(pipeline, "quantize", ruin)
+    weights, ended = trained
+    spec = spec_of().model_copy(update={"optimize": Optimize(max_accuracy_drop=0.02)})
+    made = build(
+        task, spec, Training(weights, "0" * 64, ended.history.epochs), tmp_path / "p", enter=print
+    )
+    assert [v.id for v in made.manifest.variants] == ["fp32"]
+    (rejected,) = made.manifest.rejected
+    assert rejected.id == "int8"
+    assert "accuracy on validation fell by" in rejected.reason
+    assert not (tmp_path / "p" / "model-int8.onnx").exists()
+
+
+def test_the_gate_compares_only_figures_of_one_set(package) -> None:
+    validation, test = package.manifest.variant("fp32").accuracy
+    with pytest.raises(ValueError, match="same samples"):
+        accuracy_gate(validation, test, 1.0)
+
+
+def test_an_export_that_differs_from_torch_fails_with_cause_parity(task, tmp_path: Path) -> None:
+    class Drifting(nn.Module):
+        """Gives something else after it was traced."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = task.model()
+
+        def forward(self, x):
+            shift = 0.0 if torch.compiler.is_exporting() else 3.0
+            logits = self.net(x)
+            return logits + shift * torch.eye(10)[0]
+
+    samples = load_splits(task)["validation"].x[:8]
+    with pytest.raises(JobFailed) as caught:
+        export(Drifting(), task.signature, samples, tmp_path / "m.onnx")
+    assert caught.value.cause is JobCause.PARITY
+
+
+def test_parity_is_nan_safe(task, tmp_path: Path) -> None:
+    class Nan(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = task.model()
+
+        def forward(self, x):
+            return self.net(x) * float("nan")
+
+    samples = load_splits(task)["validation"].x[:4]
+    with pytest.raises(JobFailed) as caught:
+        export(Nan(), task.signature, samples, tmp_path / "m.onnx")
+    assert caught.value.cause is JobCause.PARITY
+    assert np.isnan(parity(Nan(), tmp_path / "m.onnx", samples))
+
+
+@pytest.mark.parametrize(
+    ("arch", "flags", "name", "signed", "reduced"),
+    [
+        ("x86_64", {"avx512_vnni"}, "u8s8-qdq-per-channel", False, False),
+        ("x86_64", {"avx_vnni", "avx2"}, "u8s8-qdq-per-channel", False, False),
+        ("x86_64", {"avx2"}, "u8s8-qdq-per-channel-7bit", False, True),
+        ("x86_64", set(), "u8s8-qdq-per-channel-7bit", False, True),
+        ("aarch64", {"asimddp"}, "s8s8-qdq-per-channel", True, False),
+    ],
+)
+def test_the_scheme_follows_the_instruction_set(arch, flags, name, signed, reduced) -> None:
+    scheme = choose_scheme(arch, frozenset(flags))
+    assert (scheme.name, scheme.activations_signed, scheme.reduce_range) == (name, signed, reduced)
+    assert scheme.arch == arch
+
+
+def test_run_local_writes_a_package_and_refuses_a_full_folder(tmp_path: Path) -> None:
+    from workers.run_local import run
+
+    job = tmp_path / "job.yaml"
+    job.write_text(
+        f"name: tiny\ntask: {DIGITS}\nconfig: {{width: 0.25}}\n"
+        "stop: {target: 0.9, max_epochs: 8}\noptimize: {int8: false}\n"
+    )
+    package = run(job, tmp_path / "out")
+    assert [v.id for v in package.manifest.variants] == ["fp32"]
+    with pytest.raises(UsageError, match="not empty"):
+        run(job, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("name: [", "line 1: not YAML"),
+        ("name: x\ntask: a:B\nstop: {target: 0.9, patiense: 3}", "stop.patiense"),
+        ("name: x\ntask: a:B", "stop.target is needed"),
+        ("- 1", "the file"),
+    ],
+)
+def test_a_wrong_job_file_is_one_line(tmp_path: Path, text: str, says: str) -> None:
+    from workers.run_local import read_job
+
+    job = tmp_path / "job.yaml"
+    job.write_text(text)
+    with pytest.raises(UsageError, match=says) as caught:
+        read_job(job)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == Exit.USAGE
+
+
+def test_a_target_that_is_missed_fails_the_job(tmp_path: Path) -> None:
+    from workers.run_local import run
+
+    job = tmp_path / "job.yaml"
+    job.write_text(f"name: tiny\ntask: {DIGITS}\nstop: {{target: 1.0, max_epochs: 1}}\n")
+    with pytest.raises(JobFailed) as caught:
+        run(job, tmp_path / "out")
+    assert caught.value.cause is JobCause.TARGET_MISSED
