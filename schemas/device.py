@@ -11,6 +11,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints
 
+from schemas import PROTOCOL
 from schemas.base import Authored, UtcTime, Wire
 from schemas.ids import BootId, DeviceId, Name, RolloutId, Sha256, TokenId
 
@@ -127,8 +128,12 @@ class Hardware(Wire):
 
 
 class EnrollRequest(Wire):
-    """Sent once, over HTTPS. csr_pem: PKCS #10; only its public key is taken."""
+    """Sent once, over HTTPS. csr_pem: PKCS #10; only its public key is taken.
 
+    protocol: the version of these messages that the device speaks.
+    """
+
+    protocol: int = PROTOCOL
     token: Annotated[str, StringConstraints(max_length=400)]
     csr_pem: Annotated[str, StringConstraints(max_length=MAX_CSR_BYTES)]
     hardware: Hardware
@@ -170,9 +175,11 @@ class Birth(Wire):
     """Published retained at each connection, and again as a heartbeat.
 
     session: counts the connections within the boot, so that the death of an older
-    connection is not taken for the death of this one.
+    connection is not taken for the death of this one. protocol: as at enrollment; an
+    agent may be updated after it.
     """
 
+    protocol: int = PROTOCOL
     boot: BootId
     session: Annotated[int, Field(ge=1)]
     uptime: Annotated[float, Field(ge=0)]

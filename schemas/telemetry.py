@@ -76,9 +76,10 @@ class Window(Wire):
     """What one device inferred with one variant in one span of time.
 
     The key is (device, boot, seq): a repeat is stored once. n: inferences tried.
-    errors: those of them that failed. latency_us: microseconds of single inferences. confidence: counts of the highest class probability in ten
-    equal bins. labelled/correct: inferences whose true class the device knew.
-    dropped: windows lost before this one because the device's buffer was full.
+    errors: those of them that failed. latency_us: microseconds of single inferences.
+    confidence: counts of the highest class probability in ten equal bins.
+    labelled/correct: inferences whose true class the device knew. dropped: windows lost
+    before this one because the device's buffer was full.
     """
 
     device: DeviceId

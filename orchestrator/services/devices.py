@@ -9,10 +9,11 @@ from dataclasses import replace
 from datetime import timedelta
 
 from orchestrator.domain.execution import IN_FLIGHT
-from orchestrator.errors import NotFound, TokenExpired, TokenInvalid, TokenSpent
+from orchestrator.errors import Invalid, NotFound, TokenExpired, TokenInvalid, TokenSpent
 from orchestrator.services import keys
 from orchestrator.services.ports import Authority, Clock, Signer, Transaction, UnitOfWork
 from orchestrator.services.records import DeviceRecord, TokenRecord
+from schemas import PROTOCOL
 from schemas.device import (
     Birth,
     BrokerAddress,
@@ -98,6 +99,9 @@ class DeviceService:
             TokenInvalid, TokenExpired, TokenSpent: what is wrong with the token.
             CsrInvalid: what is wrong with the certificate request.
         """
+        if request.protocol != PROTOCOL:
+            msg = f"the device speaks protocol {request.protocol}, this platform {PROTOCOL}"
+            raise Invalid(msg, hint="install the same version of argosy on both")
         with self._uow() as tx:
             token = self._usable(tx, request.token)
         device_id = new_id("dev")

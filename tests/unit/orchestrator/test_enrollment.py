@@ -85,6 +85,13 @@ def test_the_subject_a_device_asks_for_is_ignored(platform):
     )
 
 
+def test_a_device_of_another_protocol_is_told_before_its_token_is_spent(platform):
+    token = platform.devices.create_token(TokenRequest()).token
+    answer = platform.client().post("/v1/enroll", json=body(token) | {"protocol": 99})
+    assert "protocol 99" in answer.json()["detail"]
+    assert platform.devices.tokens(None, 1)[0].uses == 0
+
+
 def test_a_use_lost_to_a_race_after_the_check_makes_no_device(platform, monkeypatch):
     token = platform.devices.create_token(TokenRequest()).token
     issue = platform.ca.issue_device
