@@ -14,7 +14,7 @@ from typing import NoReturn, TypeVar
 
 from pydantic import ValidationError
 from tuf.api.exceptions import LengthOrHashMismatchError, UnsignedMetadataError
-from tuf.api.metadata import (  # type: ignore[attr-defined]  # re-exported without __all__
+from tuf.api.metadata import (
     DelegatedRole,
     Metadata,
     Root,
@@ -24,7 +24,7 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]  # re-exported with
 from tuf.api.serialization import DeserializationError, SerializationError
 
 from edge_client.errors import TrustError
-from edge_client.lifecycle import Offer
+from edge_client.states import Offer
 from schemas.errors import DeviceCause
 from schemas.model import MAX_MANIFEST_BYTES, Manifest, Variant
 from schemas.rollout import Assignment
