@@ -18,10 +18,10 @@ from edge_client.files import write_atomic
 from edge_client.hardware import hardware
 from edge_client.identity import load_identity
 from edge_client.journal import Journal
-from edge_client.lifecycle import Ended, exec_state, key_of
 from edge_client.runtime import Runtime
 from edge_client.settings import Home, RunSettings
 from edge_client.slots import Slot
+from edge_client.states import Ended, exec_state, key_of
 from edge_client.status import Live
 from edge_client.store import Store
 from edge_client.stream import Stream, read_source

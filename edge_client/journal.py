@@ -15,8 +15,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from edge_client.actions import Report
 from edge_client.errors import JournalError
-from edge_client.lifecycle import Idle, JournalledState, Key, Report, State
+from edge_client.states import Idle, JournalledState, Key, State
 from schemas.ids import BootId
 from schemas.rollout import ExecReport, ExecState
 

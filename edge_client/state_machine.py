@@ -15,41 +15,39 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeAlias, get_args
 
-from edge_client.lifecycle import (
-    REPORTED_AS,
-    Accepted,
-    Action,
-    Activating,
-    Begin,
+from edge_client.actions import Action, Begin, Collect, Repeat, Report
+from edge_client.events import (
     Booted,
     Broke,
     CancelRequested,
-    Collect,
-    Downloading,
-    Ended,
     Event,
     Fetched,
-    Idle,
-    Key,
     ManifestAccepted,
     Observed,
-    Offer,
     Offered,
-    OnProbation,
     Proceeded,
     Progressed,
     Refused,
-    Repeat,
-    Report,
     Restored,
+    Swapped,
+    TrialPassed,
+)
+from edge_client.slots import Slot
+from edge_client.states import (
+    REPORTED_AS,
+    Accepted,
+    Activating,
+    Downloading,
+    Ended,
+    Idle,
+    Key,
+    Offer,
+    OnProbation,
     Reverting,
     Staged,
     State,
-    Swapped,
-    TrialPassed,
     Verified,
 )
-from edge_client.slots import Slot
 from schemas.errors import DeviceCause
 from schemas.rollout import ExecState
 

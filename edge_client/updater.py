@@ -14,50 +14,49 @@ from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
+from edge_client.actions import Begin, Collect, Repeat, Report
 from edge_client.errors import EdgeError, TrustError, UpdateError
+from edge_client.events import (
+    Booted,
+    Broke,
+    CancelRequested,
+    Event,
+    Fetched,
+    ManifestAccepted,
+    Observed,
+    Offered,
+    Proceeded,
+    Progressed,
+    Refused,
+    Restored,
+    Swapped,
+    TrialPassed,
+)
 from edge_client.fetch import Asking, Fetcher
 from edge_client.hardware import ram_mb
 from edge_client.identity import Identity
 from edge_client.journal import Floor, Journal
-from edge_client.lifecycle import (
-    Accepted,
-    Activating,
-    Begin,
-    Booted,
-    Broke,
-    CancelRequested,
-    Collect,
-    Downloading,
-    Ended,
-    Event,
-    Fetched,
-    Idle,
-    Key,
-    ManifestAccepted,
-    Observed,
-    Offered,
-    OnProbation,
-    Proceeded,
-    Progressed,
-    Refused,
-    Repeat,
-    Report,
-    Restored,
-    Reverting,
-    Staged,
-    State,
-    Swapped,
-    TrialPassed,
-    Verified,
-    exec_state,
-    key_of,
-)
 from edge_client.probe import Verdict
 from edge_client.runtime import Runtime, load_first, load_slot
 from edge_client.settings import BUILT, Home, RunSettings
 from edge_client.slots import Pointer, Slot, read_pointer, write_pointer
 from edge_client.staging import TrialRun
 from edge_client.state_machine import step
+from edge_client.states import (
+    Accepted,
+    Activating,
+    Downloading,
+    Ended,
+    Idle,
+    Key,
+    OnProbation,
+    Reverting,
+    Staged,
+    State,
+    Verified,
+    exec_state,
+    key_of,
+)
 from edge_client.store import Store
 from edge_client.transfer import Bucket
 from edge_client.trust import Genuine, Reader, Trust, claimed_key, read_manifest

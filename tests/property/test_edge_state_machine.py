@@ -7,38 +7,37 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_client.lifecycle import (
-    Accepted,
-    Activating,
-    Begin,
+from edge_client.actions import Begin, Collect, Repeat, Report
+from edge_client.events import (
     Booted,
     Broke,
     CancelRequested,
-    Collect,
-    Downloading,
-    Ended,
     Fetched,
-    Idle,
     ManifestAccepted,
     Observed,
-    Offer,
     Offered,
-    OnProbation,
     Proceeded,
     Progressed,
     Refused,
-    Repeat,
-    Report,
     Restored,
-    Reverting,
-    Staged,
     Swapped,
     TrialPassed,
-    Verified,
-    key_of,
 )
 from edge_client.slots import Slot
 from edge_client.state_machine import EVENTS, STATES, TABLE, step
+from edge_client.states import (
+    Accepted,
+    Activating,
+    Downloading,
+    Ended,
+    Idle,
+    Offer,
+    OnProbation,
+    Reverting,
+    Staged,
+    Verified,
+    key_of,
+)
 from schemas.errors import DeviceCause
 from schemas.rollout import DEVICE_REPORTED, DEVICE_TERMINAL, Assignment, ExecState, Probation
 

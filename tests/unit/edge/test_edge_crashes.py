@@ -14,11 +14,11 @@ from edge_client import updater as updater_module
 from edge_client.errors import InferenceError, JournalError
 from edge_client.identity import load_identity
 from edge_client.journal import Journal
-from edge_client.lifecycle import Ended, OnProbation
 from edge_client.probe import Trial, Verdict, try_model
 from edge_client.runtime import Runtime
 from edge_client.settings import GIB, Home, RunSettings
 from edge_client.slots import Pointer, Slot, read_pointer, write_pointer
+from edge_client.states import Ended, OnProbation
 from edge_client.store import Store
 from edge_client.telemetry import Windows
 from edge_client.trust import Trust

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from edge_client.actions import Report
 from edge_client.errors import JournalError
 from edge_client.journal import MAX_WAITING, Floor, Journal
-from edge_client.lifecycle import Idle, Report
+from edge_client.states import Idle
 from schemas.errors import DeviceCause
 from schemas.rollout import ExecReport, ExecState
 

@@ -1,7 +1,8 @@
-"""What an update can be, what can happen to it, and what is then to be done.
+"""What an update can be: the states, with the data that each carries.
 
-The transitions between them are in ``edge_client.state_machine``. States carry their
-data; all of these are plain values, and the states can be journalled.
+All of them are plain values that can be journalled. What can happen is in
+``edge_client.events``, what is then to be done in ``edge_client.actions``, and the
+transitions are in ``edge_client.state_machine``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pydantic import Field
 
 from edge_client.slots import Slot
 from schemas.errors import DeviceCause
-from schemas.rollout import DEVICE_TERMINAL, Assignment, ExecState
+from schemas.rollout import Assignment, ExecState
 
 Key = tuple[str, int]
 """(execution, attempt)."""
@@ -42,9 +43,6 @@ class Offer:
             (slot.model, slot.version, slot.variant, slot.manifest_sha256)
             == (wanted.model, wanted.version, wanted.variant, wanted.manifest_sha256)
         )
-
-
-# --- states -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,172 +162,3 @@ def exec_state(state: State) -> ExecState | None:
 def key_of(state: State) -> Key | None:
     """The execution a state belongs to."""
     return None if isinstance(state, Idle) else state.offer.key
-
-
-# --- events -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offered:
-    """A desired document passed all checks. active: what serves now."""
-
-    offer: Offer
-    active: Slot | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CancelRequested:
-    """The server asks to give up."""
-
-    key: Key
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ManifestAccepted:
-    """The manifest is genuine and fits. total: bytes of all files."""
-
-    key: Key
-    slot: Slot
-    total: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
-    """A check of trust failed: this must not be run."""
-
-    key: Key
-    cause: DeviceCause
-    detail: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progressed:
-    """Bytes arrived."""
-
-    key: Key
-    done: int
-    fetched: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
-    """Every file is complete and has the manifest's hash."""
-
-    key: Key
-    fetched: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrialPassed:
-    """The trial load and the golden vectors passed."""
-
-    key: Key
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Broke:
-    """The work of a state failed."""
-
-    key: Key
-    cause: DeviceCause
-    detail: str
-    retryable: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proceeded:
-    """Now is a good time to activate. fallback: what serves now."""
-
-    key: Key
-    fallback: Slot | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Swapped:
-    """The pointer names the new model and it is loaded."""
-
-    key: Key
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observed:
-    """What the new model did since this boot: inferences, failed ones among them."""
-
-    key: Key
-    n: int
-    errors: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Booted:
-    """The agent started."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Restored:
-    """The pointer names the fallback again."""
-
-    key: Key
-
-
-Event: TypeAlias = (
-    Offered
-    | CancelRequested
-    | ManifestAccepted
-    | Refused
-    | Progressed
-    | Fetched
-    | TrialPassed
-    | Broke
-    | Proceeded
-    | Swapped
-    | Observed
-    | Booted
-    | Restored
-)
-
-
-# --- actions ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """Tell the server.
-
-    keep: store it, when it ends its execution, to be repeated on request.
-    """
-
-    key: Key
-    state: ExecState
-    cause: DeviceCause | None = None
-    retryable: bool = False
-    detail: str | None = None
-    done: int | None = None
-    total: int | None = None
-    fetched: int | None = None
-    keep: bool = True
-
-    @property
-    def terminal(self) -> bool:
-        """Whether it ends its execution."""
-        return self.state in DEVICE_TERMINAL
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Repeat:
-    """Send the stored last report of an execution that is over once more."""
-
-    key: Key
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Begin:
-    """Begin, or begin again, the work that the new state calls for."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Collect:
-    """Remove models that nothing refers to any more."""
-
-
-Action: TypeAlias = Report | Repeat | Begin | Collect

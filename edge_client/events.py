@@ -1,0 +1,134 @@
+"""What can happen to an update.
+
+Work answers with events that carry the key of their execution, so that the answers of
+one that was given up meanwhile can be told apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from edge_client.slots import Slot
+from edge_client.states import Key, Offer
+from schemas.errors import DeviceCause
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offered:
+    """A desired document passed all checks. active: what serves now."""
+
+    offer: Offer
+    active: Slot | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelRequested:
+    """The server asks to give up."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestAccepted:
+    """The manifest is genuine and fits. total: bytes of all files."""
+
+    key: Key
+    slot: Slot
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A check of trust failed: this must not be run."""
+
+    key: Key
+    cause: DeviceCause
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progressed:
+    """Bytes arrived."""
+
+    key: Key
+    done: int
+    fetched: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """Every file is complete and has the manifest's hash."""
+
+    key: Key
+    fetched: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialPassed:
+    """The trial load and the golden vectors passed."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broke:
+    """The work of a state failed."""
+
+    key: Key
+    cause: DeviceCause
+    detail: str
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proceeded:
+    """Now is a good time to activate. fallback: what serves now."""
+
+    key: Key
+    fallback: Slot | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swapped:
+    """The pointer names the new model and it is loaded."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What the new model did since this boot: inferences, failed ones among them."""
+
+    key: Key
+    n: int
+    errors: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Booted:
+    """The agent started."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """The pointer names the fallback again."""
+
+    key: Key
+
+
+Event: TypeAlias = (
+    Offered
+    | CancelRequested
+    | ManifestAccepted
+    | Refused
+    | Progressed
+    | Fetched
+    | TrialPassed
+    | Broke
+    | Proceeded
+    | Swapped
+    | Observed
+    | Booted
+    | Restored
+)
