@@ -1,0 +1,199 @@
+"""The gateway on a real mosquitto: nothing acknowledged before it is stored, nothing lost."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import subprocess
+import threading
+import time
+
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from orchestrator.adapters import broker
+from orchestrator.adapters.artifacts import ArtifactStore
+from orchestrator.adapters.ca import CertificateAuthority
+from orchestrator.adapters.mqtt import MqttGateway
+from orchestrator.errors import Unavailable
+from orchestrator.home import Home
+from orchestrator.services.transfer import TransferService
+from orchestrator.settings import load
+from schemas.ids import new_id
+from schemas.topics import Down, Up, down, up
+from schemas.transfer import CHUNK_BYTES, Need, Reply, decode_chunk
+
+pytestmark = pytest.mark.integration
+
+DEVICE = new_id("dev")
+WAIT = 10
+
+
+def until(what, seconds: float = WAIT):
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "in vain"
+        time.sleep(0.02)
+
+
+class Inbox:
+    """Stores what it is handed, unless it is told to fail."""
+
+    def __init__(self) -> None:
+        self.stored, self.tried, self.fail = [], 0, False
+
+    def handle(self, batch) -> None:
+        self.tried += len(batch)
+        if self.fail:
+            msg = "the database does not answer"
+            raise Unavailable(msg)
+        self.stored += [message.payload for message in batch]
+
+
+class Site:
+    """A broker, an artifact store, and a client that may speak for any device."""
+
+    def __init__(self, folder) -> None:
+        self.home = Home(folder)
+        self.home.prepare()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        settings = load({}, home=folder, mqtt_port=port)
+        authority = CertificateAuthority.open_or_create(self.home.ca)
+        authority.ensure_server(settings.names)
+        self.address = broker.prepare(settings, self.home)
+        self.artifacts = ArtifactStore(self.home.artifacts)
+        self.broker = None
+        self.got = []
+        self.device = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        self.device.username_pw_set(self.address.username, self.address.password)
+        self.device.on_message = lambda _c, _d, message: self.got.append(message)
+
+    def start_broker(self) -> None:
+        command = [broker.find_mosquitto(), "-c", self.home.broker / "mosquitto.conf"]
+        self.broker = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        until(lambda: socket.socket().connect_ex((self.address.host, self.address.port)) == 0)
+
+    def connect_device(self) -> None:
+        self.device.connect(self.address.host, self.address.port)
+        self.device.loop_start()
+        until(self.device.is_connected)
+        self.device.subscribe(down(DEVICE, Down.REPLY), qos=1)
+        self.device.subscribe(down(DEVICE, Down.CHUNK), qos=0)
+
+    def gateway(self, inbox: Inbox) -> MqttGateway:
+        made = MqttGateway(self.address, TransferService(None, self.artifacts))
+        made.start(inbox.handle)
+        until(lambda: made.connected)
+        return made
+
+    def tell(self, *texts: bytes) -> None:
+        for text in texts:
+            self.device.publish(up(DEVICE, Up.TELE), text, qos=1).wait_for_publish(WAIT)
+
+    def close(self) -> None:
+        self.device.disconnect()
+        self.device.loop_stop()
+        if self.broker is not None:
+            self.broker.terminate()
+            self.broker.wait(WAIT)
+
+
+@pytest.fixture
+def site(tmp_path):
+    made = Site(tmp_path)
+    made.start_broker()
+    made.connect_device()
+    yield made
+    made.close()
+
+
+def test_what_comes_while_the_gateway_is_away_is_delivered_later(site):
+    inbox = Inbox()
+    site.gateway(inbox).stop()
+    site.tell(*(b"%d" % i for i in range(20)))
+    again = site.gateway(inbox)
+    until(lambda: len(inbox.stored) == 20)
+    assert inbox.stored == [b"%d" % i for i in range(20)]
+    again.stop()
+
+
+def test_what_was_not_stored_is_not_acknowledged_and_comes_again(site):
+    failing = Inbox()
+    failing.fail = True
+    first = site.gateway(failing)
+    site.tell(b"a", b"b", b"c")
+    until(lambda: failing.tried >= 1)
+    first.stop()
+    assert failing.stored == []
+    inbox = Inbox()
+    second = site.gateway(inbox)
+    until(lambda: len(inbox.stored) >= 3)
+    assert sorted(set(inbox.stored)) == [b"a", b"b", b"c"]
+    second.stop()
+
+
+def test_a_database_that_comes_back_gets_everything_without_a_restart(site):
+    inbox = Inbox()
+    inbox.fail = True
+    gateway = site.gateway(inbox)
+    site.tell(b"a", b"b")
+    until(lambda: inbox.tried >= 1)
+    inbox.fail = False
+    until(lambda: sorted(set(inbox.stored)) == [b"a", b"b"])
+    gateway.stop()
+
+
+def test_a_killed_broker_is_found_again_and_goes_on(site):
+    inbox = Inbox()
+    gateway = site.gateway(inbox)
+    site.broker.kill()
+    site.broker.wait()
+    until(lambda: not gateway.connected)
+    site.start_broker()
+    until(lambda: gateway.connected and site.device.is_connected(), 20)
+    site.tell(b"after")
+    until(lambda: inbox.stored == [b"after"])
+    assert gateway.downlink.desired(DEVICE, b"doc") is False
+    until(lambda: gateway.downlink.desired(DEVICE, b"doc"))
+    gateway.stop()
+
+
+def test_chunks_come_in_order_and_whole_beyond_the_credit(site):
+    data = bytes(range(256)) * (256 * 300)
+    digest = hashlib.sha256(data).hexdigest()
+    site.artifacts.put([data], digest, len(data))
+    gateway = site.gateway(Inbox())
+    count = len(data) // CHUNK_BYTES
+    for batch, start in enumerate(range(0, count, 60)):
+        need = Need(
+            kind="chunks", sha256=digest, batch=batch, ranges=((start, min(start + 60, count)),)
+        )
+        site.device.publish(up(DEVICE, Up.NEED), need.model_dump_json().encode(), qos=1)
+    until(lambda: len(site.got) == count, 30)
+    chunks = [decode_chunk(message.payload) for message in site.got]
+    assert [chunk.index for chunk in chunks] == list(range(count))
+    assert b"".join(chunk.data for chunk in chunks) == data
+    gateway.stop()
+
+
+def test_malformed_requests_do_no_harm(site):
+    gateway = site.gateway(Inbox())
+    for noise in (b"", b"{", b'{"kind":"chunks"}', b"\xff" * 1000):
+        site.device.publish(up(DEVICE, Up.NEED), noise, qos=1)
+    need = Need(kind="leaves", sha256="0" * 64)
+    site.device.publish(up(DEVICE, Up.NEED), need.model_dump_json().encode(), qos=1)
+    until(lambda: site.got)
+    assert Reply.model_validate_json(site.got[0].payload).error
+    assert gateway.connected
+    gateway.stop()
+
+
+def test_stopping_leaves_no_thread(site):
+    before = set(threading.enumerate())
+    gateway = site.gateway(Inbox())
+    assert len(set(threading.enumerate()) - before) == 3
+    gateway.stop()
+    assert set(threading.enumerate()) - before == set()

@@ -1,0 +1,112 @@
+"""Desired messages are repeated until the broker has exactly the one that is wanted."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.adapters.downlink import BrokerDownlink
+from orchestrator.control_loop import ControlLoop
+from schemas.ids import new_id
+from schemas.rollout import Command
+
+
+class Wire:
+    """Takes what is published; acknowledges when told."""
+
+    def __init__(self) -> None:
+        self.sent, self.up, self.now = [], True, 0.0
+        self.downlink = BrokerDownlink(self.publish, lambda: self.now)
+
+    def publish(self, topic, payload, retain):
+        if not self.up:
+            return None
+        self.sent.append((topic, payload, retain))
+        return len(self.sent)
+
+    def ack(self):
+        self.downlink.acknowledged(len(self.sent))
+
+
+@pytest.fixture
+def wire():
+    return Wire()
+
+
+def test_a_document_counts_as_sent_once_the_broker_has_it(wire):
+    assert not wire.downlink.desired("dev", b"one")
+    assert not wire.downlink.desired("dev", b"one")
+    assert len(wire.sent) == 1
+    wire.ack()
+    assert wire.downlink.desired("dev", b"one")
+
+
+def test_a_newer_document_replaces_one_that_is_on_its_way(wire):
+    wire.downlink.desired("dev", b"one")
+    assert not wire.downlink.desired("dev", b"two")
+    wire.downlink.acknowledged(1)
+    assert not wire.downlink.desired("dev", b"two")
+    wire.downlink.acknowledged(2)
+    assert wire.downlink.desired("dev", b"two")
+    assert [payload for _, payload, _ in wire.sent] == [b"one", b"two"]
+
+
+def test_an_acknowledgement_may_come_before_the_id_is_known(wire):
+    publish = wire.publish
+
+    def hasty(topic, payload, retain):
+        mid = publish(topic, payload, retain)
+        wire.downlink.acknowledged(mid)
+        return mid
+
+    wire.downlink = BrokerDownlink(hasty, lambda: wire.now)
+    wire.downlink.desired("dev", b"one")
+    assert wire.downlink.desired("dev", b"one")
+
+
+def test_what_was_never_acknowledged_is_sent_again(wire):
+    wire.downlink.desired("dev", b"one")
+    wire.now = 11
+    wire.downlink.desired("dev", b"one")
+    assert len(wire.sent) == 2
+
+
+def test_a_lost_connection_forgets_what_was_on_its_way(wire):
+    wire.downlink.desired("dev", b"one")
+    wire.downlink.disconnected()
+    wire.downlink.desired("dev", b"one")
+    assert len(wire.sent) == 2
+
+
+def test_nothing_is_taken_as_sent_while_the_broker_is_away(wire):
+    wire.up = False
+    assert not wire.downlink.desired("dev", b"one")
+    wire.ack()
+    assert not wire.downlink.desired("dev", b"one")
+
+
+def test_a_wish_for_a_message_that_was_delivered_sends_it_anew(wire):
+    for expected in (1, 2):
+        wire.downlink.desired("dev", b"one")
+        wire.ack()
+        assert wire.downlink.desired("dev", b"one")
+        assert len(wire.sent) == expected
+
+
+def test_commands_are_not_retained(wire):
+    wire.downlink.command("dev", Command(kind="cancel", execution=new_id("exe"), attempt=1))
+    assert [(topic, retain) for topic, _, retain in wire.sent] == [("d/dev/down/cmd", False)]
+
+
+def test_a_failing_task_does_not_stop_the_others_and_recovers():
+    ran, broken = [], [True]
+
+    def fails():
+        if broken:
+            raise RuntimeError
+
+    loop = ControlLoop({"a": fails, "b": lambda: ran.append(1)}, 1)
+    loop.round()
+    assert (loop.failing, len(ran)) == ({"a"}, 1)
+    broken.clear()
+    loop.round()
+    assert (loop.failing, len(ran)) == (frozenset(), 2)
