@@ -1,0 +1,159 @@
+"""Steps of the state machine while the pointer is untouched: idle, up to staged, and ended.
+
+Giving up in any of these states leaves the device as it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from edge_client.actions import Begin, Collect, Repeat, Report
+from edge_client.events import (
+    Booted,
+    Broke,
+    CancelRequested,
+    Fetched,
+    ManifestAccepted,
+    Offered,
+    Proceeded,
+    Progressed,
+    Refused,
+    TrialPassed,
+)
+from edge_client.states import (
+    REPORTED_AS,
+    Accepted,
+    Activating,
+    Downloading,
+    Ended,
+    Idle,
+    Staged,
+    Verified,
+)
+from edge_client.steps import Step, accept, cancelled_report, end, is_newer, superseded_by
+from schemas.errors import DeviceCause
+from schemas.rollout import ExecState
+
+PROGRESS_SECONDS = 1.0
+"""The least time between two reports of progress."""
+
+
+def offer_idle(_state: Idle, event: Offered, _now: float) -> Step:
+    """The first offer."""
+    return accept(event.offer, event.active)
+
+
+def offer_ended(state: Ended, event: Offered, _now: float) -> Step:
+    """Another offer, or the same one again from a server that missed its end."""
+    if event.offer.key == state.offer.key:
+        return state, (Repeat(key=event.offer.key),)
+    return accept(event.offer, event.active)
+
+
+def cancel_idle(state: Idle, event: CancelRequested, _now: float) -> Step:
+    """Cancelled before it was offered."""
+    return state, (cancelled_report(event.key),)
+
+
+def cancel_ended(state: Ended, event: CancelRequested, _now: float) -> Step:
+    """Cancelled after its end, which is repeated, or before it was offered."""
+    over = event.key == state.offer.key
+    return state, (Repeat(key=event.key) if over else cancelled_report(event.key),)
+
+
+def offer_early(state: Any, event: Offered, _now: float) -> Step:
+    """A newer offer replaces one that has changed nothing yet."""
+    if not is_newer(state, event.offer):
+        return state, ()
+    old = Report(
+        key=state.offer.key,
+        state=ExecState.FAILED,
+        cause=DeviceCause.SUPERSEDED,
+        detail=superseded_by(event.offer),
+    )
+    new, actions = accept(event.offer, event.active)
+    return new, (old, *actions)
+
+
+def cancel_early(state: Any, event: CancelRequested, _now: float) -> Step:
+    """Give up."""
+    if event.key != state.offer.key:
+        return state, (cancelled_report(event.key),)
+    ended = Ended(offer=state.offer, outcome=ExecState.FAILED)
+    return ended, (cancelled_report(event.key), Collect())
+
+
+def manifest_accepted(state: Accepted, event: ManifestAccepted, now: float) -> Step:
+    """The manifest says what to fetch."""
+    new = Downloading(offer=state.offer, slot=event.slot, total=event.total, reported_at=now)
+    return new, (_progress(new), Begin())
+
+
+def progressed(state: Downloading, event: Progressed, now: float) -> Step:
+    """Bytes arrived; the server hears of them every ``PROGRESS_SECONDS``."""
+    if (event.done, event.fetched) == (state.done, state.fetched):
+        return state, ()
+    new = replace(state, done=min(event.done, state.total), fetched=event.fetched)
+    if 0 <= now - state.reported_at < PROGRESS_SECONDS:
+        return new, ()
+    new = replace(new, reported_at=now)
+    return new, (_progress(new),)
+
+
+def _progress(state: Downloading) -> Report:
+    return Report(
+        key=state.offer.key,
+        state=ExecState.DOWNLOADING,
+        done=state.done,
+        total=state.total,
+        fetched=state.fetched,
+    )
+
+
+def fetched(state: Downloading, event: Fetched, _now: float) -> Step:
+    """All files are there: try to load them."""
+    report = Report(
+        key=event.key,
+        state=ExecState.VERIFIED,
+        done=state.total,
+        total=state.total,
+        fetched=event.fetched,
+    )
+    return Verified(offer=state.offer, slot=state.slot), (report, Begin())
+
+
+def trial_passed(state: Verified, event: TrialPassed, _now: float) -> Step:
+    """The model is runnable here."""
+    report = Report(key=event.key, state=ExecState.STAGED)
+    return Staged(offer=state.offer, slot=state.slot), (report, Begin())
+
+
+def proceeded(state: Staged, event: Proceeded, _now: float) -> Step:
+    """Swap; what serves now becomes the fallback."""
+    new = Activating(offer=state.offer, slot=state.slot, fallback=event.fallback)
+    return new, (Report(key=event.key, state=ExecState.ACTIVATING), Begin())
+
+
+def refused(state: Any, event: Refused, _now: float) -> Step:
+    """A check of trust failed: nothing is left to do."""
+    return end(state, ExecState.REJECTED, cause=event.cause, detail=event.detail)
+
+
+def broke_early(state: Any, event: Broke, _now: float) -> Step:
+    """The work failed; nothing has been changed."""
+    return end(
+        state,
+        ExecState.FAILED,
+        cause=event.cause,
+        detail=event.detail,
+        retryable=event.retryable,
+    )
+
+
+def booted_early(state: Any, _event: Booted, _now: float) -> Step:
+    """Begin the state's work again."""
+    again = Report(key=state.offer.key, state=REPORTED_AS[type(state)])
+    if isinstance(state, Downloading):
+        again = _progress(state)
+    return state, (again, Begin())

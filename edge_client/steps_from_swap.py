@@ -1,0 +1,124 @@
+"""Steps of the state machine from the swap of the pointer on: either proven or put back.
+
+There is no giving up here: what leaves these states early goes through ``Reverting``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from edge_client.actions import Begin, Collect, Report
+from edge_client.events import Booted, Broke, CancelRequested, Observed, Offered, Restored, Swapped
+from edge_client.states import REPORTED_AS, Activating, Ended, Offer, OnProbation, Reverting
+from edge_client.steps import Step, accept, cancelled_report, end, is_newer, superseded_by
+from schemas.errors import DeviceCause
+from schemas.rollout import ExecState
+
+
+def offer_later(state: Activating | Reverting, event: Offered, _now: float) -> Step:
+    """A newer offer waits until this execution is over."""
+    last = state.pending or state.offer
+    if event.offer.key in {state.offer.key, last.key} or event.offer.sequence <= last.sequence:
+        return state, ()
+    dropped = _drop(state.pending, DeviceCause.SUPERSEDED, superseded_by(event.offer))
+    return replace(state, pending=event.offer), dropped
+
+
+def offer_probation(state: OnProbation, event: Offered, _now: float) -> Step:
+    """A model that is not proven must not become the fallback: go back first."""
+    if not is_newer(state, event.offer):
+        return state, ()
+    cause, detail = DeviceCause.SUPERSEDED, superseded_by(event.offer)
+    return replace(_revert(state, cause, detail), pending=event.offer), (Begin(),)
+
+
+def cancel_late(state: Any, event: CancelRequested, _now: float) -> Step:
+    """Too late, unless it is the offer that waits."""
+    if event.key != state.offer.key:
+        pending = getattr(state, "pending", None)
+        if pending is not None and pending.key == event.key:
+            return replace(state, pending=None), (cancelled_report(event.key),)
+        return state, (cancelled_report(event.key),)
+    current = REPORTED_AS[type(state)]
+    late = Report(key=event.key, state=current, cause=DeviceCause.CANCEL_TOO_LATE)
+    return state, (late,)
+
+
+def swapped(state: Activating, event: Swapped, _now: float) -> Step:
+    """The new model serves: watch it, or go back at once when an offer waits."""
+    report = Report(key=event.key, state=ExecState.PROBATION)
+    new = OnProbation(
+        offer=state.offer, slot=state.slot, fallback=state.fallback, boots=state.boots
+    )
+    if state.pending is None:
+        return new, (report, Begin())
+    back = _revert(new, DeviceCause.SUPERSEDED, superseded_by(state.pending))
+    return replace(back, pending=state.pending), (report, Begin())
+
+
+def observed(state: OnProbation, event: Observed, _now: float) -> Step:
+    """Judge the new model: as soon as it cannot pass any more, or once it has served."""
+    rules = state.offer.assignment.probation
+    n, errors = event.n, event.errors
+    if errors > rules.max_error_rate * max(n, rules.min_inferences):
+        detail = f"{errors} of {n} inferences failed (at most {rules.max_error_rate:.1%} may)"
+        return _revert(state, DeviceCause.PROBATION_FAILED, detail), (Begin(),)
+    if n >= rules.min_inferences:
+        detail = f"{n} inferences served, {errors} failed"
+        return end(state, ExecState.SUCCEEDED, detail=detail)
+    return replace(state, n=n, errors=errors), ()
+
+
+def broke_late(state: Any, event: Broke, _now: float) -> Step:
+    """Go back to the fallback."""
+    return _revert(state, event.cause, event.detail), (Begin(),)
+
+
+def booted_late(state: Any, _event: Booted, _now: float) -> Step:
+    """Count the start; a model that brings the agent down must not stay."""
+    boots, most = state.boots + 1, state.offer.assignment.probation.max_boots
+    if boots > most:
+        detail = f"the agent started {boots} times before the model was proven (at most {most})"
+        return _revert(state, DeviceCause.BOOT_LOOP, detail), (Begin(),)
+    counted = replace(state, boots=boots)
+    if isinstance(counted, OnProbation):
+        counted = replace(counted, n=0, errors=0)
+    return counted, (Report(key=state.offer.key, state=REPORTED_AS[type(state)]), Begin())
+
+
+def booted_reverting(state: Reverting, _event: Booted, _now: float) -> Step:
+    """Go on going back."""
+    return state, (Begin(),)
+
+
+def restored(state: Reverting, event: Restored, _now: float) -> Step:
+    """The fallback serves again; take up the offer that waits, if any."""
+    report = Report(
+        key=event.key,
+        state=ExecState.ROLLED_BACK,
+        cause=state.cause,
+        detail=state.detail,
+        retryable=state.cause is DeviceCause.SUPERSEDED,
+    )
+    if state.pending is None:
+        return Ended(offer=state.offer, outcome=ExecState.ROLLED_BACK), (report, Collect())
+    new, actions = accept(state.pending, state.fallback)
+    return new, (report, Collect(), *actions)
+
+
+def _revert(state: Any, cause: DeviceCause, detail: str) -> Reverting:
+    return Reverting(
+        offer=state.offer,
+        slot=state.slot,
+        fallback=state.fallback,
+        cause=cause,
+        detail=detail,
+        pending=getattr(state, "pending", None),
+    )
+
+
+def _drop(pending: Offer | None, cause: DeviceCause, detail: str) -> tuple[Report, ...]:
+    if pending is None:
+        return ()
+    return (Report(key=pending.key, state=ExecState.FAILED, cause=cause, detail=detail),)
