@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from edge_client.errors import TransferError
-from edge_client.store import Partial, Store, split_leaves
+from edge_client.partial import Partial, split_leaves
+from edge_client.store import Store
 from edge_client.transfer import Bucket, Pull, Taken
 from schemas.model import ModelFile
 from schemas.transfer import CHUNK_BYTES, Need, Reply, decode_chunk

@@ -1,12 +1,17 @@
-"""Atomic writes and bounded reads."""
+"""Atomic writes, bounded reads, hashes, and what a full disk is called."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from edge_client.errors import UsageError
+from edge_client.errors import DiskFullError, UsageError
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def fsync_folder(folder: Path) -> None:
@@ -53,3 +58,25 @@ def read_limited(path: Path, limit: int) -> bytes:
         msg = f"{path} is larger than {limit} bytes"
         raise UsageError(msg)
     return data
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def disk_errors(what: str) -> Iterator[None]:
+    """Say it plainly when the disk is full.
+
+    Raises:
+        DiskFullError: there was no room for ``what``.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            msg = f"the disk is full: {what}"
+            raise DiskFullError(msg) from error
+        raise

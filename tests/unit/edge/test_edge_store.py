@@ -6,10 +6,11 @@ import os
 
 import pytest
 
-from edge_client import store as store_module
+from edge_client import partial as partial_module
 from edge_client.errors import DigestError, DiskFullError
+from edge_client.partial import Partial
 from edge_client.settings import GIB, Home
-from edge_client.store import Partial, Store
+from edge_client.store import Store
 from schemas.transfer import CHUNK_BYTES, leaves_of
 from tests.fakes.edge_models import blocks, model_file
 
@@ -80,10 +81,10 @@ def test_leaves_that_are_not_the_manifests_are_refused(store):
 
 def test_the_data_are_on_the_disk_before_the_map_says_so(store, monkeypatch):
     order = []
-    real_sync, real_write = os.fdatasync, store_module.write_atomic
+    real_sync, real_write = os.fdatasync, partial_module.write_atomic
     monkeypatch.setattr(os, "fdatasync", lambda fd: (order.append("data"), real_sync(fd)))
     monkeypatch.setattr(
-        store_module, "write_atomic", lambda *a, **k: (order.append("map"), real_write(*a, **k))
+        partial_module, "write_atomic", lambda *a, **k: (order.append("map"), real_write(*a, **k))
     )
     partial = store.open_partial(FILE, LEAVES, OWNER)
     fill(partial, [0])
