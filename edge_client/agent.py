@@ -18,6 +18,7 @@ from edge_client.files import write_atomic
 from edge_client.hardware import hardware
 from edge_client.identity import load_identity
 from edge_client.journal import Journal
+from edge_client.mqtt_transport import MqttTransport
 from edge_client.runtime import Runtime
 from edge_client.settings import Home, RunSettings
 from edge_client.slots import Slot
@@ -30,7 +31,6 @@ from edge_client.transport import (
     Acknowledged,
     Connected,
     Disconnected,
-    MqttTransport,
     Received,
     TransportEvent,
 )

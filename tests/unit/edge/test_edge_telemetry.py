@@ -10,11 +10,12 @@ import pytest
 from edge_client.courier import HOLD_SECONDS, Courier
 from edge_client.errors import InputError, UsageError
 from edge_client.inference import Loaded, Prediction
+from edge_client.mqtt_transport import backoff
 from edge_client.runtime import Runtime
 from edge_client.slots import Slot
 from edge_client.stream import Stream, fit, read_source
 from edge_client.telemetry import Buffer, Clocks, Windows, rss_mb
-from edge_client.transport import Acknowledged, backoff
+from edge_client.transport import Acknowledged
 from schemas.model import TensorSpec
 from schemas.telemetry import Window, bucket_of
 from tests.fakes.edge_models import linear_onnx, loaded, samples

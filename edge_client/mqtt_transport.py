@@ -1,0 +1,264 @@
+"""A connection to the broker: MQTT 5 over mutual TLS. paho is not seen outside.
+
+Every connection has a client of its own: the outbox and the buffer are what survives,
+so nothing waits in a queue of the library. The library's callbacks only hand events
+over; an exception in one would end the network thread while it looks alive.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edge_client.identity import Identity
+from edge_client.transport import (
+    Acknowledged,
+    Connected,
+    Disconnected,
+    Received,
+    Ticket,
+    TransportEvent,
+)
+from schemas.device import Birth, Death
+from schemas.ids import BootId
+from schemas.topics import Up, down_filter, parse_down, up
+
+SESSION_SECONDS = 7 * 86400
+KEEPALIVE_SECONDS = 20
+CONNACK_SECONDS = 10.0
+FIRST_DELAY, LAST_DELAY = 0.5, 30.0
+STEADY_SECONDS = 10.0
+"""A connection that lasted this long resets the delay before the next one."""
+
+MAX_PACKET_BYTES = 8 * 1024**2
+_WITH_WILL = 4
+"""DISCONNECT reason: publish the will (MQTT 5, 3.14.2.1)."""
+
+log = logging.getLogger(__name__)
+
+
+def backoff(attempt: int, spread: float) -> float:
+    """Seconds to wait before connection attempt ``attempt`` (from 0).
+
+    spread: 0..1, drawn at random, so that a fleet does not come back at once.
+    """
+    return min(LAST_DELAY, FIRST_DELAY * 2.0 ** min(attempt, 16)) * (0.5 + spread / 2)
+
+
+class MqttTransport:
+    """A connection that is made again for ever."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        boot: BootId,
+        birth: Callable[[int], Birth],
+        on_event: Callable[[TransportEvent], None],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            identity: the device's, with the broker's address.
+            boot: of this start of the agent.
+            birth: the birth message of a connection, by its number.
+            on_event: called from the network thread; must be quick.
+        """
+        self._identity, self._boot, self._birth = identity, boot, birth
+        self._on_event = on_event
+        self._device = identity.record.device
+        self._session = 0
+        self._client: mqtt.Client | None = None
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """Have the broker publish the will, and leave."""
+        self._stop.set()
+        client = self._client
+        if client is not None:
+            client.disconnect(ReasonCode(PacketTypes.DISCONNECT, identifier=_WITH_WILL))
+        self._wake.set()
+        self._thread.join(timeout)
+
+    def publish(self, leaf: Up, payload: str) -> Ticket | None:
+        """Send at QoS 1; None when there is no connection."""
+        session, client = self._session, self._client
+        if client is None:
+            return None
+        info = client.publish(up(self._device, leaf), payload, qos=1)
+        return (session, info.mid) if info.rc == mqtt.MQTT_ERR_SUCCESS else None
+
+    def announce(self) -> None:
+        """Publish the birth message, which expires when heartbeats stop."""
+        client = self._client
+        if client is not None:
+            self._send_birth(client, self._session)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread that keeps the connection up is running."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        attempt = 0
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                reason = self._connection()
+            except (OSError, ValueError) as error:
+                reason = _plain(error)
+            except Exception as error:  # the thread must outlive any fault of the library
+                log.exception("connection ended by a fault")
+                reason = f"{type(error).__name__}: {error}"
+            self._client = None
+            if self._stop.is_set():
+                return
+            self._emit(Disconnected(reason))
+            attempt = 0 if time.monotonic() - began > STEADY_SECONDS else attempt + 1
+            self._stop.wait(backoff(attempt, random.random()))  # noqa: S311 - spreads load
+
+    def _connection(self) -> str:
+        """Make one connection and keep it. Returns why it ended."""
+        self._session += 1
+        session, ended = self._session, _Ended()
+        client = self._new_client(session, ended)
+        broker = self._identity.record.broker
+        client.connect(
+            broker.host,
+            broker.port,
+            keepalive=KEEPALIVE_SECONDS,
+            clean_start=False,
+            properties=_connect_properties(),
+        )
+        client.loop_start()
+        self._wake.clear()
+        deadline = time.monotonic() + CONNACK_SECONDS
+        while ended.reason is None and not self._stop.is_set():
+            self._wake.wait(1.0)
+            self._wake.clear()
+            if ended.network is None and time.monotonic() > deadline:
+                ended.reason = "the broker did not answer"
+            if ended.network is not None and not ended.network.is_alive():
+                ended.reason = ended.reason or "the network thread ended"
+        if self._stop.is_set():
+            self._linger(ended)
+        self._client = None
+        client.on_disconnect = None
+        client.disconnect()
+        return ended.reason or "stopped"
+
+    def _linger(self, ended: _Ended) -> None:
+        """Let what is queued go out before the process ends."""
+        deadline = time.monotonic() + 1.0
+        while ended.reason is None and time.monotonic() < deadline:
+            self._wake.wait(0.05)
+
+    def _new_client(self, session: int, ended: _Ended) -> mqtt.Client:
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._device,
+            protocol=mqtt.MQTTv5,
+            reconnect_on_failure=False,
+        )
+        client.suppress_exceptions = True
+        client.tls_set_context(_tls(self._identity))
+        will = Death(boot=self._boot, session=session)
+        client.will_set(up(self._device, Up.DEATH), will.model_dump_json(), qos=1)
+        client.on_socket_open = _no_delay
+
+        def on_connect(_c: Any, _u: Any, _f: Any, code: ReasonCode, _p: Any) -> None:
+            ended.network = threading.current_thread()
+            if code.is_failure:
+                ended.reason = f"the broker refused the connection: {code}"
+            else:
+                client.subscribe(down_filter(self._device), qos=1)
+                self._client = client
+                self._send_birth(client, session)
+                self._emit(Connected(session))
+            self._wake.set()
+
+        def on_disconnect(_c: Any, _u: Any, _f: Any, code: ReasonCode, _p: Any) -> None:
+            self._client = None
+            ended.reason = ended.reason or f"connection lost: {code}"
+            self._wake.set()
+
+        def on_message(_c: Any, _u: Any, message: mqtt.MQTTMessage) -> None:
+            topic = parse_down(message.topic)
+            if topic is not None and topic.device == self._device:
+                self._emit(Received(topic.leaf, bytes(message.payload)))
+
+        def on_publish(_c: Any, _u: Any, mid: int, code: ReasonCode, _p: Any) -> None:
+            self._emit(Acknowledged((session, mid), not code.is_failure))
+
+        client.on_connect = on_connect
+        client.on_disconnect = on_disconnect
+        client.on_message = on_message
+        client.on_publish = on_publish
+        return client
+
+    def _send_birth(self, client: mqtt.Client, session: int) -> None:
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's own
+        heartbeat = self._identity.record.heartbeat_seconds
+        properties.MessageExpiryInterval = max(1, int(3 * heartbeat))
+        birth = self._birth(session).model_dump_json(exclude_none=True)
+        client.publish(up(self._device, Up.BIRTH), birth, qos=1, retain=True, properties=properties)
+
+    def _emit(self, event: TransportEvent) -> None:
+        try:
+            self._on_event(event)
+        except Exception:  # a fault in a handler must not end the network thread
+            log.exception("an event could not be handled")
+
+
+@dataclass(slots=True)
+class _Ended:
+    """How a connection is doing. network: the library's thread, once it answered."""
+
+    reason: str | None = None
+    network: threading.Thread | None = None
+
+
+def _tls(identity: Identity) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(identity.ca))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(str(identity.certificate), str(identity.key))
+    return context
+
+
+def _connect_properties() -> Properties:
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's own
+    properties.SessionExpiryInterval = SESSION_SECONDS
+    properties.MaximumPacketSize = MAX_PACKET_BYTES
+    return properties
+
+
+def _no_delay(_client: mqtt.Client, _userdata: Any, sock: Any) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _plain(error: Exception) -> str:
+    """An error of the network in words an operator can act on."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the broker's certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens at the broker's address"
+    return f"cannot reach the broker: {error}"
