@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from edge_client.actions import Report
-from edge_client.errors import JournalError
+from edge_client.database import open_database, transaction, unusable
 from edge_client.states import Idle, JournalledState, Key, State
 from schemas.ids import BootId
 from schemas.rollout import ExecReport, ExecState
@@ -29,6 +29,7 @@ MAX_ENDED = 200
 
 MAX_DETAIL = 2000
 
+_WHAT = "journal"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS state (id INTEGER PRIMARY KEY CHECK (id = 1), body TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS outbox (
@@ -69,15 +70,8 @@ class Journal:
         Raises:
             JournalError: the file cannot be used.
         """
-        self._boot = boot
-        try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(_SCHEMA)
-        except sqlite3.Error as error:
-            raise _broken(path, error) from error
-        self._path = path
+        self._boot, self._path = boot, path
+        self._db = open_database(path, _SCHEMA, what=_WHAT, synchronous="FULL")
 
     def close(self) -> None:
         """Close the file."""
@@ -95,7 +89,7 @@ class Journal:
         try:
             return _STATE.validate_json(row[0])
         except ValidationError as error:
-            raise _broken(self._path, error) from error
+            raise unusable(_WHAT, self._path, error) from error
 
     def floor(self, device: str) -> int:
         """The highest sequence accepted for ``device``; 0 at first."""
@@ -170,18 +164,10 @@ class Journal:
     def _transaction(self) -> Iterator[None]:
         """All of it or, whatever goes wrong, none of it."""
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield
-            self._db.execute("COMMIT")
+            with transaction(self._db):
+                yield
         except sqlite3.Error as error:
-            raise _broken(self._path, error) from error
-        finally:
-            self._roll_back()
-
-    def _roll_back(self) -> None:
-        with suppress(sqlite3.Error):
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+            raise unusable(_WHAT, self._path, error) from error
 
     def _put(self, report: Report, uptime: float) -> None:
         row = self._db.execute(
@@ -237,8 +223,3 @@ class Journal:
             " ORDER BY touched DESC LIMIT -1 OFFSET ?)",
             (MAX_ENDED,),
         )
-
-
-def _broken(path: Path, error: Exception) -> JournalError:
-    first = str(error).splitlines()[0]
-    return JournalError(f"the journal {path} cannot be used: {first}")

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edge_client.database import open_database, transaction
 from edge_client.errors import JournalError
 from edge_client.inference import Loaded, Prediction
 from edge_client.slots import Slot
@@ -142,14 +143,7 @@ class Buffer:
             JournalError: the file cannot be used.
         """
         self._device, self._boot, self._most, self._seq = device, boot, most, 0
-        try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(_SCHEMA)
-        except sqlite3.Error as error:
-            msg = f"the telemetry buffer {path} cannot be used: {error}"
-            raise JournalError(msg) from error
+        self._db = open_database(path, _SCHEMA, what="telemetry buffer", synchronous="NORMAL")
 
     def close(self) -> None:
         """Close the file."""
@@ -162,19 +156,16 @@ class Buffer:
             JournalError: it could not be written; it is lost and counted as such.
         """
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._make_room()
-            lost = int(self._db.execute("SELECT n FROM lost").fetchone()[0])
-            window = self._window(tally, seconds, cpu_seconds, lost)
-            self._db.execute(
-                "INSERT INTO windows (body, dropped) VALUES (?, ?)",
-                (window.model_dump_json(exclude_none=True), lost),
-            )
-            self._db.execute("UPDATE lost SET n = 0")
-            self._db.execute("COMMIT")
+            with transaction(self._db):
+                self._make_room()
+                lost = int(self._db.execute("SELECT n FROM lost").fetchone()[0])
+                window = self._window(tally, seconds, cpu_seconds, lost)
+                self._db.execute(
+                    "INSERT INTO windows (body, dropped) VALUES (?, ?)",
+                    (window.model_dump_json(exclude_none=True), lost),
+                )
+                self._db.execute("UPDATE lost SET n = 0")
         except (sqlite3.Error, ValueError) as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
             msg = f"a telemetry window could not be kept: {error}"
             raise JournalError(msg) from error
         self._seq += 1
