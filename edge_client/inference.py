@@ -97,15 +97,11 @@ class Model:
         _compare("output", signature.outputs, self._session.get_outputs())
 
     def predict(self, inputs: Array | Mapping[str, Array]) -> Prediction:
-        """Run a batch.
-
-        Args:
-            inputs: arrays by input name, or the one array of a model with one input;
-                dtype and shape as in the signature, the batch first.
+        """Check a batch, run it and classify: what programs call as ``ServedModel.predict``.
 
         Raises:
-            InputError: an input does not fit; says which, what was wanted and given.
-            InferenceError: the model failed, or gave NaN or an infinity.
+            InputError: ``check`` says no.
+            InferenceError: onnxruntime failed, or an output is not finite.
         """
         feed = self.check(inputs)
         try:
@@ -123,10 +119,11 @@ class Model:
         return Prediction(outputs, n, classes, confidence, self.labels)
 
     def check(self, inputs: Array | Mapping[str, Array]) -> dict[str, Array]:
-        """Check inputs against the signature.
+        """Check inputs against the signature, as arrays by name.
 
         Raises:
-            InputError: an input does not fit.
+            InputError: an input is missing, unknown, not finite, out of range, or of
+                another dtype or shape.
         """
         specs = self.signature.inputs
         if not isinstance(inputs, Mapping):

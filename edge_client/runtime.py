@@ -40,6 +40,12 @@ class Runtime:
         """What serves now."""
         return self._loaded
 
+    @property
+    def slot(self) -> Slot | None:
+        """The slot that serves now."""
+        loaded = self._loaded
+        return None if loaded is None else loaded.slot
+
     def swap(self, loaded: Loaded | None) -> None:
         """Serve another model from the next request on, counting from zero."""
         with self._changed:
@@ -65,7 +71,7 @@ class Runtime:
         """Infer with the active model.
 
         Args:
-            inputs: as for ``Model.predict``.
+            inputs: as for ``ServedModel.predict``.
             truth: the true class of a batch of one, where it is known.
 
         Raises:
