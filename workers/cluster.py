@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from workers.errors import ClusterError
 from workers.files import write_atomic
 from workers.follow import DriverState, Seen
@@ -28,6 +30,7 @@ MIN_CPUS = 4
 two-core machine. Ray counts them, it does not bind to them."""
 
 DRIVER = "workers.driver"
+_PREFIX = "/tmp/argosy-ray-"  # noqa: S108 - made with mode 0700, removed by the keeper
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,16 @@ def logical_cpus(physical: int) -> int:
 
 
 def temp_dir_of(pid: int) -> Path:
-    """Ray's folder of the agent ``pid``; short, as Unix sockets' paths have 107 characters."""
-    return Path(f"/tmp/argosy-ray-{pid}")  # noqa: S108 - made with mode 0700, removed by the keeper
+    """The folder of the agent ``pid``; short, as Unix sockets' paths have 107 characters."""
+    return Path(f"{_PREFIX}{pid}")
+
+
+def sweep_stale() -> None:
+    """Remove what is left of agents that were killed together with their keeper."""
+    for path in Path(_PREFIX).parent.glob(f"{Path(_PREFIX).name}*"):
+        pid = path.name.rpartition("-")[2]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def free_ports(n: int) -> list[int]:
@@ -113,6 +124,8 @@ class LocalHead:
 
     def __init__(self, home: Path, cpus: int) -> None:
         self.temp_dir = temp_dir_of(os.getpid())
+        # Ray opens its own folder to everyone; the one around it is this user's alone.
+        self._ray_dir = self.temp_dir / "r"
         self._home = home
         self._cpus = cpus
         self._keeper: subprocess.Popen[bytes] | None = None
@@ -128,14 +141,14 @@ class LocalHead:
         write_atomic(token_file, secrets.token_hex(32).encode(), mode=0o600)
         dashboard, client, metrics = free_ports(3)
         environment = head_environment(token_file, metrics)
-        shutil.rmtree(self.temp_dir, ignore_errors=True)
+        sweep_stale()
         self.temp_dir.mkdir(mode=0o700)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
             os.environ.pop(name, None)  # another cluster's
         # For this process too: it speaks to the head through Ray's client.
         os.environ.update(environment)
-        command = head_command(self.temp_dir, self._cpus, dashboard, client)
+        command = head_command(self._ray_dir, self._cpus, dashboard, client)
         self._keeper = subprocess.Popen(
             [sys.executable, "-m", "workers.keeper", str(self.temp_dir), str(self.log), *command],
             stdin=subprocess.PIPE,
@@ -144,7 +157,7 @@ class LocalHead:
         return self._wait(f"http://127.0.0.1:{dashboard}", cancelled)
 
     def _wait(self, dashboard: str, cancelled: threading.Event) -> Address:
-        address_file = self.temp_dir / "ray_current_cluster"
+        address_file = self._ray_dir / "ray_current_cluster"
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and not cancelled.wait(POLL):
             if not self.alive():

@@ -145,7 +145,9 @@ def _train(order: Order, reporter: Reporter) -> tuple[Mapping[str, object], str,
     if Path(order.job_dir, "train").exists():
         log.info("checkpoints of an earlier attempt are there: going on from the last")
     ray.init(log_to_driver=False, configure_logging=False)
-    with tempfile.TemporaryDirectory(prefix="argosy-spool-") as folder:
+    # In the job's folder where that is local: a driver that is killed cannot clean up.
+    around = None if "://" in order.job_dir else order.job_dir
+    with tempfile.TemporaryDirectory(prefix=".spool-", dir=around) as folder:
         spool = Path(folder) / "metrics.jsonl"
         with _tail(spool, reporter):
             fitted = fit(spec, order.job_dir, spool)

@@ -200,7 +200,8 @@ class RayEngine:
         if self.rank != 0:
             ray.train.report(dict(metrics))
             return
-        with tempfile.TemporaryDirectory(prefix="argosy-checkpoint-") as folder:
+        # Ray Train has put this process into a folder of the cluster's own.
+        with tempfile.TemporaryDirectory(prefix="checkpoint-", dir=Path.cwd()) as folder:
             (Path(folder) / CHECKPOINT).write_bytes(checkpoint)
             ray.train.report(dict(metrics), checkpoint=ray.train.Checkpoint.from_directory(folder))
 

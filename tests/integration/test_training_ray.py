@@ -82,6 +82,8 @@ class Platform:
         return marked("ARGOSY_TRAINING_TEST", str(self.home))
 
     def end(self) -> None:
+        self.process.terminate()
+        until(lambda: self.process.poll() is not None, 10)
         kill_all(self.all_processes, seconds=10)
         self.process.wait()
         self.api.close()
@@ -220,7 +222,7 @@ def test_sigterm_ends_the_agent_and_every_process_of_ray_at_once(platform) -> No
     processes = platform.all_processes()
     assert len(processes) > 5
     temp_dir = temp_dir_of(platform.process.pid)
-    assert temp_dir.is_dir()
+    assert temp_dir.stat().st_mode & 0o777 == 0o700
     asked = time.monotonic()
     platform.process.send_signal(signal.SIGTERM)
     assert platform.process.wait(10) == 0
