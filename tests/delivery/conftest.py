@@ -43,6 +43,16 @@ class Compose:
         found: dict[str, str] = self.services[service].get("environment", {})
         return found
 
+    def commands(self, service: str) -> list[list[str]]:
+        """Its command lines; of a shell script those that begin with a program of ours."""
+        command = self.services[service].get("command")
+        if command is None:
+            return []
+        if command[0] != "sh":
+            return [list(command)]
+        found = re.findall(r"\b(argosy-edge [^|&;>\n]+)", command[2])
+        return [shlex.split(line) for line in found]
+
     def variables(self) -> dict[str, str | None]:
         """The variables that the file takes from .env, with their defaults."""
         found = _VARIABLE.findall(self.text)
