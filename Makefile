@@ -24,11 +24,11 @@ help: ## say what there is
 setup: $(STAMP) ## make .venv with everything a developer needs
 
 demo: $(STAMP) ## the whole loop on this machine (ARGS=--keep leaves it running)
-	@scripts/need.sh mosquitto
+	@.ci/need.sh mosquitto
 	$(BIN)/argosy demo $(ARGS)
 
 test: check ## everything that CI runs
-	@scripts/need.sh mosquitto postgresql
+	@.ci/need.sh mosquitto postgresql
 	@$(MAKE) --no-print-directory bench-smoke
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
@@ -42,7 +42,7 @@ unit: $(STAMP) ## the fast tests alone: no broker, database server or Ray
 	$(BIN)/python -m pytest -m "not integration and not e2e" $(ARGS)
 
 bench: $(STAMP) ## every benchmark against its baseline (ARGS=--quick for one small round)
-	@scripts/need.sh mosquitto
+	@.ci/need.sh mosquitto
 	@mkdir -p $(BENCH_OUT)
 	@for name in $(BENCHES); do \
 		$(BIN)/python -m benchmarks.$$name --json $(BENCH_OUT)/$$name.json $(ARGS) || exit 1; \
@@ -57,8 +57,8 @@ clean: ## remove the environment, caches and everything built
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt
-	@python=$$(PYTHON='$(PYTHON)' scripts/find_python.sh) || exit 1; \
-	PYTHON=$$python scripts/need.sh venv || exit 1; \
+	@python=$$(PYTHON='$(PYTHON)' .ci/find_python.sh) || exit 1; \
+	PYTHON=$$python .ci/need.sh venv || exit 1; \
 	$(BIN)/python -c '' 2>/dev/null || $$python -m venv --clear $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt pip
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q -c constraints.txt \

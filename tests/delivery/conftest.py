@@ -117,7 +117,7 @@ BrokerRunner = Callable[..., AbstractContextManager[None]]
 
 @pytest.fixture
 def run_broker(repo: Path, tmp_path: Path, mosquitto: str) -> BrokerRunner:
-    """Runs deploy/mosquitto/start.sh on other ports and in other folders than in a container.
+    """Runs orchestrator/mosquitto/start.sh on other ports and in other folders than in a container.
 
     It waits for the certificates in ``certificates``; ``ready`` makes them, once it waits.
     """
@@ -136,7 +136,7 @@ def run_broker(repo: Path, tmp_path: Path, mosquitto: str) -> BrokerRunner:
         path = os.pathsep.join([os.environ["PATH"], str(Path(mosquitto).parent)])
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [repo / "deploy/mosquitto/start.sh"],
+                [repo / "orchestrator/mosquitto/start.sh"],
                 env={"PATH": path, "GATEWAY_PASSWORD": password, **places},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -163,11 +163,11 @@ def run_broker(repo: Path, tmp_path: Path, mosquitto: str) -> BrokerRunner:
 
 
 def _configuration(repo: Path, folder: Path, mtls: int, plain: int) -> Path:
-    text = (repo / "deploy/mosquitto/mosquitto.conf").read_text()
+    text = (repo / "orchestrator/mosquitto/mosquitto.conf").read_text()
     for old, new in {
         "user mosquitto": f"user {getpass.getuser()}",
         "/mosquitto/data/": f"{folder}/broker-data/",
-        "/mosquitto/config": str(repo / "deploy/mosquitto"),
+        "/mosquitto/config": str(repo / "orchestrator/mosquitto"),
         "/run/argosy": f"{folder}/run",
         "listener 8883": f"listener {mtls} 127.0.0.1",
         "listener 1883": f"listener {plain} 127.0.0.1",

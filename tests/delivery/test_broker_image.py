@@ -1,4 +1,4 @@
-"""deploy/mosquitto: the broker beside the orchestrator, run here without its container."""
+"""orchestrator/mosquitto: the broker beside the orchestrator, run here without its container."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def _settings_of(text: str) -> set[str]:
 def test_it_is_configured_as_the_embedded_broker_is(repo: Path, tmp_path: Path) -> None:
     gateway = embedded.Gateway("127.0.0.1", 20_000, "gateway", "x")
     own = embedded.configuration(load({}, home=tmp_path), Home(tmp_path), gateway, "me")
-    ours = (repo / "deploy/mosquitto/mosquitto.conf").read_text()
+    ours = (repo / "orchestrator/mosquitto/mosquitto.conf").read_text()
     assert _settings_of(ours) == _settings_of(own)
 
 
 def test_its_access_lists_are_those_of_the_embedded_broker(repo: Path) -> None:
-    folder = repo / "deploy/mosquitto"
+    folder = repo / "orchestrator/mosquitto"
     assert (folder / "acl").read_text() == embedded.device_acl()
     assert (folder / "acl-gateway").read_text() == embedded.gateway_acl()
 

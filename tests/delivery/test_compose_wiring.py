@@ -14,7 +14,7 @@ from orchestrator.adapters import broker as embedded
 from orchestrator.settings import PREFIX, Settings, load
 from schemas.api import MQTT_PORT, PORT
 
-# The listener of deploy/mosquitto/mosquitto.conf for the orchestrator.
+# The listener of orchestrator/mosquitto/mosquitto.conf for the orchestrator.
 PLAIN_PORT = 1883
 
 
@@ -62,7 +62,7 @@ class TestOrchestrator:
         assert gateway.username == embedded.GATEWAY_USER
         assert gateway.password == compose.environment("broker")["GATEWAY_PASSWORD"]
         listeners = re.findall(
-            r"^listener (\d+)", (repo / "deploy/mosquitto/mosquitto.conf").read_text(), re.MULTILINE
+            r"^listener (\d+)", (repo / "orchestrator/mosquitto/mosquitto.conf").read_text(), re.MULTILINE
         )
         assert listeners == [str(MQTT_PORT), str(PLAIN_PORT)]
         assert gateway.port == PLAIN_PORT
@@ -76,7 +76,7 @@ class TestOrchestrator:
         volumes = dict(v.split(":")[:2] for v in compose.services["broker"]["volumes"])
         home = dict(v.split(":")[:2] for v in compose.services["orchestrator"]["volumes"])["data"]
         assert Path(home) == settings.home
-        script = (repo / "deploy/mosquitto/start.sh").read_text()
+        script = (repo / "orchestrator/mosquitto/start.sh").read_text()
         seen = re.search(r"^FROM=\$\{FROM:-(.+)\}$", script, re.MULTILINE)
         files = re.search(r'^FILES="(.+)"$', script, re.MULTILINE)
         assert seen is not None

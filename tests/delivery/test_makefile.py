@@ -41,7 +41,7 @@ def test_make_alone_says_what_there_is(repo: Path) -> None:
 def test_demo_passes_its_arguments_on(repo: Path) -> None:
     planned = _make(repo, "-n", "demo", "ARGS=--keep --devices 3").stdout
     assert ".venv/bin/argosy demo --keep --devices 3" in planned
-    assert "scripts/need.sh mosquitto" in planned
+    assert ".ci/need.sh mosquitto" in planned
 
 
 def test_ci_runs_what_a_newcomer_runs(repo: Path) -> None:
@@ -82,7 +82,7 @@ class TestScripts:
 
     def test_a_python_that_is_too_old_is_refused_in_one_line(self, repo: Path, fake: Path) -> None:
         self._program(fake, "python", "exit 1")
-        said = self._run(repo / "scripts/find_python.sh", fake)
+        said = self._run(repo / ".ci/find_python.sh", fake)
         assert said.returncode == 1
         assert said.stdout == ""
         assert len(said.stderr.splitlines()) == 1
@@ -90,14 +90,14 @@ class TestScripts:
 
     def test_a_python_that_fits_is_found(self, repo: Path, fake: Path) -> None:
         (fake / "python").symlink_to(sys.executable)
-        said = self._run(repo / "scripts/find_python.sh", fake)
+        said = self._run(repo / ".ci/find_python.sh", fake)
         assert said.returncode == 0
         assert said.stdout.strip() == str(fake / "python")
 
     @pytest.mark.usefixtures("mosquitto")
     def test_what_is_there_is_not_installed(self, repo: Path, fake: Path) -> None:
         self._program(fake, "apt-get", "exit 9")
-        said = self._run(repo / "scripts/need.sh", fake, "mosquitto")
+        said = self._run(repo / ".ci/need.sh", fake, "mosquitto")
         assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
 
     def _python_without_venv(self, fake: Path) -> None:
@@ -112,7 +112,7 @@ class TestScripts:
         self._python_without_venv(fake)
         self._program(fake, "id", "echo 0")
         self._program(fake, "apt-get", f'echo "$@" >>{fake}/calls; touch {fake}/installed')
-        said = self._run(repo / "scripts/need.sh", fake, "venv")
+        said = self._run(repo / ".ci/need.sh", fake, "venv")
         assert said.returncode == 0, said.stderr
         calls = (fake / "calls").read_text().splitlines()
         assert calls[-1].endswith("install -y --no-install-recommends python3.12-venv")
@@ -122,7 +122,7 @@ class TestScripts:
         self._program(fake, "id", "echo 1000")
         self._program(fake, "sudo", f'echo "sudo $*" >>{fake}/sudo-calls; shift; exec "$@"')
         self._program(fake, "apt-get", f"touch {fake}/installed")
-        said = self._run(repo / "scripts/need.sh", fake, "venv")
+        said = self._run(repo / ".ci/need.sh", fake, "venv")
         assert said.returncode == 0, said.stderr
         assert (fake / "sudo-calls").read_text().startswith("sudo -n apt-get")
 
@@ -130,7 +130,7 @@ class TestScripts:
         self._python_without_venv(fake)
         self._program(fake, "id", "echo 0")
         self._program(fake, "apt-get", "exit 100")
-        said = self._run(repo / "scripts/need.sh", fake, "venv")
+        said = self._run(repo / ".ci/need.sh", fake, "venv")
         assert said.returncode == 1
         assert "install the package python3.12-venv as root (apt-get)" in said.stderr
 
@@ -192,7 +192,7 @@ class TestConstraints:
 
 def test_the_shell_scripts_are_plain_sh(repo: Path) -> None:
     shell = shutil.which("dash") or "/bin/sh"
-    scripts = [*(repo / "scripts").glob("*.sh"), repo / "deploy/mosquitto/start.sh"]
+    scripts = [*(repo / ".ci").glob("*.sh"), repo / "orchestrator/mosquitto/start.sh"]
     assert len(scripts) == 3
     for script in scripts:
         assert os.access(script, os.X_OK), script

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes sure that programs which pip cannot install are there:
-#   scripts/need.sh venv|mosquitto|postgresql ...
+#   .ci/need.sh venv|mosquitto|postgresql ...
 # What is missing is installed with the system's package manager, through sudo when
 # not root. When that cannot be done, one line says what to install.
 set -eu
