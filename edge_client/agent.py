@@ -4,54 +4,45 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-import queue
 import secrets
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeAlias
 
-from edge_client.courier import Courier
+from edge_client.device import Clock, Device
 from edge_client.errors import EdgeError
 from edge_client.files import write_atomic
 from edge_client.hardware import hardware
 from edge_client.identity import load_identity
+from edge_client.inbox import Inbox
 from edge_client.journal import Journal
+from edge_client.loop import AgentEvent, Events, Jobs
 from edge_client.mqtt_transport import MqttTransport
 from edge_client.runtime import Runtime
 from edge_client.settings import Home, RunSettings
 from edge_client.slots import Slot
+from edge_client.staging import TrialEnded
 from edge_client.states import Ended, exec_state, key_of
 from edge_client.status import Live
 from edge_client.store import Store
 from edge_client.stream import Stream, read_source
 from edge_client.telemetry import Buffer, Windows
-from edge_client.transport import (
-    Acknowledged,
-    Connected,
-    Disconnected,
-    Received,
-    TransportEvent,
-)
+from edge_client.transport import Acknowledged, Connected, Disconnected, Received
 from edge_client.trust import Trust
-from edge_client.updater import Clock, TrialEnded, Updater
+from edge_client.updater import Updater
+from edge_client.uplink import Uplink
 from schemas.device import Birth
 from schemas.errors import Exit
 from schemas.rollout import ExecState
-from schemas.topics import Down, Up
-from schemas.transfer import Need
 
 TICK_SECONDS = 0.2
 LIVE_SECONDS = 1.0
 STOP_SECONDS = 1.5
-MAX_EVENTS = 1000
 MAX_FAULTS = 20
 """Faults in a row after which the agent ends, to be started anew."""
 
 log = logging.getLogger(__name__)
-
-AgentEvent: TypeAlias = TransportEvent | TrialEnded
 
 
 class Agent:
@@ -66,27 +57,29 @@ class Agent:
         self._home, self._settings = home, settings
         self._identity = load_identity(home)
         home.create()
-        record = self._identity.record
         trust = Trust(self._identity.root_json, self._identity.targets_json)
         source = None if settings.source is None else read_source(settings.source)
         self._boot = secrets.token_hex(16)
         self._began = time.monotonic()
         self._hardware = hardware()
-        self._events: queue.Queue[AgentEvent] = queue.Queue(MAX_EVENTS)
+        self._events = Events()
         self._stop = threading.Event()
         self._fault: str | None = None
-        self._connected = False
         self._problem: str | None = "not connected yet"
         self._windows = Windows()
         self._runtime = Runtime(self._windows)
         self._journal = Journal(home.journal, boot=self._boot)
         self._buffer = Buffer(
             home.telemetry,
-            device=record.device,
+            device=self._identity.record.device,
             boot=self._boot,
             most=settings.telemetry_windows,
         )
-        self._updater = Updater(
+        self._transport = MqttTransport(
+            self._identity, boot=self._boot, birth=self._birth, on_event=self._events.post
+        )
+        self._uplink = Uplink(self._transport, journal=self._journal, buffer=self._buffer)
+        self._device = Device(
             home=home,
             settings=settings,
             identity=self._identity,
@@ -95,37 +88,14 @@ class Agent:
             trust=trust,
             runtime=self._runtime,
             clock=Clock(date=lambda: dt.datetime.now(dt.UTC), steady=self._uptime),
-            send=self._send_need,
-            post=self._post,
+            send=self._uplink.need,
         )
-        self._inbox: dict[Down, Callable[[bytes], None]] = {
-            Down.CHUNK: self._updater.chunk,
-            Down.REPLY: self._updater.reply,
-            Down.DESIRED: self._updater.desired,
-            Down.CMD: self._updater.command,
-        }
-        self._transport = MqttTransport(
-            self._identity, boot=self._boot, birth=self._birth, on_event=self._post
-        )
-        self._reports = self._courier(
-            Up.EXEC,
-            lambda n: [(w.id, w.body) for w in self._journal.waiting(n)],
-            self._journal.arrived,
-            16,
-        )
-        self._telemetry = self._courier(Up.TELE, self._buffer.waiting, self._buffer.arrived, 32)
-        self._sensor = (
-            None
-            if source is None
-            else threading.Thread(
-                target=self._guarded(
-                    "sensor",
-                    Stream(source, rate=settings.rate, runtime=self._runtime, stop=self._stop).run,
-                ),
-                name="sensor",
-                daemon=True,
-            )
-        )
+        self._updater = Updater(self._device, post=self._events.post)
+        self._inbox = Inbox(self._device, self._updater)
+        self._sensor: threading.Thread | None = None
+        if source is not None:
+            stream = Stream(source, rate=settings.rate, runtime=self._runtime, stop=self._stop)
+            self._sensor = self._thread("sensor", stream.run)
 
     def stop(self) -> None:
         """Ask it to end; may be called from a signal handler."""
@@ -139,8 +109,8 @@ class Agent:
             a part died.
         """
         self._updater.boot()
-        loaded = self._runtime.loaded
-        serving = "no model yet" if loaded is None else _name(loaded.slot)
+        slot = self._runtime.slot
+        serving = "no model yet" if slot is None else _name(slot)
         log.info("device %s, serving %s", self._identity.record.device, serving)
         if self._sensor is not None:
             self._sensor.start()
@@ -155,12 +125,12 @@ class Agent:
     def _loop(self) -> Exit:
         every = self._settings.window
         heartbeat = max(1.0, self._identity.record.heartbeat_seconds)
-        jobs = _Jobs(self._uptime)
+        jobs = Jobs(self._uptime)
         jobs.add(every, self._cut)
         jobs.add(heartbeat, self._transport.announce)
         jobs.add(LIVE_SECONDS, self._write_live)
-        jobs.add(TICK_SECONDS, self._send_waiting)
-        announced = self._slot()
+        jobs.add(TICK_SECONDS, lambda: self._uplink.pump(self._uptime()))
+        announced = self._runtime.slot
         pump_at, faults = 0.0, 0
         while not self._stop.is_set():
             until = min(jobs.next_at(), pump_at)
@@ -176,8 +146,8 @@ class Agent:
                 pump_at = self._uptime() + 1.0
                 if faults >= MAX_FAULTS:
                     raise
-            if self._slot() != announced:
-                announced = self._slot()
+            if self._runtime.slot != announced:
+                announced = self._runtime.slot
                 self._transport.announce()
             if not self._transport.alive:
                 self._fail("the network part died")
@@ -187,17 +157,11 @@ class Agent:
 
     def _take(self, timeout: float) -> bool:
         """Handle what has come; the first of it is waited for."""
-        try:
-            event = self._events.get(timeout=timeout) if timeout > 0 else self._events.get_nowait()
-        except queue.Empty:
-            return False
-        for _ in range(MAX_EVENTS):
+        handled = False
+        for event in self._events.take(timeout):
             self._handle(event)
-            try:
-                event = self._events.get_nowait()
-            except queue.Empty:
-                break
-        return True
+            handled = True
+        return handled
 
     def _handle(self, event: AgentEvent) -> None:
         """Handle one event. A bad message must never end the agent: it would come again."""
@@ -211,16 +175,14 @@ class Agent:
     def _dispatch(self, event: AgentEvent) -> None:
         match event:
             case Received(leaf=leaf, payload=payload):
-                self._inbox[leaf](payload)
+                self._inbox.take(leaf, payload)
             case Acknowledged():
-                now = self._uptime()
-                if not self._reports.acknowledged(event, now):
-                    self._telemetry.acknowledged(event, now)
+                self._uplink.acknowledged(event, self._uptime())
             case TrialEnded():
                 self._updater.trial_ended(event)
             case Connected(session=session):
                 log.info("connected (connection %d)", session)
-                self._connected, self._problem = True, None
+                self._uplink.connected, self._problem = True, None
                 self._updater.connected()
             case Disconnected(reason=reason):
                 self._lost(reason)
@@ -228,24 +190,13 @@ class Agent:
     def _lost(self, reason: str) -> None:
         if reason != self._problem:
             log.warning("not connected: %s", reason)
-        self._connected, self._problem = False, reason
+        self._problem = reason
+        self._uplink.disconnected()
         self._updater.disconnected()
-        self._reports.disconnected()
-        self._telemetry.disconnected()
-
-    def _post(self, event: AgentEvent) -> None:
-        """Hand an event to the loop. Chunks may be lost, the rest waits for room."""
-        try:
-            if isinstance(event, Received) and event.leaf is Down.CHUNK:
-                self._events.put_nowait(event)
-            else:
-                self._events.put(event, timeout=5.0)
-        except queue.Full:
-            log.warning("the agent is too busy; a message was dropped")
 
     def _finished(self) -> Exit | None:
         state = self._updater.state
-        if not isinstance(state, Ended) or not self._reports.idle:
+        if not isinstance(state, Ended) or not self._uplink.reported:
             return None
         return Exit.OK if state.outcome is ExecState.SUCCEEDED else Exit.GATE_FAILED
 
@@ -255,48 +206,24 @@ class Agent:
         for tally, seconds, cpu_seconds in self._windows.cut():
             self._buffer.put(tally, seconds, cpu_seconds)
 
-    def _send_waiting(self) -> None:
-        if self._connected:
-            now = self._uptime()
-            self._reports.pump(now)
-            self._telemetry.pump(now)
-
     def _write_live(self) -> None:
         state = exec_state(self._updater.state)
         key = key_of(self._updater.state)
         live = Live(
             boot=self._boot,
-            connected=self._connected,
+            connected=self._uplink.connected,
             uptime=round(self._uptime(), 1),
             execution=None if key is None else key[0],
             state=state,
             windows_waiting=len(self._buffer),
-            last_error=self._problem or self._updater.last_error,
+            last_error=self._problem or self._device.problems.last,
         )
         write_atomic(self._home.live, live.model_dump_json().encode(), durable=False)
 
     # --- the parts --------------------------------------------------------------------
 
-    def _send_need(self, need: Need) -> bool:
-        body = need.model_dump_json(exclude_none=True)
-        return self._connected and self._transport.publish(Up.NEED, body) is not None
-
-    def _courier(
-        self,
-        leaf: Up,
-        waiting: Callable[[int], list[tuple[int, str]]],
-        arrived: Callable[[int], None],
-        most: int,
-    ) -> Courier:
-        return Courier(
-            waiting=waiting,
-            arrived=arrived,
-            publish=lambda body: self._transport.publish(leaf, body),
-            most=most,
-        )
-
     def _birth(self, session: int) -> Birth:
-        slot = self._slot()
+        slot = self._runtime.slot
         return Birth(
             boot=self._boot,
             session=session,
@@ -305,8 +232,8 @@ class Agent:
             active=None if slot is None else slot.as_active(),
         )
 
-    def _guarded(self, name: str, target: Callable[[], None]) -> Callable[[], None]:
-        """A thread's work; when it dies the whole agent ends, never half of it."""
+    def _thread(self, name: str, target: Callable[[], None]) -> threading.Thread:
+        """A thread; when its work dies the whole agent ends, never half of it."""
 
         def work() -> None:
             try:
@@ -315,7 +242,7 @@ class Agent:
                 log.exception("the %s died", name)
                 self._fail(f"the {name} died: {error}")
 
-        return work
+        return threading.Thread(target=work, name=name, daemon=True)
 
     def _fail(self, what: str) -> None:
         if not self._stop.is_set():
@@ -326,10 +253,6 @@ class Agent:
     def _trouble(self, error: Exception) -> None:
         log.warning("%s", error)
         self._problem = str(error)
-
-    def _slot(self) -> Slot | None:
-        loaded = self._runtime.loaded
-        return None if loaded is None else loaded.slot
 
     def _uptime(self) -> float:
         return time.monotonic() - self._began
@@ -348,29 +271,6 @@ class Agent:
         self._buffer.close()
         self._journal.close()
         self._home.live.unlink(missing_ok=True)
-
-
-class _Jobs:
-    """Things done every so often."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._jobs: list[tuple[float, Callable[[], None]]] = []
-        self._due: list[float] = []
-
-    def add(self, every: float, job: Callable[[], None]) -> None:
-        self._jobs.append((every, job))
-        self._due.append(self._clock() + every)
-
-    def next_at(self) -> float:
-        return min(self._due)
-
-    def run(self) -> None:
-        now = self._clock()
-        for index, (every, job) in enumerate(self._jobs):
-            if now >= self._due[index]:
-                self._due[index] = now + every
-                job()
 
 
 def _name(slot: Slot) -> str:

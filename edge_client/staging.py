@@ -8,16 +8,26 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from edge_client.probe import Trial, Verdict
 from edge_client.settings import GIB, Home
 from edge_client.slots import Slot
+from edge_client.states import Key
 from schemas.errors import DeviceCause
 
 MEMORY_FACTOR = 16
 """A model may map this many times its own size, beside what the runtime needs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialEnded:
+    """The trial load's verdict on an execution, as an event for the updater's thread."""
+
+    key: Key
+    verdict: Verdict
 
 
 class TrialRun:

@@ -10,7 +10,16 @@ from typing import Any
 
 from edge_client.actions import Begin, Collect, Report
 from edge_client.events import Booted, Broke, CancelRequested, Observed, Offered, Restored, Swapped
-from edge_client.states import REPORTED_AS, Activating, Ended, Offer, OnProbation, Reverting
+from edge_client.states import (
+    REPORTED_AS,
+    Activating,
+    Ended,
+    Idle,
+    Offer,
+    OnProbation,
+    Reverting,
+    State,
+)
 from edge_client.steps import Step, accept, cancelled_report, end, is_newer, superseded_by
 from schemas.errors import DeviceCause
 from schemas.rollout import ExecState
@@ -116,6 +125,19 @@ def _revert(state: Any, cause: DeviceCause, detail: str) -> Reverting:
         detail=detail,
         pending=getattr(state, "pending", None),
     )
+
+
+def disown(state: State, device: str) -> State:
+    """The state that ``device`` goes on with, which may have been enrolled anew.
+
+    An older identity's update does not go on: a swap is taken back, the rest dropped.
+    """
+    if isinstance(state, Idle | Ended) or state.offer.assignment.device == device:
+        return state
+    if isinstance(state, Activating | OnProbation):
+        back = _revert(state, DeviceCause.SUPERSEDED, "the device was enrolled anew")
+        return replace(back, pending=None)
+    return state if isinstance(state, Reverting) else Idle()
 
 
 def _drop(pending: Offer | None, cause: DeviceCause, detail: str) -> tuple[Report, ...]:

@@ -10,22 +10,26 @@ from pathlib import Path
 
 import pytest
 
-from edge_client import updater as updater_module
+from edge_client import serving, work
+from edge_client.device import Clock, Device
 from edge_client.errors import InferenceError, JournalError
 from edge_client.identity import load_identity
+from edge_client.inbox import Inbox
 from edge_client.journal import Journal
 from edge_client.probe import Trial, Verdict, try_model
 from edge_client.runtime import Runtime
 from edge_client.settings import GIB, Home, RunSettings
 from edge_client.slots import Pointer, Slot, read_pointer, write_pointer
+from edge_client.staging import TrialEnded
 from edge_client.states import Ended, OnProbation
 from edge_client.store import Store
 from edge_client.telemetry import Windows
 from edge_client.trust import Trust
-from edge_client.updater import Clock, TrialEnded, Updater
+from edge_client.updater import Updater
 from schemas.errors import DeviceCause
 from schemas.model import Manifest
 from schemas.rollout import ExecReport, ExecState, Probation
+from schemas.topics import Down
 from schemas.transfer import CHUNK_BYTES, Chunk, Reply, encode_chunk, leaves_of, tag_of
 from tests.fakes.edge_models import Release, blocks, linear_onnx, release, samples
 from tests.fakes.edge_trust import Signer, assignment
@@ -81,8 +85,8 @@ class Bench:
         self.home, self.device = enrolled_home(folder, CA, SIGNER, 1)
         self.fuse = fuse
         self.wire, self.served = [], {}
-        monkeypatch.setattr(updater_module, "TrialRun", InProcessTrial)
-        monkeypatch.setattr(updater_module, "write_pointer", self._write_pointer)
+        monkeypatch.setattr(work, "TrialRun", InProcessTrial)
+        monkeypatch.setattr(serving, "write_pointer", self._write_pointer)
         self.install(OLD)
 
     def install(self, old: Release) -> None:
@@ -118,7 +122,7 @@ class Bench:
         self.journal.commit = fused
         identity = load_identity(self.home)
         ticks = itertools.count()
-        self.updater = Updater(
+        device = Device(
             home=self.home,
             settings=RunSettings(),
             identity=identity,
@@ -128,8 +132,9 @@ class Bench:
             runtime=self.runtime,
             clock=Clock(date=lambda: dt.datetime.now(dt.UTC), steady=lambda: 0.1 * next(ticks)),
             send=lambda need: self.wire.append(need) or True,
-            post=self.wire.append,
         )
+        self.updater = Updater(device, post=self.wire.append)
+        self.inbox = Inbox(device, self.updater)
         self.updater.boot()
 
     def die(self) -> None:
@@ -137,7 +142,7 @@ class Bench:
 
     def run(self, document: bytes, version: Release, inputs) -> None:
         """Go on until the execution is over."""
-        self.updater.desired(document)
+        self.inbox.desired(document)
         for _ in range(500):
             if isinstance(self.updater.state, Ended) and not self.wire:
                 return
@@ -159,17 +164,17 @@ class Bench:
             signed = SIGNER.listing(version.manifest, "digits", 2).decode()
             text = version.manifest.decode()
             reply = Reply(kind="manifest", sha256=sha, manifest=text, signed=signed)
-            self.updater.reply(reply.model_dump_json().encode())
+            self.inbox.reply(reply.model_dump_json().encode())
             return
         parts = blocks(version.files[sha])
         if message.kind == "leaves":
             reply = Reply(kind="leaves", sha256=sha, leaves=b"".join(leaves_of(parts)).hex())
-            self.updater.reply(reply.model_dump_json().encode())
+            self.inbox.reply(reply.model_dump_json().encode())
             return
         for first, last in message.ranges:
             for index in range(first, last):
                 chunk = Chunk(message.batch, index, tag_of(sha), parts[index])
-                self.updater.chunk(encode_chunk(chunk))
+                self.inbox.take(Down.CHUNK, encode_chunk(chunk))
 
     def serving(self) -> int | None:
         loaded = self.runtime.loaded
@@ -226,7 +231,7 @@ def test_a_journal_that_cannot_be_written_leaves_the_state_as_it_was(tmp_path, m
     bench.journal._db.execute("PRAGMA query_only = 1")
     before = bench.updater.state
     with pytest.raises(JournalError, match="readonly"):
-        bench.updater.desired(document(bench, NEW))
+        bench.inbox.desired(document(bench, NEW))
     assert bench.updater.state == before
     assert bench.serving() == 1
     bench.journal._db.execute("PRAGMA query_only = 0")
@@ -257,7 +262,7 @@ def test_a_model_on_probation_that_cannot_be_loaded_any_more_is_taken_back(tmp_p
     wanted = assignment(
         bench.device, NEW.manifest, version=2, probation=Probation(min_inferences=1000)
     )
-    bench.updater.desired(SIGNER.desired(wanted, length=len(NEW.manifest)))
+    bench.inbox.desired(SIGNER.desired(wanted, length=len(NEW.manifest)))
     while not isinstance(bench.updater.state, OnProbation):
         while bench.wire:
             bench.answer(bench.wire.pop(0), NEW)
@@ -274,7 +279,7 @@ def test_a_model_on_probation_that_cannot_be_loaded_any_more_is_taken_back(tmp_p
 def test_a_new_identity_does_not_go_on_with_the_update_of_the_old_one(tmp_path, monkeypatch):
     bench = Bench(tmp_path, monkeypatch, Fuse(None))
     bench.start()
-    bench.updater.desired(document(bench, NEW))
+    bench.inbox.desired(document(bench, NEW))
     bench.die()
     record = Home(bench.home.root).identity / "identity.json"
     fields = json.loads(record.read_text()) | {"device": "dev_0000000000000009"}

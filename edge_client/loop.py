@@ -1,0 +1,74 @@
+"""What drives the agent's one deciding thread: events from other threads, and jobs by the clock."""
+
+from __future__ import annotations
+
+import logging
+import queue
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+from edge_client.staging import TrialEnded
+from edge_client.transport import Received, TransportEvent
+from schemas.topics import Down
+
+MAX_EVENTS = 1000
+POST_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+AgentEvent: TypeAlias = TransportEvent | TrialEnded
+
+
+class Events:
+    """Events on their way to the deciding thread, at most ``MAX_EVENTS``."""
+
+    def __init__(self) -> None:
+        self._queue: queue.Queue[AgentEvent] = queue.Queue(MAX_EVENTS)
+
+    def post(self, event: AgentEvent) -> None:
+        """Hand an event over, from any thread. Chunks may be lost, the rest waits for room."""
+        try:
+            if isinstance(event, Received) and event.leaf is Down.CHUNK:
+                self._queue.put_nowait(event)
+            else:
+                self._queue.put(event, timeout=POST_SECONDS)
+        except queue.Full:
+            log.warning("the agent is too busy; a message was dropped")
+
+    def take(self, timeout: float) -> Iterator[AgentEvent]:
+        """What has come; the first of it is waited for, at most ``timeout`` seconds."""
+        for taken in range(MAX_EVENTS):
+            try:
+                if taken == 0 and timeout > 0:
+                    event = self._queue.get(timeout=timeout)
+                else:
+                    event = self._queue.get_nowait()
+            except queue.Empty:
+                return
+            yield event
+
+
+class Jobs:
+    """Things done every so often. clock: seconds that only grow."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._jobs: list[tuple[float, Callable[[], None]]] = []
+        self._due: list[float] = []
+
+    def add(self, every: float, job: Callable[[], None]) -> None:
+        """Do ``job`` every so many seconds, first after that time."""
+        self._jobs.append((every, job))
+        self._due.append(self._clock() + every)
+
+    def next_at(self) -> float:
+        """When the next one is due."""
+        return min(self._due)
+
+    def run(self) -> None:
+        """Do those that are due."""
+        now = self._clock()
+        for index, (every, job) in enumerate(self._jobs):
+            if now >= self._due[index]:
+                self._due[index] = now + every
+                job()

@@ -1,0 +1,68 @@
+"""What serves: the pointer on the disk and the model in memory, changed together.
+
+The pointer is written before the model is swapped in, so that a restart serves what
+was decided; each function may be done again to the same end.
+"""
+
+from __future__ import annotations
+
+from edge_client.device import Device
+from edge_client.events import Broke
+from edge_client.runtime import load_first, load_slot
+from edge_client.slots import Pointer, Slot, read_pointer, write_pointer
+from edge_client.states import Activating, OnProbation, Reverting, State
+from schemas.errors import DeviceCause
+
+
+def serve_at_boot(device: Device, state: State) -> Broke | None:
+    """Serve what the pointer names, else its fallback.
+
+    Returns:
+        What that means for the update; None when it goes on as it was.
+    """
+    pointer = read_pointer(device.home.pointer)
+    problems = _serve_first(device, pointer.active, pointer.fallback)
+    serving = device.runtime.slot
+    if isinstance(state, OnProbation) and serving != state.slot:
+        detail = problems[0] if problems else "the pointer names another model"
+        return Broke(key=state.offer.key, cause=DeviceCause.LOAD_FAILED, detail=detail)
+    settled = not isinstance(state, Activating | OnProbation)
+    if settled and serving is not None and serving == pointer.fallback:
+        write_pointer(device.home.pointer, Pointer(active=serving))
+    return None
+
+
+def activate(device: Device, state: Activating) -> None:
+    """Load the new model, swap the pointer, serve.
+
+    Raises:
+        UpdateError: it is damaged or not loadable; nothing has changed.
+    """
+    loaded = load_slot(device.store, state.slot)
+    write_pointer(device.home.pointer, Pointer(active=state.slot, fallback=state.fallback))
+    device.runtime.swap(loaded)
+
+
+def restore(device: Device, state: Reverting) -> None:
+    """Put the pointer back, and serve the fallback again."""
+    write_pointer(device.home.pointer, Pointer(active=state.fallback))
+    serving = device.runtime.slot
+    if serving is None or serving != state.fallback:
+        _serve_first(device, state.fallback)
+
+
+def in_use(device: Device, state: State) -> set[str]:
+    """Hashes of the files that slots and the present execution refer to."""
+    pointer = read_pointer(device.home.pointer)
+    slots: list[Slot | None] = [pointer.active, pointer.fallback, device.runtime.slot]
+    slots += [getattr(state, "slot", None), getattr(state, "fallback", None)]
+    return {sha for s in slots if s is not None for sha in (s.sha256, s.manifest_sha256)}
+
+
+def _serve_first(device: Device, *slots: Slot | None) -> list[str]:
+    """Serve the first slot that can be loaded. Returns what went wrong before it."""
+    loaded, problems = load_first(device.store, *slots)
+    for problem in problems:
+        device.problems.note(problem)
+    device.runtime.swap(loaded)
+    return problems

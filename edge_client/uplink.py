@@ -1,0 +1,78 @@
+"""What the device sends: requests at once, reports and telemetry until they have arrived."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from edge_client.courier import Courier
+from edge_client.journal import Journal
+from edge_client.telemetry import Buffer
+from edge_client.transport import Acknowledged, Transport
+from schemas.topics import Up
+from schemas.transfer import Need
+
+MOST_REPORTS = 16
+MOST_WINDOWS = 32
+"""Publications of a kind that may be unacknowledged at once."""
+
+
+class Uplink:
+    """Sends over one transport. Used from the thread that decides."""
+
+    def __init__(self, transport: Transport, *, journal: Journal, buffer: Buffer) -> None:
+        """Put together.
+
+        Args:
+            transport: the connection; its owner starts and stops it.
+            journal: where reports wait.
+            buffer: where telemetry windows wait.
+        """
+        self.connected = False
+        self._transport = transport
+
+        def reports(limit: int) -> list[tuple[int, str]]:
+            return [(report.id, report.body) for report in journal.waiting(limit)]
+
+        self._reports = self._courier(Up.EXEC, reports, journal.arrived, MOST_REPORTS)
+        self._windows = self._courier(Up.TELE, buffer.waiting, buffer.arrived, MOST_WINDOWS)
+
+    @property
+    def reported(self) -> bool:
+        """Whether every report has arrived."""
+        return self._reports.idle
+
+    def need(self, need: Need) -> bool:
+        """Publish a request; False when there is no connection."""
+        body = need.model_dump_json(exclude_none=True)
+        return self.connected and self._transport.publish(Up.NEED, body) is not None
+
+    def pump(self, now: float) -> None:
+        """Send what may be sent. now: seconds of a steady clock."""
+        if self.connected:
+            self._reports.pump(now)
+            self._windows.pump(now)
+
+    def acknowledged(self, event: Acknowledged, now: float) -> None:
+        """Take an acknowledgement."""
+        if not self._reports.acknowledged(event, now):
+            self._windows.acknowledged(event, now)
+
+    def disconnected(self) -> None:
+        """Whatever was not acknowledged is sent again on the next connection."""
+        self.connected = False
+        self._reports.disconnected()
+        self._windows.disconnected()
+
+    def _courier(
+        self,
+        leaf: Up,
+        waiting: Callable[[int], Iterable[tuple[int, str]]],
+        arrived: Callable[[int], None],
+        most: int,
+    ) -> Courier:
+        return Courier(
+            waiting=waiting,
+            arrived=arrived,
+            publish=lambda body: self._transport.publish(leaf, body),
+            most=most,
+        )

@@ -1,0 +1,209 @@
+"""The work that each state calls for: ask, fetch, try, swap, watch, put back.
+
+Work that takes time goes on in ``pump`` or ends in an event; its failure is an event
+too. Letting go of it (``leave``) keeps on the disk what was fetched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edge_client.device import Device
+from edge_client.errors import EdgeError, TrustError, UpdateError
+from edge_client.events import (
+    Broke,
+    Event,
+    Fetched,
+    Observed,
+    Proceeded,
+    Progressed,
+    Refused,
+    Restored,
+    Swapped,
+)
+from edge_client.fetch import Asking, Fetcher
+from edge_client.manifests import files_of, keep_manifest, kept_manifest
+from edge_client.serving import activate, in_use, restore
+from edge_client.slots import read_pointer
+from edge_client.staging import TrialEnded, TrialRun
+from edge_client.states import (
+    Accepted,
+    Activating,
+    Downloading,
+    Key,
+    OnProbation,
+    Reverting,
+    Staged,
+    State,
+    Verified,
+)
+from edge_client.transfer import Bucket
+from schemas.errors import DeviceCause
+from schemas.transfer import Need, Reply
+
+IDLE_SECONDS = 1.0
+"""How often to look when nothing asks for sooner."""
+
+
+class Work:
+    """What is under way for the present state; every call is given that state."""
+
+    def __init__(
+        self,
+        device: Device,
+        *,
+        apply: Callable[[Event], None],
+        post: Callable[[TrialEnded], None],
+    ) -> None:
+        """Put together.
+
+        Args:
+            device: its parts.
+            apply: takes the events with which work answers, at once.
+            post: hands over a trial's verdict from the trial's thread.
+        """
+        self._device, self._apply, self._post = device, apply, post
+        self._asking = Asking()
+        self._fetcher: Fetcher | None = None
+        self._trial: TrialRun | None = None
+        bandwidth = device.settings.bandwidth
+        self._bucket = None if bandwidth is None else Bucket(rate=float(bandwidth))
+        self._first_batch = int(device.clock.date().timestamp()) % 2**31
+
+    def begin(self, state: State) -> None:
+        """Begin the work of a state, or begin it again after a restart."""
+        match state:
+            case Verified():
+                self._doing(state.offer.key, lambda: self._try(state))
+            case Staged():
+                pointer = read_pointer(self._device.home.pointer)
+                self._apply(Proceeded(key=state.offer.key, fallback=pointer.active))
+            case Activating():
+                self._doing(state.offer.key, lambda: self._activate(state))
+            case Reverting():
+                restore(self._device, state)
+                self._apply(Restored(key=state.offer.key))
+            case _:
+                self.pump(state)
+
+    def pump(self, state: State) -> float:
+        """Go on with what is under way. Returns when to call again, in steady seconds."""
+        now = self._device.clock.steady()
+        match state:
+            case Accepted() if self._asking.due(now):
+                wanted = state.offer.assignment.manifest_sha256
+                if not self._device.send(Need(kind="manifest", sha256=wanted)):
+                    self._asking.next_at = 0.0
+            case Downloading():
+                return self._fetch(state, now)
+            case OnProbation():
+                n, errors = self._device.runtime.counts(state.slot)
+                if (n, errors) != (state.n, state.errors):
+                    self._apply(Observed(key=state.offer.key, n=n, errors=errors))
+        return now + IDLE_SECONDS
+
+    def connected(self) -> None:
+        """What is missing may be asked for at once."""
+        self._asking = Asking()
+
+    def disconnected(self) -> None:
+        """Nothing that was asked for comes any more."""
+        if self._fetcher is not None:
+            self._fetcher.disconnected()
+
+    def leave(self) -> None:
+        """Let go of the work of a state that is over."""
+        self._asking = Asking()
+        fetcher, self._fetcher = self._fetcher, None
+        trial, self._trial = self._trial, None
+        if trial is not None:
+            trial.abandon()
+        if fetcher is not None:
+            try:
+                fetcher.close()
+            except (OSError, EdgeError) as error:
+                self._device.problems.note(f"what was fetched could not be saved: {error}")
+
+    def reply(self, state: State, reply: Reply) -> None:
+        """Take an answer to a request; one that nothing waits for is dropped."""
+        if isinstance(state, Accepted) and reply.kind == "manifest":
+            self._doing(state.offer.key, lambda: self._manifest(state, reply))
+        elif isinstance(state, Downloading) and self._fetcher is not None:
+            fetcher, now = self._fetcher, self._device.clock.steady
+            self._doing(state.offer.key, lambda: fetcher.reply(reply, now()))
+            self._after_fetching(state.offer.key)
+
+    def chunk(self, state: State, payload: bytes) -> None:
+        """Take a chunk; one that nothing waits for is dropped."""
+        if isinstance(state, Downloading) and self._fetcher is not None:
+            fetcher, now = self._fetcher, self._device.clock.steady
+            self._doing(state.offer.key, lambda: fetcher.chunk(payload, now()))
+            self._after_fetching(state.offer.key)
+
+    def _doing(self, key: Key, work: Callable[[], None]) -> None:
+        """Do work; its failure is an event."""
+        try:
+            work()
+        except TrustError as error:
+            self._apply(Refused(key=key, cause=error.cause, detail=str(error)))
+        except UpdateError as error:
+            broke = Broke(key=key, cause=error.cause, detail=str(error), retryable=error.retryable)
+            self._apply(broke)
+        except OSError as error:
+            self._apply(Broke(key=key, cause=DeviceCause.INTERNAL, detail=str(error)))
+
+    def _manifest(self, state: Accepted, reply: Reply) -> None:
+        if reply.sha256 != state.offer.assignment.manifest_sha256:
+            return
+        if reply.error is not None or reply.manifest is None or reply.signed is None:
+            self._asking.refused(reply.error or "the answer holds no manifest")
+            return
+        text, signed = reply.manifest.encode(), reply.signed.encode()
+        self._apply(keep_manifest(self._device, state.offer, text, signed))
+
+    def _fetch(self, state: Downloading, now: float) -> float:
+        if self._fetcher is None:
+            self._doing(state.offer.key, lambda: self._start_fetching(state))
+        fetcher = self._fetcher
+        if fetcher is None:
+            return now + IDLE_SECONDS
+        self._doing(state.offer.key, lambda: fetcher.pump(now))
+        self._after_fetching(state.offer.key)
+        return fetcher.due(now)
+
+    def _start_fetching(self, state: Downloading) -> None:
+        files = files_of(kept_manifest(self._device, state.offer))
+        self._device.store.make_room(files, in_use(self._device, state))
+        self._first_batch += 1 << 16
+        self._fetcher = Fetcher(
+            self._device.store,
+            files,
+            owner="{}.{}".format(*state.offer.key),
+            send=self._device.send,
+            bucket=self._bucket,
+            first_batch=self._first_batch % 2**31,
+        )
+
+    def _after_fetching(self, key: Key) -> None:
+        """Say how far it is; a transfer that has just failed was let go of already."""
+        fetcher = self._fetcher
+        if fetcher is None:
+            return
+        if fetcher.complete:
+            self._apply(Fetched(key=key, fetched=fetcher.fetched))
+        else:
+            self._apply(Progressed(key=key, done=fetcher.done, fetched=fetcher.fetched))
+
+    def _try(self, state: Verified) -> None:
+        key = state.offer.key
+        self._trial = TrialRun(
+            self._device.home,
+            state.slot,
+            size=kept_manifest(self._device, state.offer).variant.file.size,
+            seconds=self._device.settings.stage_seconds,
+            on_end=lambda verdict: self._post(TrialEnded(key=key, verdict=verdict)),
+        )
+
+    def _activate(self, state: Activating) -> None:
+        activate(self._device, state)
+        self._apply(Swapped(key=state.offer.key))
