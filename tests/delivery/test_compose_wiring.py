@@ -61,9 +61,8 @@ class TestOrchestrator:
         assert gateway.host == "broker"
         assert gateway.username == embedded.GATEWAY_USER
         assert gateway.password == compose.environment("broker")["GATEWAY_PASSWORD"]
-        listeners = re.findall(
-            r"^listener (\d+)", (repo / "orchestrator/mosquitto/mosquitto.conf").read_text(), re.MULTILINE
-        )
+        text = (repo / "orchestrator/mosquitto/mosquitto.conf").read_text()
+        listeners = re.findall(r"^listener (\d+)", text, re.MULTILINE)
         assert listeners == [str(MQTT_PORT), str(PLAIN_PORT)]
         assert gateway.port == PLAIN_PORT
         assert not any(str(PLAIN_PORT) in p for p in compose.services["broker"]["ports"])
