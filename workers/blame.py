@@ -21,12 +21,17 @@ _BROKEN_LINK = ("gloo", "nccl", "connection closed by peer", "connection reset",
 
 @contextmanager
 def user_code() -> Iterator[None]:
-    """Run a user's code: what it raises becomes a ``JobFailed`` with file and line."""
+    """Run a user's code: what it raises becomes a ``JobFailed`` with file and line.
+
+    A collective that lost another worker is not the user's doing and passes unchanged.
+    """
     try:
         yield
     except WorkerError:
         raise
     except Exception as error:
+        if is_broken_link(error):
+            raise  # the exchange of gradients runs inside the user's forward and backward
         raise blame(error) from error
 
 

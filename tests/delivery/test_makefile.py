@@ -182,8 +182,8 @@ class TestConstraints:
         assert pinned["torch"].local is None
 
     def test_no_file_for_installing_names_a_place_to_install_from(self, repo: Path) -> None:
-        files = ["Makefile", "constraints.txt", "pyproject.toml", ".ci/run", "docker-compose.yml"]
-        files += [str(p.relative_to(repo)) for p in (repo / "scripts").iterdir()]
+        files = ["Makefile", "constraints.txt", "pyproject.toml", "docker-compose.yml"]
+        files += [str(p.relative_to(repo)) for p in (repo / ".ci").iterdir()]
         files += [str(p.relative_to(repo)) for p in repo.glob("*/Dockerfile")]
         for name in files:
             text = (repo / name).read_text()

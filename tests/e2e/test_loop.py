@@ -226,6 +226,13 @@ def test_a_second_platform_on_taken_ports_says_so(running, argosy, tmp_path):
     assert "Traceback" not in second.stderr
 
 
+def test_the_doctor_finds_the_platform_well(running, argosy):
+    found = running.argosy("doctor", "-o", "json")
+    checks = {check["name"]: check for check in json.loads(found.stdout)}
+    assert checks["mosquitto"]["ok"]
+    assert checks["ray"]["ok"]
+
+
 def test_stopping_leaves_nothing_behind(running, argosy, rollout):
     """Last: it ends the platform that the other tests share."""
     assert len(marked(running.mark)) > 5

@@ -10,7 +10,7 @@ import pytest
 
 from schemas.job import JobCause, JobSpec
 from workers import cluster
-from workers.blame import blame, is_broken_link
+from workers.blame import blame, is_broken_link, user_code
 from workers.errors import JobFailed
 from workers.train import Spool, _check_room, failure_of, point_of
 
@@ -84,6 +84,15 @@ def test_the_cause_is_found_under_rays_wrappers() -> None:
     assert found is inner
     assert failure_of(WorkerGroupError({0: broken})).cause is JobCause.INTERNAL
     assert failure_of(RuntimeError("task died: OutOfMemoryError")).cause is (JobCause.OUT_OF_MEMORY)
+
+
+def test_a_lost_worker_is_not_blamed_on_the_code_in_which_it_was_noticed() -> None:
+    lost = RuntimeError("[gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer")
+    with pytest.raises(RuntimeError, match="Read error") as caught, user_code():
+        raise lost
+    assert caught.value is lost
+    with pytest.raises(JobFailed), user_code():
+        raise ValueError
 
 
 def test_memory_and_broken_links_are_told_apart_from_user_errors() -> None:
