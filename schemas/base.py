@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 class Wire(BaseModel):
@@ -27,6 +27,10 @@ class Authored(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+MAX_INTEGER = 2**63 - 1
+"""The largest whole number that every database and peer can hold."""
+
+
 def _as_utc(value: datetime) -> datetime:
     if value.tzinfo is None:
         msg = "needs a time zone, as in 2026-01-31T12:00:00Z"
@@ -36,3 +40,12 @@ def _as_utc(value: datetime) -> datetime:
 
 UtcTime = Annotated[datetime, AfterValidator(_as_utc)]
 """A point in time with a zone, normalized to UTC."""
+
+Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+"""A whole number that fits into 64 bits."""
+
+VersionNo = Annotated[int, Field(ge=1, le=2**31 - 1)]
+"""The number of a model version."""
+
+Line = Annotated[str, AfterValidator(lambda text: text.replace("\x00", ""))]
+"""Text from a log or an error; NUL, which PostgreSQL cannot hold, is taken out."""

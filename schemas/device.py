@@ -12,7 +12,7 @@ from typing import Annotated, Self
 from pydantic import Field, StringConstraints
 
 from schemas import PROTOCOL
-from schemas.base import Authored, UtcTime, Wire
+from schemas.base import MAX_INTEGER, Authored, UtcTime, Wire
 from schemas.ids import BootId, DeviceId, Name, RolloutId, Sha256, TokenId
 
 MAX_CSR_BYTES = 8 * 1024
@@ -181,7 +181,7 @@ class Birth(Wire):
 
     protocol: int = PROTOCOL
     boot: BootId
-    session: Annotated[int, Field(ge=1)]
+    session: Annotated[int, Field(ge=1, le=MAX_INTEGER)]
     uptime: Annotated[float, Field(ge=0)]
     hardware: Hardware
     active: ActiveModel | None = None
@@ -191,7 +191,7 @@ class Death(Wire):
     """The will: left with the broker at connect, published when the device is gone."""
 
     boot: BootId
-    session: Annotated[int, Field(ge=1)]
+    session: Annotated[int, Field(ge=1, le=MAX_INTEGER)]
 
 
 class DeviceView(Wire):

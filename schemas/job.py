@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from schemas.base import Authored, UtcTime, Wire
+from schemas.base import Authored, Count, Line, UtcTime, VersionNo, Wire
 from schemas.ids import JobId, Name
 
 
@@ -116,7 +116,7 @@ class JobSpec(Authored):
 class MetricPoint(Wire):
     """What one epoch measured; values are keyed by metric name."""
 
-    epoch: Annotated[int, Field(ge=0)]
+    epoch: Count
     at: UtcTime
     values: Annotated[dict[str, float], Field(max_length=64)]
 
@@ -126,7 +126,7 @@ class LogLine(Wire):
 
     at: UtcTime
     level: Literal["debug", "info", "warning", "error"] = "info"
-    text: Annotated[str, StringConstraints(max_length=4000)]
+    text: Annotated[Line, StringConstraints(max_length=4000)]
 
 
 class JobView(Wire):
@@ -153,7 +153,7 @@ class JobView(Wire):
 class ClaimRequest(Wire):
     """An agent asks for work."""
 
-    agent: Annotated[str, StringConstraints(max_length=100)]
+    agent: Annotated[Line, StringConstraints(max_length=100)]
 
 
 class JobClaim(Wire):
@@ -192,16 +192,16 @@ class JobProgress(Wire):
     with SUCCEEDED.
     """
 
-    attempt: Annotated[int, Field(ge=1)]
-    seq: Annotated[int, Field(ge=0)]
+    attempt: Annotated[int, Field(ge=1, le=1000)]
+    seq: Count
     state: JobState | None = None
-    epoch: Annotated[int, Field(ge=0)] | None = None
+    epoch: Count | None = None
     metrics: Annotated[tuple[MetricPoint, ...], Field(max_length=1000)] = ()
     logs: Annotated[tuple[LogLine, ...], Field(max_length=1000)] = ()
     cause: JobCause | None = None
-    detail: Annotated[str, StringConstraints(max_length=8000)] | None = None
+    detail: Annotated[Line, StringConstraints(max_length=8000)] | None = None
     model: Name | None = None
-    version: int | None = None
+    version: VersionNo | None = None
 
 
 class AgentOutcome(Wire):
@@ -211,4 +211,4 @@ class AgentOutcome(Wire):
     lease: str
     cancelled: bool
     cause: JobCause | None = None
-    detail: Annotated[str, StringConstraints(max_length=8000)] | None = None
+    detail: Annotated[Line, StringConstraints(max_length=8000)] | None = None

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from schemas.base import Authored, UtcTime, Wire
+from schemas.base import Authored, Count, Line, UtcTime, VersionNo, Wire
 from schemas.device import Tag
 from schemas.errors import DeviceCause
 from schemas.ids import BootId, DeviceId, ExecutionId, Name, RolloutId, Sha256
@@ -164,7 +164,7 @@ class RolloutSpec(Authored):
     """
 
     model: Name
-    version: Annotated[int, Field(ge=1)]
+    version: VersionNo
     device_class: Name | None = None
     tags: Annotated[tuple[Tag, ...], Field(max_length=16)] = ()
     variant: Name | None = None
@@ -191,7 +191,7 @@ class Assignment(Wire):
     attempt: Annotated[int, Field(ge=1)]
     rollout: RolloutId
     model: Name
-    version: Annotated[int, Field(ge=1)]
+    version: VersionNo
     variant: Name
     manifest_sha256: Sha256
     probation: Probation
@@ -206,16 +206,16 @@ class ExecReport(Wire):
 
     execution: ExecutionId
     attempt: Annotated[int, Field(ge=1)]
-    seq: Annotated[int, Field(ge=0)]
+    seq: Count
     boot: BootId
     uptime: Annotated[float, Field(ge=0)]
     state: ExecState
-    bytes_done: Annotated[int, Field(ge=0)] | None = None
-    bytes_total: Annotated[int, Field(ge=0)] | None = None
-    bytes_fetched: Annotated[int, Field(ge=0)] | None = None
+    bytes_done: Count | None = None
+    bytes_total: Count | None = None
+    bytes_fetched: Count | None = None
     cause: DeviceCause | None = None
     retryable: bool = False
-    detail: Annotated[str, StringConstraints(max_length=2000)] | None = None
+    detail: Annotated[Line, StringConstraints(max_length=2000)] | None = None
 
     @model_validator(mode="after")
     def _reportable(self) -> Self:

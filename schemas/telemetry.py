@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from schemas.base import UtcTime, Wire
+from schemas.base import Count, UtcTime, VersionNo, Wire
 from schemas.ids import BootId, DeviceId, Name
 
 GAMMA = 2 ** (1 / 8)
@@ -84,17 +84,17 @@ class Window(Wire):
 
     device: DeviceId
     boot: BootId
-    seq: Annotated[int, Field(ge=0)]
+    seq: Count
     model: Name
-    version: Annotated[int, Field(ge=1)]
+    version: VersionNo
     variant: Name
     role: Literal["active", "shadow"] = "active"
     start: UtcTime
     seconds: Annotated[float, Field(ge=0, le=7 * 86400)]
-    n: Annotated[int, Field(ge=0)]
-    errors: Annotated[int, Field(ge=0)] = 0
-    labelled: Annotated[int, Field(ge=0)] = 0
-    correct: Annotated[int, Field(ge=0)] = 0
+    n: Count
+    errors: Count = 0
+    labelled: Count = 0
+    correct: Count = 0
     latency_us: Counts = Field(default_factory=dict)
     confidence: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=10)] = ()
     classes: Annotated[dict[int, Annotated[int, Field(ge=0)]], Field(max_length=MAX_CLASSES)] = (
@@ -103,7 +103,7 @@ class Window(Wire):
     provider: Annotated[str, StringConstraints(max_length=64)]
     rss_mb: Annotated[float, Field(ge=0)] | None = None
     cpu_seconds: Annotated[float, Field(ge=0)] | None = None
-    dropped: Annotated[int, Field(ge=0)] = 0
+    dropped: Count = 0
 
     @model_validator(mode="after")
     def _consistent(self) -> Window:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 
@@ -13,6 +13,14 @@ from orchestrator.adapters.repository import Records
 from orchestrator.adapters.tables import DeviceRow, JoinTokenRow
 from orchestrator.services.records import DeviceRecord, TokenRecord
 from schemas.device import DeviceState, Presence
+
+_PORTION = 500
+
+
+def batched(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """The items in portions of at most ``size``."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 class SqlDevices:
@@ -66,8 +74,12 @@ class SqlDevices:
         return [d for d in self._devices.all(query.order_by(DeviceRow.id)) if wanted <= set(d.tags)]
 
     def many(self, ids: Iterable[str]) -> Mapping[str, DeviceRecord]:
-        query = select(DeviceRow).where(DeviceRow.id.in_(list(ids)))
-        return {device.id: device for device in self._devices.all(query)}
+        found: dict[str, DeviceRecord] = {}
+        # In portions, because a statement takes only so many values.
+        for portion in batched(sorted(set(ids)), _PORTION):
+            query = select(DeviceRow).where(DeviceRow.id.in_(portion))
+            found |= {device.id: device for device in self._devices.all(query)}
+        return found
 
     def silent(self, since: datetime) -> Sequence[DeviceRecord]:
         query = select(DeviceRow).where(

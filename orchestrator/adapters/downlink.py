@@ -43,17 +43,27 @@ class BrokerDownlink:
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._sent: dict[str, _Sent] = {}
+        self._publishing = 0
         self._early: set[int] = set()
 
     def desired(self, device: str, document: bytes) -> bool:
         """Retain a device's desired state (empty clears it); True once the broker has it."""
-        return self._deliver(f"desired/{device}", down(device, Down.DESIRED), document, retain=True)
+        return self._deliver(
+            _desired_key(device), down(device, Down.DESIRED), document, retain=True
+        )
 
     def command(self, device: str, command: Command) -> bool:
         """Send a command; True once the broker has it."""
-        key = f"cmd/{command.execution}/{command.attempt}/{command.kind}"
+        key = _command_key(command.execution)
         payload = command.model_dump_json().encode()
         return self._deliver(key, down(device, Down.CMD), payload, retain=False)
+
+    def forget(self, device: str, execution: str) -> None:
+        """What was delivered is written down: the same wish means that it was lost since."""
+        with self._lock:
+            for key in (_desired_key(device), _command_key(execution)):
+                if key in self._sent and self._sent[key].acked:
+                    del self._sent[key]
 
     def acknowledged(self, mid: int) -> None:
         """The broker has the message of that id."""
@@ -62,8 +72,9 @@ class BrokerDownlink:
                 if sent.mid == mid and not sent.acked:
                     self._sent[key] = _Sent(sent.digest, mid, sent.at, acked=True)
                     return
-            # The answer can overtake publish() returning the id.
-            self._early.add(mid)
+            if self._publishing:
+                # The answer can overtake publish() returning the id.
+                self._early.add(mid)
 
     def disconnected(self) -> None:
         """Forget what is on its way: message ids start again."""
@@ -77,18 +88,26 @@ class BrokerDownlink:
             sent = self._sent.get(key)
             if sent is not None and sent.digest == digest:
                 if sent.acked:
-                    # Delivered: a later wish for the same message means it was lost since.
-                    del self._sent[key]
                     return True
                 if self._monotonic() - sent.at < _RETRY_SECONDS:
                     return False
+            self._publishing += 1
+        # Outside the lock: paho answers from its own thread while it holds one of its own.
         mid = self._publish(topic, payload, retain)
-        if mid is None:
-            return False
         with self._lock:
-            acked = mid in self._early
-            self._early.discard(mid)
-            if len(self._sent) >= _KEEP:
-                self._sent.clear()
-            self._sent[key] = _Sent(digest, mid, self._monotonic(), acked)
+            self._publishing -= 1
+            if mid is not None:
+                if len(self._sent) >= _KEEP:
+                    self._sent.clear()
+                self._sent[key] = _Sent(digest, mid, self._monotonic(), mid in self._early)
+            if not self._publishing:
+                self._early.clear()
         return False
+
+
+def _desired_key(device: str) -> str:
+    return f"desired/{device}"
+
+
+def _command_key(execution: str) -> str:
+    return f"cancel/{execution}"

@@ -31,6 +31,12 @@ class SqlModels:
         )
         return next(iter(self._versions.all(query.limit(1))), None)
 
+    def by_job(self, model: str, job_id: str) -> VersionRecord | None:
+        query = select(ModelVersionRow).where(
+            ModelVersionRow.model == model, ModelVersionRow.job_id == job_id
+        )
+        return next(iter(self._versions.all(query.limit(1))), None)
+
     def by_digest(self, manifest_sha256: str) -> VersionRecord | None:
         query = select(ModelVersionRow).where(ModelVersionRow.manifest_sha256 == manifest_sha256)
         return next(iter(self._versions.all(query.limit(1))), None)

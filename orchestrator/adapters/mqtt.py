@@ -35,6 +35,7 @@ _BATCH_SECONDS = 0.05
 _CREDIT_CHUNKS = 256
 """Chunks (16 MiB) handed to paho and not yet on the wire: its own queue has no bound."""
 _MAX_NEEDS = 10_000
+_MAX_INBOX = 50_000
 _MAX_JSON = 256 * 1024
 _SESSION_SECONDS = 7 * 86400
 _CONNECT_SECONDS = 15.0
@@ -55,7 +56,8 @@ class MqttGateway:
     def __init__(self, address: Gateway, transfer: TransferService) -> None:
         self._address = address
         self._transfer = transfer
-        self._inbox: queue.Queue[UpMessage] = queue.Queue()
+        self._inbox: queue.Queue[UpMessage] = queue.Queue(_MAX_INBOX)
+        self._connection = 0
         self._needs: queue.Queue[tuple[str, Need]] = queue.Queue(_MAX_NEEDS)
         self._credit = threading.BoundedSemaphore(_CREDIT_CHUNKS)
         self._chunk_mids: set[int] = set()
@@ -125,6 +127,7 @@ class MqttGateway:
         if reason.is_failure:
             log.error("the broker refuses the gateway: %s", reason)
             return
+        self._connection += 1
         client.subscribe(ALL_UP, qos=1)
 
     def _on_subscribe(self, *_args: Any) -> None:
@@ -162,11 +165,18 @@ class MqttGateway:
                 client.ack(message.mid, message.qos)
                 self._needs.put_nowait((topic.device, Need.model_validate_json(message.payload)))
             else:
-                self._inbox.put(
-                    UpMessage(topic, bytes(message.payload), message.retain, message.mid)
+                self._inbox.put_nowait(
+                    UpMessage(
+                        topic,
+                        bytes(message.payload),
+                        message.retain,
+                        message.mid,
+                        self._connection,
+                    )
                 )
         except queue.Full:
-            log.warning("too many requests for chunks wait; a device will ask again")
+            # A request is made again; what was not acknowledged comes again.
+            log.warning("too much waits: a message from %s was not taken", topic and topic.device)
         except ValueError as error:
             log.warning("malformed request from %s: %s", topic and topic.device, error)
 
@@ -209,7 +219,8 @@ class MqttGateway:
         else:
             return
         for message in batch:
-            if message.mid:
+            # Ids belong to a connection: after a new one the broker sends it again.
+            if message.mid and message.connection == self._connection:
                 self._client.ack(message.mid, 1)
 
     def _send(self) -> None:

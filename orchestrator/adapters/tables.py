@@ -5,7 +5,19 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, String, Text, TypeDecorator
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    TypeDecorator,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -29,6 +41,9 @@ class Base(DeclarativeBase):
 
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it as a plain attribute
         datetime: UtcDateTime,
+        # Counters of bytes and microseconds pass 2**31; SQLite's integers are wide anyway,
+        # and only a plain one numbers its rows there.
+        int: BigInteger().with_variant(Integer(), "sqlite"),
         dict[str, Any]: JSON,
         list[Any]: JSON,
     }
@@ -161,6 +176,7 @@ class RolloutRow(Base):
     state: Mapped[str] = mapped_column(String(20), index=True)
     pause_reason: Mapped[str | None] = mapped_column(String(20))
     created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
 
 
@@ -189,6 +205,12 @@ class ExecutionRow(Base):
         Index("ix_executions_rollout_wave", "rollout_id", "wave"),
         Index("ix_executions_device_state", "device_id", "state"),
         Index("ux_executions_rollout_device", "rollout_id", "device_id", unique=True),
+        Index(
+            "ix_executions_unpublished",
+            "id",
+            sqlite_where=text("NOT published AND sequence > 0"),
+            postgresql_where=text("NOT published AND sequence > 0"),
+        ),
     )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -203,6 +225,7 @@ class ExecutionRow(Base):
     variant: Mapped[str | None] = mapped_column(String(64))
     sequence: Mapped[int] = mapped_column(default=0)
     published: Mapped[bool] = mapped_column(default=False)
+    offered_at: Mapped[datetime | None]
     bytes_done: Mapped[int | None]
     bytes_total: Mapped[int | None]
     bytes_fetched: Mapped[int | None]

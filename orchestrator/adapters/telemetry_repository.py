@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.adapters.repository import Records
 from orchestrator.adapters.tables import ApiKeyRow, EventRow, WindowRow
-from orchestrator.services.records import DeviceTotals, KeyRecord, WindowRecord
+from orchestrator.services.records import DeviceTotals, KeyRecord, WindowFigures, WindowRecord
 from schemas.api import Event
-
-_EVENTS_LOCK = 0x4152474F
 
 
 class SqlTelemetry:
@@ -40,6 +38,7 @@ class SqlTelemetry:
                 func.sum(WindowRow.errors),
                 func.sum(WindowRow.labelled),
                 func.sum(WindowRow.correct),
+                func.max(WindowRow.received_at),
             )
             .where(
                 WindowRow.model == model, WindowRow.version == version, WindowRow.role == "active"
@@ -49,13 +48,24 @@ class SqlTelemetry:
         if since is not None:
             query = query.where(WindowRow.received_at >= since)
         return {
-            row[0]: DeviceTotals(row[0], *(int(value) for value in row[1:]))
-            for row in self._session.execute(query)
+            device: DeviceTotals(device, int(n), int(errors), int(labelled), int(correct), last)
+            for device, n, errors, labelled, correct, last in self._session.execute(query)
         }
 
-    def windows(self, model: str, version: int) -> Iterable[WindowRecord]:
-        query = select(WindowRow).where(WindowRow.model == model, WindowRow.version == version)
-        return self._windows.all(query.order_by(WindowRow.device_id, WindowRow.start))
+    def figures(self, model: str, version: int) -> Iterator[WindowFigures]:
+        query = select(
+            WindowRow.variant,
+            WindowRow.device_id,
+            WindowRow.n,
+            WindowRow.errors,
+            WindowRow.labelled,
+            WindowRow.correct,
+            WindowRow.payload,
+        ).where(WindowRow.model == model, WindowRow.version == version, WindowRow.role == "active")
+        for row in self._session.execute(query).yield_per(1000):
+            variant, device, n, errors, labelled, correct, payload = row
+            latency = payload["latency_us"]
+            yield WindowFigures(variant, device, n, errors, labelled, correct, latency)
 
 
 class SqlKeys:
@@ -75,6 +85,10 @@ class SqlKeys:
         revoke = update(ApiKeyRow).where(ApiKeyRow.subject == subject).values(revoked=True)
         self._session.execute(revoke)
 
+    def expire_subject(self, subject: str, at: datetime) -> None:
+        expire = update(ApiKeyRow).where(ApiKeyRow.subject == subject).values(expires_at=at)
+        self._session.execute(expire)
+
 
 class SqlEvents:
     """``services.ports.Events`` over SQLAlchemy."""
@@ -83,10 +97,6 @@ class SqlEvents:
         self._session = session
 
     def add(self, kind: str, subject: str, data: Mapping[str, Any], at: datetime) -> None:
-        if self._session.get_bind().dialect.name == "postgresql":
-            # Ids must become visible in order, or a reader that goes on after the last
-            # one it saw would miss a slower transaction's.
-            self._session.execute(text(f"SELECT pg_advisory_xact_lock({_EVENTS_LOCK})"))
         self._session.add(EventRow(kind=kind, subject=subject, data=dict(data), at=at))
         self._session.flush()
 

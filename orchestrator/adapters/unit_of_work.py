@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from orchestrator.adapters.device_repository import SqlDevices
@@ -28,6 +28,12 @@ from orchestrator.services.ports import (
 )
 
 _BUSY_MS = 10_000
+_READ_ONLY = "argosy_read_only"
+_POSTGRES = {
+    False: "SELECT pg_advisory_xact_lock(1095910223)",
+    True: "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY",
+}
+"""What a transaction begins with on PostgreSQL, by whether it only reads."""
 
 
 class SqlTransaction:
@@ -46,21 +52,40 @@ class SqlTransaction:
 class SqlUnitOfWork:
     """``services.ports.UnitOfWork``: each call is one transaction.
 
+    Writing transactions run one after the other, on SQLite by its write lock and on
+    PostgreSQL by an advisory lock: so they cannot deadlock, two registrations never take
+    the same number, and the ids of events become visible in order. Readers see a snapshot
+    and hold nobody up.
+
     Raises:
-        Unavailable: the database cannot be reached or stays locked.
+        Unavailable: the database cannot be reached, stays locked or fails; anything but
+            what was written being at fault.
     """
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self._writing = engine
+        self._reading = engine.execution_options(**{_READ_ONLY: True})
+
+    def __call__(self) -> AbstractContextManager[Transaction]:
+        """Commit when the block ends, roll back when it raises."""
+        return self._transaction(self._writing)
+
+    def read(self) -> AbstractContextManager[Transaction]:
+        """Look at one state of the database; nothing may be written."""
+        return self._transaction(self._reading)
 
     @contextmanager
-    def __call__(self) -> Iterator[Transaction]:
-        """Commit when the block ends, roll back when it raises."""
+    def _transaction(self, engine: Engine) -> Iterator[Transaction]:
         try:
-            with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            with Session(engine, expire_on_commit=False) as session, session.begin():
+                if engine.dialect.name == "postgresql":
+                    session.execute(text(_POSTGRES[engine is self._reading]))
                 yield SqlTransaction(session)
-        except OperationalError as error:
-            msg = f"the database does not answer: {error.orig}"
+        except (IntegrityError, DataError):
+            raise
+        except SQLAlchemyError as error:
+            cause = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+            msg = f"the database does not answer: {cause}"
             raise Unavailable(msg, hint="see `argosy doctor`") from error
 
 
@@ -92,4 +117,5 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
 
 
 def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reading = connection.get_execution_options().get(_READ_ONLY)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

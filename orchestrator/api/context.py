@@ -63,7 +63,7 @@ def principal(request: Request, ctx: Ctx) -> Principal:
     """
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     bearer = token.strip() if scheme.lower() == "bearer" else None
-    with ctx.uow() as tx:
+    with ctx.uow.read() as tx:
         return keys.authenticate(tx, bearer, ctx.clock())
 
 

@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 from orchestrator.api.context import DEFAULT_PAGE, Allow, Caller, Ctx, Cursor, Limit
 from orchestrator.services.keys import Role
 from schemas.api import Page, Stored
+from schemas.base import VersionNo
 from schemas.ids import Name, Sha256
 from schemas.model import Manifest, ModelVersionView, ModelView, VersionNumber
 
@@ -38,7 +39,7 @@ def get(ctx: Ctx, name: ModelName) -> ModelView:
 
 
 @operator.get("/{name}/versions/{version}", operation_id="get_model_version")
-def get_version(ctx: Ctx, name: ModelName, version: int) -> ModelVersionView:
+def get_version(ctx: Ctx, name: ModelName, version: VersionNo) -> ModelVersionView:
     return ctx.models.get(name, version)
 
 

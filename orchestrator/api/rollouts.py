@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Literal
 
-from fastapi import APIRouter, Depends, Query, status
+from fastapi import APIRouter, Depends, status
 
 from orchestrator.api.context import DEFAULT_PAGE, Allow, Ctx, Cursor, Limit
 from orchestrator.domain.rollout import RolloutEvent
 from orchestrator.services.keys import Role
 from schemas.api import Page
+from schemas.base import VersionNo
 from schemas.ids import Name
 from schemas.rollout import RolloutSpec, RolloutView
 from schemas.telemetry import TelemetrySummary
@@ -53,7 +54,7 @@ def operate(ctx: Ctx, rollout_id: str, act: Act) -> RolloutView:
 def summary(
     ctx: Ctx,
     model: Name,
-    version: Annotated[int, Query(ge=1)],
+    version: VersionNo,
     by: Literal["device"] | None = None,
 ) -> Page[TelemetrySummary]:
     """Figures of a version as its devices saw them, by variant."""

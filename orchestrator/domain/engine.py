@@ -32,7 +32,8 @@ class ExecutionFacts:
 
     updated_at: the last change of state or progress. online: the device is connected.
     usable: the device may take part (active, not revoked). installed: it already serves
-    exactly what is wanted. fits: some variant runs on it.
+    exactly what is wanted. fits: some variant runs on it. window_at: when its last
+    telemetry of the new version came.
     """
 
     id: str
@@ -47,6 +48,7 @@ class ExecutionFacts:
     errors: int = 0
     labelled: int = 0
     correct: int = 0
+    window_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,13 @@ class End:
 
 
 @dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Take an offer back from a device that vanished; it is offered again when it is there."""
+
+    execution: str
+
+
+@dataclass(frozen=True, slots=True)
 class Straggle:
     """Move executions of devices that are not there to the stragglers' wave."""
 
@@ -112,7 +121,7 @@ class MoveRollout:
     reason: PauseReason | None = None
 
 
-Action = Offer | End | Straggle | MoveWave | MoveRollout
+Action = Offer | End | Withdraw | Straggle | MoveWave | MoveRollout
 
 
 def decide(snapshot: Snapshot, now: datetime) -> tuple[Action, ...]:
@@ -153,7 +162,7 @@ def _run(wave: WaveFacts, snapshot: Snapshot, now: datetime) -> tuple[Action, ..
             MoveWave(wave.index, WaveEvent.FAIL, (evidence,)),
             MoveRollout(RolloutEvent.PAUSE, PauseReason.ERROR_THRESHOLD),
         )
-    work = [a for e in wave.executions for a in _advance(e, wave, snapshot, now)]
+    work = [a for e in wave.executions for a in _advance(e, snapshot, now)]
     if work:
         return tuple(work)
     return _settle(wave, snapshot, now)
@@ -168,20 +177,18 @@ def _failures(wave: WaveFacts) -> int:
     return sum(e.state in FAILURES for e in wave.executions)
 
 
-def _advance(
-    execution: ExecutionFacts, wave: WaveFacts, snapshot: Snapshot, now: datetime
-) -> tuple[Action, ...]:
+def _advance(execution: ExecutionFacts, snapshot: Snapshot, now: datetime) -> tuple[Action, ...]:
     if execution.state in EXEC_TERMINAL:
         return ()
     if not execution.usable:
         return (End(execution.id, ExecState.REMOVED, "the device may no longer take part"),)
-    silent = now - execution.updated_at
+    silent = now - _last_sign(execution)
     match execution.state:
         case ExecState.SCHEDULED:
             return _first_contact(execution)
         case ExecState.OFFERED if silent > timedelta(seconds=snapshot.offer_seconds):
-            if not execution.online and not wave.stragglers:
-                return (Straggle((execution.id,)),)
+            if not execution.online:
+                return (Withdraw(execution.id),)
             detail = f"no answer to the offer in {snapshot.offer_seconds:g} s"
             return (End(execution.id, ExecState.TIMED_OUT, detail),)
         case ExecState.OFFERED:
@@ -191,6 +198,17 @@ def _advance(
             return (End(execution.id, ExecState.TIMED_OUT, detail),)
         case _:
             return ()
+
+
+def _last_sign(execution: ExecutionFacts) -> datetime:
+    """When the device last showed that it gets on.
+
+    On probation it judges for itself and reports the end; until then its telemetry shows
+    that the new version serves.
+    """
+    if execution.state is ExecState.PROBATION and execution.window_at is not None:
+        return max(execution.updated_at, execution.window_at)
+    return execution.updated_at
 
 
 def _first_contact(execution: ExecutionFacts) -> tuple[Action, ...]:

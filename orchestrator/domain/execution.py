@@ -42,7 +42,8 @@ def _table() -> dict[ExecState, frozenset[ExecState]]:
     for state in _BEFORE_POINTER:
         again = {S.ACCEPTED, S.DEFERRED, S.DOWNLOADING, S.VERIFIED, S.STAGED}
         table[state] = table.get(state, table[S.OFFERED]) | again
-    table[S.SCHEDULED] = frozenset()
+    # Withdrawn from a device that had vanished, which may have heard the offer all the same.
+    table[S.SCHEDULED] = table[S.OFFERED]
     table[S.UNKNOWN] = table[S.OFFERED] | {S.DEFERRED}
     for state in EXEC_TERMINAL:
         table[state] = frozenset()
@@ -60,13 +61,15 @@ FAILURES = frozenset({S.FAILED, S.ROLLED_BACK, S.REJECTED, S.TIMED_OUT})
 class Execution:
     """What the machine needs to know.
 
-    seq: the highest report number of the attempt. previous: what a cancelled record
+    seq: the highest report number of the attempt. offered: an assignment was signed, so
+    the device may know of it whatever the state says. previous: what a cancelled record
     was, so that it can return there. late: an end that came after the server's own.
     """
 
     state: ExecState = S.SCHEDULED
     attempt: int = 1
     seq: int = -1
+    offered: bool = False
     previous: ExecState | None = None
     late: ExecState | None = None
     cause: DeviceCause | None = None
@@ -116,13 +119,18 @@ class SendCancel:
 
 
 @dataclass(frozen=True, slots=True)
+class ClearDesired:
+    """What was offered is not to be found by the device when it comes back."""
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """The event did not fit; the words are for the log."""
 
     text: str
 
 
-Action = Announce | SendCancel | Note
+Action = Announce | SendCancel | ClearDesired | Note
 Step = tuple[Execution, tuple[Action, ...]]
 
 
@@ -132,11 +140,11 @@ def step(execution: Execution, event: Event, now: datetime) -> Step:  # noqa: AR
         case Offered():
             if execution.state is not S.SCHEDULED:
                 return execution, ()
-            return replace(execution, state=S.OFFERED), (Announce(),)
+            return replace(execution, state=S.OFFERED, offered=True), (Announce(),)
         case Withdrawn():
             if execution.state is not S.OFFERED:
                 return execution, ()
-            return replace(execution, state=S.SCHEDULED), (Announce(),)
+            return replace(execution, state=S.SCHEDULED), (Announce(), ClearDesired())
         case Ended():
             return _end(execution, event)
         case Reported():
@@ -151,13 +159,15 @@ def _end(execution: Execution, event: Ended) -> Step:
     ended = replace(
         execution, state=event.state, previous=execution.state, detail=event.detail, cause=None
     )
-    stop: tuple[Action, ...] = (SendCancel(),) if execution.state in IN_FLIGHT else ()
+    stop: tuple[Action, ...] = (SendCancel(),) if execution.offered else ()
     return ended, (Announce(), *stop)
 
 
 def _report(execution: Execution, event: Reported) -> Step:
     if event.attempt != execution.attempt or event.seq <= execution.seq:
         return execution, ()
+    if not execution.offered:
+        return execution, (Note(f"a report on what was never offered: {event.state}"),)
     heard = replace(execution, seq=event.seq)
     if execution.state in SERVER_TERMINAL:
         return _late_report(heard, event)
@@ -179,7 +189,8 @@ def _late_report(execution: Execution, event: Reported) -> Step:
                 execution, state=event.state, previous=None, cause=event.cause, detail=event.detail
             )
             return back, (Announce(),)
-        return execution, ()
+        return execution, () if event.state in _ENDS else (SendCancel(),)
     if event.state in _ENDS:
         return replace(execution, late=event.state), (Announce(),)
-    return execution, ()
+    # It works on what was ended: the word that it should stop was lost.
+    return execution, (SendCancel(),)

@@ -45,10 +45,23 @@ class Judgement:
     evidence: tuple[Evidence, ...]
 
 
+_UNSEEN = frozenset(
+    {
+        ExecState.SCHEDULED,
+        ExecState.OFFERED,
+        ExecState.NO_VARIANT,
+        ExecState.REMOVED,
+        ExecState.SUPERSEDED,
+        ExecState.CANCELLED,
+        ExecState.ALREADY_INSTALLED,
+    }
+)
+"""States that say nothing of how the version fares on a device."""
+
+
 def failure_rate(states: Mapping[ExecState, int]) -> tuple[float | None, int]:
     """Failed executions over those offered and seen, and how many those are."""
-    unseen = {ExecState.SCHEDULED, ExecState.OFFERED, ExecState.NO_VARIANT, ExecState.REMOVED}
-    seen = sum(n for state, n in states.items() if state not in unseen)
+    seen = sum(n for state, n in states.items() if state not in _UNSEEN)
     failed = sum(n for state, n in states.items() if state in FAILURES)
     return (failed / seen if seen else None), seen
 
@@ -89,6 +102,8 @@ def _failures(facts: Mapping[str, DeviceFacts], gates: Gates) -> Evidence:
     for fact in facts.values():
         states[fact.state] = states.get(fact.state, 0) + 1
     rate, seen = failure_rate(states)
+    if rate is None and states.get(ExecState.ALREADY_INSTALLED):
+        rate = 0.0  # nothing had to be done, so nothing failed
     ok = None if rate is None else rate <= gates.max_failure_rate
     return _evidence("failure_rate", rate, gates.max_failure_rate, seen, ok)
 

@@ -98,8 +98,13 @@ def step(
         if REPEATS.get(event.kind) is rollout.state:
             return rollout, ()
         return rollout, (Refuse(_why_not(rollout.state, event.kind)),)
+    if event.kind is E.RESUME and rollout.pause_reason is PauseReason.ERROR_THRESHOLD:
+        return rollout, (Refuse(_BEYOND_HELP),)
     reason = (event.reason or PauseReason.OPERATOR) if target is R.PAUSED else None
     return replace(rollout, state=target, pause_reason=reason), (Announce(),)
+
+
+_BEYOND_HELP = "too many devices failed for this wave to pass; abort the rollout and start another"
 
 
 def _why_not(state: RolloutState, kind: RolloutEvent) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from orchestrator.domain.execution import IN_FLIGHT
 from orchestrator.errors import Invalid, NotFound, TokenExpired, TokenInvalid, TokenSpent
 from orchestrator.services import keys
 from orchestrator.services.ports import Authority, Clock, Signer, Transaction, UnitOfWork
@@ -29,6 +28,7 @@ from schemas.device import (
     TokenView,
 )
 from schemas.ids import new_id
+from schemas.rollout import DEVICE_TERMINAL
 
 _MISSED = 3
 
@@ -86,7 +86,7 @@ class DeviceService:
 
     def tokens(self, before: str | None, limit: int) -> Sequence[TokenView]:
         """Join tokens, newest first."""
-        with self._uow() as tx:
+        with self._uow.read() as tx:
             return [token_view(record) for record in tx.devices.tokens(before, limit)]
 
     def enroll(self, request: EnrollRequest) -> Enrolled:
@@ -102,7 +102,7 @@ class DeviceService:
         if request.protocol != PROTOCOL:
             msg = f"the device speaks protocol {request.protocol}, this platform {PROTOCOL}"
             raise Invalid(msg, hint="install the same version of argosy on both")
-        with self._uow() as tx:
+        with self._uow.read() as tx:
             token = self._usable(tx, request.token)
         device_id = new_id("dev")
         issued = self._authority.issue_device(request.csr_pem, device_id, days=self._days)
@@ -160,7 +160,7 @@ class DeviceService:
 
     def get(self, device_id: str) -> DeviceView:
         """One device."""
-        with self._uow() as tx:
+        with self._uow.read() as tx:
             record = tx.devices.get(device_id)
             if record is None:
                 msg = f"there is no device {device_id}"
@@ -169,7 +169,7 @@ class DeviceService:
 
     def page(self, before: str | None, limit: int) -> Sequence[DeviceView]:
         """Devices, newest first."""
-        with self._uow() as tx:
+        with self._uow.read() as tx:
             return [device_view(tx, record) for record in tx.devices.page(before, limit)]
 
     def born(self, tx: Transaction, device_id: str, birth: Birth, *, retained: bool) -> None:
@@ -198,10 +198,10 @@ class DeviceService:
                 last_seen_at=self._clock(),
             )
         )
-        if not same_session:
-            # It may have missed its desired state, if the broker lost it: send it again.
-            for execution in tx.rollouts.of_device(device_id, IN_FLIGHT)[:1]:
-                tx.rollouts.save_execution(replace(execution, published=False))
+        latest = None if same_session else tx.rollouts.latest_of_device(device_id)
+        if latest is not None and latest.state not in DEVICE_TERMINAL:
+            # The broker may have lost what was sent down, an end as well as an offer.
+            tx.rollouts.save_execution(replace(latest, published=False))
         if changed:
             _announce(tx, device_id, record.state, Presence.ONLINE, self._clock)
 

@@ -25,6 +25,7 @@ from schemas.device import ActiveModel, DeviceState, Presence
 from schemas.model import Manifest
 from schemas.rollout import (
     EXEC_TERMINAL,
+    SERVER_TERMINAL,
     Assignment,
     Command,
     ExecReport,
@@ -66,9 +67,20 @@ class RolloutEngine:
 
     def tick(self) -> int:
         """One round over all running rollouts; how many actions were applied."""
-        with self._uow() as tx:
+        with self._uow.read() as tx:
             ids = tx.rollouts.running()
-        return sum(self._advance(rollout_id) for rollout_id in ids) + self._publish()
+        applied, failed = 0, None
+        for rollout_id in ids:
+            try:
+                applied += self._advance(rollout_id)
+            except Exception as error:
+                # One rollout's fault must not stop the others.
+                log.exception("%s could not be advanced", rollout_id)
+                failed = error
+        applied += self._publish()
+        if failed is not None:
+            raise failed
+        return applied
 
     def _advance(self, rollout_id: str) -> int:
         now = self._clock()
@@ -92,6 +104,9 @@ class RolloutEngine:
             case engine.End():
                 ended = machine.Ended(action.state, action.detail)
                 rollouts.move_execution(tx, loaded.executions[action.execution], ended, now)
+            case engine.Withdraw():
+                record = loaded.executions[action.execution]
+                rollouts.move_execution(tx, record, machine.Withdrawn(), now)
             case engine.Straggle():
                 _straggle(tx, loaded, action, now)
             case engine.MoveWave():
@@ -107,42 +122,43 @@ class RolloutEngine:
         variant = _variant(loaded, device) if device else None
         if device is None or variant is None:
             return
-        latest = tx.rollouts.latest_of_device(device.id)
-        if latest is not None and latest.rollout_id > record.rollout_id:
-            newer = machine.Ended(ExecState.SUPERSEDED, f"superseded by {latest.rollout_id}")
-            rollouts.move_execution(tx, record, newer, now)
+        newer = _newer(tx, loaded.rollout, device.id)
+        if newer is not None:
+            ended = machine.Ended(ExecState.SUPERSEDED, f"superseded by {newer}")
+            rollouts.move_execution(tx, record, ended, now)
             return
         _supersede(tx, record, now)
         sequence = device.sequence + 1
         tx.devices.save(replace(device, sequence=sequence))
-        record = replace(record, variant=variant, sequence=sequence, published=False)
-        rollouts.move_execution(tx, record, machine.Offered(), now)
+        offered = rollouts.move_execution(tx, record, machine.Offered(), now)
+        tx.rollouts.save_execution(
+            replace(offered, variant=variant, sequence=sequence, offered_at=now, published=False)
+        )
 
     def _publish(self) -> int:
         """Bring the retained desired messages to what the database says."""
-        with self._uow() as tx:
+        with self._uow.read() as tx:
             waiting = tx.rollouts.unpublished(_PUBLISH_LIMIT)
         return sum(self._publish_one(record) for record in waiting)
 
     def _publish_one(self, record: ExecutionRecord) -> bool:
-        with self._uow() as tx:
+        with self._uow.read() as tx:
             latest = tx.rollouts.latest_of_device(record.device_id)
             is_latest = latest is not None and latest.id == record.id
             document = self._document(tx, record) if record.state in machine.IN_FLIGHT else b""
         sent = True
         if is_latest:
             sent = self._downlink.desired(record.device_id, document)
-        if record.state in EXEC_TERMINAL:
+        if record.state in SERVER_TERMINAL:
             command = Command(kind="cancel", execution=record.id, attempt=record.attempt)
             sent = self._downlink.command(record.device_id, command) and sent
         if not sent:
             return False
         with self._uow() as tx:
             current = tx.rollouts.execution(record.id, lock=True)
-            if current is not None and (current.state in EXEC_TERMINAL) == (
-                record.state in EXEC_TERMINAL
-            ):
+            if current is not None and _wishes(current) == _wishes(record):
                 tx.rollouts.save_execution(replace(current, published=True))
+        self._downlink.forget(record.device_id, record.id)
         return True
 
     def _document(self, tx: Transaction, record: ExecutionRecord) -> bytes:
@@ -165,7 +181,7 @@ class RolloutEngine:
             assignment,
             manifest_size=len(version.manifest.encode()),
             sequence=record.sequence,
-            expires=rollout.created_at + timedelta(days=_DESIRED_DAYS),
+            expires=(record.offered_at or rollout.created_at) + timedelta(days=_DESIRED_DAYS),
         )
 
     def reported(self, tx: Transaction, device_id: str, report: ExecReport) -> None:
@@ -189,7 +205,6 @@ class RolloutEngine:
             bytes_total=_either(report.bytes_total, record.bytes_total),
             bytes_fetched=_either(report.bytes_fetched, record.bytes_fetched),
         )
-        tx.rollouts.save_execution(record)
         moved = rollouts.move_execution(tx, record, event, now)
         if report.state is ExecState.SUCCEEDED:
             self._serves(tx, moved)
@@ -272,15 +287,38 @@ def _facts(
         errors=totals.errors if totals else 0,
         labelled=totals.labelled if totals else 0,
         correct=totals.correct if totals else 0,
+        window_at=totals.last if totals else None,
     )
 
 
+def _wishes(record: ExecutionRecord) -> tuple[object, ...]:
+    """What of a record decides which messages the device shall have."""
+    return (
+        record.sequence,
+        record.attempt,
+        record.state in machine.IN_FLIGHT,
+        record.state in SERVER_TERMINAL,
+    )
+
+
+_YIELDS_TO = frozenset({RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.SUCCEEDED})
+
+
+def _newer(tx: Transaction, rollout: RolloutRecord, device_id: str) -> str | None:
+    """The rollout that was started later, holds the device, and was not given up."""
+    latest = tx.rollouts.latest_of_device(device_id)
+    if latest is None or latest.rollout_id == rollout.id:
+        return None
+    other = rollouts.found(tx, latest.rollout_id)
+    later = (other.started_at or other.created_at) > (rollout.started_at or rollout.created_at)
+    return other.id if later and other.state in _YIELDS_TO else None
+
+
 def _supersede(tx: Transaction, record: ExecutionRecord, now: datetime) -> None:
-    """A device works for one rollout at a time: the newest."""
-    open_states = [state for state in ExecState if state not in EXEC_TERMINAL]
+    """A device works for one rollout at a time: the one that was started last."""
     ended = machine.Ended(ExecState.SUPERSEDED, f"superseded by {record.rollout_id}")
-    for other in tx.rollouts.of_device(record.device_id, open_states):
-        if other.rollout_id < record.rollout_id:
+    for other in tx.rollouts.of_device(record.device_id, machine.IN_FLIGHT):
+        if other.rollout_id != record.rollout_id:
             rollouts.move_execution(tx, other, ended, now)
 
 

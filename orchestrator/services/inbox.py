@@ -23,12 +23,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class UpMessage:
-    """A message from a device. ``mid`` is what the broker waits to see acknowledged."""
+    """A message from a device.
+
+    ``mid`` is what the broker waits to see acknowledged, on the connection of that number.
+    """
 
     topic: UpTopic
     payload: bytes
     retained: bool
     mid: int = 0
+    connection: int = 0
 
 
 class Inbox:
@@ -53,7 +57,8 @@ class Inbox:
         log: one device's fault must not hold up the others.
 
         Raises:
-            Unavailable: the database does not answer; nothing was stored.
+            Unavailable: the database does not answer; nothing was stored, and nothing
+                may be acknowledged.
         """
         try:
             with self._uow() as tx:

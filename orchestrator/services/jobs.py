@@ -6,6 +6,7 @@ import hmac
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from orchestrator.domain import job as machine
@@ -30,6 +31,8 @@ from schemas.job import (
     LogLine,
     MetricPoint,
 )
+
+_LAST_WORDS = timedelta(minutes=10)
 
 
 class JobService:
@@ -63,23 +66,23 @@ class JobService:
 
     def get(self, job_id: str) -> JobView:
         """One job."""
-        with self._uow() as tx:
+        with self._uow.read() as tx:
             return view(_found(tx, job_id))
 
     def page(self, before: str | None, limit: int) -> Sequence[JobView]:
         """Jobs, newest first."""
-        with self._uow() as tx:
+        with self._uow.read() as tx:
             return [view(record) for record in tx.jobs.page(before, limit)]
 
     def metrics(self, job_id: str, after_epoch: int, limit: int) -> Sequence[MetricPoint]:
         """Metrics of the epochs after one."""
-        with self._uow() as tx:
+        with self._uow.read() as tx:
             _found(tx, job_id)
             return tx.jobs.metrics(job_id, after_epoch, limit)
 
     def logs(self, job_id: str, after: int, limit: int) -> Sequence[tuple[int, LogLine]]:
         """Log lines after a number, each with its own."""
-        with self._uow() as tx:
+        with self._uow.read() as tx:
             _found(tx, job_id)
             return tx.jobs.logs(job_id, after, limit)
 
@@ -158,7 +161,7 @@ class JobService:
         with self._uow() as tx:
             record = _found(tx, job_id, lock=True)
             repeat = report.attempt == record.attempt and report.seq <= record.seq
-            if report.state is JobState.SUCCEEDED:
+            if report.state is JobState.SUCCEEDED and record.state not in TERMINAL_JOB_STATES:
                 if report.model is None or report.version is None:
                     msg = "a job that succeeded names the model and version it registered"
                     raise Conflict(msg)
@@ -196,6 +199,9 @@ class JobService:
         moved = record.moved(job)
         if job.state in TERMINAL_JOB_STATES and record.ended_at is None:
             moved = replace(moved, ended_at=now, lease_hash=None)
+            # A last report whose answer was lost is repeated, and must be heard.
+            tx.keys.expire_subject(record.id, now + _LAST_WORDS)
+        elif job.state is JobState.QUEUED:
             tx.keys.revoke_subject(record.id)
         tx.jobs.save(moved)
         if actions:

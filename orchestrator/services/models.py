@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from orchestrator.errors import Invalid, NotFound, TooLarge
+from orchestrator.errors import Forbidden, Invalid, LeaseLost, NotFound, TooLarge
 from orchestrator.services.ports import Artifacts, Clock, Signer, Transaction, UnitOfWork
 from orchestrator.services.records import VersionRecord
 from schemas.errors import FieldError
@@ -40,7 +40,11 @@ class ModelService:
     def register(self, name: str, manifest: Manifest, job_id: str | None) -> VersionNumber:
         """Give a manifest the next number; the same manifest keeps the one it has.
 
+        job_id: the job that registers, which makes one version of its own model however
+        often it is tried.
+
         Raises:
+            Forbidden, LeaseLost: the job's model is another, or the job was lost.
             Invalid: it belongs to another model, repeats an id, or a file is missing or
                 is not what the manifest says.
             TooLarge: the manifest is.
@@ -53,7 +57,11 @@ class ModelService:
             raise TooLarge(msg)
         sha256 = hashlib.sha256(raw).hexdigest()
         with self._uow() as tx:
-            known = tx.models.by_manifest(name, sha256)
+            if job_id is not None:
+                _check_job(tx, name, job_id)
+            known = tx.models.by_manifest(name, sha256) or (
+                tx.models.by_job(name, job_id) if job_id is not None else None
+            )
             if known is not None:
                 return VersionNumber(model=name, version=known.version, created=False)
             # Signing is computation, not IO, so number and signature share a transaction.
@@ -100,7 +108,7 @@ class ModelService:
 
     def get(self, name: str, version: int) -> ModelVersionView:
         """One version."""
-        with self._uow() as tx:
+        with self._uow.read() as tx:
             record = found(tx, name, version)
             aliases = tx.models.aliases(name)
         return ModelVersionView(
@@ -115,19 +123,29 @@ class ModelService:
 
     def model(self, name: str) -> ModelView:
         """One model with its versions."""
-        with self._uow() as tx:
+        with self._uow.read() as tx:
             return _model(tx, name)
 
     def page(self, after: str | None, limit: int) -> Sequence[ModelView]:
         """Models by name."""
-        with self._uow() as tx:
+        with self._uow.read() as tx:
             return [_model(tx, name) for name in tx.models.names(after, limit)]
 
     def signed_manifest(self, manifest_sha256: str) -> tuple[str, str] | None:
         """A manifest's JSON and its signature, by digest; None when there is none."""
-        with self._uow() as tx:
+        with self._uow.read() as tx:
             record = tx.models.by_digest(manifest_sha256)
         return None if record is None or record.revoked else (record.manifest, record.signed)
+
+
+def _check_job(tx: Transaction, name: str, job_id: str) -> None:
+    job = tx.jobs.get(job_id)
+    if job is None or job.lease_until is None:
+        msg = f"{job_id} does not run any more, so it registers nothing"
+        raise LeaseLost(msg)
+    if name != job.spec.model_name:
+        msg = f"{job_id} trains {job.spec.model_name!r} and may not register {name!r}"
+        raise Forbidden(msg)
 
 
 def _model(tx: Transaction, name: str) -> ModelView:

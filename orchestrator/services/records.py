@@ -139,6 +139,7 @@ class RolloutRecord:
     state: RolloutState
     pause_reason: PauseReason | None = None
     created_at: datetime
+    started_at: datetime | None = None
     ended_at: datetime | None = None
 
     def machine(self) -> Rollout:
@@ -178,6 +179,7 @@ class ExecutionRecord:
     variant: str | None = None
     sequence: int = 0
     published: bool = False
+    offered_at: datetime | None = None
     bytes_done: int | None = None
     bytes_total: int | None = None
     bytes_fetched: int | None = None
@@ -188,7 +190,14 @@ class ExecutionRecord:
     def machine(self) -> Execution:
         """The part that the state machine knows."""
         return Execution(
-            self.state, self.attempt, self.seq, self.previous, self.late, self.cause, self.detail
+            state=self.state,
+            attempt=self.attempt,
+            seq=self.seq,
+            offered=self.sequence > 0,
+            previous=self.previous,
+            late=self.late,
+            cause=self.cause,
+            detail=self.detail,
         )
 
     def moved(self, execution: Execution) -> Self:
@@ -240,10 +249,24 @@ class KeyRecord:
 
 @dataclass(frozen=True, slots=True)
 class DeviceTotals:
-    """A device's windows of one version, added up."""
+    """A device's windows of one version, added up; ``last`` is when the last one came."""
 
     device_id: str
     n: int
     errors: int
     labelled: int
     correct: int
+    last: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WindowFigures:
+    """What a summary needs of a window. latency_us: counts by bucket, as JSON has it."""
+
+    variant: str
+    device_id: str
+    n: int
+    errors: int
+    labelled: int
+    correct: int
+    latency_us: dict[str, int]

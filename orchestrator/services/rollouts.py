@@ -83,12 +83,12 @@ class RolloutService:
 
     def get(self, rollout_id: str) -> RolloutView:
         """One rollout with its waves and executions."""
-        with self._uow() as tx:
+        with self._uow.read() as tx:
             return view(tx, found(tx, rollout_id))
 
     def page(self, before: str | None, limit: int) -> Sequence[RolloutView]:
         """Rollouts, newest first, without their waves."""
-        with self._uow() as tx:
+        with self._uow.read() as tx:
             return [_head(record) for record in tx.rollouts.page(before, limit)]
 
     def operate(self, rollout_id: str, kind: RolloutEvent) -> RolloutView:
@@ -154,6 +154,7 @@ def apply(tx: Transaction, record: RolloutRecord, event: Happened, now: datetime
         record,
         state=rollout.state,
         pause_reason=rollout.pause_reason,
+        started_at=record.started_at or (now if event.kind is RolloutEvent.START else None),
         ended_at=record.ended_at or ended,
     )
     if actions:
@@ -174,7 +175,7 @@ def move_execution(
     moved = record.moved(execution)
     if moved.state is not record.state:
         moved = replace(moved, updated_at=now)
-    if any(isinstance(action, executions.SendCancel) for action in actions):
+    if any(isinstance(a, executions.SendCancel | executions.ClearDesired) for a in actions):
         moved = replace(moved, published=False)
     if moved != record:
         tx.rollouts.save_execution(moved)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
 from orchestrator.services.models import found
 from orchestrator.services.ports import Clock, Transaction, UnitOfWork
-from orchestrator.services.records import WindowRecord
-from schemas.telemetry import TelemetrySummary, Window, merge, quantile
+from orchestrator.services.records import WindowFigures, WindowRecord
+from schemas.telemetry import TelemetrySummary, Window, quantile
 
 _MAX_AHEAD = timedelta(minutes=5)
 """How far a device's clock may run ahead before its time is replaced by ours."""
@@ -52,43 +52,46 @@ class TelemetryService:
         Raises:
             NotFound: there is no such version.
         """
-        with self._uow() as tx:
+        groups: dict[tuple[str, str | None], _Sum] = defaultdict(_Sum)
+        with self._uow.read() as tx:
             found(tx, model, version)
-            groups: dict[tuple[str, str | None], list[WindowRecord]] = defaultdict(list)
-            for record in tx.telemetry.windows(model, version):
-                if record.role == "active":
-                    key = (record.variant, record.device_id if by_device else None)
-                    groups[key].append(record)
+            for window in tx.telemetry.figures(model, version):
+                groups[window.variant, window.device_id if by_device else None].add(window)
         return [
-            _summary(model, version, variant, device, records)
-            for (variant, device), records in sorted(groups.items(), key=lambda g: str(g[0]))
+            group.summary(model, version, variant, device)
+            for (variant, device), group in sorted(groups.items(), key=lambda g: str(g[0]))
         ]
 
 
-def _summary(
-    model: str, version: int, variant: str, device: str | None, records: Iterable[WindowRecord]
-) -> TelemetrySummary:
-    rows = list(records)
-    latency = merge(
-        {int(bucket): count for bucket, count in row.payload["latency_us"].items()} for row in rows
-    )
-    labelled = sum(row.labelled for row in rows)
-    correct = sum(row.correct for row in rows)
-    return TelemetrySummary(
-        model=model,
-        version=version,
-        variant=variant,
-        device=device,
-        windows=len(rows),
-        n=sum(row.n for row in rows),
-        errors=sum(row.errors for row in rows),
-        labelled=labelled,
-        correct=correct,
-        accuracy=correct / labelled if labelled else None,
-        p50_ms=_ms(quantile(latency, 0.5)),
-        p95_ms=_ms(quantile(latency, 0.95)),
-        p99_ms=_ms(quantile(latency, 0.99)),
-    )
+class _Sum:
+    """Windows added up one by one, so that a long history needs no memory."""
+
+    def __init__(self) -> None:
+        self._totals = dict.fromkeys(("windows", "n", "errors", "labelled", "correct"), 0)
+        self._latency: dict[int, int] = {}
+
+    def add(self, window: WindowFigures) -> None:
+        self._totals["windows"] += 1
+        for name in ("n", "errors", "labelled", "correct"):
+            self._totals[name] += getattr(window, name)
+        for bucket, count in window.latency_us.items():
+            self._latency[int(bucket)] = self._latency.get(int(bucket), 0) + count
+
+    def summary(
+        self, model: str, version: int, variant: str, device: str | None
+    ) -> TelemetrySummary:
+        labelled = self._totals["labelled"]
+        return TelemetrySummary(
+            model=model,
+            version=version,
+            variant=variant,
+            device=device,
+            accuracy=self._totals["correct"] / labelled if labelled else None,
+            p50_ms=_ms(quantile(self._latency, 0.5)),
+            p95_ms=_ms(quantile(self._latency, 0.95)),
+            p99_ms=_ms(quantile(self._latency, 0.99)),
+            **self._totals,
+        )
 
 
 def _ms(microseconds: float | None) -> float | None:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator.adapters.database import differences, migrate
-from orchestrator.errors import NotFound
+from orchestrator.errors import NotFound, Unavailable
 from orchestrator.services.records import (
     DeviceRecord,
     ExecutionRecord,
@@ -154,6 +154,71 @@ def test_jobs_are_taken_in_the_order_they_came(uow):
         assert tx.jobs.next_queued() == second
         assert [j.id for j in tx.jobs.lease_expired(NOW)] == [first.id]
         assert list(tx.jobs.lease_expired(NOW - timedelta(seconds=1))) == []
+
+
+def test_numbers_of_microseconds_and_large_files_fit(uow):
+    made = job(seq=1_800_000_000_000_000)
+    one, its = device(), rollout()
+    execution = ExecutionRecord(
+        id=new_id("exe"),
+        rollout_id=its.id,
+        device_id=one.id,
+        wave=0,
+        updated_at=NOW,
+        bytes_done=3 * 1024**3,
+        seq=2**63 - 1,
+    )
+    with uow() as tx:
+        tx.jobs.add(made)
+        tx.devices.add(one)
+        tx.rollouts.add(its, [], [execution])
+        tx.telemetry.add(window(one.id, 2**62, n=2**40))
+    with uow.read() as tx:
+        assert tx.jobs.get(made.id) == made
+        assert tx.rollouts.execution(execution.id) == execution
+        assert tx.telemetry.totals("digits", 1)[one.id].n == 2**40
+
+
+def test_a_reader_neither_waits_for_a_writer_nor_holds_one_up(uow):
+    with uow() as writing:
+        writing.jobs.add(job())
+        with uow.read() as reading:
+            assert list(reading.jobs.page(None, 5)) == []
+    with uow.read() as reading:
+        first = reading.jobs.page(None, 5)
+        with uow() as writing:
+            writing.jobs.add(job())
+        assert list(reading.jobs.page(None, 5)) == list(first)
+
+
+def test_a_reader_cannot_write(uow, engine):
+    if engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has no read-only transactions on a writable connection")
+
+    def write():
+        with uow.read() as tx:
+            tx.jobs.add(job())
+
+    with pytest.raises(Unavailable, match="read-only"):
+        write()
+
+
+def test_writers_take_turns_and_never_deadlock(uow):
+    first, second = job(), job()
+    with uow() as tx:
+        tx.jobs.add(first)
+        tx.jobs.add(second)
+
+    def touch(order):
+        for _ in range(10):
+            with uow() as tx:
+                for record in order:
+                    tx.jobs.save(replace(tx.jobs.get(record.id, lock=True), epoch=1))
+                    tx.events.add("job", record.id, {}, NOW)
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(touch, [(first, second), (second, first)] * 2))
 
 
 def test_one_queued_job_is_claimed_once_however_many_ask(uow):
@@ -339,11 +404,12 @@ def test_a_window_is_stored_once_and_added_up_by_device(uow):
         assert tx.telemetry.add(window("dev_b", 0, received_at=NOW - timedelta(days=1)))
         totals = tx.telemetry.totals("digits", 1)
         recent = tx.telemetry.totals("digits", 1, NOW)
-        stored = list(tx.telemetry.windows("digits", 1))
+        stored = list(tx.telemetry.figures("digits", 1))
     assert (totals["dev_a"].n, totals["dev_a"].correct, totals["dev_b"].n) == (20, 18, 10)
     assert set(recent) == {"dev_a"}
-    assert len(stored) == 4
-    assert stored[0].payload == {"latency_us": {"5": 10}}
+    assert totals["dev_a"].last == NOW
+    assert len(stored) == 3
+    assert stored[0].latency_us == {"5": 10}
 
 
 def test_keys_of_a_subject_are_revoked_together(uow):

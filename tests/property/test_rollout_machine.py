@@ -13,8 +13,10 @@ from orchestrator.domain import execution, rollout
 from orchestrator.domain.execution import (
     IN_FLIGHT,
     REPORTS,
+    ClearDesired,
     Ended,
     Execution,
+    Note,
     Offered,
     Reported,
     SendCancel,
@@ -81,6 +83,13 @@ def test_the_same_operator_act_twice_is_no_fault(state, kind):
         assert kind is RolloutEvent.REQUEST_APPROVAL or actions == ()
 
 
+def test_a_rollout_that_cannot_pass_any_more_is_not_resumed():
+    paused = Rollout(RolloutState.PAUSED, PauseReason.ERROR_THRESHOLD)
+    after, actions = rollout.step(paused, Happened(RolloutEvent.RESUME), NOW)
+    assert after == paused
+    assert isinstance(actions[0], Refuse)
+
+
 def test_every_rollout_state_is_reached_and_every_open_one_can_be_left():
     reached = {RolloutState.DRAFT, *ROLLOUT_TABLE.values()}
     assert reached == set(RolloutState)
@@ -118,7 +127,7 @@ def test_duplicates_do_nothing(history):
         again, actions = execution.step(record, item, NOW)
         if isinstance(item, Reported | Offered | Withdrawn):
             assert again == record
-            assert actions == ()
+            assert all(isinstance(action, Note) for action in actions)
 
 
 @given(st.lists(exec_events, max_size=30))
@@ -147,15 +156,34 @@ def test_the_table_knows_every_state():
 
 @pytest.mark.parametrize("state", sorted(IN_FLIGHT))
 def test_ending_what_a_device_works_on_tells_the_device(state):
-    ended, actions = execution.step(Execution(state), Ended(ExecState.CANCELLED), NOW)
+    ended, actions = execution.step(Execution(state, offered=True), Ended(ExecState.CANCELLED), NOW)
     assert ended.state is ExecState.CANCELLED
     assert ended.previous is state
     assert any(isinstance(action, SendCancel) for action in actions)
 
 
+def test_what_was_withdrawn_is_still_heard_and_still_ended_at_the_device():
+    record, _ = execution.step(Execution(), Offered(), NOW)
+    record, actions = execution.step(record, Withdrawn(), NOW)
+    assert any(isinstance(action, ClearDesired) for action in actions)
+    heard, _ = execution.step(record, Reported(1, 0, ExecState.REJECTED), NOW)
+    assert heard.state is ExecState.REJECTED
+    _, actions = execution.step(record, Ended(ExecState.CANCELLED), NOW)
+    assert any(isinstance(action, SendCancel) for action in actions)
+
+
+def test_a_device_that_goes_on_with_what_was_ended_is_told_again():
+    record, _ = execution.step(
+        Execution(ExecState.ACCEPTED, offered=True), Ended(ExecState.CANCELLED), NOW
+    )
+    record, actions = execution.step(record, Reported(1, 3, ExecState.DOWNLOADING), NOW)
+    assert record.state is ExecState.CANCELLED
+    assert actions == (SendCancel(),)
+
+
 def test_a_device_that_went_too_far_returns_to_its_record():
     record, _ = execution.step(
-        Execution(ExecState.ACTIVATING, seq=4), Ended(ExecState.CANCELLED), NOW
+        Execution(ExecState.ACTIVATING, seq=4, offered=True), Ended(ExecState.CANCELLED), NOW
     )
     late = Reported(1, 5, ExecState.PROBATION, DeviceCause.CANCEL_TOO_LATE)
     record, _ = execution.step(record, late, NOW)
@@ -166,7 +194,7 @@ def test_a_device_that_went_too_far_returns_to_its_record():
 
 def test_a_success_after_the_time_out_is_kept_as_late_and_counts_as_failed():
     record, _ = execution.step(
-        Execution(ExecState.DOWNLOADING, seq=1), Ended(ExecState.TIMED_OUT), NOW
+        Execution(ExecState.DOWNLOADING, seq=1, offered=True), Ended(ExecState.TIMED_OUT), NOW
     )
     record, _ = execution.step(record, Reported(1, 2, ExecState.SUCCEEDED), NOW)
     assert (record.state, record.late) == (ExecState.TIMED_OUT, ExecState.SUCCEEDED)

@@ -47,7 +47,11 @@ def test_a_job_runs_from_submission_to_its_model(platform, admin, claimed):
     assert job["best"]["accuracy"] == 0.9
     assert admin.get(f"/v1/jobs/{claim['id']}/metrics").json()["items"][0]["epoch"] == 0
     assert admin.get(f"/v1/jobs/{claim['id']}/logs").json()["items"][0]["text"] == "epoch 0"
-    assert progress(claim, driver, 5, epoch=9).status_code == 401  # its key ended with it
+    last = {"state": "SUCCEEDED", "model": "digits", "version": 1}
+    assert progress(claim, driver, 4, **last).status_code == 200  # its answer was lost
+    assert admin.get(f"/v1/jobs/{claim['id']}").json()["epoch"] == 0
+    platform.clock.forward(601)
+    assert progress(claim, driver, 4, **last).status_code == 401
 
 
 def test_a_repeated_report_is_stored_once(platform, admin, claimed):

@@ -88,8 +88,17 @@ def test_a_wish_for_a_message_that_was_delivered_sends_it_anew(wire):
     for expected in (1, 2):
         wire.downlink.desired("dev", b"one")
         wire.ack()
-        assert wire.downlink.desired("dev", b"one")
+        for _ in range(3):
+            assert wire.downlink.desired("dev", b"one")
         assert len(wire.sent) == expected
+        wire.downlink.forget("dev", "exe")
+
+
+def test_acknowledgements_of_other_messages_are_not_remembered(wire):
+    for mid in range(1, 70_000):
+        wire.downlink.acknowledged(mid)
+    assert not wire.downlink.desired("dev", b"one")
+    assert not wire.downlink.desired("dev", b"one")
 
 
 def test_commands_are_not_retained(wire):
