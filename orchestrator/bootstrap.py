@@ -26,6 +26,8 @@ from orchestrator.services.inbox import Inbox
 from orchestrator.services.jobs import JobService
 from orchestrator.services.keys import Role
 from orchestrator.services.models import ModelService
+from orchestrator.services.publisher import DesiredPublisher
+from orchestrator.services.reports import ReportService
 from orchestrator.services.rollouts import RolloutService
 from orchestrator.services.telemetry import TelemetryService
 from orchestrator.services.transfer import TransferService
@@ -124,10 +126,12 @@ def build(settings: Settings) -> Program:
     telemetry = TelemetryService(uow, clock)
     jobs = JobService(uow, clock, settings.lease_seconds)
     gateway = MqttGateway(address, TransferService(models, artifacts))
-    engine = RolloutEngine(uow, clock, signer, gateway.downlink)
+    engine = RolloutEngine(uow, clock)
+    publisher = DesiredPublisher(uow, signer, gateway.downlink)
     loop = ControlLoop(
         {
             "rollouts": engine.tick,
+            "desired state": publisher.tick,
             "leases": jobs.expire_leases,
             "presence": devices.sweep,
         },
@@ -150,5 +154,5 @@ def build(settings: Settings) -> Program:
             "control loop": "ok" if not loop.failing else f"failing: {', '.join(loop.failing)}",
         },
     )
-    inbox = Inbox(uow, devices, engine, telemetry)
+    inbox = Inbox(uow, devices, ReportService(clock), telemetry)
     return Program(make_app(context), context, gateway, inbox, loop)

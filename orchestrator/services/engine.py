@@ -1,11 +1,11 @@
-"""Runs rollouts: snapshot, decide, apply; then tell the devices."""
+"""Runs rollouts: snapshot, decide, apply. ``publisher`` then tells the devices."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from orchestrator.domain import engine, fit
 from orchestrator.domain import execution as machine
@@ -13,7 +13,7 @@ from orchestrator.domain.engine import ExecutionFacts, Snapshot, WaveFacts
 from orchestrator.domain.rollout import Happened, step_wave
 from orchestrator.services import rollouts
 from orchestrator.services.models import found as found_version
-from orchestrator.services.ports import Clock, Downlink, Signer, Transaction, UnitOfWork
+from orchestrator.services.ports import Clock, Transaction, UnitOfWork
 from orchestrator.services.records import (
     DeviceRecord,
     DeviceTotals,
@@ -21,14 +21,9 @@ from orchestrator.services.records import (
     RolloutRecord,
     WaveRecord,
 )
-from schemas.device import ActiveModel, DeviceState, Presence
+from schemas.device import DeviceState, Presence
 from schemas.model import Manifest
 from schemas.rollout import (
-    EXEC_TERMINAL,
-    SERVER_TERMINAL,
-    Assignment,
-    Command,
-    ExecReport,
     ExecState,
     RolloutState,
     WaveState,
@@ -50,20 +45,11 @@ class _Loaded:
 
 
 class RolloutEngine:
-    """Closes the difference between what rollouts want and what devices report.
+    """Closes the difference between what rollouts want and what devices report."""
 
-    Args:
-        uow: opens transactions.
-        clock: the time, in UTC.
-        signer: signs assignments.
-        downlink: sends to devices.
-    """
-
-    def __init__(self, uow: UnitOfWork, clock: Clock, signer: Signer, downlink: Downlink) -> None:
+    def __init__(self, uow: UnitOfWork, clock: Clock) -> None:
         self._uow = uow
         self._clock = clock
-        self._signer = signer
-        self._downlink = downlink
 
     def tick(self) -> int:
         """One round over all running rollouts; how many actions were applied."""
@@ -77,7 +63,6 @@ class RolloutEngine:
                 # One rollout's fault must not stop the others.
                 log.exception("%s could not be advanced", rollout_id)
                 failed = error
-        applied += self._publish()
         if failed is not None:
             raise failed
         return applied
@@ -134,100 +119,6 @@ class RolloutEngine:
         tx.rollouts.save_execution(
             replace(offered, variant=variant, sequence=sequence, offered_at=now, published=False)
         )
-
-    def _publish(self) -> int:
-        """Bring the retained desired messages to what the database says."""
-        with self._uow.read() as tx:
-            waiting = tx.rollouts.unpublished(_PUBLISH_LIMIT)
-        return sum(self._publish_one(record) for record in waiting)
-
-    def _publish_one(self, record: ExecutionRecord) -> bool:
-        with self._uow.read() as tx:
-            latest = tx.rollouts.latest_of_device(record.device_id)
-            is_latest = latest is not None and latest.id == record.id
-            document = self._document(tx, record) if record.state in machine.IN_FLIGHT else b""
-        sent = True
-        if is_latest:
-            sent = self._downlink.desired(record.device_id, document)
-        if record.state in SERVER_TERMINAL:
-            command = Command(kind="cancel", execution=record.id, attempt=record.attempt)
-            sent = self._downlink.command(record.device_id, command) and sent
-        if not sent:
-            return False
-        with self._uow() as tx:
-            current = tx.rollouts.execution(record.id, lock=True)
-            if current is not None and _wishes(current) == _wishes(record):
-                tx.rollouts.save_execution(replace(current, published=True))
-        self._downlink.forget(record.device_id, record.id)
-        return True
-
-    def _document(self, tx: Transaction, record: ExecutionRecord) -> bytes:
-        rollout = rollouts.found(tx, record.rollout_id)
-        device = tx.devices.many([record.device_id])[record.device_id]
-        version = found_version(tx, rollout.model, rollout.version)
-        assignment = Assignment(
-            device=device.id,
-            device_class=device.device_class,
-            execution=record.id,
-            attempt=record.attempt,
-            rollout=rollout.id,
-            model=rollout.model,
-            version=rollout.version,
-            variant=record.variant or "",
-            manifest_sha256=version.manifest_sha256,
-            probation=rollout.spec.probation,
-        )
-        return self._signer.sign_assignment(
-            assignment,
-            manifest_size=len(version.manifest.encode()),
-            sequence=record.sequence,
-            expires=(record.offered_at or rollout.created_at) + timedelta(days=_DESIRED_DAYS),
-        )
-
-    def reported(self, tx: Transaction, device_id: str, report: ExecReport) -> None:
-        """Take a device's report; repeats and other devices' executions change nothing."""
-        record = tx.rollouts.execution(report.execution, lock=True)
-        if record is None or record.device_id != device_id:
-            log.warning("%s reports on %s, which is not its own", device_id, report.execution)
-            return
-        if report.attempt != record.attempt or report.seq <= record.seq:
-            return
-        now = self._clock()
-        event = machine.Reported(
-            report.attempt, report.seq, report.state, report.cause, report.detail
-        )
-        if record.state not in EXEC_TERMINAL:
-            # Any report is a sign of life, so it resets the step timer.
-            record = replace(record, updated_at=now)
-        record = replace(
-            record,
-            bytes_done=_either(report.bytes_done, record.bytes_done),
-            bytes_total=_either(report.bytes_total, record.bytes_total),
-            bytes_fetched=_either(report.bytes_fetched, record.bytes_fetched),
-        )
-        moved = rollouts.move_execution(tx, record, event, now)
-        if report.state is ExecState.SUCCEEDED:
-            self._serves(tx, moved)
-
-    def _serves(self, tx: Transaction, record: ExecutionRecord) -> None:
-        device = tx.devices.get(record.device_id, lock=True)
-        rollout = rollouts.found(tx, record.rollout_id)
-        version = found_version(tx, rollout.model, rollout.version)
-        manifest = Manifest.model_validate_json(version.manifest)
-        variant = manifest.variant(record.variant or "")
-        if device is None or variant is None:
-            return
-        active = ActiveModel(
-            model=rollout.model,
-            version=rollout.version,
-            variant=variant.id,
-            sha256=variant.file.sha256,
-        )
-        tx.devices.save(replace(device, active=active))
-
-
-def _either(new: int | None, old: int | None) -> int | None:
-    return old if new is None else new
 
 
 def _load(tx: Transaction, rollout: RolloutRecord) -> _Loaded:
@@ -288,16 +179,6 @@ def _facts(
         labelled=totals.labelled if totals else 0,
         correct=totals.correct if totals else 0,
         window_at=totals.last if totals else None,
-    )
-
-
-def _wishes(record: ExecutionRecord) -> tuple[object, ...]:
-    """What of a record decides which messages the device shall have."""
-    return (
-        record.sequence,
-        record.attempt,
-        record.state in machine.IN_FLIGHT,
-        record.state in SERVER_TERMINAL,
     )
 
 

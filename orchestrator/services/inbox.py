@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from orchestrator.errors import Unavailable
 from orchestrator.services.devices import DeviceService
-from orchestrator.services.engine import RolloutEngine
 from orchestrator.services.ports import Transaction, UnitOfWork
+from orchestrator.services.reports import ReportService
 from orchestrator.services.telemetry import TelemetryService
 from schemas.device import Birth, Death
 from schemas.rollout import ExecReport
@@ -42,12 +42,12 @@ class Inbox:
         self,
         uow: UnitOfWork,
         devices: DeviceService,
-        engine: RolloutEngine,
+        reports: ReportService,
         telemetry: TelemetryService,
     ) -> None:
         self._uow = uow
         self._devices = devices
-        self._engine = engine
+        self._reports = reports
         self._telemetry = telemetry
 
     def handle(self, batch: Sequence[UpMessage]) -> None:
@@ -84,7 +84,7 @@ class Inbox:
                     self._devices.died(tx, device, Death.model_validate_json(payload))
                 case Up.EXEC:
                     report = ExecReport.model_validate_json(payload)
-                    self._engine.reported(tx, device, report)
+                    self._reports.reported(tx, device, report)
                 case Up.TELE:
                     window = Window.model_validate_json(payload)
                     self._telemetry.ingest(tx, device, window)

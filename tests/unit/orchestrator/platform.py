@@ -28,6 +28,8 @@ from orchestrator.services.inbox import Inbox, UpMessage
 from orchestrator.services.jobs import JobService
 from orchestrator.services.keys import Role
 from orchestrator.services.models import ModelService
+from orchestrator.services.publisher import DesiredPublisher
+from orchestrator.services.reports import ReportService
 from orchestrator.services.rollouts import RolloutService
 from orchestrator.services.telemetry import TelemetryService
 from orchestrator.services.transfer import TransferService
@@ -103,8 +105,10 @@ class Platform:
             certificate_days=7,
             heartbeat_seconds=10,
         )
-        self.engine = RolloutEngine(self.uow, self.clock, self.trust, self.downlink)
-        self.inbox = Inbox(self.uow, self.devices, self.engine, self.telemetry)
+        self.engine = RolloutEngine(self.uow, self.clock)
+        self.publisher = DesiredPublisher(self.uow, self.trust, self.downlink)
+        reports = ReportService(self.clock)
+        self.inbox = Inbox(self.uow, self.devices, reports, self.telemetry)
         self.stopping = threading.Event()
         self.app = make_app(
             Context(
@@ -134,6 +138,7 @@ class Platform:
     def tick(self, rounds: int = 4) -> None:
         for _ in range(rounds):
             self.engine.tick()
+            self.publisher.tick()
             for mid in range(1, len(self.broker.sent) + 1):
                 self.downlink.acknowledged(mid)
 

@@ -109,7 +109,7 @@ def test_withdrawing_ends_whatever_the_order_of_acknowledgements(platform):
     platform.rollouts.operate(rollout, RolloutEvent.ABORT)
     sent = platform.broker.sent
     before = len(sent)
-    platform.engine.tick()
+    platform.publisher.tick()
     mid = next(i + 1 for i in range(before, len(sent)) if sent[i][0].endswith("desired"))
     platform.downlink.acknowledged(mid)
     platform.tick(50)
