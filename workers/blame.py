@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from schemas.job import JobCause
 from workers.errors import JobFailed, WorkerError
@@ -86,3 +87,23 @@ def _user_frame(error: BaseException) -> str | None:
 def _last_frame(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"
+
+
+def job_failure(error: BaseException) -> JobFailed | None:
+    """The ``JobFailed`` that lies under an exception: what a retry would only repeat."""
+    return next((e for e in _under(error) if isinstance(e, JobFailed)), None)
+
+
+def _under(error: BaseException) -> Iterator[BaseException]:
+    """An exception and all that it wraps, in whichever of Ray's ways."""
+    waiting: list[Any] = [error]
+    seen: set[int] = set()
+    while waiting:
+        one = waiting.pop()
+        if not isinstance(one, BaseException) or id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        waiting += [one.__cause__, one.__context__]
+        waiting += [getattr(one, n, None) for n in ("cause", "controller_failure", "_base_exc")]
+        waiting += list(getattr(one, "worker_failures", {}).values())

@@ -28,6 +28,7 @@ from workers.client import Api
 from workers.errors import JobFailed, UsageError, WorkerError
 from workers.reporter import Final, Reporter, ReportingHandler
 from workers.settings import Connection
+from workers.spool import Spool
 
 log = logging.getLogger("workers.driver")
 
@@ -171,8 +172,6 @@ def _require_target(spec: JobSpec, best: float, epochs: int) -> None:
 @contextmanager
 def _tail(path: Path, reporter: Reporter) -> Iterator[None]:
     """Pass metrics on as they appear in the spool."""
-    from workers.train import Spool  # noqa: PLC0415 - see _train
-
     spool = Spool(path)
     done = threading.Event()
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from ray.train import UserCallback
 
-from workers.train import Spool, job_failure, point_of
+from workers.blame import job_failure
+from workers.spool import Spool, point_of
 
 
 class SpoolCallback(UserCallback):

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from schemas.job import JobCause, JobSpec, MetricPoint
-from workers.blame import blame, is_broken_link
+from schemas.job import JobCause, JobSpec
+from workers.blame import blame, is_broken_link, job_failure
 from workers.errors import JobFailed
 
 CHECKPOINT = "checkpoint.pt"
@@ -44,35 +43,6 @@ class Fitted:
     checkpoint: bytes
     epochs: int
     best: float
-
-
-class Spool:
-    """Lines of JSON from the controller's process to the driver's."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._offset = 0
-
-    def read(self) -> tuple[MetricPoint, ...]:
-        """What was added since the last call. A line still being written waits."""
-        try:
-            with self.path.open("rb") as file:
-                file.seek(self._offset)
-                data = file.read()
-        except FileNotFoundError:
-            return ()
-        whole = data[: data.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        return tuple(MetricPoint.model_validate_json(line) for line in whole.splitlines())
-
-    def add(self, point: MetricPoint) -> None:
-        """Append one point, whole."""
-        line = point.model_dump_json().encode() + b"\n"
-        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            os.write(handle, line)
-        finally:
-            os.close(handle)
 
 
 def fit(spec: JobSpec, storage: str, spool: Path) -> Fitted:
@@ -218,26 +188,6 @@ def failure_of(error: BaseException) -> JobFailed:
     return JobFailed(JobCause.INTERNAL, f"training failed: {last}")
 
 
-def job_failure(error: BaseException) -> JobFailed | None:
-    """The ``JobFailed`` that lies under an exception: what a retry would only repeat."""
-    return next((e for e in _under(error) if isinstance(e, JobFailed)), None)
-
-
-def _under(error: BaseException) -> Iterator[BaseException]:
-    """An exception and all that it wraps, in whichever of Ray's ways."""
-    waiting: list[Any] = [error]
-    seen: set[int] = set()
-    while waiting:
-        one = waiting.pop()
-        if not isinstance(one, BaseException) or id(one) in seen:
-            continue
-        seen.add(id(one))
-        yield one
-        waiting += [one.__cause__, one.__context__]
-        waiting += [getattr(one, n, None) for n in ("cause", "controller_failure", "_base_exc")]
-        waiting += list(getattr(one, "worker_failures", {}).values())
-
-
 def _fitted(spec: JobSpec, result: Any) -> Fitted:
     from workers.loop import unpack  # noqa: PLC0415 - see fit
 
@@ -253,9 +203,3 @@ def _fitted(spec: JobSpec, result: Any) -> Fitted:
 def _bytes_of(checkpoint: Any) -> bytes:
     with checkpoint.as_directory() as folder:
         return (Path(folder) / CHECKPOINT).read_bytes()
-
-
-def point_of(metrics: Mapping[str, Any], epoch: int) -> MetricPoint:
-    """One epoch's metrics as they travel."""
-    values = {name: float(value) for name, value in metrics.items() if name != "epoch"}
-    return MetricPoint(epoch=epoch, at=datetime.now(UTC), values=values)

@@ -12,7 +12,8 @@ from schemas.job import JobCause, JobSpec
 from workers import cluster
 from workers.blame import blame, is_broken_link, user_code
 from workers.errors import JobFailed
-from workers.train import Spool, _check_room, failure_of, point_of
+from workers.spool import Spool, point_of
+from workers.train import _check_room, failure_of
 
 
 def test_the_head_has_no_fixed_port_and_listens_on_loopback() -> None:
