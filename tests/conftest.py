@@ -32,6 +32,10 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
+# A shell that runs this in the background leaves SIGINT ignored, which every program that a
+# test starts would inherit: their Ctrl-C could not be tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 settings.register_profile(
     "ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
