@@ -30,7 +30,7 @@ from edge_client.stream import Stream, read_source
 from edge_client.telemetry import Buffer, Windows
 from edge_client.transport import Acknowledged, Connected, Disconnected, Received
 from edge_client.trust import Trust
-from edge_client.updater import Updater
+from edge_client.updater import AGAIN_SECONDS, Updater
 from edge_client.uplink import Uplink
 from schemas.device import Birth
 from schemas.errors import Exit
@@ -129,6 +129,7 @@ class Agent:
         jobs.add(every, self._cut)
         jobs.add(heartbeat, self._transport.announce)
         jobs.add(LIVE_SECONDS, self._write_live)
+        jobs.add(AGAIN_SECONDS, self._inbox.again)
         jobs.add(TICK_SECONDS, lambda: self._uplink.pump(self._uptime()))
         announced = self._runtime.slot
         pump_at, faults = 0.0, 0

@@ -58,6 +58,10 @@ class JournalError(EdgeError):
     """The journal could not be written; the transition did not happen."""
 
 
+class SwapPendingError(EdgeError):
+    """The pointer could not be written just now; the swap is still to be done."""
+
+
 class InputError(EdgeError):
     """An input does not fit the model's signature."""
 

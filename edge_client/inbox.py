@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from edge_client.actions import Report
 from edge_client.device import Device
-from edge_client.errors import TrustError
+from edge_client.errors import JournalError, TrustError
 from edge_client.events import CancelRequested, Offered
 from edge_client.journal import Floor
 from edge_client.settings import BUILT
@@ -38,10 +38,27 @@ class Inbox:
             Down.DESIRED: self.desired,
             Down.CMD: self.command,
         }
+        self._untaken: dict[Down, bytes] = {}  # the newest that could not be written down
 
     def take(self, leaf: Down, payload: bytes) -> None:
-        """Take a message that came on a topic."""
-        self._takers[leaf](payload)
+        """Take a message that came on a topic.
+
+        Raises:
+            JournalError: it could not be written down; ``again`` takes what is decided
+                by a document or a command, which nobody might repeat for long.
+        """
+        self._untaken.pop(leaf, None)
+        try:
+            self._takers[leaf](payload)
+        except JournalError:
+            if leaf in {Down.DESIRED, Down.CMD}:
+                self._untaken[leaf] = payload
+            raise
+
+    def again(self) -> None:
+        """Take again what could not be written down."""
+        for leaf, payload in list(self._untaken.items()):
+            self.take(leaf, payload)
 
     def desired(self, raw: bytes) -> None:
         """A desired document; an empty one means that there is none any more."""

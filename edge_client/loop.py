@@ -26,12 +26,17 @@ class Events:
         self._queue: queue.Queue[AgentEvent] = queue.Queue(MAX_EVENTS)
 
     def post(self, event: AgentEvent) -> None:
-        """Hand an event over, from any thread. Chunks may be lost, the rest waits for room."""
+        """Hand an event over, from any thread.
+
+        Chunks may be lost, the rest waits for room; a verdict as long as it takes, as
+        nothing would repeat it.
+        """
         try:
             if isinstance(event, Received) and event.leaf is Down.CHUNK:
                 self._queue.put_nowait(event)
             else:
-                self._queue.put(event, timeout=POST_SECONDS)
+                patience = None if isinstance(event, TrialEnded) else POST_SECONDS
+                self._queue.put(event, timeout=patience)
         except queue.Full:
             log.warning("the agent is too busy; a message was dropped")
 

@@ -1,6 +1,6 @@
 """What serves: the pointer on the disk and the model in memory, changed together.
 
-The pointer is written before the model is swapped in, so that a restart serves what
+The pointer is written before a new model is swapped in, so that a restart serves what
 was decided; each function may be done again to the same end.
 """
 
@@ -44,11 +44,15 @@ def activate(device: Device, state: Activating) -> None:
 
 
 def restore(device: Device, state: Reverting) -> None:
-    """Put the pointer back, and serve the fallback again."""
-    write_pointer(device.home.pointer, Pointer(active=state.fallback))
+    """Serve the fallback again, and put the pointer back.
+
+    The model goes first: it must not serve on when the disk is full, and a restart in
+    this state does not load what the pointer names.
+    """
     serving = device.runtime.slot
     if serving is None or serving != state.fallback:
         _serve_first(device, state.fallback)
+    write_pointer(device.home.pointer, Pointer(active=state.fallback))
 
 
 def in_use(device: Device, state: State) -> set[str]:

@@ -17,11 +17,23 @@ from edge_client.journal import Floor
 from edge_client.serving import in_use, serve_at_boot
 from edge_client.staging import TrialEnded
 from edge_client.state_machine import step
-from edge_client.states import Downloading, Idle, OnProbation, Reverting, State, exec_state, key_of
+from edge_client.states import (
+    Downloading,
+    Idle,
+    OnProbation,
+    Reverting,
+    State,
+    Verified,
+    exec_state,
+    key_of,
+)
 from edge_client.steps_from_swap import disown
 from edge_client.work import Work
 from schemas.rollout import ExecState
 from schemas.transfer import Reply
+
+AGAIN_SECONDS = 1.0
+"""Between two tries to begin a state's work."""
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +46,19 @@ class Updater:
         self._device = device
         self._work = Work(device, apply=self.apply, post=post)
         self._state: State = Idle()
+        self._begun = True  # whether the work of this state has been begun
+        self._again_at = 0.0
+        self._verdict: TrialEnded | None = None  # kept until it is written down
 
     @property
     def state(self) -> State:
         """Where the update stands."""
         return self._state
+
+    @property
+    def settled(self) -> bool:
+        """Whether the state's work is under way, not still to be begun."""
+        return self._begun
 
     def boot(self) -> None:
         """Go on where the journal ends, and serve what the pointer names.
@@ -55,7 +75,7 @@ class Updater:
         if not isinstance(self._state, Reverting):  # what is taken back is not loaded again
             broke = serve_at_boot(self._device, self._state)
         if broke is None:
-            self._work.begin(self._state)
+            self._begin()
         else:
             self.apply(broke)
 
@@ -74,6 +94,13 @@ class Updater:
 
     def pump(self) -> float:
         """Go on with what is under way. Returns when to call again, in steady seconds."""
+        now = self._device.clock.steady()
+        if not self._begun:
+            if now < self._again_at:
+                return self._again_at
+            self._begin()
+        if self._verdict is not None:
+            self._judge()
         return self._work.pump(self._state)
 
     def reply(self, reply: Reply) -> None:
@@ -86,11 +113,8 @@ class Updater:
 
     def trial_ended(self, ended: TrialEnded) -> None:
         """Take the trial load's verdict."""
-        verdict = ended.verdict
-        if verdict.cause is None:
-            self.apply(TrialPassed(key=ended.key))
-        else:
-            self.apply(Broke(key=ended.key, cause=verdict.cause, detail=verdict.detail or ""))
+        self._verdict = ended
+        self._judge()
 
     def apply(self, event: Event, *, floor: Floor | None = None, begin: bool = True) -> None:
         """Decide, write it down, then act.
@@ -109,8 +133,11 @@ class Updater:
         if reports or floor or _lasting(new) != _lasting(old):
             self._device.journal.commit(new, reports, uptime=clock.steady(), floor=floor)
         self._state = new
-        if type(new) is not type(old) or key_of(new) != key_of(old):
+        if not _same(new, old):
+            self._begun = True
             self._work.leave()
+        if Begin() in actions:
+            self._begun, self._again_at = False, clock.steady()
         for report in reports:
             self._tell(report)
         for action in actions:
@@ -119,12 +146,37 @@ class Updater:
             elif isinstance(action, Collect):
                 self._collect()
         if begin and Begin() in actions:
-            self._work.begin(self._state)
+            self._begin()
 
     def report(self, report: Report) -> None:
         """Tell the server something that changes nothing here."""
         uptime = self._device.clock.steady()
         self._device.journal.commit(self._state, (report,), uptime=uptime)
+
+    def _begin(self) -> None:
+        """Begin the state's work; when that fails, ``pump`` begins it again.
+
+        All of it may be done again to the same end.
+        """
+        state = self._state
+        self._begun = False
+        self._again_at = self._device.clock.steady() + AGAIN_SECONDS
+        self._work.begin(state)
+        if _same(self._state, state):
+            self._begun = True
+
+    def _judge(self) -> None:
+        """Apply the trial's verdict, unless what it was about is over."""
+        ended = self._verdict
+        if ended is None:
+            return
+        if isinstance(self._state, Verified) and key_of(self._state) == ended.key:
+            verdict = ended.verdict
+            if verdict.cause is None:
+                self.apply(TrialPassed(key=ended.key))
+            else:
+                self.apply(Broke(key=ended.key, cause=verdict.cause, detail=verdict.detail or ""))
+        self._verdict = None
 
     def _collect(self) -> None:
         succeeded = exec_state(self._state) is ExecState.SUCCEEDED
@@ -141,6 +193,11 @@ class Updater:
             log.info("%s %s%s", report.key[0], report.state, cause)
         if report.cause is not None:
             self._device.problems.last = f"{report.state}{cause}"
+
+
+def _same(one: State, other: State) -> bool:
+    """Whether both are the same state of the same execution."""
+    return type(one) is type(other) and key_of(one) == key_of(other)
 
 
 def _lasting(state: State) -> State:

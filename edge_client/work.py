@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edge_client.device import Device
-from edge_client.errors import EdgeError, TrustError, UpdateError
+from edge_client.errors import EdgeError, SwapPendingError, TrustError, UpdateError
 from edge_client.events import (
     Broke,
     Event,
@@ -44,6 +44,9 @@ from schemas.transfer import Need, Reply
 IDLE_SECONDS = 1.0
 """How often to look when nothing asks for sooner."""
 
+MAX_SWAP_TRIES = 30
+"""Tries, a second apart, to write the pointer before the update is taken back."""
+
 
 class Work:
     """What is under way for the present state; every call is given that state."""
@@ -66,18 +69,25 @@ class Work:
         self._asking = Asking()
         self._fetcher: Fetcher | None = None
         self._trial: TrialRun | None = None
+        self._swap_tries = 0
         bandwidth = device.settings.bandwidth
         self._bucket = None if bandwidth is None else Bucket(rate=float(bandwidth))
         self._first_batch = int(device.clock.date().timestamp()) % 2**31
 
     def begin(self, state: State) -> None:
-        """Begin the work of a state, or begin it again after a restart."""
+        """Begin the work of a state, or begin it again after a restart or a failure.
+
+        Raises:
+            EdgeError: an event could not be written down; begin again.
+            OSError: the pointer could not be put back; begin again.
+        """
         match state:
             case Verified():
                 self._doing(state.offer.key, lambda: self._try(state))
             case Staged():
                 pointer = read_pointer(self._device.home.pointer)
-                self._apply(Proceeded(key=state.offer.key, fallback=pointer.active))
+                serving = pointer.active or self._device.runtime.slot
+                self._apply(Proceeded(key=state.offer.key, fallback=serving))
             case Activating():
                 self._doing(state.offer.key, lambda: self._activate(state))
             case Reverting():
@@ -114,6 +124,7 @@ class Work:
     def leave(self) -> None:
         """Let go of the work of a state that is over."""
         self._asking = Asking()
+        self._swap_tries = 0
         fetcher, self._fetcher = self._fetcher, None
         trial, self._trial = self._trial, None
         if trial is not None:
@@ -140,26 +151,32 @@ class Work:
             self._doing(state.offer.key, lambda: fetcher.chunk(payload, now()))
             self._after_fetching(state.offer.key)
 
-    def _doing(self, key: Key, work: Callable[[], None]) -> None:
-        """Do work; its failure is an event."""
-        try:
-            work()
-        except TrustError as error:
-            self._apply(Refused(key=key, cause=error.cause, detail=str(error)))
-        except UpdateError as error:
-            broke = Broke(key=key, cause=error.cause, detail=str(error), retryable=error.retryable)
-            self._apply(broke)
-        except OSError as error:
-            self._apply(Broke(key=key, cause=DeviceCause.INTERNAL, detail=str(error)))
+    def _doing(self, key: Key, work: Callable[[], Event | None]) -> None:
+        """Do work and apply its event, if any; its failure is an event too.
 
-    def _manifest(self, state: Accepted, reply: Reply) -> None:
+        The event is applied outside of the guard: what then fails belongs to the next
+        state, and is not this work's failure.
+        """
+        event: Event | None
+        try:
+            event = work()
+        except TrustError as error:
+            event = Refused(key=key, cause=error.cause, detail=str(error))
+        except UpdateError as error:
+            event = Broke(key=key, cause=error.cause, detail=str(error), retryable=error.retryable)
+        except OSError as error:
+            event = Broke(key=key, cause=DeviceCause.INTERNAL, detail=str(error))
+        if event is not None:
+            self._apply(event)
+
+    def _manifest(self, state: Accepted, reply: Reply) -> Event | None:
         if reply.sha256 != state.offer.assignment.manifest_sha256:
-            return
+            return None
         if reply.error is not None or reply.manifest is None or reply.signed is None:
             self._asking.refused(reply.error or "the answer holds no manifest")
-            return
+            return None
         text, signed = reply.manifest.encode(), reply.signed.encode()
-        self._apply(keep_manifest(self._device, state.offer, text, signed))
+        return keep_manifest(self._device, state.offer, text, signed)
 
     def _fetch(self, state: Downloading, now: float) -> float:
         if self._fetcher is None:
@@ -204,6 +221,13 @@ class Work:
             on_end=lambda verdict: self._post(TrialEnded(key=key, verdict=verdict)),
         )
 
-    def _activate(self, state: Activating) -> None:
-        activate(self._device, state)
-        self._apply(Swapped(key=state.offer.key))
+    def _activate(self, state: Activating) -> Event:
+        try:
+            activate(self._device, state)
+        except OSError as error:
+            self._swap_tries += 1
+            if self._swap_tries < MAX_SWAP_TRIES:
+                msg = f"the pointer could not be written, which is tried again: {error}"
+                raise SwapPendingError(msg) from error
+            raise
+        return Swapped(key=state.offer.key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import errno
 import itertools
 import json
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from edge_client import serving, work
 from edge_client.device import Clock, Device
-from edge_client.errors import InferenceError, JournalError
+from edge_client.errors import EdgeError, InferenceError, JournalError, NoModelError
 from edge_client.identity import load_identity
 from edge_client.inbox import Inbox
 from edge_client.journal import Journal
@@ -58,6 +59,23 @@ class Fuse:
             if self.left < 0:
                 self.left = None
                 raise CrashError
+
+    def after(self) -> None:
+        """Dies also just behind a write."""
+        self.burn()
+
+
+class FullOnce(Fuse):
+    """The n-th write finds the disk full, once; whoever wrote hears of it."""
+
+    def burn(self) -> None:
+        try:
+            super().burn()
+        except CrashError:
+            raise OSError(errno.ENOSPC, "No space left on device") from None
+
+    def after(self) -> None:
+        """A write that was done did not fail."""
 
 
 class InProcessTrial:
@@ -106,7 +124,7 @@ class Bench:
     def _write_pointer(self, path, pointer) -> None:
         self.fuse.burn()
         write_pointer(path, pointer)
-        self.fuse.burn()
+        self.fuse.after()
 
     def start(self) -> None:
         self.wire.clear()
@@ -115,9 +133,13 @@ class Bench:
         commit = self.journal.commit
 
         def fused(*args, **kwargs) -> None:
-            self.fuse.burn()
+            try:
+                self.fuse.burn()
+            except OSError as error:
+                msg = "database or disk is full"
+                raise JournalError(msg) from error
             commit(*args, **kwargs)
-            self.fuse.burn()
+            self.fuse.after()
 
         self.journal.commit = fused
         identity = load_identity(self.home)
@@ -142,18 +164,26 @@ class Bench:
 
     def run(self, document: bytes, version: Release, inputs) -> None:
         """Go on until the execution is over."""
-        self.inbox.desired(document)
+        with contextlib.suppress(JournalError):
+            self.inbox.take(Down.DESIRED, document)
         for _ in range(500):
             if isinstance(self.updater.state, Ended) and not self.wire:
                 return
-            while self.wire:
-                self.answer(self.wire.pop(0), version)
-            if isinstance(self.updater.state, OnProbation):
-                assert self.serving() == 2
-                with contextlib.suppress(InferenceError):
-                    self.runtime.predict(inputs)
-            self.updater.pump()
+            with contextlib.suppress(EdgeError, OSError):  # as the agent's loop does
+                self.go_on(version, inputs)
         pytest.fail(f"stuck in {self.updater.state}")
+
+    def go_on(self, version: Release, inputs) -> None:
+        """One round of the agent's loop."""
+        self.inbox.again()
+        while self.wire:
+            self.answer(self.wire.pop(0), version)
+        if isinstance(self.updater.state, OnProbation):
+            if self.updater.settled:
+                assert self.serving() == 2
+            with contextlib.suppress(InferenceError, NoModelError):
+                self.runtime.predict(inputs)
+        self.updater.pump()
 
     def answer(self, message, version: Release) -> None:
         if isinstance(message, TrialEnded):
@@ -189,11 +219,14 @@ def document(bench: Bench, version: Release) -> bytes:
     return SIGNER.desired(wanted, sequence=1, length=len(version.manifest))
 
 
-@pytest.mark.parametrize(
+ENDS = pytest.mark.parametrize(
     ("version", "inputs", "outcome", "serves"),
     [(NEW, samples(2), ExecState.SUCCEEDED, 2), (BAD, -samples(2), ExecState.ROLLED_BACK, 1)],
     ids=["good model", "failing model"],
 )
+
+
+@ENDS
 def test_a_crash_at_any_write_leads_to_the_same_end(
     tmp_path, monkeypatch, version, inputs, outcome, serves
 ):
@@ -223,6 +256,46 @@ def test_a_crash_at_any_write_leads_to_the_same_end(
         if fuse.left is not None:
             break  # the fuse was longer than the run: every write was tried
     assert crashes > 15
+
+
+@ENDS
+def test_one_full_disk_at_any_write_leads_to_the_same_end_without_a_restart(
+    tmp_path, monkeypatch, version, inputs, outcome, serves
+):
+    failed = 0
+    for at in itertools.count():
+        fuse = FullOnce(at)
+        bench = Bench(tmp_path / str(at), monkeypatch, fuse)
+        bench.start()
+        assert bench.serving() == 1
+        bench.run(document(bench, version), version, inputs)
+        assert bench.updater.state.outcome is outcome
+        assert bench.serving() == serves
+        assert read_pointer(bench.home.pointer).active.version == serves
+        reports = bench.reports()
+        assert [r.state for r in reports].count(outcome) == 1
+        assert [r.seq for r in reports] == sorted({r.seq for r in reports})
+        bench.die()
+        if fuse.left is not None:
+            break
+        failed += 1
+    assert failed >= 8  # six reports and what lies between them, and the pointer
+
+
+def test_a_pointer_that_can_never_be_written_takes_the_update_back(tmp_path, monkeypatch):
+    bench = Bench(tmp_path, monkeypatch, Fuse(None))
+    bench.start()
+
+    def never(_path, pointer) -> None:
+        if pointer.active.version == 2:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(serving, "write_pointer", never)
+    bench.run(document(bench, NEW), NEW, samples(2))
+    assert bench.updater.state.outcome is ExecState.ROLLED_BACK
+    assert bench.reports()[-1].cause is DeviceCause.INTERNAL
+    assert bench.serving() == 1
+    bench.die()
 
 
 def test_a_journal_that_cannot_be_written_leaves_the_state_as_it_was(tmp_path, monkeypatch):
