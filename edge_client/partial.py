@@ -1,15 +1,18 @@
 """Files on their way: the data, and the bitmap that says which chunks are there.
 
 The data are on the disk (fdatasync) before the bitmap that says so (temporary file,
-fsync, rename). After a crash the chunks of the bitmap are hashed again, and what is
-missing is fetched; what was there is not fetched twice.
+fsync, rename). The bitmap is a hint: a process that was killed had written chunks that
+it does not know of. So whatever is in the data file is hashed again when it is opened,
+and nothing that is there and sound is fetched twice. That costs one read and one SHA-256
+of what has arrived, at most ``MAX_FILE_BYTES``; holes are skipped.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -72,7 +75,10 @@ class Partial:
     def write(self, index: int, data: bytes) -> None:
         """Write a verified chunk; it counts after the next ``save``."""
         with disk_errors(self.file.path):
-            os.pwrite(self._fd, data, index * CHUNK_BYTES)
+            written = 0
+            while written < len(data):  # a nearly full disk takes a part, then says so
+                at = index * CHUNK_BYTES + written
+                written += os.pwrite(self._fd, data[written:], at)
         self.have.add(index)
         self._unsaved += 1
 
@@ -131,16 +137,53 @@ class Partial:
 
     def _resume(self) -> None:
         saved = read_map(self._map)
-        if saved is None:
-            return
-        if saved.owner == self._owner:
-            self.fetched = saved.fetched
-        bits = bytes.fromhex(saved.bitmap)
-        for index, leaf in enumerate(self.leaves):
-            if index // 8 < len(bits) and bits[index // 8] >> index % 8 & 1:
-                data = os.pread(self._fd, CHUNK_BYTES, index * CHUNK_BYTES)
-                if hashlib.sha256(data).digest() == leaf:
-                    self.have.add(index)
+        known: set[int] = set() if saved is None else _indices(bytes.fromhex(saved.bitmap))
+        for index in sorted(known | self._present()):
+            if index < len(self.leaves) and self._sound(index):
+                self.have.add(index)
+        if saved is not None and saved.owner == self._owner:
+            # What the bitmap does not know of came after it, for the same attempt.
+            unknown = sum(self._bytes_of(index) for index in self.have - known)
+            self.fetched = saved.fetched + unknown
+
+    def _present(self) -> set[int]:
+        """Chunks of which the data file holds anything."""
+        size = min(os.fstat(self._fd).st_size, self.file.size)
+        return {
+            index
+            for start, end in _extents(self._fd, size)
+            for index in range(start // CHUNK_BYTES, -(-end // CHUNK_BYTES))
+        }
+
+    def _sound(self, index: int) -> bool:
+        data = os.pread(self._fd, self._bytes_of(index), index * CHUNK_BYTES)
+        return hashlib.sha256(data).digest() == self.leaves[index]
+
+    def _bytes_of(self, index: int) -> int:
+        return min(CHUNK_BYTES, self.file.size - index * CHUNK_BYTES)
+
+
+def _extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """Where the first ``size`` bytes of a file are not holes: (start, end), ascending."""
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(fd, at, os.SEEK_DATA)
+            end = os.lseek(fd, start, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # holes to the end
+                return
+            if error.errno != errno.EINVAL:
+                raise
+            start, end = at, size  # a file system that does not tell
+        if start < size:
+            yield start, min(end, size)
+        at = end
+
+
+def _indices(bits: bytes) -> set[int]:
+    """The bits that are set, low bit first."""
+    return {i for i in range(8 * len(bits)) if bits[i // 8] >> i % 8 & 1}
 
 
 def read_map(path: Path) -> ChunkMap | None:

@@ -40,17 +40,69 @@ def test_a_whole_file_moves_among_the_complete_ones(store):
     assert store.read(FILE.sha256) == DATA
 
 
-def test_saved_chunks_survive_and_unsaved_ones_do_not(store):
+def kill(partial: Partial) -> None:
+    """What SIGKILL does: nothing is saved, the file is closed."""
+    os.close(partial._fd)
+
+
+def test_chunks_that_were_written_survive_saved_or_not(store):
     partial = store.open_partial(FILE, LEAVES, OWNER)
     fill(partial, [0, 2])
-    partial.fetched = 2 * CHUNK_BYTES
+    partial.fetched = 2 * CHUNK_BYTES + 5  # a damaged chunk came as well
     partial.save()
-    fill(partial, [1])  # and now the process dies
+    fill(partial, [1])
+    kill(partial)
     again = store.open_partial(FILE, LEAVES, OWNER)
-    assert again.have == {0, 2}
-    assert again.fetched == 2 * CHUNK_BYTES
+    assert again.have == {0, 1, 2}
+    assert again.fetched == 3 * CHUNK_BYTES + 5
+    assert store.fetched_for(FILE, OWNER) == 3 * CHUNK_BYTES + 5
     assert store.known_leaves(FILE) == tuple(LEAVES)
     assert store.open_partial(FILE, LEAVES, "exe.2").fetched == 0
+
+
+@pytest.mark.parametrize("killed_after", [[0], [3], [1, 3], [0, 1, 2], [0, 1, 2, 3]])
+def test_a_kill_costs_no_chunk_even_before_the_first_save(store, killed_after):
+    partial = store.open_partial(FILE, LEAVES, OWNER)
+    fill(partial, killed_after)
+    kill(partial)
+    again = store.open_partial(FILE, LEAVES, OWNER)
+    assert again.have == set(killed_after)
+    fill(again, set(range(4)) - again.have)
+    again.finish(store.home.blobs)
+    assert store.read(FILE.sha256) == DATA
+
+
+def test_a_chunk_cut_short_by_the_kill_is_fetched_again(store):
+    partial = store.open_partial(FILE, LEAVES, OWNER)
+    fill(partial, [0, 1])
+    kill(partial)
+    os.truncate(store.home.partial / f"{FILE.sha256}.data", 2 * CHUNK_BYTES - 1)
+    assert store.open_partial(FILE, LEAVES, OWNER).have == {0}
+
+
+def test_holes_are_not_read_when_it_is_opened(store, monkeypatch):
+    big = bytearray(64 * CHUNK_BYTES)
+    big[-CHUNK_BYTES:] = os.urandom(CHUNK_BYTES)
+    file, leaves = model_file("big.onnx", bytes(big)), leaves_of(blocks(bytes(big)))
+    partial = store.open_partial(file, leaves, OWNER)
+    partial.write(63, bytes(big[-CHUNK_BYTES:]))
+    kill(partial)
+    read, pread = [], os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, n, at: (read.append(at), pread(fd, n, at))[1])
+    assert store.open_partial(file, leaves, OWNER).have == {63}
+    assert len(read) <= 2
+
+
+def test_a_file_system_that_does_not_tell_of_holes_has_everything_hashed(store, monkeypatch):
+    partial = store.open_partial(FILE, LEAVES, OWNER)
+    fill(partial, [1, 3])
+    kill(partial)
+
+    def no_seek(*_):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "lseek", no_seek)
+    assert store.open_partial(FILE, LEAVES, OWNER).have == {1, 3}
 
 
 def test_a_chunk_damaged_on_the_disk_is_fetched_again(store):
@@ -65,11 +117,15 @@ def test_a_chunk_damaged_on_the_disk_is_fetched_again(store):
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\xff", b'{"leaves": "zz", "bitmap": "0"}'])
-def test_a_damaged_map_means_beginning_again(store, damage):
-    store.open_partial(FILE, LEAVES, OWNER).close()
+def test_a_damaged_map_loses_the_leaves_and_no_chunk(store, damage):
+    partial = store.open_partial(FILE, LEAVES, OWNER)
+    fill(partial, [1, 2])
+    partial.close()
     (store.home.partial / f"{FILE.sha256}.map").write_bytes(damage)
     assert store.known_leaves(FILE) is None
-    assert store.open_partial(FILE, LEAVES, OWNER).have == set()
+    again = store.open_partial(FILE, LEAVES, OWNER)
+    assert again.have == {1, 2}
+    assert again.fetched == 0
 
 
 def test_leaves_that_are_not_the_manifests_are_refused(store):
@@ -118,6 +174,16 @@ def test_a_full_disk_is_said_and_keeps_what_is_there(store, monkeypatch):
         with pytest.raises(DiskFullError, match="the disk is full"):
             fill(partial, [1])
     assert store.open_partial(FILE, LEAVES, OWNER).have == {0}
+
+
+def test_a_write_that_falls_short_goes_on(store, monkeypatch):
+    partial = store.open_partial(FILE, LEAVES, OWNER)
+    pwrite = os.pwrite
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:1000], at))
+        fill(partial, range(4))
+    partial.finish(store.home.blobs)
+    assert store.read(FILE.sha256) == DATA
 
 
 def test_room_is_made_by_removing_what_nothing_needs(store):
