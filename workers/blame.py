@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.job import JobCause
-from workers.errors import JobFailed, WorkerError
+from workers.errors import ApiError, ClusterError, JobFailed, WorkerError
 
 _OURS = str(Path(__file__).parent)
 _RECIPES = str(Path(__file__).parent / "recipes")
@@ -40,6 +40,8 @@ def blame(error: BaseException) -> JobFailed:
     """Say of whose making an exception is, as precisely as its traceback allows."""
     if isinstance(error, JobFailed):
         return error
+    if isinstance(error, (ApiError, ClusterError)):
+        return JobFailed(JobCause.DRIVER_DIED, str(error))
     if isinstance(error, WorkerError):
         return JobFailed(JobCause.USER_CODE, str(error))
     summary = f"{type(error).__name__}: {_first_line(error)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -35,6 +36,9 @@ SERVER_ERROR = 500
 NO_CONTENT = 204
 TOO_MANY = 429
 
+PATIENCE = 1800.0
+"""Seconds for which a driver offers what it made to a server that is away."""
+
 
 def backoff(attempt: int, chance: float, *, base: float = 0.2, cap: float = 5.0) -> float:
     """Seconds to wait before try ``attempt`` + 1: exponential with full jitter.
@@ -53,8 +57,11 @@ class Api:
 
     Args:
         connection: where, and with which token.
-        tries: how often to ask before ``ApiUnavailableError``.
+        tries: how often to ask, at least, before ``ApiUnavailableError``.
+        patience: seconds for which ``upload`` and ``register`` are tried on: they carry
+            what hours of training made.
         wait: how to wait between tries.
+        clock: seconds that only grow.
     """
 
     def __init__(
@@ -62,9 +69,13 @@ class Api:
         connection: Connection,
         *,
         tries: int = 6,
+        patience: float = 0.0,
         wait: Callable[[float], object] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tries = tries
+        self._patience = patience
+        self._clock = clock
         self._wait = wait or threading.Event().wait
         self._http = httpx.Client(
             base_url=connection.url,
@@ -101,7 +112,9 @@ class Api:
 
     def progress(self, job: str, progress: JobProgress) -> HeartbeatReply:
         """A driver's report."""
-        return _read(self._send("POST", f"/v1/jobs/{job}/progress", progress), HeartbeatReply)
+        # One try: the reporter repeats it, and looks at its lease in between.
+        path = f"/v1/jobs/{job}/progress"
+        return _read(self._send("POST", path, progress, tries=1), HeartbeatReply)
 
     def upload(self, sha256: str, path: Path) -> Stored:
         """Store a file under its hash."""
@@ -115,15 +128,21 @@ class Api:
                     timeout=UPLOAD_TIMEOUT,
                 )
 
-        return _read(self._retry(request, self._tries), Stored)
+        return _read(self._retry(request, self._tries, self._patience), Stored)
 
     def register(self, manifest: Manifest) -> VersionNumber:
         """Make a version of a model; the same manifest twice gives the same number."""
         path = f"/v1/models/{manifest.model}/versions"
-        return _read(self._send("POST", path, manifest), VersionNumber)
+        return _read(self._send("POST", path, manifest, patience=self._patience), VersionNumber)
 
     def _send(
-        self, method: str, path: str, body: BaseModel, *, tries: int | None = None
+        self,
+        method: str,
+        path: str,
+        body: BaseModel,
+        *,
+        tries: int | None = None,
+        patience: float = 0.0,
     ) -> httpx.Response:
         content = body.model_dump_json().encode()
         headers = {"Content-Type": "application/json"}
@@ -131,22 +150,27 @@ class Api:
         def request() -> httpx.Response:
             return self._http.request(method, path, content=content, headers=headers)
 
-        return self._retry(request, tries or self._tries)
+        return self._retry(request, tries or self._tries, patience)
 
-    def _retry(self, request: Callable[[], httpx.Response], tries: int) -> httpx.Response:
+    def _retry(
+        self, request: Callable[[], httpx.Response], tries: int, patience: float
+    ) -> httpx.Response:
         problem = "no answer"
-        for attempt in range(1, tries + 1):
+        until = self._clock() + patience
+        attempt = 0
+        while attempt < tries or self._clock() < until:
+            if attempt > 0:
+                self._wait(backoff(attempt, random.random()))  # noqa: S311 - jitter, no secret
+            attempt += 1
             try:
                 response = request()
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 problem = f"{type(error).__name__}: {error}"
             else:
                 if response.status_code < SERVER_ERROR and response.status_code != TOO_MANY:
                     return _checked(response)
                 problem = f"it answered {response.status_code}"
-            if attempt < tries:
-                self._wait(backoff(attempt, random.random()))  # noqa: S311 - jitter, no secret
-        msg = f"cannot use {self._http.base_url}: {problem} ({tries} tries)"
+        msg = f"cannot use {self._http.base_url}: {problem} ({attempt} tries)"
         raise ApiUnavailableError(msg, "check that the server runs")
 
 

@@ -21,10 +21,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from schemas.errors import Exit
-from schemas.job import JobCause, JobClaim, JobSpec, JobState
+from schemas.job import JobCause, JobClaim, JobSpec, JobState, MetricPoint
 from schemas.model import VersionNumber
 from workers.blame import blame
-from workers.client import Api
+from workers.client import PATIENCE, Api
 from workers.errors import JobFailed, UsageError, WorkerError
 from workers.reporter import Final, Reporter, ReportingHandler
 from workers.settings import Connection
@@ -86,7 +86,7 @@ def main() -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         order = read_order(os.environ)
-        api = Api(order.connection)
+        api = Api(order.connection, patience=PATIENCE)
     except WorkerError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -96,20 +96,27 @@ def main() -> int:
     handler.addFilter(_worth_telling)
     logging.getLogger().addHandler(handler)
     final = _last_word(order, api, reporter)
-    heard = reporter.finish(final)
-    if not heard:
+    if final is None or not reporter.finish(final):
         return Exit.FAILED
     return Exit.OK if final.state is JobState.SUCCEEDED else SAID_FAILED
 
 
-def _last_word(order: Order, api: Api, reporter: Reporter) -> Final:
+def _last_word(order: Order, api: Api, reporter: Reporter) -> Final | None:
+    """How the job ended; None when the machinery failed, not the job.
+
+    A FAILED would be the job's end. Without it the agent reports a dead driver, and the
+    next attempt goes on from the last checkpoint.
+    """
     try:
         made = run_job(order, api, reporter)
     except Exception as error:  # noqa: BLE001 - whatever it is, the job ends by it
         failure = blame(error)
-        log.error("failed (%s): %s", failure.cause, failure.detail)  # noqa: TRY400 - see below
         # The traceback goes to the driver's own log, which Ray keeps, not to the API.
         sys.stderr.write("".join(_traceback(error)))
+        # The last line of that log is what the agent quotes.
+        log.error("failed (%s): %s", failure.cause, failure.detail)  # noqa: TRY400 - see above
+        if failure.cause is JobCause.DRIVER_DIED:
+            return None
         return Final(JobState.FAILED, cause=failure.cause, detail=failure.detail)
     log.info("registered %s version %d", made.model, made.version)
     return Final(JobState.SUCCEEDED, model=made.model, version=made.version)
@@ -126,7 +133,7 @@ def run_job(order: Order, api: Api, reporter: Reporter) -> VersionNumber:
 
     task = load_task(spec.task, spec.config, spec.seed)
     training = Training(weights, weights_sha256, epochs, claim.id, claim.attempt)
-    with _folder(order.job_dir) as folder:
+    with _folder(order.job_dir, claim.attempt) as folder:
         with _timed("export and optimization"):
             package = build(task, spec, training, folder, enter=reporter.enter)
         reporter.enter(JobState.REGISTERING)
@@ -179,7 +186,7 @@ def _tail(path: Path, reporter: Reporter) -> Iterator[None]:
         ended = False
         while not ended:
             ended = done.wait(SPOOL_PERIOD)
-            for point in spool.read():
+            for point in _points(spool):
                 reporter.metrics([point])
                 values = " ".join(f"{k}={v:.4g}" for k, v in sorted(point.values.items()))
                 log.info("epoch %d: %s", point.epoch, values)
@@ -193,16 +200,27 @@ def _tail(path: Path, reporter: Reporter) -> Iterator[None]:
         thread.join()
 
 
+def _points(spool: Spool) -> tuple[MetricPoint, ...]:
+    try:
+        return spool.read()
+    except OSError as error:
+        log.warning("the metrics cannot be read just now: %s", error)
+        return ()
+
+
 @contextmanager
-def _folder(job_dir: str) -> Iterator[Path]:
-    """Where to build the package: in the job's folder, or a temporary one if that is a URL."""
+def _folder(job_dir: str, attempt: int) -> Iterator[Path]:
+    """Where to build the package: in the job's folder, or a temporary one if that is a URL.
+
+    Each attempt has its own: an earlier one may not know yet that its lease is over.
+    """
     if "://" in job_dir:
         with tempfile.TemporaryDirectory(prefix="argosy-package-") as name:
             yield Path(name)
         return
-    folder = Path(job_dir) / "package"
-    shutil.rmtree(folder, ignore_errors=True)
-    yield folder
+    for earlier in Path(job_dir).glob("package-*"):
+        shutil.rmtree(earlier, ignore_errors=True)
+    yield Path(job_dir) / f"package-{attempt}"
 
 
 @contextmanager

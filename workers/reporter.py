@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import count
 from typing import Literal, Protocol
 
 from schemas.job import (
+    TERMINAL_JOB_STATES,
     HeartbeatReply,
     JobCause,
     JobProgress,
@@ -19,13 +22,23 @@ from schemas.job import (
     LogLine,
     MetricPoint,
 )
-from workers.errors import ApiUnavailableError, LeaseLostError, RefusedError
+from workers.client import PATIENCE, backoff
+from workers.errors import ApiError, LeaseLostError, RefusedError
 
 MAX_BUFFERED = 10_000
 """Log lines and metrics kept while the API is away; the oldest go first."""
 
 MAX_PER_MESSAGE = 1000
 PERIOD = 0.25
+
+MARGIN = 60.0
+"""Seconds for which a driver trains on after its lease is over by its own clock.
+
+Another attempt may write to the same checkpoints by then. What comes after training
+writes to the attempt's own folder, and only the lease's holder can register: it waits
+for ``PATIENCE``.
+"""
+
 Level = Literal["debug", "info", "warning", "error"]
 
 
@@ -60,7 +73,8 @@ class Reporter:
     """Collects what is to be said and sends it, at the latest every ``PERIOD`` seconds.
 
     on_stop: called once, from the sending thread, when the job is to end: it was
-    cancelled, or another attempt holds it.
+    cancelled, another attempt holds it, or its lease is over by this clock.
+    wait: how to wait between tries. clock: seconds that only grow.
     """
 
     def __init__(
@@ -70,21 +84,27 @@ class Reporter:
         attempt: int,
         lease_seconds: float,
         on_stop: Callable[[str], None],
+        *,
+        wait: Callable[[float], object] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sender = sender
         self._job = job
         self._attempt = attempt
-        self._keep_alive = lease_seconds / 3
+        self._lease_seconds = lease_seconds
         self._on_stop = on_stop
+        self._wait = wait or threading.Event().wait
+        self._clock = clock
         self._lock = threading.Condition()
         self._logs: deque[LogLine] = deque(maxlen=MAX_BUFFERED)
         self._metrics: deque[MetricPoint] = deque(maxlen=MAX_BUFFERED)
         self._states: deque[Final] = deque()
         self._epoch: int | None = None
         self._seq = 0
-        self._sent_at = time.monotonic()
+        self._sent_at = clock()
+        self._margin = MARGIN
         self._closing = False
-        self._stopped = False
+        self._heard = False
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
 
     def start(self) -> None:
@@ -104,33 +124,45 @@ class Reporter:
             self._lock.notify()
 
     def enter(self, state: JobState) -> None:
-        """The job enters a state that is not its last."""
+        """The job enters a state that is not its last: training is over."""
         with self._lock:
+            self._margin = PATIENCE
             self._states.append(Final(state))
             self._lock.notify()
 
-    def finish(self, final: Final, *, seconds: float = 60.0) -> bool:
-        """Send everything and the last word. Whether it was heard."""
+    def finish(self, final: Final, *, seconds: float | None = None) -> bool:
+        """Send everything and the last word. Whether it was answered.
+
+        seconds: how long to wait; as long as the lease may be ours, unless given.
+        """
         with self._lock:
+            self._margin = PATIENCE
             self._states.append(final)
             self._closing = True
             self._lock.notify()
         self._thread.join(seconds)
-        return not self._thread.is_alive() and not self._stopped
+        return self._heard
 
     def _run(self) -> None:
+        try:
+            while (message := self._next()) is not None and self._deliver(message):
+                if message.state in TERMINAL_JOB_STATES:
+                    self._heard = True
+                    return
+        except Exception as error:  # noqa: BLE001 - a driver that cannot speak must end
+            self._on_stop(f"reporting failed: {type(error).__name__}: {error}")
+
+    def _next(self) -> JobProgress | None:
+        """The next message, when it is due; None after the last word."""
         while True:
             with self._lock:
                 if not (self._states or self._closing):
                     self._lock.wait(PERIOD)
-                due = time.monotonic() - self._sent_at >= self._keep_alive
-                if not (self._logs or self._metrics or self._states or due):
-                    if self._closing:
-                        return
-                    continue
-                message = self._take()
-            if not self._deliver(message):
-                return
+                due = self._clock() - self._sent_at >= self._lease_seconds / 3
+                if self._logs or self._metrics or self._states or due:
+                    return self._take()
+                if self._closing:
+                    return None
 
     def _take(self) -> JobProgress:
         logs = [self._logs.popleft() for _ in range(min(len(self._logs), MAX_PER_MESSAGE))]
@@ -160,27 +192,31 @@ class Reporter:
 
     def _deliver(self, message: JobProgress) -> bool:
         """Send until it is through. False when there is nothing more to say."""
-        while True:
+        for attempt in count(1):
+            asked = self._clock()
             try:
                 reply = self._sender.progress(self._job, message)
-            except ApiUnavailableError:
-                continue  # the client has waited between its tries already
             except LeaseLostError as error:
-                self._stop(str(error))
-                return False
+                return self._stop(str(error))
             except RefusedError as error:
-                self._stop(f"the orchestrator refused a report: {error}")
-                return False
-            self._sent_at = time.monotonic()
-            self._keep_alive = reply.lease_seconds / 3
-            if reply.cancel:
-                self._stop("cancelled by an operator")
-                return False
-            return True
+                return self._stop(f"the orchestrator refused a report: {error}")
+            except ApiError as error:
+                over = self._clock() - self._sent_at - self._lease_seconds
+                if over > self._margin:
+                    return self._stop(f"the lease has been over for {over:.0f} s: {error}")
+                self._wait(backoff(attempt, random.random()))  # noqa: S311 - jitter, no secret
+                continue
+            # The server renewed the lease after this moment: ours ends no later than its own.
+            self._sent_at = asked
+            self._lease_seconds = reply.lease_seconds
+            if reply.cancel and message.state not in TERMINAL_JOB_STATES:
+                return self._stop("cancelled by an operator")
+            break
+        return True
 
-    def _stop(self, reason: str) -> None:
-        self._stopped = True
+    def _stop(self, reason: str) -> Literal[False]:
         self._on_stop(reason)
+        return False
 
 
 class ReportingHandler(logging.Handler):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from schemas.job import MetricPoint
+
+log = logging.getLogger(__name__)
 
 
 class Spool:
@@ -19,7 +24,10 @@ class Spool:
         self._offset = 0
 
     def read(self) -> tuple[MetricPoint, ...]:
-        """What was added since the last call. A line still being written waits."""
+        """What was added since the last call.
+
+        A line still being written waits; one that is no point is left out.
+        """
         try:
             with self.path.open("rb") as file:
                 file.seek(self._offset)
@@ -28,7 +36,7 @@ class Spool:
             return ()
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
-        return tuple(MetricPoint.model_validate_json(line) for line in whole.splitlines())
+        return tuple(point for line in whole.splitlines() if (point := _point(line)) is not None)
 
     def add(self, point: MetricPoint) -> None:
         """Append one point, whole."""
@@ -38,6 +46,14 @@ class Spool:
             os.write(handle, line)
         finally:
             os.close(handle)
+
+
+def _point(line: bytes) -> MetricPoint | None:
+    try:
+        return MetricPoint.model_validate_json(line)
+    except ValidationError as error:
+        log.warning("an epoch's metrics are left out: %s", error.errors()[0]["msg"])
+        return None
 
 
 def point_of(metrics: Mapping[str, Any], epoch: int) -> MetricPoint:

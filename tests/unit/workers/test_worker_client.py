@@ -149,7 +149,8 @@ def test_seq_grows_even_when_the_clock_goes_back() -> None:
 
 
 def reporter_of(server, job, waits, stopped) -> Reporter:
-    found = Reporter(driver(server, job, waits), job.id, job.attempt, 0.3, stopped.append)
+    api = driver(server, job, waits)
+    found = Reporter(api, job.id, job.attempt, 0.3, stopped.append, wait=waits.append)
     found.start()
     return found
 

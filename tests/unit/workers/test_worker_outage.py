@@ -1,0 +1,235 @@
+"""A server that is away, or answers nonsense, must not cost what was trained."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import Code, Exit
+from schemas.job import HeartbeatReply, JobCause, JobProgress, JobSpec, JobState, MetricPoint
+from schemas.model import VersionNumber
+from tests.unit.workers.fake_api import AGENT_TOKEN, FakeApi
+from workers import driver
+from workers.blame import blame
+from workers.client import PATIENCE, Api
+from workers.errors import ApiError, ApiUnavailableError, ClusterError, LeaseLostError, RefusedError
+from workers.reporter import MARGIN, Final, Reporter
+from workers.settings import Connection
+from workers.spool import Spool, point_of
+
+SPEC = JobSpec(name="x", task="a:B", stop={"target": 0.9})
+JOB = "job_0000000000000000"
+LEASE = 30.0
+NONSENSE = ApiError("not a HeartbeatReply")
+AWAY = ApiUnavailableError("away")
+
+
+class Clock:
+    """Time that passes only by waiting."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Sender:
+    """Answers with what a test lists, the last of it for ever."""
+
+    def __init__(self, *answers: Exception | HeartbeatReply) -> None:
+        self.answers = list(answers)
+        self.messages: list[JobProgress] = []
+
+    def progress(self, job: str, progress: JobProgress) -> HeartbeatReply:
+        assert job == JOB
+        self.messages.append(progress)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+OK = HeartbeatReply(cancel=False, lease_seconds=LEASE)
+
+
+class Told:
+    """What a reporter said when it stopped."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+        self.event = threading.Event()
+
+    def __call__(self, reason: str) -> None:
+        self.reasons.append(reason)
+        self.event.set()
+
+
+def reporter_of(sender: Sender, told: Told, clock: Clock) -> Reporter:
+    found = Reporter(sender, JOB, 1, LEASE, told, wait=clock.wait, clock=clock)
+    found.start()
+    return found
+
+
+@pytest.fixture
+def server():
+    api = FakeApi()
+    yield api
+    api.close()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AWAY,
+        NONSENSE,
+        RefusedError("no", status=422, code=Code.INVALID),
+        LeaseLostError("no", status=409, code=Code.LEASE_LOST),
+        ClusterError("gone"),
+    ],
+)
+def test_what_the_machinery_did_is_never_the_users(error) -> None:
+    assert blame(error).cause is JobCause.DRIVER_DIED
+
+
+def test_an_upload_outlasts_an_outage_of_minutes(server, tmp_path: Path) -> None:
+    job = server.submit(SPEC)
+    with Api(Connection(url=server.url, token=AGENT_TOKEN)) as agent:
+        agent.claim("a")
+    clock = Clock()
+    connection = Connection(url=server.url, token=job.token)
+    path = tmp_path / "f"
+    path.write_bytes(b"model")
+    server.failures = [503] * 60
+    with Api(connection, patience=PATIENCE, wait=clock.wait, clock=clock) as api:
+        assert api.upload(hashlib.sha256(b"model").hexdigest(), path).created
+    assert clock.now - 1000 > 120
+
+
+def test_an_upload_is_given_up_at_last(server, tmp_path: Path) -> None:
+    clock = Clock()
+    path = tmp_path / "f"
+    path.write_bytes(b"model")
+    server.failures = [503] * 5000
+    connection = Connection(url=server.url, token="t")
+    with (
+        Api(connection, patience=60, wait=clock.wait, clock=clock) as api,
+        pytest.raises(ApiUnavailableError),
+    ):
+        api.upload("0" * 64, path)
+    assert 60 <= clock.now - 1000 < 70
+
+
+def test_the_last_word_waits_for_the_server_longer_than_a_lease() -> None:
+    clock, told = Clock(), Told()
+    sender = Sender(*[AWAY] * 100, NONSENSE, OK)
+    reporter = reporter_of(sender, told, clock)
+    assert reporter.finish(Final(JobState.SUCCEEDED, model="x", version=1), seconds=30)
+    assert clock.now - 1000 > LEASE + MARGIN
+    assert len({m.seq for m in sender.messages}) == 1, "one message, repeated"
+    assert told.reasons == []
+
+
+@pytest.mark.parametrize("error", [AWAY, NONSENSE])
+def test_a_last_word_that_was_never_answered_was_not_heard(error) -> None:
+    clock, told = Clock(), Told()
+    reporter = reporter_of(Sender(error), told, clock)
+    assert not reporter.finish(Final(JobState.SUCCEEDED), seconds=30)
+    assert told.event.wait(10)
+    assert "the lease has been over for" in told.reasons[0]
+    assert PATIENCE < clock.now - 1000 < PATIENCE + LEASE + 20
+
+
+def test_training_ends_soon_after_a_lease_that_cannot_be_renewed() -> None:
+    clock, told = Clock(), Told()
+    reporter = reporter_of(Sender(AWAY), told, clock)
+    reporter.metrics([point_of({"epoch": 1, "accuracy": 0.5}, 1)])
+    assert told.event.wait(10)
+    assert LEASE + MARGIN < clock.now - 1000 < LEASE + MARGIN + 20
+
+
+def test_after_training_there_is_more_time() -> None:
+    clock, told = Clock(), Told()
+    reporter = reporter_of(Sender(AWAY), told, clock)
+    reporter.enter(JobState.EXPORTING)
+    assert told.event.wait(20)
+    assert clock.now - 1000 > PATIENCE
+
+
+def test_a_reporter_that_fails_says_so_and_was_not_heard() -> None:
+    clock, told = Clock(), Told()
+    reporter = reporter_of(Sender(ZeroDivisionError("odd")), told, clock)
+    assert not reporter.finish(Final(JobState.SUCCEEDED), seconds=10)
+    assert told.reasons == ["reporting failed: ZeroDivisionError: odd"]
+
+
+def test_a_last_word_that_was_answered_stands_even_if_a_cancel_came_with_it() -> None:
+    told = Told()
+    cancelled = HeartbeatReply(cancel=True, lease_seconds=LEASE)
+    reporter = reporter_of(Sender(cancelled), told, Clock())
+    assert reporter.finish(Final(JobState.SUCCEEDED), seconds=10)
+    assert told.reasons == []
+
+
+def run_driver(server, monkeypatch, tmp_path, outcome) -> tuple[int, object]:
+    job = server.submit(SPEC)
+    with Api(Connection(url=server.url, token=AGENT_TOKEN)) as agent:
+        claim = agent.claim("a")
+    connection = Connection(url=server.url, token=AGENT_TOKEN)
+    for name, value in driver.order_environment(claim, connection, str(tmp_path)).items():
+        monkeypatch.setenv(name, value)
+
+    def run_job(*_: object) -> VersionNumber:
+        if isinstance(outcome, Exception):
+            raise outcome
+        return VersionNumber(model="x", version=1, created=True)
+
+    monkeypatch.setattr(driver, "run_job", run_job)
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", list(root.handlers))
+    return driver.main(), job
+
+
+@pytest.mark.parametrize("error", [AWAY, RefusedError("no", status=404, code=Code.NOT_FOUND)])
+def test_a_driver_that_cannot_use_the_api_leaves_the_job_to_its_agent(
+    server, monkeypatch, tmp_path, error
+) -> None:
+    code, job = run_driver(server, monkeypatch, tmp_path, error)
+    assert code not in {Exit.OK, driver.SAID_FAILED}
+    assert job.state is JobState.RUNNING, "not FAILED: that would be its end"
+
+
+def test_a_driver_whose_end_was_heard_says_so_by_its_exit_code(
+    server, monkeypatch, tmp_path
+) -> None:
+    code, job = run_driver(server, monkeypatch, tmp_path, ValueError("x"))
+    assert (code, job.state) == (driver.SAID_FAILED, JobState.FAILED)
+    code, job = run_driver(server, monkeypatch, tmp_path, None)
+    assert (code, job.state) == (Exit.OK, JobState.SUCCEEDED)
+
+
+def test_one_bad_line_costs_one_epoch(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "m.jsonl")
+    spool.add(point_of({"epoch": 1, "accuracy": 0.5}, 1))
+    spool.add(point_of({"epoch": 2, "accuracy": 0.5}, 2))
+    with spool.path.open("ab") as file:
+        file.write(b'{"epoch": 3}\nnonsense\n\xff\n')
+    spool.add(point_of({"epoch": 4, "accuracy": 0.5}, 4))
+    points = spool.read()
+    assert all(isinstance(p, MetricPoint) for p in points)
+    assert [p.epoch for p in points] == [1, 2, 4]
+
+
+def test_each_attempt_builds_its_own_package(tmp_path: Path) -> None:
+    with driver._folder(str(tmp_path), 1) as first:
+        first.mkdir()
+    with driver._folder(str(tmp_path), 2) as second:
+        assert second != first
+        assert not first.exists()
