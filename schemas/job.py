@@ -56,12 +56,13 @@ class Resources(Authored):
 class StopRules(Authored):
     """When training ends.
 
-    metric: the validation metric that is judged; larger is better. target: reached
-    means good enough. patience: epochs without an improvement of at least
-    ``min_delta``. require_target: fail the job if it ends below ``target``.
+    metric: what is judged, measured on the validation split: the accuracy (0..1), of
+    which more is better. A loss cannot be judged. target: reached means good enough.
+    patience: epochs without an improvement of at least ``min_delta``.
+    require_target: fail the job if it ends below ``target``.
     """
 
-    metric: str = "accuracy"
+    metric: Literal["accuracy"] = "accuracy"
     target: Annotated[float, Field(gt=0, le=1)] | None = None
     patience: Annotated[int, Field(ge=1, le=10_000)] = 10
     min_delta: Annotated[float, Field(ge=0)] = 0.0

@@ -57,23 +57,19 @@ def run(task: Task, spec: JobSpec, engine: Engine) -> Trained:
     """Train until the stop rules say so, from the last checkpoint if there is one.
 
     Raises:
-        JobFailed: the loss was not finite, or the task's own code raised.
+        JobFailed: a loss or metric was not finite, or the task's own code raised.
     """
     trainer = _Trainer(task, spec, engine)
     history = trainer.restore()
     while (verdict := judge(history, spec.stop)) is Verdict.CONTINUE:
         metrics = trainer.epoch(history.epochs + 1)
-        if spec.stop.metric not in metrics:
-            detail = (
-                f"stop.metric {spec.stop.metric!r} is not measured; "
-                f"choose one of {', '.join(sorted(metrics))}"
-            )
-            raise JobFailed(JobCause.USER_CODE, detail)
-        history = observe(history, spec.stop, value=metrics[spec.stop.metric], loss=metrics["loss"])
+        history = observe(history, spec.stop, metrics)
         if not history.diverged:
             engine.report(metrics, trainer.checkpoint(history))
     if verdict is Verdict.DIVERGED:
-        detail = f"the loss was not finite in epoch {history.epochs}; lower the learning rate"
+        detail = (
+            f"a loss or metric was not finite in epoch {history.epochs}; lower the learning rate"
+        )
         raise JobFailed(JobCause.DIVERGED, detail)
     return Trained(verdict, history)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -25,8 +26,8 @@ class History:
 
     epochs: how many are done. best: the highest value, None before the first.
     reference: the value that the next must beat by ``min_delta`` to count as an
-    improvement. stale: epochs since the last improvement. diverged: a loss or a value
-    was not finite.
+    improvement. stale: epochs since the last improvement. diverged: something that
+    was measured was not finite.
     """
 
     epochs: int = 0
@@ -37,10 +38,11 @@ class History:
     diverged: bool = False
 
 
-def observe(history: History, rules: StopRules, *, value: float, loss: float) -> History:
-    """Add one epoch. value: of ``rules.metric``, larger is better."""
+def observe(history: History, rules: StopRules, metrics: Mapping[str, float]) -> History:
+    """Add one epoch. metrics: all that it measured; more of ``rules.metric`` is better."""
     epochs = history.epochs + 1
-    if not (math.isfinite(value) and math.isfinite(loss)):
+    value = metrics[rules.metric]
+    if not all(map(math.isfinite, metrics.values())):
         return History(
             epochs,
             history.best,

@@ -22,13 +22,17 @@ rules = st.builds(
 )
 
 
+def epoch(value: float, loss: float = 0.1, validation_loss: float = 0.1) -> dict[str, float]:
+    return {"accuracy": value, "loss": loss, "validation_loss": validation_loss}
+
+
 def play(stop: StopRules, series: list[float]) -> tuple[History, Verdict, int]:
     history, verdict, used = History(), Verdict.CONTINUE, 0
     for value in series:
         verdict = judge(history, stop)
         if verdict is not Verdict.CONTINUE:
             break
-        history, used = observe(history, stop, value=value, loss=0.1), used + 1
+        history, used = observe(history, stop, epoch(value)), used + 1
     return history, judge(history, stop), used
 
 
@@ -76,15 +80,16 @@ def test_patience_counts_epochs_without_a_real_improvement(stop, series) -> None
 
 
 @given(rules, st.lists(values, max_size=5), st.sampled_from([math.nan, math.inf, -math.inf]))
-def test_a_loss_that_is_not_finite_outweighs_everything(stop, series, bad) -> None:
+def test_what_is_not_finite_outweighs_everything(stop, series, bad) -> None:
     history, _, _ = play(stop, series)
     for broken in (
-        observe(history, stop, value=1.0, loss=bad),
-        observe(history, stop, value=bad, loss=0.1),
+        observe(history, stop, epoch(1.0, loss=bad)),
+        observe(history, stop, epoch(1.0, validation_loss=bad)),
+        observe(history, stop, epoch(bad)),
     ):
         assert judge(broken, stop) is Verdict.DIVERGED
         assert broken.best == history.best
-        assert judge(observe(broken, stop, value=1.0, loss=0.1), stop) is Verdict.DIVERGED
+        assert judge(observe(broken, stop, epoch(1.0)), stop) is Verdict.DIVERGED
 
 
 @given(st.integers(1, 5000), st.data())

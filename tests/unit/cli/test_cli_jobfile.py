@@ -44,6 +44,11 @@ def test_a_whole_job_is_read(tmp_path: Path) -> None:
         ("name: a\ntask: a:B\n", "F:1: stop.target is needed unless", ""),
         (GOOD + "seed: many\n", "F:5: seed must be a whole number, not 'many'", ""),
         (GOOD + "seed: -1\n", "F:5: seed must be greater than or equal to 0, not -1", ""),
+        (
+            GOOD + "  metric: validation_loss\n",
+            "F:5: stop.metric must be 'accuracy', not 'validation_loss'",
+            "",
+        ),
         (GOOD + "optimize: 3\n", "F:5: optimize must be a mapping, not 3", "its keys: int8"),
         (
             GOOD + "resources: {workers: 1,\n precision: fp8}\n",

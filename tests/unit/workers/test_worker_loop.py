@@ -117,11 +117,17 @@ def test_an_error_in_the_loss_is_the_users_with_file_and_line() -> None:
     assert "\n" not in caught.value.detail
 
 
-def test_a_metric_that_is_not_measured_is_named(task) -> None:
-    with pytest.raises(
-        JobFailed, match=r"stop\.metric 'f1' is not measured; choose one of accuracy"
-    ):
-        loop.run(task, spec_of(metric="f1"), LocalEngine("f1"))
+def test_a_validation_loss_that_is_not_finite_is_divergence_too(task) -> None:
+    class Overflowing(Digits):
+        def loss(self, logits, y):
+            found = super().loss(logits, y)
+            return found if torch.is_grad_enabled() else found * float("inf")
+
+    engine = LocalEngine("accuracy")
+    with pytest.raises(JobFailed) as caught:
+        loop.run(Overflowing({}, 0), spec_of(), engine)
+    assert caught.value.cause is JobCause.DIVERGED
+    assert engine.reports == [], "what cannot travel is not reported"
 
 
 def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
@@ -315,6 +321,10 @@ def test_run_local_writes_a_package_and_refuses_a_full_folder(tmp_path: Path) ->
         ("name: [", "line 1: not YAML"),
         ("name: x\ntask: a:B\nstop: {target: 0.9, patiense: 3}", "stop.patiense"),
         ("name: x\ntask: a:B", "stop.target is needed"),
+        (
+            "name: x\ntask: a:B\nstop: {target: 0.9, metric: validation_loss}",
+            "stop.metric: Input should be 'accuracy'",
+        ),
         ("- 1", "the file"),
     ],
 )
