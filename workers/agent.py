@@ -20,7 +20,17 @@ from workers.claims import Claimed, Claims, submission_of
 from workers.client import backoff
 from workers.driver import MARK, order_environment
 from workers.errors import ApiError, ApiUnavailableError, ClusterError, LeaseLostError, RefusedError
-from workers.follow import Do, Followed, Seen, beaten, detail_of, lost, step
+from workers.follow import (
+    Do,
+    DriverState,
+    Followed,
+    Seen,
+    beaten,
+    detail_of,
+    lost,
+    step,
+    waiting,
+)
 from workers.processes import kill_all, marked
 from workers.settings import Connection
 
@@ -160,6 +170,8 @@ class Agent:
         claimed = Claimed(claim=claim, submission=submission_of(claim))
         self._claims.save(claimed)
         log.info("claimed %s (%s), attempt %d", claim.id, claim.spec.name, claim.attempt)
+        for earlier in self._earlier(claim):
+            self._keep(earlier, lost(earlier.state))  # what this claim says of their lease
         following = self._taken_up(claimed)
         self.following.append(following)
         try:
@@ -168,13 +180,29 @@ class Agent:
             log.warning("%s: %s; trying again", claimed.submission, error)
 
     def _follow(self, one: Following, now: float) -> None:
-        if not one.claimed.submitted:
-            one = self._submit(one)
-        seen = self._drivers.look(one.claimed.submission)
-        state, actions = step(one.state, seen, now)
+        if one.claimed.submitted or self._may_start(one):
+            if not one.claimed.submitted:
+                one = self._submit(one)
+            seen = self._drivers.look(one.claimed.submission)
+            state, actions = step(one.state, seen, now)
+        elif one.state.cancel or one.state.lost:
+            seen = Seen(DriverState.MISSING)
+            state, actions = step(one.state, seen, now)
+        else:
+            seen = Seen(DriverState.MISSING)
+            state, actions = waiting(one.state, now)
         one = self._keep(one, state)
         for action in actions:
             one = self._do(action, one, seen)
+
+    def _may_start(self, one: Following) -> bool:
+        """Not while an earlier driver of the job may run: both would write its checkpoints."""
+        wanted = not (one.state.cancel or one.state.lost)
+        return wanted and not self._earlier(one.claimed.claim)
+
+    def _earlier(self, claim: JobClaim) -> list[Following]:
+        found = [(o.claimed.claim, o) for o in self.following]
+        return [o for c, o in found if c.id == claim.id and c.attempt < claim.attempt]
 
     def _submit(self, one: Following) -> Following:
         claim = one.claimed.claim

@@ -73,6 +73,13 @@ def step(job: Followed, seen: Seen, now: float) -> tuple[Followed, tuple[Do, ...
     return job, (Do.KILL, Do.SAY, Do.FORGET)
 
 
+def waiting(job: Followed, now: float) -> tuple[Followed, tuple[Do, ...]]:
+    """A claim whose driver may not start yet: its lease is kept meanwhile."""
+    if now < job.beat_due or job.cancel or job.lost:
+        return job, ()
+    return replace(job, beat_due=_next_beat(job, now)), (Do.BEAT,)
+
+
 def beaten(job: Followed, reply: HeartbeatReply) -> Followed:
     """A heartbeat was answered."""
     return replace(job, cancel=job.cancel or reply.cancel, lease_seconds=reply.lease_seconds)
@@ -101,9 +108,13 @@ def _running(job: Followed, now: float) -> tuple[Followed, tuple[Do, ...]]:
         job = replace(job, killed=True)
         actions.append(Do.KILL)
     if now >= job.beat_due and not job.lost:
-        job = replace(job, beat_due=now + min(job.lease_seconds / 3, MAX_BEAT))
+        job = replace(job, beat_due=_next_beat(job, now))
         actions.append(Do.BEAT)
     return job, tuple(actions)
+
+
+def _next_beat(job: Followed, now: float) -> float:
+    return now + min(job.lease_seconds / 3, MAX_BEAT)
 
 
 def _spoke_itself(seen: Seen) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from schemas.job import JobCause, JobClaim, JobSpec, JobState
-from tests.unit.workers.fake_api import AGENT_TOKEN, FakeApi
+from tests.unit.workers.fake_api import AGENT_TOKEN, FakeApi, FakeJob
 from workers.agent import Agent, local_job_dir
 from workers.claims import Claims
 from workers.client import Api
@@ -32,6 +32,7 @@ class Cluster:
         self.started: dict[str, dict[str, str]] = {}
         self.stopped: list[str] = []
         self.away = False
+        self.stubborn = False
 
     def submit(self, submission: str, environment: Mapping[str, str], python: str) -> None:
         assert python
@@ -48,6 +49,8 @@ class Cluster:
 
     def stop(self, submission: str) -> None:
         self.stopped.append(submission)
+        if self.stubborn:
+            return
         self.seen[submission] = Seen(DriverState.ENDED, None)
 
 
@@ -70,7 +73,7 @@ class World:
         self.now = 100.0
         self.agent = self.start()
 
-    def start(self) -> Agent:
+    def start(self, slots: int = 1) -> Agent:
         connection = Connection(url=self.server.url, token=AGENT_TOKEN)
         return Agent(
             "a",
@@ -79,6 +82,7 @@ class World:
             claims=Claims(self.home / "agent" / "claims"),
             connection=connection,
             job_dir=local_job_dir(self.home),
+            slots=slots,
             kill=self.killed.append,
         )
 
@@ -175,6 +179,50 @@ def test_a_lost_lease_stops_the_driver_and_nothing_is_said(world) -> None:
     assert world.cluster.stopped == [f"{job.id}-1"]
     assert job.outcomes == []
     assert not any(path.name.startswith(f"{job.id}-1") for path in world.files)
+
+
+def again(world) -> FakeJob:
+    """A job whose first attempt still runs here while its second is handed out."""
+    world.agent = world.start(slots=2)
+    job = world.server.submit(SPEC)
+    world.tick()
+    job.state = JobState.QUEUED
+    world.cluster.stubborn = True
+    world.tick(2)
+    assert job.attempt == 2
+    return job
+
+
+def test_an_attempt_starts_only_when_the_one_before_has_ended(world) -> None:
+    job = again(world)
+    beats = job.heartbeats
+    world.tick(4)
+    assert list(world.cluster.started) == [f"{job.id}-1"]
+    assert world.cluster.stopped == [f"{job.id}-1"]
+    assert job.heartbeats > beats, "the new lease is kept meanwhile"
+    world.cluster.seen[f"{job.id}-1"] = Seen(DriverState.ENDED, None)
+    world.tick(2)
+    assert list(world.cluster.started) == [f"{job.id}-1", f"{job.id}-2"]
+    assert job.outcomes == []
+    assert [path.name for path in world.files] == [f"{job.id}-2.json"]
+
+
+def test_an_attempt_that_waits_is_still_held_back_after_a_restart(world) -> None:
+    job = again(world)
+    world.agent = world.start(slots=2)
+    world.tick(4)
+    assert list(world.cluster.started) == [f"{job.id}-1"]
+
+
+def test_an_attempt_that_is_cancelled_while_it_waits_never_starts(world) -> None:
+    job = again(world)
+    job.cancel = True
+    world.tick(8)
+    assert [o.cancelled for o in job.outcomes] == [True]
+    world.cluster.seen[f"{job.id}-1"] = Seen(DriverState.ENDED, None)
+    world.tick(2)
+    assert list(world.cluster.started) == [f"{job.id}-1"]
+    assert world.files == []
 
 
 def test_a_restarted_agent_goes_on_following(world) -> None:
