@@ -13,6 +13,9 @@ from schemas.model import ModelFile
 from schemas.transfer import CHUNK_BYTES, Need, Reply, decode_chunk
 
 ASK_AGAIN_SECONDS = 3.0
+SEND_AGAIN_SECONDS = 1.0
+"""After a request that could not be sent: without a connection there is no hurry."""
+
 MAX_ERRORS = 5
 
 
@@ -30,6 +33,10 @@ class Asking:
             return False
         self.next_at = now + self.every
         return True
+
+    def unsent(self, now: float) -> None:
+        """The question could not be sent; ask again soon, not at once."""
+        self.next_at = now + SEND_AGAIN_SECONDS
 
     def refused(self, why: str) -> None:
         """Count an answer that says no.
@@ -74,6 +81,7 @@ class Fetcher:
         self._pull: Pull | None = None
         self._leaves = Asking()
         self._refusals = Asking()
+        self._send_again_at = 0.0
         self.fetched = sum(store.fetched_for(file, owner) for file in self._todo)
 
     @property
@@ -109,7 +117,11 @@ class Fetcher:
 
     def due(self, now: float) -> float:
         """When to call ``pump`` again at the latest."""
-        return self._leaves.next_at if self._pull is None else max(now, self._pull.due(now))
+        if self._pull is None:
+            return self._leaves.next_at
+        if now < self._send_again_at:
+            return self._send_again_at
+        return max(now, self._pull.due(now))
 
     def reply(self, reply: Reply, now: float) -> None:
         """Take an answer.
@@ -149,6 +161,10 @@ class Fetcher:
             self._refusals.errors = 0
         self.pump(now)
 
+    def connected(self) -> None:
+        """What is missing may be asked for at once."""
+        self._send_again_at = self._leaves.next_at = 0.0
+
     def disconnected(self) -> None:
         """What was asked for on a lost connection does not come any more."""
         if self._pull is not None:
@@ -169,10 +185,12 @@ class Fetcher:
                 self._store.check(file)
                 self._todo.pop(0)
                 return True
+            if not self._leaves.due(now):
+                return False
             leaves = self._store.known_leaves(file)
             if leaves is None:
-                if self._leaves.due(now) and not self._send(_ask_leaves(file)):
-                    self._leaves.next_at = 0.0
+                if not self._send(_ask_leaves(file)):
+                    self._leaves.unsent(now)
                 return False
             self._open(leaves)
             return True
@@ -187,15 +205,19 @@ class Fetcher:
         pull.tick(now)
         if pull.failure is not None:
             raise TransferError(pull.failure)
-        need = pull.ask(now)
-        if need is not None:
+        if now < self._send_again_at or (need := pull.ask(now)) is None:
+            return
+        if self._send(need):
             self._batch = need.batch + 1
-            if not self._send(need):
-                pull.give_back()
+        else:
+            pull.unsent(need)
+            self._send_again_at = now + SEND_AGAIN_SECONDS
 
     def _open(self, leaves: tuple[bytes, ...]) -> None:
         file = self._todo[0]
+        counted = self._store.fetched_for(file, self._owner)
         partial = self._store.open_partial(file, leaves, self._owner)
+        self.fetched += partial.fetched - counted
         self._partial = partial
         self._pull = Pull(
             sha256=file.sha256,

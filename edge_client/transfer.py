@@ -1,9 +1,7 @@
 """The windowed pull of one file: what to ask for, and what to make of what comes.
 
-No IO and no clock: ``now`` is seconds of any steady clock. The window follows the
-product of bandwidth and round trip (the model of BBR, Cardwell et al., CACM 2017):
-twice what the path holds, between 4 and 64 chunks. Within a batch chunks come in
-order, so a gap is a loss and is asked for again at once; a timer is the backstop.
+No IO and no clock: ``now`` is seconds of any steady clock. Within a batch chunks come
+in order, so a gap is a loss and is asked for again at once; a timer is the backstop.
 """
 
 from __future__ import annotations
@@ -11,14 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
-from itertools import pairwise
 
-from schemas.transfer import CHUNK_BYTES, MAX_WINDOW, Chunk, Need, Range, chunk_count, tag_of
+from edge_client.pace import Pace
+from schemas.transfer import CHUNK_BYTES, Chunk, Need, Range, chunk_count, tag_of
 
-FIRST_WINDOW = 16
-MIN_WINDOW = 4
 MIN_TIMEOUT = 2.0
 MAX_TIMEOUT = 5.0
 SLOWEST_TIMEOUT = 60.0
@@ -56,6 +52,10 @@ class Bucket:
         """Account for chunks that are asked for."""
         self.level -= chunks * CHUNK_BYTES
 
+    def refund(self, chunks: int) -> None:
+        """Take back chunks that were not asked for after all."""
+        self.level += chunks * CHUNK_BYTES
+
     def ready_at(self, now: float) -> float:
         """When the next chunk may be asked for."""
         return now + max(0.0, (CHUNK_BYTES - self.level) / self.rate)
@@ -69,43 +69,6 @@ class _Batch:
     asked_at: float
     waiting: deque[int]
     answered: bool = False
-
-
-@dataclass(slots=True)
-class _Pace:
-    """Estimates of the path: least round trip (s) and rate (chunks/s)."""
-
-    window: int = FIRST_WINDOW
-    cap: int = MAX_WINDOW
-    round_trip: float | None = None
-    rate: float | None = None
-    marks: deque[float] = field(default_factory=lambda: deque(maxlen=33))
-
-    def arrived(self, now: float) -> None:
-        self.marks.append(now)
-        spacings = [b - a for a, b in pairwise(self.marks)]
-        if len(spacings) >= 2 * MIN_WINDOW:
-            self.rate = len(spacings) / max(sum(spacings), 1e-6)
-            self._fit()
-
-    def answered(self, seconds: float) -> None:
-        self.round_trip = min(seconds, self.round_trip or seconds)
-
-    def stalled(self) -> None:
-        self.cap = self.window = max(MIN_WINDOW, self.window // 2)
-        self.marks.clear()
-
-    def _fit(self) -> None:
-        if self.rate is None or self.round_trip is None:
-            return
-        wanted = 2 * MIN_WINDOW + int(2 * self.rate * self.round_trip)
-        if wanted > self.window:
-            self.window = min(self.window + 1, MAX_WINDOW)
-        elif wanted < self.window:
-            self.window = max(self.window - 1, MIN_WINDOW)
-        if self.window > self.cap:
-            self.window = self.cap
-            self.cap = min(self.cap + 1, MAX_WINDOW)
 
 
 class Pull:
@@ -147,7 +110,7 @@ class Pull:
         self._next_batch = first_batch
         self._bad: dict[int, int] = {}
         self._bucket = bucket
-        self._pace = _Pace()
+        self._pace = Pace()
         self._silent = 0
         self._heard_at: float | None = None
 
@@ -168,16 +131,12 @@ class Pull:
 
     def ask(self, now: float) -> Need | None:
         """The next request, or None when there is nothing to ask for now."""
-        free = self._pace.window - len(self._asked)
-        if not self._needed or self.failure or free <= 0:
-            return None
-        if self._asked and free * 2 < self._pace.window and not self._urgent():
-            return None
-        count = min(free, len(self._needed))
+        count = self._wanted()
         if self._bucket is not None:
             count = min(count, self._bucket.chunks(now))
-            if count <= 0:
-                return None
+        if count <= 0:
+            return None
+        if self._bucket is not None:
             self._bucket.spend(count)
         indices = sorted(self._needed.popleft() for _ in range(count))
         batch = self._next_batch
@@ -220,7 +179,7 @@ class Pull:
     def due(self, now: float) -> float:
         """When ``tick`` and ``ask`` should be called again at the latest."""
         times = [self._deadline(now)] if self._asked else []
-        if self._bucket is not None and self._needed:
+        if self._bucket is not None and self._wanted():
             times.append(self._bucket.ready_at(now))
         return min(times, default=now)
 
@@ -236,6 +195,25 @@ class Pull:
         self._batches.clear()
         self._asked.clear()
         self._needed.extendleft(reversed(lost))
+
+    def unsent(self, need: Need) -> None:
+        """Undo the last ``ask``: its chunks, its number and its share of the rate."""
+        indices = self._batches.pop(need.batch).waiting
+        for index in indices:
+            del self._asked[index]
+        self._needed.extendleft(reversed(indices))
+        self._next_batch = need.batch
+        if self._bucket is not None:
+            self._bucket.refund(len(indices))
+
+    def _wanted(self) -> int:
+        """How many chunks the window lets it ask for; half of it is to be free first."""
+        free = self._pace.window - len(self._asked)
+        if not self._needed or self.failure or free <= 0:
+            return 0
+        if self._asked and free * 2 < self._pace.window and not self._urgent():
+            return 0
+        return min(free, len(self._needed))
 
     def _urgent(self) -> bool:
         """Whether a chunk that was lost waits to be asked for again."""

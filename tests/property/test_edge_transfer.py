@@ -8,10 +8,10 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_client.pace import MIN_WINDOW
 from edge_client.transfer import (
     MAX_BAD_PER_CHUNK,
     MAX_SILENT_TIMEOUTS,
-    MIN_WINDOW,
     Bucket,
     Pull,
     Taken,
@@ -174,3 +174,37 @@ def test_a_limited_rate_wakes_when_the_next_chunk_may_be_asked_for():
     assert pull.ask(0.0).ranges == ((0, 1),)
     assert pull.ask(0.5) is None
     assert 1.9 <= pull.due(0.5) <= 2.0
+
+
+def test_a_request_that_was_not_sent_leaves_no_trace():
+    bucket = Bucket(rate=4 * 10 * CHUNK_BYTES, level=10 * CHUNK_BYTES)
+    pull, parts = pull_of(30, bucket=bucket, first_batch=7)
+    first = pull.ask(0.0)
+    pull.unsent(first)
+    assert (pull.outstanding, bucket.level) == (0, 10 * CHUNK_BYTES)
+    assert pull.ask(0.0) == first
+    for chunk in answers(first, parts):
+        pull.take(chunk, 0.5)
+    second = pull.ask(1.0)
+    pull.unsent(second)
+    assert pull.ask(1.0) == second
+
+
+def test_an_unsent_request_leaves_the_earlier_ones_outstanding():
+    pull, parts = pull_of(60)
+    chunks = answers(pull.ask(0.0), parts)
+    for chunk in chunks[:8]:
+        pull.take(chunk, 0.01)
+    left = pull.outstanding
+    pull.unsent(pull.ask(0.01))
+    assert pull.outstanding == left
+    assert [pull.take(c, 0.02) for c in chunks[8:]] == [Taken.NEW] * 8
+
+
+def test_a_full_window_waits_for_chunks_however_much_the_rate_allows():
+    rate = 100 * CHUNK_BYTES
+    bucket = Bucket(rate=rate, level=rate / 4)
+    pull, _ = pull_of(100, bucket=bucket)
+    assert pull.ask(0.0) is not None
+    assert pull.ask(0.0) is None
+    assert pull.due(0.0) == 2.0
