@@ -114,6 +114,10 @@ class DiskFullError(UpdateError):
     retryable = True
 
 
+class PointerError(UpdateError):
+    """The pointer and its copy are damaged: nobody knows which files are in use."""
+
+
 class LoadError(UpdateError):
     """The model is not loadable here."""
 

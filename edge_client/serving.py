@@ -7,9 +7,10 @@ was decided; each function may be done again to the same end.
 from __future__ import annotations
 
 from edge_client.device import Device
+from edge_client.errors import PointerError
 from edge_client.events import Broke
 from edge_client.runtime import load_first, load_slot
-from edge_client.slots import Pointer, Slot, read_pointer, write_pointer
+from edge_client.slots import Found, Pointer, Slot, find_pointer, read_pointer, write_pointer
 from edge_client.states import Activating, OnProbation, Reverting, State
 from schemas.errors import DeviceCause
 
@@ -20,16 +21,46 @@ def serve_at_boot(device: Device, state: State) -> Broke | None:
     Returns:
         What that means for the update; None when it goes on as it was.
     """
-    pointer = read_pointer(device.home.pointer)
+    found = find_pointer(device.home.pointer)
+    if found.damage is not None:
+        device.problems.note(found.damage)
+    pointer = found.pointer or Pointer()
     problems = _serve_first(device, pointer.active, pointer.fallback)
     serving = device.runtime.slot
     if isinstance(state, OnProbation) and serving != state.slot:
         detail = problems[0] if problems else "the pointer names another model"
         return Broke(key=state.offer.key, cause=DeviceCause.LOAD_FAILED, detail=detail)
-    settled = not isinstance(state, Activating | OnProbation)
-    if settled and serving is not None and serving == pointer.fallback:
-        write_pointer(device.home.pointer, Pointer(active=serving))
+    if not isinstance(state, Activating | OnProbation):
+        _mend(device, found)
     return None
+
+
+def serve_proven(device: Device, state: State) -> None:
+    """Serve what needs nothing to be written first, when nothing can be.
+
+    A model on trial may bring the agent down, and a start that is not counted could
+    then be repeated without end: its fallback serves instead.
+    """
+    if isinstance(state, Activating | OnProbation | Reverting):
+        _serve_first(device, state.fallback)
+    else:
+        pointer = read_pointer(device.home.pointer)
+        _serve_first(device, pointer.active, pointer.fallback)
+
+
+def _mend(device: Device, found: Found) -> None:
+    """Let the pointer and its copy name what serves; not needed for serving."""
+    serving = device.runtime.slot
+    if found.pointer is None or serving is None:
+        return
+    gave_way = serving == found.pointer.fallback
+    if found.damage is None and not gave_way:
+        return
+    try:
+        mended = Pointer(active=serving) if gave_way else found.pointer
+        write_pointer(device.home.pointer, mended)
+    except OSError as error:
+        device.problems.note(f"the pointer could not be mended: {error}")
 
 
 def activate(device: Device, state: Activating) -> None:
@@ -56,8 +87,16 @@ def restore(device: Device, state: Reverting) -> None:
 
 
 def in_use(device: Device, state: State) -> set[str]:
-    """Hashes of the files that slots and the present execution refer to."""
-    pointer = read_pointer(device.home.pointer)
+    """Hashes of the files that slots and the present execution refer to.
+
+    Raises:
+        PointerError: the pointer cannot be read, so that nobody knows.
+    """
+    found = find_pointer(device.home.pointer)
+    if found.pointer is None:
+        msg = f"nothing is removed, as nobody knows what is in use: {found.damage}"
+        raise PointerError(msg)
+    pointer = found.pointer
     slots: list[Slot | None] = [pointer.active, pointer.fallback, device.runtime.slot]
     slots += [getattr(state, "slot", None), getattr(state, "fallback", None)]
     return {sha for s in slots if s is not None for sha in (s.sha256, s.manifest_sha256)}

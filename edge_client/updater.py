@@ -12,12 +12,14 @@ from dataclasses import replace
 
 from edge_client.actions import Begin, Collect, Repeat, Report
 from edge_client.device import Device
+from edge_client.errors import EdgeError, PointerError
 from edge_client.events import Booted, Broke, Event, TrialPassed
 from edge_client.journal import Floor
-from edge_client.serving import in_use, serve_at_boot
+from edge_client.serving import in_use, serve_at_boot, serve_proven
 from edge_client.staging import TrialEnded
 from edge_client.state_machine import step
 from edge_client.states import (
+    Activating,
     Downloading,
     Idle,
     OnProbation,
@@ -31,6 +33,8 @@ from edge_client.steps_from_swap import disown
 from edge_client.work import Work
 from schemas.rollout import ExecState
 from schemas.transfer import Reply
+
+_SWAPPED = (Activating, OnProbation, Reverting)
 
 AGAIN_SECONDS = 1.0
 """Between two tries to begin a state's work."""
@@ -48,6 +52,8 @@ class Updater:
         self._state: State = Idle()
         self._begun = True  # whether the work of this state has been begun
         self._again_at = 0.0
+        self._found: State = self._state  # as it is in the journal, at a start
+        self._started = self._counted = True  # whether what a start does is done
         self._verdict: TrialEnded | None = None  # kept until it is written down
 
     @property
@@ -58,26 +64,48 @@ class Updater:
     @property
     def settled(self) -> bool:
         """Whether the state's work is under way, not still to be begun."""
-        return self._begun
+        return self._started and self._begun
 
     def boot(self) -> None:
-        """Go on where the journal ends, and serve what the pointer names.
+        """Go on where the journal ends, and serve.
 
-        The start is journalled before any model is loaded, so that one which brings
-        the agent down is counted out.
+        What is proven serves before anything is written. While a model is on trial the
+        start is journalled before it is loaded, so that one which brings the agent down
+        is counted out; when that fails the fallback serves, and ``pump`` tries again.
+
+        Raises:
+            JournalError: the journal cannot be read.
         """
-        found = self._device.journal.load()
-        self._state = disown(found, self._device.name)
-        if self._state != found:
-            self._device.journal.commit(self._state, (), uptime=self._device.clock.steady())
-        self.apply(Booted(), begin=False)
+        self._found = self._device.journal.load()
+        self._state = disown(self._found, self._device.name)
+        self._started = self._counted = False
+        if not isinstance(self._state, _SWAPPED):
+            serve_at_boot(self._device, self._state)
+        try:
+            self._start()
+        except (EdgeError, OSError) as error:
+            self._device.problems.note(f"the start is not complete: {error}")
+            if self._device.runtime.slot is None:
+                serve_proven(self._device, self._state)
+
+    def _start(self) -> None:
+        """What a start writes, and what follows from it; may be done again."""
+        self._again_at = self._device.clock.steady() + AGAIN_SECONDS
+        if not self._counted:
+            if self._state != self._found:
+                uptime = self._device.clock.steady()
+                self._device.journal.commit(self._state, (), uptime=uptime)
+                self._found = self._state
+            self.apply(Booted(), begin=False)
+            self._counted = True
         broke = None
-        if not isinstance(self._state, Reverting):  # what is taken back is not loaded again
+        if isinstance(self._state, Activating | OnProbation):
             broke = serve_at_boot(self._device, self._state)
-        if broke is None:
-            self._begin()
-        else:
+        if broke is not None:
             self.apply(broke)
+        self._started = True
+        if not self._begun:
+            self._begin()
 
     def close(self) -> None:
         """Save what is under way; the journal knows how to go on."""
@@ -95,10 +123,13 @@ class Updater:
     def pump(self) -> float:
         """Go on with what is under way. Returns when to call again, in steady seconds."""
         now = self._device.clock.steady()
-        if not self._begun:
+        if not (self._started and self._begun):
             if now < self._again_at:
                 return self._again_at
-            self._begin()
+            if self._started:
+                self._begin()
+            else:
+                self._start()
         if self._verdict is not None:
             self._judge()
         return self._work.pump(self._state)
@@ -184,7 +215,7 @@ class Updater:
         try:
             keep = in_use(self._device, self._state)
             self._device.store.collect(keep=keep, partial=keep_partial)
-        except OSError as error:
+        except (OSError, PointerError) as error:
             self._device.problems.note(f"old models could not be removed: {error}")
 
     def _tell(self, report: Report) -> None:

@@ -2,222 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
-import datetime as dt
 import errno
 import itertools
 import json
-from pathlib import Path
 
 import pytest
 
-from edge_client import serving, work
-from edge_client.device import Clock, Device
-from edge_client.errors import EdgeError, InferenceError, JournalError, NoModelError
-from edge_client.identity import load_identity
-from edge_client.inbox import Inbox
-from edge_client.journal import Journal
-from edge_client.probe import Trial, Verdict, try_model
-from edge_client.runtime import Runtime
-from edge_client.settings import GIB, Home, RunSettings
-from edge_client.slots import Pointer, Slot, read_pointer, write_pointer
-from edge_client.staging import TrialEnded
+from edge_client import serving
+from edge_client.errors import JournalError
+from edge_client.settings import Home
+from edge_client.slots import read_pointer
 from edge_client.states import Ended, OnProbation
-from edge_client.store import Store
-from edge_client.telemetry import Windows
-from edge_client.trust import Trust
-from edge_client.updater import Updater
 from schemas.errors import DeviceCause
-from schemas.model import Manifest
-from schemas.rollout import ExecReport, ExecState, Probation
-from schemas.topics import Down
-from schemas.transfer import CHUNK_BYTES, Chunk, Reply, encode_chunk, leaves_of, tag_of
-from tests.fakes.edge_models import Release, blocks, linear_onnx, release, samples
-from tests.fakes.edge_trust import Signer, assignment
-from tests.fakes.gateway import Ca, enrolled_home
-
-SIGNER, CA = Signer(), Ca()
-OLD = release(linear_onnx(1))
-NEW = release(linear_onnx(2, padding=5 * CHUNK_BYTES))
-BAD = release(linear_onnx(2, log_input=True))
-RULES = Probation(min_inferences=3, max_boots=50)
-
-
-class CrashError(BaseException):
-    """The process dies here; nothing may catch it."""
-
-
-class Fuse:
-    """Dies at the n-th write."""
-
-    def __init__(self, at: int | None) -> None:
-        self.left = at
-
-    def burn(self) -> None:
-        if self.left is not None:
-            self.left -= 1
-            if self.left < 0:
-                self.left = None
-                raise CrashError
-
-    def after(self) -> None:
-        """Dies also just behind a write."""
-        self.burn()
-
-
-class FullOnce(Fuse):
-    """The n-th write finds the disk full, once; whoever wrote hears of it."""
-
-    def burn(self) -> None:
-        try:
-            super().burn()
-        except CrashError:
-            raise OSError(errno.ENOSPC, "No space left on device") from None
-
-    def after(self) -> None:
-        """A write that was done did not fail."""
-
-
-class InProcessTrial:
-    """The trial load without its process."""
-
-    def __init__(self, home, slot, *, on_end, **_limits) -> None:
-        trial = Trial(
-            home=str(home.root),
-            manifest_sha256=slot.manifest_sha256,
-            variant=slot.variant,
-            address_bytes=0,
-            cpu_seconds=0,
-        )
-        try_model(Store(home, GIB), trial)
-        on_end(Verdict())
-
-    def abandon(self) -> None:
-        pass
-
-
-class Bench:
-    """One device with a perfect network, driven by hand."""
-
-    def __init__(self, folder: Path, monkeypatch, fuse: Fuse) -> None:
-        self.home, self.device = enrolled_home(folder, CA, SIGNER, 1)
-        self.fuse = fuse
-        self.wire, self.served = [], {}
-        monkeypatch.setattr(work, "TrialRun", InProcessTrial)
-        monkeypatch.setattr(serving, "write_pointer", self._write_pointer)
-        self.install(OLD)
-
-    def install(self, old: Release) -> None:
-        file = Manifest.model_validate_json(old.manifest).variants[0].file
-        store = Store(self.home, GIB)
-        store.save_manifest(old.sha256, old.manifest)
-        (self.home.blobs / file.sha256).write_bytes(old.onnx)
-        slot = Slot(
-            model="digits",
-            version=1,
-            variant="fp32",
-            sha256=file.sha256,
-            manifest_sha256=old.sha256,
-        )
-        write_pointer(self.home.pointer, Pointer(active=slot))
-
-    def _write_pointer(self, path, pointer) -> None:
-        self.fuse.burn()
-        write_pointer(path, pointer)
-        self.fuse.after()
-
-    def start(self) -> None:
-        self.wire.clear()
-        self.runtime = Runtime(Windows())
-        self.journal = Journal(self.home.journal, boot="0" * 32)
-        commit = self.journal.commit
-
-        def fused(*args, **kwargs) -> None:
-            try:
-                self.fuse.burn()
-            except OSError as error:
-                msg = "database or disk is full"
-                raise JournalError(msg) from error
-            commit(*args, **kwargs)
-            self.fuse.after()
-
-        self.journal.commit = fused
-        identity = load_identity(self.home)
-        ticks = itertools.count()
-        device = Device(
-            home=self.home,
-            settings=RunSettings(),
-            identity=identity,
-            journal=self.journal,
-            store=Store(self.home, GIB),
-            trust=Trust(identity.root_json, identity.targets_json),
-            runtime=self.runtime,
-            clock=Clock(date=lambda: dt.datetime.now(dt.UTC), steady=lambda: 0.1 * next(ticks)),
-            send=lambda need: self.wire.append(need) or True,
-        )
-        self.updater = Updater(device, post=self.wire.append)
-        self.inbox = Inbox(device, self.updater)
-        self.updater.boot()
-
-    def die(self) -> None:
-        self.journal.close()
-
-    def run(self, document: bytes, version: Release, inputs) -> None:
-        """Go on until the execution is over."""
-        with contextlib.suppress(JournalError):
-            self.inbox.take(Down.DESIRED, document)
-        for _ in range(500):
-            if isinstance(self.updater.state, Ended) and not self.wire:
-                return
-            with contextlib.suppress(EdgeError, OSError):  # as the agent's loop does
-                self.go_on(version, inputs)
-        pytest.fail(f"stuck in {self.updater.state}")
-
-    def go_on(self, version: Release, inputs) -> None:
-        """One round of the agent's loop."""
-        self.inbox.again()
-        while self.wire:
-            self.answer(self.wire.pop(0), version)
-        if isinstance(self.updater.state, OnProbation):
-            if self.updater.settled:
-                assert self.serving() == 2
-            with contextlib.suppress(InferenceError, NoModelError):
-                self.runtime.predict(inputs)
-        self.updater.pump()
-
-    def answer(self, message, version: Release) -> None:
-        if isinstance(message, TrialEnded):
-            self.updater.trial_ended(message)
-            return
-        sha = message.sha256
-        if message.kind == "manifest":
-            signed = SIGNER.listing(version.manifest, "digits", 2).decode()
-            text = version.manifest.decode()
-            reply = Reply(kind="manifest", sha256=sha, manifest=text, signed=signed)
-            self.inbox.reply(reply.model_dump_json().encode())
-            return
-        parts = blocks(version.files[sha])
-        if message.kind == "leaves":
-            reply = Reply(kind="leaves", sha256=sha, leaves=b"".join(leaves_of(parts)).hex())
-            self.inbox.reply(reply.model_dump_json().encode())
-            return
-        for first, last in message.ranges:
-            for index in range(first, last):
-                chunk = Chunk(message.batch, index, tag_of(sha), parts[index])
-                self.inbox.take(Down.CHUNK, encode_chunk(chunk))
-
-    def serving(self) -> int | None:
-        loaded = self.runtime.loaded
-        return None if loaded is None else loaded.slot.version
-
-    def reports(self) -> list[ExecReport]:
-        return [ExecReport.model_validate_json(w.body) for w in self.journal.waiting(1000)]
-
-
-def document(bench: Bench, version: Release) -> bytes:
-    wanted = assignment(bench.device, version.manifest, version=2, probation=RULES)
-    return SIGNER.desired(wanted, sequence=1, length=len(version.manifest))
-
+from schemas.rollout import ExecState, Probation
+from tests.fakes.edge_bench import (
+    BAD,
+    NEW,
+    RULES,
+    SIGNER,
+    Bench,
+    CrashError,
+    FullOnce,
+    Fuse,
+    document,
+)
+from tests.fakes.edge_models import samples
+from tests.fakes.edge_trust import assignment
 
 ENDS = pytest.mark.parametrize(
     ("version", "inputs", "outcome", "serves"),
