@@ -1,7 +1,8 @@
 """Telemetry: inferences added up in windows, and the buffer they wait in.
 
 Histograms have the fixed buckets of ``schemas.telemetry``. The buffer is bounded: when
-it is full the oldest window goes, and the next one says how many went before it.
+it is full the oldest window goes, and the next one says how many went before it. A window
+that could not be written is counted the same way, by the next one that can be.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -143,22 +145,27 @@ class Buffer:
             JournalError: the file cannot be used.
         """
         self._device, self._boot, self._most, self._seq = device, boot, most, 0
+        self._unwritten = 0
         self._db = open_database(path, _SCHEMA, what="telemetry buffer", synchronous="NORMAL")
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, noting in it what could not be written."""
+        if self._unwritten:
+            with suppress(sqlite3.Error):
+                self._db.execute("UPDATE lost SET n = n + ?", (self._unwritten,))
         self._db.close()
 
     def put(self, tally: Tally, seconds: float, cpu_seconds: float) -> None:
         """Keep a window, dropping the oldest when there is no room.
 
         Raises:
-            JournalError: it could not be written; it is lost and counted as such.
+            JournalError: it could not be written; the next one counts it as lost.
         """
         try:
             with transaction(self._db):
                 self._make_room()
                 lost = int(self._db.execute("SELECT n FROM lost").fetchone()[0])
+                lost += self._unwritten
                 window = self._window(tally, seconds, cpu_seconds, lost)
                 self._db.execute(
                     "INSERT INTO windows (body, dropped) VALUES (?, ?)",
@@ -166,9 +173,11 @@ class Buffer:
                 )
                 self._db.execute("UPDATE lost SET n = 0")
         except (sqlite3.Error, ValueError) as error:
+            self._unwritten += 1
             msg = f"a telemetry window could not be kept: {error}"
             raise JournalError(msg) from error
         self._seq += 1
+        self._unwritten = 0
 
     def waiting(self, limit: int, *, after: int = 0) -> list[tuple[int, str]]:
         """The oldest windows beyond id ``after``: (id, JSON)."""

@@ -3,12 +3,13 @@ from __future__ import annotations
 import datetime as dt
 import json
 import threading
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 
 from edge_client.courier import HOLD_SECONDS, Courier
-from edge_client.errors import InputError, UsageError
+from edge_client.errors import InputError, JournalError, UsageError
 from edge_client.inference import Loaded, Prediction
 from edge_client.mqtt_transport import backoff
 from edge_client.runtime import Runtime
@@ -108,6 +109,57 @@ def test_the_buffer_drops_the_oldest_and_counts_what_went(tmp_path, clock):
         box.arrived(window_id)
     put_one(windows, box)
     assert stored(box)[0].dropped == 0
+
+
+def disk_full(box: Buffer, *, full: bool) -> None:
+    """Let SQLite have not a page more, or as many as it likes."""
+    (pages,) = box._db.execute("PRAGMA page_count").fetchone()
+    box._db.execute(f"PRAGMA max_page_count={pages if full else 1_000_000}")
+
+
+def fill_the_disk(windows, box) -> tuple[int, int]:
+    """How many windows were kept, and how many not."""
+    disk_full(box, full=True)
+    kept = failed = 0
+    for _ in range(40):
+        try:
+            put_one(windows, box)
+            kept += 1
+        except JournalError as error:
+            assert "full" in str(error)  # noqa: PT017 - most go through, some must not
+            failed += 1
+    assert failed > 1
+    disk_full(box, full=False)
+    return kept, failed
+
+
+def test_windows_that_could_not_be_written_are_counted_by_the_next_one(tmp_path, clock):
+    windows, box = Windows(clock.clocks), buffer(tmp_path)
+    kept, failed = fill_the_disk(windows, box)
+    put_one(windows, box)
+    put_one(windows, box)
+    assert [w.dropped for w in stored(box)] == [0] * kept + [failed, 0]
+
+
+def test_the_oldest_that_go_and_those_not_written_add_up(tmp_path, clock):
+    windows, box = Windows(clock.clocks), buffer(tmp_path, most=3)
+    put_one(windows, box)
+    made, broken = 1, box._window
+    for fails in (True, False, True, True, False, False, False, True, False):
+        box._window = (lambda *_: int("x")) if fails else broken
+        with pytest.raises(JournalError) if fails else nullcontext():
+            put_one(windows, box)
+        made += 1
+    assert sum(1 + w.dropped for w in stored(box)) == made
+
+
+def test_what_could_not_be_written_is_counted_across_a_restart(tmp_path, clock):
+    windows, box = Windows(clock.clocks), buffer(tmp_path)
+    _, failed = fill_the_disk(windows, box)
+    box.close()
+    box = buffer(tmp_path)
+    put_one(windows, box)
+    assert stored(box)[-1].dropped == failed
 
 
 def test_windows_survive_a_restart_under_their_own_key(tmp_path, clock):
