@@ -7,7 +7,6 @@ real training samples (Jacob et al., CVPR 2018, as implemented by ONNX Runtime).
 from __future__ import annotations
 
 import logging
-import platform
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,35 +55,19 @@ class Scheme:
     reduce_range: bool
 
 
-def choose_scheme(arch: str, flags: frozenset[str]) -> Scheme:
-    """The scheme whose kernels an instruction set has.
+def choose_scheme(arch: str) -> Scheme:
+    """The scheme whose kernels every processor of an architecture has.
 
-    x86 multiplies U8 by S8: with VNNI without loss, without it the 16-bit sums of
-    vpmaddubsw saturate, so weights get 7 bits. ARM64 has S8 by S8 kernels.
+    x86 multiplies U8 by S8. Without VNNI the 16-bit sums of vpmaddubsw saturate, so
+    weights get 7 bits: a package goes to devices of which this machine knows only the
+    architecture. ARM64 has S8 by S8 kernels.
 
     Args:
         arch: as ``platform.machine()`` says.
-        flags: CPU flags, as in ``/proc/cpuinfo``.
     """
     if arch.lower() in {"aarch64", "arm64"}:
         return Scheme("s8s8-qdq-per-channel", arch, activations_signed=True, reduce_range=False)
-    vnni = bool(flags & {"avx512_vnni", "avx_vnni", "avx512vnni"})
-    name = "u8s8-qdq-per-channel" if vnni else "u8s8-qdq-per-channel-7bit"
-    return Scheme(name, arch, activations_signed=False, reduce_range=not vnni)
-
-
-def host_scheme(cpuinfo: Path = Path("/proc/cpuinfo")) -> Scheme:
-    """The scheme for this machine."""
-    flags: frozenset[str] = frozenset()
-    try:
-        for line in cpuinfo.read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip().lower() in {"flags", "features"}:
-                flags = frozenset(value.split())
-                break
-    except OSError:
-        pass  # no flags known: the careful choice follows
-    return choose_scheme(platform.machine(), flags)
+    return Scheme("u8s8-qdq-per-channel-7bit", arch, activations_signed=False, reduce_range=True)
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc] # comes without types

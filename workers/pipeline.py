@@ -7,10 +7,13 @@ states go.
 from __future__ import annotations
 
 import logging
+import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from schemas.job import JobSpec, JobState
 from schemas.model import Accuracy, Lineage, Pass, RejectedVariant
@@ -19,7 +22,7 @@ from workers.data import Labelled, dataset_sha256, set_sha256, stack
 from workers.evaluate import accuracy
 from workers.export import Exported, export
 from workers.files import sha256_bytes, sha256_file
-from workers.optimize import Scheme, accuracy_gate, host_scheme, quantize
+from workers.optimize import Scheme, accuracy_gate, choose_scheme, quantize
 from workers.package import Made, Package, environment, variant_of, write_package
 from workers.profile import Candidate, Timing, preference, profile
 from workers.session import infer, open_session
@@ -79,7 +82,7 @@ def build(
     enter(JobState.EXPORTING)
     exported = _export(task, training, data, folder)
     enter(JobState.OPTIMIZING)
-    scheme = host_scheme()
+    scheme = choose_scheme(platform.machine())
     variants = _variants(spec, exported, scheme, data, training)
     timings = profile(variants.paths, data["validation"].x[:PROFILE_SAMPLES])
     order = preference([Candidate(i, i, t.cpu_ms) for i, t in timings.items()])
@@ -152,14 +155,14 @@ def _variants(
     passes = [export_pass]
     if spec.optimize.int8:
         target = exported.path.parent / "model-int8.onnx"
-        calibration = data["train"].x[: spec.optimize.calibration_samples]
-        quantized = quantize(exported.path, target, scheme, calibration)
+        calibration = calibration_of(data, spec)
+        quantized = quantize(exported.path, target, scheme, calibration.x)
         passes += _quantize_passes(
             export_pass.output_sha256,
             quantized.preprocessed,
             target,
             scheme,
-            calibration_of(data, spec),
+            calibration,
         )
         figures = _measure(INT8, target, data)
         reason = accuracy_gate(measured[FP32][0], figures[0], spec.optimize.max_accuracy_drop)
@@ -174,9 +177,14 @@ def _variants(
 
 
 def calibration_of(data: dict[str, Labelled], spec: JobSpec) -> Labelled:
-    """The samples that set the quantization ranges: the first of the training split."""
-    n = spec.optimize.calibration_samples
-    return Labelled(data["train"].x[:n], data["train"].y[:n])
+    """The samples that set the quantization ranges, evenly spaced over the training split.
+
+    Its first samples could be of one class: many data sets are sorted.
+    """
+    train = data["train"]
+    n = min(spec.optimize.calibration_samples, len(train))
+    chosen = np.arange(n) * len(train) // n
+    return Labelled(train.x[chosen], train.y[chosen])
 
 
 def _quantize_passes(
@@ -192,6 +200,7 @@ def _quantize_passes(
                 "per_channel": True,
                 "reduce_range": scheme.reduce_range,
                 "calibration_split": "train",
+                "calibration_choice": "evenly spaced",
                 "calibration_samples": len(calibration),
                 "calibration_sha256": set_sha256(calibration),
             },

@@ -16,12 +16,13 @@ from schemas.job import JobCause, JobSpec, JobState, Optimize, StopRules
 from schemas.model import Manifest
 from schemas.transfer import leaves_digest, leaves_of
 from workers import loop
+from workers.data import Labelled
 from workers.errors import JobFailed, UsageError
 from workers.export import export, parity
 from workers.files import blocks_of, sha256_file
 from workers.local import LocalEngine, train_here
 from workers.optimize import accuracy_gate, choose_scheme, quantize
-from workers.pipeline import Training, build, load_splits
+from workers.pipeline import Training, build, calibration_of, load_splits
 from workers.recipes.digits import Digits
 from workers.session import infer, open_session
 from workers.stop import Verdict
@@ -286,19 +287,39 @@ def test_parity_is_nan_safe(task, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arch", "flags", "name", "signed", "reduced"),
+    ("arch", "name", "signed", "reduced"),
     [
-        ("x86_64", {"avx512_vnni"}, "u8s8-qdq-per-channel", False, False),
-        ("x86_64", {"avx_vnni", "avx2"}, "u8s8-qdq-per-channel", False, False),
-        ("x86_64", {"avx2"}, "u8s8-qdq-per-channel-7bit", False, True),
-        ("x86_64", set(), "u8s8-qdq-per-channel-7bit", False, True),
-        ("aarch64", {"asimddp"}, "s8s8-qdq-per-channel", True, False),
+        ("x86_64", "u8s8-qdq-per-channel-7bit", False, True),
+        ("AMD64", "u8s8-qdq-per-channel-7bit", False, True),
+        ("aarch64", "s8s8-qdq-per-channel", True, False),
     ],
 )
-def test_the_scheme_follows_the_instruction_set(arch, flags, name, signed, reduced) -> None:
-    scheme = choose_scheme(arch, frozenset(flags))
+def test_the_scheme_follows_the_architecture(arch, name, signed, reduced) -> None:
+    scheme = choose_scheme(arch)
     assert (scheme.name, scheme.activations_signed, scheme.reduce_range) == (name, signed, reduced)
     assert scheme.arch == arch
+
+
+def test_weights_for_x86_stay_within_seven_bits(package) -> None:
+    if package.manifest.variant("int8").requires.arch[0] != "x86_64":
+        pytest.skip("this machine makes INT8 for another architecture")
+    graph = onnx.load(package.folder / package.manifest.variant("int8").file.path).graph
+    stored = {i.name: onnx.numpy_helper.to_array(i) for i in graph.initializer}
+    weights = [a for a in stored.values() if a.dtype == np.int8 and a.ndim > 1]
+    assert weights
+    # Two products of U8 by S8 must fit into 16 bits, or they saturate without VNNI.
+    assert max(int(np.abs(w.astype(int)).max()) for w in weights) * 255 * 2 < 2**15
+
+
+@pytest.mark.parametrize(("n", "wanted", "given"), [(1000, 256, 256), (100, 256, 100)])
+def test_calibration_sees_the_whole_training_split(n, wanted, given) -> None:
+    y = np.arange(n) * 10 // n  # sorted by class
+    data = {"train": Labelled(np.arange(n), y)}
+    spec = spec_of().model_copy(update={"optimize": Optimize(calibration_samples=wanted)})
+    chosen = calibration_of(data, spec)
+    assert len(chosen) == len(set(chosen.x.tolist())) == given
+    assert np.bincount(chosen.y).min() >= given // 10
+    assert np.array_equal(y[chosen.x], chosen.y)
 
 
 def test_run_local_writes_a_package_and_refuses_a_full_folder(tmp_path: Path) -> None:
