@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from edge_client.actions import Report
 from edge_client.database import open_database, transaction, unusable
-from edge_client.states import Idle, JournalledState, Key, State
+from edge_client.states import Idle, JournalledState, Key, State, key_of
 from schemas.ids import BootId
 from schemas.rollout import ExecReport, ExecState
 
@@ -81,14 +81,13 @@ class Journal:
         """The state at the last transition; ``Idle`` at first.
 
         Raises:
-            JournalError: it was written by a version that this one does not understand.
+            JournalError: it is damaged, or was written by a version that this one does not
+            understand.
         """
-        row = self._db.execute("SELECT body FROM state").fetchone()
-        if row is None:
-            return Idle()
         try:
-            return _STATE.validate_json(row[0])
-        except ValidationError as error:
+            row = self._db.execute("SELECT body FROM state").fetchone()
+            return Idle() if row is None else _STATE.validate_json(row[0])
+        except (sqlite3.Error, ValidationError) as error:
             raise unusable(_WHAT, self._path, error) from error
 
     def floor(self, device: str) -> int:
@@ -137,6 +136,7 @@ class Journal:
                 )
             for report in reports:
                 self._put(report, uptime)
+            self._trim(_keys(state))
 
     def repeat(self, key: Key) -> bool:
         """Queue the stored last report of ``key`` again; False when there is none."""
@@ -204,7 +204,6 @@ class Journal:
                 "UPDATE executions SET last = ? WHERE execution = ? AND attempt = ?",
                 (body, *report.key),
             )
-        self._trim()
 
     def _queue(self, key: Key, state: ExecState, *, terminal: bool, body: str) -> None:
         self._db.execute(
@@ -212,14 +211,28 @@ class Journal:
             (*key, state.value, int(terminal), body),
         )
 
-    def _trim(self) -> None:
+    def _trim(self, running: Iterable[Key]) -> None:
+        """Keep what is stored bounded, and the numbering of what runs whatever comes."""
         self._db.execute(
             "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox ORDER BY terminal DESC,"
             " id DESC LIMIT -1 OFFSET ?)",
             (MAX_WAITING,),
         )
+        for key in running:
+            self._db.execute(
+                "UPDATE executions SET touched = (SELECT max(touched) + 1 FROM executions)"
+                " WHERE execution = ? AND attempt = ?",
+                key,
+            )
         self._db.execute(
             "DELETE FROM executions WHERE rowid IN (SELECT rowid FROM executions"
             " ORDER BY touched DESC LIMIT -1 OFFSET ?)",
             (MAX_ENDED,),
         )
+
+
+def _keys(state: State) -> list[Key]:
+    """The present execution, and the one that waits."""
+    pending = getattr(state, "pending", None)
+    keys = (key_of(state), None if pending is None else pending.key)
+    return [key for key in keys if key is not None]

@@ -4,14 +4,18 @@ import pytest
 
 from edge_client.actions import Report
 from edge_client.errors import JournalError
-from edge_client.journal import MAX_WAITING, Floor, Journal
-from edge_client.states import Idle
+from edge_client.journal import MAX_ENDED, MAX_WAITING, Floor, Journal
+from edge_client.slots import Slot
+from edge_client.states import Accepted, Activating, Idle, Offer
 from schemas.errors import DeviceCause
 from schemas.rollout import ExecReport, ExecState
+from tests.fakes.edge_models import linear_onnx, release
+from tests.fakes.edge_trust import assignment
 
 KEY = ("exe_0000000000000001", 1)
 OTHER = ("exe_0000000000000002", 1)
 DEVICE = "dev_0000000000000001"
+MANIFEST = release(linear_onnx(1)).manifest
 
 
 @pytest.fixture
@@ -86,6 +90,31 @@ def test_ends_outlast_a_flood_of_other_reports(journal):
     waiting = reports(journal)
     assert len(waiting) == MAX_WAITING
     assert waiting[0].state is ExecState.SUCCEEDED
+
+
+def offer(digit: int) -> Offer:
+    wanted = assignment(DEVICE, MANIFEST, execution=f"exe_{digit:016d}")
+    return Offer(assignment=wanted, sequence=digit, length=2)
+
+
+def test_strays_do_not_restart_the_numbering_of_what_runs_or_waits(journal):
+    running, waiting = offer(1), offer(2)
+    slot = Slot(model="m", version=1, variant="v", sha256="0" * 64, manifest_sha256="0" * 64)
+    for state in (
+        Accepted(offer=running),
+        Activating(offer=running, slot=slot, fallback=None, pending=waiting),
+    ):
+        for key in (running.key, waiting.key):
+            journal.commit(state, (report(ExecState.ACCEPTED, key),), uptime=0)
+    for stray in range(3, MAX_ENDED + 50):
+        key = (f"exe_{stray:016d}", 1)
+        journal.commit(state, (report(ExecState.FAILED, key),), uptime=0)
+    for key in (running.key, waiting.key):
+        journal.commit(state, (report(ExecState.STAGED, key),), uptime=0)
+        mine = [r.seq for r in reports(journal) if r.execution == key[0]]
+        assert mine[-1] == 2
+    stored = journal._db.execute("SELECT count(*) FROM executions").fetchone()[0]
+    assert stored == MAX_ENDED
 
 
 def test_the_floor_only_rises_and_is_each_devices_own(journal, path):
