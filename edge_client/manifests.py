@@ -5,11 +5,11 @@ from __future__ import annotations
 import platform
 
 from edge_client.device import Device
-from edge_client.errors import TrustError
+from edge_client.errors import TrustError, UpdateError
 from edge_client.events import ManifestAccepted
 from edge_client.hardware import ram_mb
 from edge_client.slots import Slot
-from edge_client.states import Offer
+from edge_client.states import Idle, Offer, State
 from edge_client.trust import Genuine, read_manifest
 from schemas.errors import DeviceCause
 from schemas.model import ModelFile, Variant
@@ -56,6 +56,17 @@ def kept_manifest(device: Device, offer: Offer) -> Genuine:
 def files_of(genuine: Genuine) -> tuple[ModelFile, ModelFile]:
     """The files to fetch: the model and its golden vectors."""
     return genuine.variant.file, genuine.variant.golden.file
+
+
+def offered_files(device: Device, state: State) -> set[str]:
+    """Hashes of the manifest and the files of a state's offer, as far as they are known."""
+    if isinstance(state, Idle):
+        return set()
+    try:
+        files = files_of(kept_manifest(device, state.offer))
+    except UpdateError:
+        return set()
+    return {state.offer.assignment.manifest_sha256, *(file.sha256 for file in files)}
 
 
 def _require_fit(variant: Variant) -> None:

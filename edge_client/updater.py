@@ -15,6 +15,7 @@ from edge_client.device import Device
 from edge_client.errors import EdgeError, PointerError
 from edge_client.events import Booted, Broke, Event, TrialPassed
 from edge_client.journal import Floor
+from edge_client.manifests import offered_files
 from edge_client.serving import in_use, serve_at_boot, serve_proven
 from edge_client.staging import TrialEnded
 from edge_client.state_machine import step
@@ -175,7 +176,7 @@ class Updater:
             if isinstance(action, Repeat):
                 self._device.journal.repeat(action.key)
             elif isinstance(action, Collect):
-                self._collect()
+                self._collect(old)
         if begin and Begin() in actions:
             self._begin()
 
@@ -209,11 +210,18 @@ class Updater:
                 self.apply(Broke(key=ended.key, cause=verdict.cause, detail=verdict.detail or ""))
         self._verdict = None
 
-    def _collect(self) -> None:
+    def _collect(self, ended: State) -> None:
+        """Remove what nothing needs.
+
+        What a failed attempt fetched is left to the next one; ``make_room`` removes it
+        when its room is needed.
+        """
         succeeded = exec_state(self._state) is ExecState.SUCCEEDED
         keep_partial = set[str]() if succeeded else None
         try:
             keep = in_use(self._device, self._state)
+            if not succeeded:
+                keep |= offered_files(self._device, ended)
             self._device.store.collect(keep=keep, partial=keep_partial)
         except (OSError, PointerError) as error:
             self._device.problems.note(f"old models could not be removed: {error}")

@@ -100,7 +100,7 @@ class Bench:
     def __init__(self, folder: Path, monkeypatch, fuse: Fuse) -> None:
         self.home, self.device = enrolled_home(folder, CA, SIGNER, 1)
         self.fuse = fuse
-        self.wire, self.served = [], {}
+        self.wire, self.asked = [], []
         monkeypatch.setattr(work, "TrialRun", InProcessTrial)
         monkeypatch.setattr(serving, "write_pointer", self._write_pointer)
         self.install(OLD)
@@ -188,6 +188,7 @@ class Bench:
             self.updater.trial_ended(message)
             return
         sha = message.sha256
+        self.asked.append(message.kind)
         if message.kind == "manifest":
             signed = SIGNER.listing(version.manifest, "digits", 2).decode()
             text = version.manifest.decode()

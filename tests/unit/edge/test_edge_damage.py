@@ -11,7 +11,7 @@ from edge_client.journal import Journal
 from edge_client.slots import Pointer, copy_of, find_pointer, read_pointer, write_pointer
 from edge_client.states import Accepted, Downloading, Ended, OnProbation, Verified
 from schemas.rollout import ExecState, Probation
-from tests.fakes.edge_bench import NEW, SIGNER, Bench, Fuse, document
+from tests.fakes.edge_bench import NEW, RULES, SIGNER, Bench, Fuse, document
 from tests.fakes.edge_models import samples
 from tests.fakes.edge_trust import assignment
 
@@ -143,3 +143,18 @@ def test_a_device_without_a_pointer_has_nothing_damaged(tmp_path):
     assert find_pointer(tmp_path / "active.json").pointer == Pointer()
     write_pointer(tmp_path / "active.json", Pointer())
     assert find_pointer(tmp_path / "active.json").damage is None
+
+
+def test_a_cancelled_attempt_leaves_what_it_fetched_to_the_next_one(bench):
+    bench.inbox.desired(document(bench, NEW))
+    bench.go_to(Verified)
+    fetched = set(bench.home.blobs.iterdir())
+    bench.updater.apply(CancelRequested(key=bench.updater.state.offer.key))
+    assert isinstance(bench.updater.state, Ended)
+    assert set(bench.home.blobs.iterdir()) == fetched
+    wanted = assignment(bench.device, NEW.manifest, version=2, probation=RULES)
+    again = wanted.model_copy(update={"attempt": wanted.attempt + 1})
+    bench.asked.clear()
+    bench.run(SIGNER.desired(again, sequence=2, length=len(NEW.manifest)), NEW, samples(2))
+    assert bench.updater.state.outcome is ExecState.SUCCEEDED
+    assert bench.asked == ["manifest"]
