@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -29,6 +30,9 @@ from workers.errors import JobFailed, UsageError, WorkerError
 from workers.reporter import Final, Reporter, ReportingHandler
 from workers.settings import Connection
 from workers.spool import Spool
+
+if TYPE_CHECKING:
+    from workers.train import Fitted
 
 log = logging.getLogger("workers.driver")
 
@@ -127,12 +131,12 @@ def run_job(order: Order, api: Api, reporter: Reporter) -> VersionNumber:
     claim, spec = order.claim, order.claim.spec
     log.info("attempt %d of job %s: %s", claim.attempt, claim.id, spec.task)
     with _timed("training"):
-        weights, weights_sha256, epochs = _train(order, reporter)
-    from workers.pipeline import Training, build  # noqa: PLC0415 - torch, after Ray has begun
+        fitted = _train(order, reporter)
+    from workers.pipeline import build, training_of  # noqa: PLC0415 - torch, after Ray has begun
     from workers.task import load_task  # noqa: PLC0415
 
     task = load_task(spec.task, spec.config, spec.seed)
-    training = Training(weights, weights_sha256, epochs, claim.id, claim.attempt)
+    training = training_of(fitted.checkpoint, fitted.epochs, job=claim.id, attempt=claim.attempt)
     with _folder(order.job_dir, claim.attempt) as folder:
         with _timed("export and optimization"):
             package = build(task, spec, training, folder, enter=reporter.enter)
@@ -142,12 +146,10 @@ def run_job(order: Order, api: Api, reporter: Reporter) -> VersionNumber:
         return api.register(package.manifest)
 
 
-def _train(order: Order, reporter: Reporter) -> tuple[Mapping[str, object], str, int]:
+def _train(order: Order, reporter: Reporter) -> Fitted:
     import ray  # noqa: PLC0415 - only a driver needs it
 
-    from workers.files import sha256_bytes  # noqa: PLC0415
-    from workers.loop import unpack  # noqa: PLC0415
-    from workers.train import fit  # noqa: PLC0415
+    from workers.train import fit  # noqa: PLC0415 - likewise
 
     spec = order.claim.spec
     if Path(order.job_dir, "train").exists():
@@ -162,7 +164,7 @@ def _train(order: Order, reporter: Reporter) -> tuple[Mapping[str, object], str,
     _require_target(spec, fitted.best, fitted.epochs)
     log.info("trained %d epochs, best %s %.4f", fitted.epochs, spec.stop.metric, fitted.best)
     ray.shutdown()
-    return unpack(fitted.checkpoint)["model"], sha256_bytes(fitted.checkpoint), fitted.epochs
+    return fitted
 
 
 def _require_target(spec: JobSpec, best: float, epochs: int) -> None:

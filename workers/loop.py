@@ -22,7 +22,7 @@ from workers.blame import user_code
 from workers.data import Feed
 from workers.errors import JobFailed
 from workers.stop import History, Verdict, judge, observe
-from workers.task import Task
+from workers.task import Task, code_sha256
 
 Metrics = dict[str, float]
 MAX_GRADIENT_NORM = 5.0
@@ -77,6 +77,7 @@ def run(task: Task, spec: JobSpec, engine: Engine) -> Trained:
 class _Trainer:
     def __init__(self, task: Task, spec: JobSpec, engine: Engine) -> None:
         self._task = task
+        self._code_sha256 = code_sha256(task)
         self._engine = engine
         self._bf16 = spec.resources.precision == "bf16"
         # The same weights everywhere, other augmentation in each worker.
@@ -108,12 +109,14 @@ class _Trainer:
         return History(**state["history"])
 
     def checkpoint(self, history: History) -> bytes:
-        return pack(self._net, self._optimizer, history)
+        return pack(self._net, self._optimizer, history, self._code_sha256)
 
     def epoch(self, number: int) -> Metrics:
         started = time.perf_counter()
         # A new stream per epoch, so that a resumed run draws what an unbroken one would.
-        self._generator.manual_seed((self._seed * 1_000_003 + number) * 1009 + self._engine.rank)
+        stream = (self._seed * 1_000_003 + number) * 1009 + self._engine.rank
+        self._generator.manual_seed(stream)
+        torch.manual_seed(stream)  # for what the net draws itself, as dropout does
         train_loss, seen = self._train(number)
         elapsed = time.perf_counter() - started
         loss, accuracy = self._validate()
@@ -187,13 +190,18 @@ class _Trainer:
         return found
 
 
-def pack(model: nn.Module, optimizer: torch.optim.Optimizer, history: History) -> bytes:
-    """A checkpoint: weights, optimizer and the history, readable with ``weights_only``."""
+def pack(model: nn.Module, optimizer: torch.optim.Optimizer, history: History, code: str) -> bytes:
+    """A checkpoint, readable with ``weights_only``.
+
+    It holds weights, optimizer, history and ``code_sha256``: the hash of the task's code
+    as this training began, which the file may not have any more at the export.
+    """
     buffer = io.BytesIO()
     state = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "history": asdict(history),
+        "code_sha256": code,
     }
     torch.save(state, buffer)
     return buffer.getvalue()
@@ -209,7 +217,9 @@ def unpack(data: bytes) -> dict[str, Any]:
         state: Mapping[str, Any] = torch.load(
             io.BytesIO(data), map_location="cpu", weights_only=True
         )
-        return {key: state[key] for key in ("model", "optimizer", "history")}
+        found = {key: state[key] for key in ("model", "optimizer", "history")}
+        # Checkpoints did not always name their code.
+        return {**found, "code_sha256": state.get("code_sha256")}
     except Exception as error:
         detail = f"the checkpoint cannot be read: {error}; remove the job's folder and submit again"
         raise JobFailed(JobCause.INTERNAL, detail) from error

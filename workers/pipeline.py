@@ -22,11 +22,12 @@ from workers.data import Labelled, dataset_sha256, set_sha256, stack
 from workers.evaluate import accuracy
 from workers.export import Exported, export
 from workers.files import sha256_bytes, sha256_file
+from workers.loop import unpack
 from workers.optimize import Scheme, accuracy_gate, choose_scheme, quantize
 from workers.package import Made, Package, environment, variant_of, write_package
 from workers.profile import Candidate, Timing, preference, profile
 from workers.session import infer, open_session
-from workers.task import SPLITS, Task, code_sha256
+from workers.task import SPLITS, Task
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +39,31 @@ INT8 = "int8"
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What the training left: weights (a state dict) and where they came from."""
+    """What the training left: weights (a state dict) and where they came from.
+
+    code_sha256: of the task's code as the training began; None if the checkpoint
+    does not tell.
+    """
 
     weights: Mapping[str, Any]
     weights_sha256: str
+    code_sha256: str | None
     epochs: int
     job: str | None = None
     attempt: int | None = None
+
+
+def training_of(
+    checkpoint: bytes, epochs: int, *, job: str | None = None, attempt: int | None = None
+) -> Training:
+    """The training that left a checkpoint.
+
+    Raises:
+        JobFailed: the checkpoint is damaged.
+    """
+    state = unpack(checkpoint)
+    digest = sha256_bytes(checkpoint)
+    return Training(state["model"], digest, state["code_sha256"], epochs, job, attempt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +110,7 @@ def build(
         job=training.job,
         attempt=training.attempt,
         task=spec.task,
-        code_sha256=code_sha256(task),
+        code_sha256=training.code_sha256,
         dataset_sha256=dataset_sha256(data),
         seed=spec.seed,
         epochs=training.epochs,

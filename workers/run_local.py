@@ -11,12 +11,11 @@ from pydantic import ValidationError
 
 from schemas.job import JobCause, JobSpec, JobState
 from workers.errors import JobFailed, UsageError
-from workers.files import sha256_bytes
 from workers.local import LocalEngine
-from workers.loop import Metrics, unpack
+from workers.loop import Metrics
 from workers.loop import run as train
 from workers.package import Package
-from workers.pipeline import Training, build
+from workers.pipeline import build, training_of
 from workers.stop import target_missed
 from workers.task import load_task
 
@@ -69,10 +68,7 @@ def run(job: Path, out: Path) -> Package:
     if target_missed(trained.history, spec.stop):
         detail = f"{spec.stop.metric} reached {trained.history.best:.4f}, below {spec.stop.target}"
         raise JobFailed(JobCause.TARGET_MISSED, detail)
-    checkpoint = engine.best or b""
-    training = Training(
-        unpack(checkpoint)["model"], sha256_bytes(checkpoint), trained.history.epochs
-    )
+    training = training_of(engine.best or b"", trained.history.epochs)
     return build(task, spec, training, out, enter=_enter)
 
 

@@ -22,7 +22,7 @@ from workers.export import export, parity
 from workers.files import blocks_of, sha256_file
 from workers.local import LocalEngine, train_here
 from workers.optimize import accuracy_gate, choose_scheme, quantize
-from workers.pipeline import Training, build, calibration_of, load_splits
+from workers.pipeline import Training, build, calibration_of, load_splits, training_of
 from workers.recipes.digits import Digits
 from workers.session import infer, open_session
 from workers.stop import Verdict
@@ -61,7 +61,7 @@ def package(task, trained, tmp_path_factory):
     made = build(
         task,
         spec_of(),
-        Training(weights, "0" * 64, ended.history.epochs),
+        Training(weights, "0" * 64, "c" * 64, ended.history.epochs),
         tmp_path_factory.mktemp("package"),
         enter=entered.append,
     )
@@ -75,7 +75,16 @@ def test_digits_learn_to_the_target(trained) -> None:
     assert ended.history.best >= 0.97
 
 
-def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(task) -> None:
+class Dropping(Digits):
+    """Draws numbers in the net itself."""
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(super().model(), nn.Dropout(0.2))
+
+
+@pytest.mark.parametrize("kind", [Digits, Dropping])
+def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(kind) -> None:
+    task = kind({}, 0)
     whole = LocalEngine("accuracy")
     loop.run(task, spec_of(target=None, max_epochs=3), whole)
     first = LocalEngine("accuracy")
@@ -86,6 +95,14 @@ def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(task) -> None:
     assert ended.history.epochs == 3
     one, two = (loop.unpack(e.last)["model"] for e in (whole, second))
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_training_is_named_by_the_code_it_began_with(monkeypatch) -> None:
+    hashes = iter(["a" * 64, "b" * 64])
+    monkeypatch.setattr(loop, "code_sha256", lambda _: next(hashes))
+    engine = LocalEngine("accuracy")
+    loop.run(Digits({"width": 0.25}, 0), spec_of(target=None, max_epochs=2), engine)
+    assert training_of(engine.best, 2).code_sha256 == "a" * 64
 
 
 def test_a_run_that_had_ended_is_not_trained_further(task) -> None:
@@ -209,6 +226,7 @@ def test_the_lineage_hangs_together(package, task) -> None:
     assert steps["quant_pre_process"].input_sha256 == hashes["fp32"]
     assert steps["quantize_static"].input_sha256 == steps["quant_pre_process"].output_sha256
     assert steps["quantize_static"].output_sha256 == hashes["int8"]
+    assert lineage.code_sha256 == "c" * 64, "that of the training"
     assert lineage.parity_max_abs is not None
     assert lineage.parity_max_abs < 1e-5
 
@@ -236,7 +254,11 @@ def test_a_variant_that_loses_too_much_is_rejected_with_the_reason(
     weights, ended = trained
     spec = spec_of().model_copy(update={"optimize": Optimize(max_accuracy_drop=0.02)})
     made = build(
-        task, spec, Training(weights, "0" * 64, ended.history.epochs), tmp_path / "p", enter=print
+        task,
+        spec,
+        Training(weights, "0" * 64, "c" * 64, ended.history.epochs),
+        tmp_path / "p",
+        enter=print,
     )
     assert [v.id for v in made.manifest.variants] == ["fp32"]
     (rejected,) = made.manifest.rejected

@@ -13,13 +13,16 @@ from schemas.errors import Code, Exit
 from schemas.job import HeartbeatReply, JobCause, JobProgress, JobSpec, JobState, MetricPoint
 from schemas.model import VersionNumber
 from tests.unit.workers.fake_api import AGENT_TOKEN, FakeApi
-from workers import driver
+from workers import driver, loop
 from workers.blame import blame
 from workers.client import PATIENCE, Api
 from workers.errors import ApiError, ApiUnavailableError, ClusterError, LeaseLostError, RefusedError
+from workers.local import LocalEngine
 from workers.reporter import MARGIN, Final, Reporter
 from workers.settings import Connection
 from workers.spool import Spool, point_of
+from workers.task import load_task
+from workers.train import Fitted
 
 SPEC = JobSpec(name="x", task="a:B", stop={"target": 0.9})
 JOB = "job_0000000000000000"
@@ -213,6 +216,40 @@ def test_a_driver_whose_end_was_heard_says_so_by_its_exit_code(
     assert (code, job.state) == (driver.SAID_FAILED, JobState.FAILED)
     code, job = run_driver(server, monkeypatch, tmp_path, None)
     assert (code, job.state) == (Exit.OK, JobState.SUCCEEDED)
+
+
+def test_what_was_trained_is_registered_through_an_outage(server, monkeypatch, tmp_path) -> None:
+    spec = JobSpec(
+        name="tiny",
+        task="workers.recipes.digits:Digits",
+        config={"width": 0.25},
+        stop={"max_epochs": 1, "require_target": False},
+        optimize={"int8": False},
+    )
+    engine = LocalEngine("accuracy")
+    loop.run(load_task(spec.task, spec.config, spec.seed), spec, engine)
+    fitted = Fitted(engine.best, 1, engine.reports[0]["accuracy"])
+
+    def train(*_: object) -> Fitted:
+        server.failures = [503] * 20
+        return fitted
+
+    monkeypatch.setattr(driver, "_train", train)
+    job = server.submit(spec)
+    with Api(Connection(url=server.url, token=AGENT_TOKEN)) as agent:
+        claim = agent.claim("a")
+    clock, told = Clock(), Told()
+    connection = Connection(url=server.url, token=job.token)
+    order = driver.Order(claim, connection, str(tmp_path))
+    with Api(connection, patience=PATIENCE, wait=clock.wait, clock=clock) as api:
+        reporter = Reporter(api, job.id, 1, LEASE, told, wait=clock.wait)
+        made = driver.run_job(order, api, reporter)
+    assert (made.model, made.version) == ("tiny", 1)
+    (manifest,) = server.models["tiny"]
+    assert manifest.lineage.code_sha256 == loop.unpack(engine.best)["code_sha256"]
+    assert manifest.lineage.epochs == 1
+    assert (manifest.lineage.job, manifest.lineage.attempt) == (job.id, 1)
+    assert {f.sha256 for f in manifest.files()} <= set(server.artifacts)
 
 
 def test_one_bad_line_costs_one_epoch(tmp_path: Path) -> None:
