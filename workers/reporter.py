@@ -23,7 +23,7 @@ from schemas.job import (
     MetricPoint,
 )
 from workers.client import PATIENCE, backoff
-from workers.errors import ApiError, LeaseLostError, RefusedError
+from workers.errors import MAX_DETAIL, ApiError, LeaseLostError, RefusedError
 
 MAX_BUFFERED = 10_000
 """Log lines and metrics kept while the API is away; the oldest go first."""
@@ -114,7 +114,7 @@ class Reporter:
     def log(self, level: Level, text: str) -> None:
         """Add a line."""
         with self._lock:
-            self._logs.append(LogLine(at=datetime.now(UTC), level=level, text=text[:4000]))
+            self._logs.append(LogLine(at=datetime.now(UTC), level=level, text=_text(text)[:4000]))
 
     def metrics(self, points: Sequence[MetricPoint]) -> None:
         """Add what epochs measured."""
@@ -184,7 +184,7 @@ class Reporter:
             update={
                 "state": entered.state,
                 "cause": entered.cause,
-                "detail": entered.detail,
+                "detail": entered.detail and _text(entered.detail)[:MAX_DETAIL],
                 "model": entered.model,
                 "version": entered.version,
             }
@@ -217,6 +217,11 @@ class Reporter:
     def _stop(self, reason: str) -> Literal[False]:
         self._on_stop(reason)
         return False
+
+
+def _text(text: str) -> str:
+    """What UTF-8 can carry: a path or an error of a library may hold half a surrogate."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 class ReportingHandler(logging.Handler):

@@ -181,6 +181,21 @@ def test_a_last_word_that_was_answered_stands_even_if_a_cancel_came_with_it() ->
     assert told.reasons == []
 
 
+def test_text_that_utf8_cannot_carry_does_not_end_a_job(server) -> None:
+    job = server.submit(SPEC)
+    with Api(Connection(url=server.url, token=AGENT_TOKEN)) as agent:
+        agent.claim("a")
+    told = Told()
+    with Api(Connection(url=server.url, token=job.token)) as api:
+        reporter = Reporter(api, job.id, 1, LEASE, told)
+        reporter.start()
+        reporter.log("info", "a\ud800b")
+        assert reporter.finish(Final(JobState.FAILED, detail="x\udcff" * 5000), seconds=10)
+    assert [line.text for line in job.logs] == ["a?b"]
+    assert job.detail == "x?" * 4000
+    assert told.reasons == []
+
+
 def run_driver(server, monkeypatch, tmp_path, outcome) -> tuple[int, object]:
     job = server.submit(SPEC)
     with Api(Connection(url=server.url, token=AGENT_TOKEN)) as agent:
