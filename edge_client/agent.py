@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import logging
 import secrets
@@ -9,6 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from edge_client.device import Clock, Device
 from edge_client.errors import EdgeError
@@ -16,10 +18,11 @@ from edge_client.files import write_atomic
 from edge_client.hardware import hardware
 from edge_client.identity import load_identity
 from edge_client.inbox import Inbox
-from edge_client.journal import Journal
 from edge_client.loop import AgentEvent, Events, Jobs
 from edge_client.mqtt_transport import MqttTransport
+from edge_client.opening import open_buffer, open_journal, usable_journal
 from edge_client.runtime import Runtime
+from edge_client.serving import serve_proven
 from edge_client.settings import Home, RunSettings
 from edge_client.slots import Slot
 from edge_client.staging import TrialEnded
@@ -39,6 +42,7 @@ from schemas.rollout import ExecState
 TICK_SECONDS = 0.2
 LIVE_SECONDS = 1.0
 STOP_SECONDS = 1.5
+JOURNAL_SECONDS = 30.0
 MAX_FAULTS = 20
 """Faults in a row after which the agent ends, to be started anew."""
 
@@ -68,13 +72,10 @@ class Agent:
         self._problem: str | None = "not connected yet"
         self._windows = Windows()
         self._runtime = Runtime(self._windows)
-        self._journal = Journal(home.journal, boot=self._boot)
-        self._buffer = Buffer(
-            home.telemetry,
-            device=self._identity.record.device,
-            boot=self._boot,
-            most=settings.telemetry_windows,
-        )
+        self._journal, self._read_only = open_journal(home, boot=self._boot)
+        most = settings.telemetry_windows
+        make = partial(Buffer, device=self._identity.record.device, boot=self._boot, most=most)
+        self._buffer = open_buffer(home.telemetry, make)
         self._transport = MqttTransport(
             self._identity, boot=self._boot, birth=self._birth, on_event=self._events.post
         )
@@ -108,7 +109,7 @@ class Agent:
             OK; with ``once``, GATE_FAILED when the update did not succeed; FAILED when
             a part died.
         """
-        self._updater.boot()
+        self._serve()
         slot = self._runtime.slot
         serving = "no model yet" if slot is None else _name(slot)
         log.info("device %s, serving %s", self._identity.record.device, serving)
@@ -120,6 +121,14 @@ class Agent:
         finally:
             self._end()
 
+    def _serve(self) -> None:
+        """Serve before anything else, whatever state the files are in."""
+        if self._read_only is None:
+            self._updater.boot()
+            return
+        self._device.problems.note(f"no updates are taken: {self._read_only}")
+        serve_proven(self._device, self._updater.state)
+
     # --- the loop ---------------------------------------------------------------------
 
     def _loop(self) -> Exit:
@@ -130,6 +139,8 @@ class Agent:
         jobs.add(heartbeat, self._transport.announce)
         jobs.add(LIVE_SECONDS, self._write_live)
         jobs.add(AGAIN_SECONDS, self._inbox.again)
+        if self._read_only is not None:
+            jobs.add(JOURNAL_SECONDS, self._look_for_journal)
         jobs.add(TICK_SECONDS, lambda: self._uplink.pump(self._uptime()))
         announced = self._runtime.slot
         pump_at, faults = 0.0, 0
@@ -175,7 +186,8 @@ class Agent:
 
     def _dispatch(self, event: AgentEvent) -> None:
         match event:
-            case Received(leaf=leaf, payload=payload):
+            # Without the journal's floor nothing that comes can be trusted to be new.
+            case Received(leaf=leaf, payload=payload) if self._read_only is None:
                 self._inbox.take(leaf, payload)
             case Acknowledged():
                 self._uplink.acknowledged(event, self._uptime())
@@ -205,7 +217,16 @@ class Agent:
 
     def _cut(self) -> None:
         for tally, seconds, cpu_seconds in self._windows.cut():
-            self._buffer.put(tally, seconds, cpu_seconds)
+            try:
+                self._buffer.put(tally, seconds, cpu_seconds)
+            except (EdgeError, OSError, sqlite3.Error) as error:
+                self._trouble(error)  # the others of this cut may fit
+
+    def _look_for_journal(self) -> None:
+        """The journal may be usable again, as when there is room; then start anew."""
+        with contextlib.suppress(EdgeError):
+            usable_journal(self._home, boot=self._boot).close()
+            self._fail("the journal can be used again")
 
     def _write_live(self) -> None:
         state = exec_state(self._updater.state)
@@ -264,14 +285,13 @@ class Agent:
         self._transport.stop(STOP_SECONDS)
         if self._sensor is not None and self._sensor.is_alive():
             self._sensor.join(0.5)
-        try:
-            self._updater.close()
-            self._cut()
-        except (EdgeError, OSError, sqlite3.Error) as error:
-            log.warning("%s", error)
-        self._buffer.close()
-        self._journal.close()
-        self._home.live.unlink(missing_ok=True)
+        forget = partial(self._home.live.unlink, missing_ok=True)
+        keep = (self._updater.close, self._cut, self._buffer.close, self._journal.close)
+        for last in (*keep, forget):  # one that fails does not keep the others from it
+            try:
+                last()
+            except (EdgeError, OSError, sqlite3.Error) as error:
+                log.warning("%s", error)
 
 
 def _name(slot: Slot) -> str:

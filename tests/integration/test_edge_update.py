@@ -395,3 +395,29 @@ def test_a_lost_broker_is_found_again_in_the_middle_of_a_download(gateway, broke
     gateway.misbehave(Faults())
     broker.start()
     gateway.wait(execution, S.SUCCEEDED)
+
+
+@pytest.mark.parametrize("name", ["telemetry.db", "journal.db"])
+def test_a_damaged_database_does_not_keep_the_model_from_serving(gateway, device, name):
+    installed(gateway, device)
+    device.kill()
+    for path in device.home.root.glob(f"{name}-*"):
+        path.unlink()
+    (device.home.root / name).write_bytes(b"not a database, " * 500)
+    windows, births = len(gateway.windows), len(gateway.births)
+    device.start()
+    until(lambda: sum(w.n for w in gateway.windows[windows:]) >= 5, "served inferences")
+    until(lambda: any(b.active and b.active.version == 1 for b in gateway.births[births:]), "birth")
+    damaged = device.home.root / f"{name}.damaged"
+    if name == "telemetry.db":
+        assert damaged.exists()
+        execution = offer(gateway, device, release(linear_onnx(2)), number=2)
+        gateway.wait(execution, S.SUCCEEDED)
+        return
+    # Without the sequence floor an old offer could be taken for a new one.
+    offer(gateway, device, release(linear_onnx(2)), number=2)
+    until(lambda: (status(device)["live"] or {}).get("connected"), "a status")
+    assert "no updates are taken" in status(device)["live"]["last_error"]
+    assert not damaged.exists()
+    assert (device.home.root / name).read_bytes().startswith(b"not a database")
+    assert active_version(device) == 1
