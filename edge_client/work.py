@@ -103,7 +103,7 @@ class Work:
             case Accepted() if self._asking.due(now):
                 wanted = state.offer.assignment.manifest_sha256
                 if not self._device.send(Need(kind="manifest", sha256=wanted)):
-                    self._asking.next_at = 0.0
+                    self._asking.unsent(now)
             case Downloading():
                 return self._fetch(state, now)
             case OnProbation():
@@ -115,6 +115,8 @@ class Work:
     def connected(self) -> None:
         """What is missing may be asked for at once."""
         self._asking = Asking()
+        if self._fetcher is not None:
+            self._fetcher.connected()
 
     def disconnected(self) -> None:
         """Nothing that was asked for comes any more."""
