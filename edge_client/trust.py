@@ -217,7 +217,7 @@ def _only_target(document: Targets) -> tuple[str, TargetFile]:
 
 def _assignment(target: TargetFile) -> Assignment:
     try:
-        return Assignment.model_validate(target.custom)
+        return Assignment.model_validate(target.custom, extra="ignore")
     except ValidationError as error:
         detail = f"the assignment is malformed: {error.errors()[0]['msg']}"
         raise TrustError(DeviceCause.BAD_SIGNATURE, detail) from error

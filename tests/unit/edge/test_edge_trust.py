@@ -5,9 +5,10 @@ import datetime as dt
 import json
 
 import pytest
+from tuf.api.metadata import TargetFile
 
 from edge_client.errors import TrustError
-from edge_client.trust import MAX_DESIRED_BYTES, Reader, Trust, claimed_key
+from edge_client.trust import MAX_DESIRED_BYTES, Reader, Trust, _assignment, claimed_key
 from schemas.errors import DeviceCause
 from tests.fakes.edge_models import linear_onnx, release
 from tests.fakes.edge_trust import NOW, YEAR, Signer, assignment, new_signer
@@ -197,3 +198,10 @@ def test_the_floor_is_inclusive_so_that_a_repeat_is_not_refused(signer, trust, w
     document = signer.desired(wanted, sequence=6)
     raised = dataclasses.replace(ME, floor=6)
     assert trust.desired(document, me=raised, now=NOW).sequence == 6
+
+
+def test_an_older_device_reads_a_newer_assignment(wanted):
+    newer = wanted.model_dump(mode="json")
+    newer["probation"]["invented_later"] = 1
+    target = TargetFile(1, {"sha256": "0" * 64}, "device/x/y", {"custom": {**newer, "more": 2}})
+    assert _assignment(target) == wanted
