@@ -15,7 +15,6 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -103,13 +102,6 @@ def _checked(measured: Mapping[str, float], units: Mapping[str, str]) -> Mapping
             msg = f"the measurement has no usable {name!r}: it gave {dict(measured)}"
             raise ValueError(msg)
     return measured
-
-
-def timed(work: Callable[[], object]) -> float:
-    """Wall seconds that ``work`` takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def note(text: str) -> None:
