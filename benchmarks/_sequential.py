@@ -25,7 +25,7 @@ def main(job: Path, folder: Path) -> None:
     package = run(job, folder)
     packaged_at = time.time()
     spec = read_job(job)
-    sample = split_arrays(load_task(spec.task, spec.config, spec.seed), "test").x[:1]
+    sample = split_arrays(load_task(spec.entrypoint, spec.config, spec.seed), "test").x[:1]
     session = open_session(folder / package.manifest.variants[0].file.path)
     assert len(infer(session, sample)) == 1
     print(json.dumps({"packaged_at": packaged_at, "serving_at": time.time()}))

@@ -1,14 +1,17 @@
-"""Training jobs: the job file, the lease, the stream of progress."""
+"""Jobs on the cluster: their states, the lease, the stream of progress."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints
 
-from schemas.base import Authored, Count, Line, UtcTime, VersionNo, Wire
+from schemas.base import Count, Line, UtcTime, VersionNo, Wire
+from schemas.dataset import DatasetProfile
 from schemas.ids import JobId, Name
+from schemas.jobfile import MAX_TRIALS, Choice, JobSpec
+from schemas.model import Manifest
 
 
 class JobState(StrEnum):
@@ -28,11 +31,19 @@ TERMINAL_JOB_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.C
 
 
 class JobCause(StrEnum):
-    """Why a job failed."""
+    """Why a job failed, or an attempt of it.
+
+    environment: what the code needs could not be installed. bad_data: the data set has
+    faults. hung: no step was made for too long. resources: what it asks for never came.
+    """
 
     USER_CODE = "user_code"
     OUT_OF_MEMORY = "out_of_memory"
     DIVERGED = "diverged"
+    HUNG = "hung"
+    BAD_DATA = "bad_data"
+    ENVIRONMENT = "environment"
+    RESOURCES = "resources"
     TARGET_MISSED = "target_missed"
     PARITY = "parity"
     LEASE_EXPIRED = "lease_expired"
@@ -40,84 +51,14 @@ class JobCause(StrEnum):
     INTERNAL = "internal"
 
 
-class Resources(Authored):
-    """What a job asks of the cluster.
-
-    workers: data-parallel processes. cpus_per_worker: cores each. gpus_per_worker:
-    GPUs each (0 trains on CPUs over gloo, more over nccl).
-    """
-
-    workers: Annotated[int, Field(ge=1, le=512)] = 1
-    cpus_per_worker: Annotated[float, Field(gt=0, le=256)] = 1
-    gpus_per_worker: Annotated[int, Field(ge=0, le=16)] = 0
-    precision: Literal["fp32", "bf16"] = "fp32"
-
-
-class StopRules(Authored):
-    """When training ends.
-
-    metric: what is judged, measured on the validation split: the accuracy (0..1), of
-    which more is better. A loss cannot be judged. target: reached means good enough.
-    patience: epochs without an improvement of at least ``min_delta``.
-    require_target: fail the job if it ends below ``target``.
-    """
-
-    metric: Literal["accuracy"] = "accuracy"
-    target: Annotated[float, Field(gt=0, le=1)] | None = None
-    patience: Annotated[int, Field(ge=1, le=10_000)] = 10
-    min_delta: Annotated[float, Field(ge=0)] = 0.0
-    max_epochs: Annotated[int, Field(ge=1, le=100_000)] = 50
-    require_target: bool = True
-
-
-class Optimize(Authored):
-    """What is done to the trained model.
-
-    max_accuracy_drop: the largest loss of accuracy (0..1) against FP32, on the
-    validation split, at which a variant is kept. calibration_samples: inputs, from
-    the training split, that set the quantization ranges.
-    """
-
-    int8: bool = True
-    max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.02
-    calibration_samples: Annotated[int, Field(ge=8, le=100_000)] = 256
-
-
-class JobSpec(Authored):
-    """A job file.
-
-    name: the job's and, unless ``model`` is given, the model's name. task: the
-    entrypoint ``module:Class``. config: passed to the task as it is. seed: of the
-    weights, the split and the shuffling.
-    """
-
-    name: Name
-    task: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
-    model: Name | None = None
-    config: dict[str, Any] = Field(default_factory=dict)
-    resources: Resources = Resources()
-    stop: StopRules = StopRules()
-    optimize: Optimize = Optimize()
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
-
-    @model_validator(mode="after")
-    def _target_needed(self) -> Self:
-        if self.stop.require_target and self.stop.target is None:
-            msg = "stop.target is needed unless stop.require_target is false"
-            raise ValueError(msg)
-        return self
-
-    @property
-    def model_name(self) -> str:
-        """The name under which the result is registered."""
-        return self.model or self.name
+Percent = Annotated[float, Field(ge=0)]
 
 
 class MetricPoint(Wire):
-    """What one epoch measured; values are keyed by metric name."""
+    """What one epoch measured; values are keyed by metric name. trial: of a sweep, from 1."""
 
     epoch: Count
+    trial: Annotated[int, Field(ge=0, le=MAX_TRIALS)] = 0
     at: UtcTime
     values: Annotated[dict[str, float], Field(max_length=64)]
 
@@ -130,8 +71,66 @@ class LogLine(Wire):
     text: Annotated[Line, StringConstraints(max_length=4000)]
 
 
+class Live(Wire):
+    """How a job does at this moment; only the newest is kept.
+
+    done of total: steps of the epoch, or rows of a batch. workers: that train now.
+    cpu_percent: of all workers together, 100 per core. memory: of the largest worker, in
+    MiB. gpu: the mean over the GPUs.
+    """
+
+    at: UtcTime
+    epoch: Count | None = None
+    trial: Annotated[int, Field(ge=0, le=MAX_TRIALS)] = 0
+    done: Count = 0
+    total: Count = 0
+    loss: float | None = None
+    samples_per_s: Annotated[float, Field(ge=0)] | None = None
+    eta_seconds: Annotated[float, Field(ge=0)] | None = None
+    workers: Count = 0
+    cpu_percent: Percent | None = None
+    rss_mb: Annotated[float, Field(ge=0)] | None = None
+    gpu_percent: Percent | None = None
+    gpu_mem_mb: Annotated[float, Field(ge=0)] | None = None
+
+
+class Usage(Wire):
+    """What an attempt, or all of them, took of the cluster.
+
+    wall_seconds: workers were up. cpu_seconds, gpu_seconds: reserved cores and GPUs times
+    that. cpu_used_seconds: CPU time of the workers.
+    """
+
+    wall_seconds: Annotated[float, Field(ge=0)] = 0.0
+    cpu_seconds: Annotated[float, Field(ge=0)] = 0.0
+    gpu_seconds: Annotated[float, Field(ge=0)] = 0.0
+    cpu_used_seconds: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Cost(Wire):
+    """Usage times the price table."""
+
+    amount: Annotated[float, Field(ge=0)]
+    currency: Annotated[str, StringConstraints(max_length=8)]
+
+
+class Trial(Wire):
+    """One training of a sweep. best: of the judged metric."""
+
+    number: Annotated[int, Field(ge=1, le=MAX_TRIALS)]
+    parameters: Annotated[dict[str, Choice], Field(max_length=16)]
+    state: Literal["waiting", "running", "done", "stopped", "failed"] = "waiting"
+    epochs: Count = 0
+    best: float | None = None
+    detail: Annotated[Line, StringConstraints(max_length=500)] | None = None
+
+
 class JobView(Wire):
-    """A job, as the API shows it."""
+    """A job, as the API shows it.
+
+    position: its place in the queue, from 1. notice: what it waits for, in words.
+    not_before: when a job that failed may be claimed again. usage: of all attempts.
+    """
 
     id: JobId
     name: Name
@@ -146,15 +145,43 @@ class JobView(Wire):
     model: Name | None = None
     version: int | None = None
     agent: str | None = None
+    position: int | None = None
+    notice: str | None = None
+    not_before: UtcTime | None = None
+    live: Live | None = None
+    trials: tuple[Trial, ...] = ()
+    usage: Usage = Usage()
+    cost: Cost | None = None
+    problems: tuple[str, ...] = ()
     created_at: UtcTime
     started_at: UtcTime | None = None
     ended_at: UtcTime | None = None
 
 
-class ClaimRequest(Wire):
-    """An agent asks for work."""
+class Capacity(Wire):
+    """What a cluster has in all. grows: an autoscaler adds nodes when asked for more."""
 
-    agent: Annotated[Line, StringConstraints(max_length=100)]
+    nodes: Count = 1
+    cpus: Annotated[float, Field(ge=0)]
+    gpus: Annotated[float, Field(ge=0)] = 0.0
+    memory_gb: Annotated[float, Field(ge=0)] = 0.0
+    grows: bool = False
+
+
+class ClaimRequest(Wire):
+    """An agent asks for work. capacity: of its cluster, None if it cannot tell."""
+
+    agent: Annotated[Line, StringConstraints(min_length=1, max_length=100)]
+    capacity: Capacity | None = None
+
+
+class AgentView(Wire):
+    """An agent, as the API shows it: what it offered when it last asked for work."""
+
+    name: str
+    capacity: Capacity | None = None
+    seen_at: UtcTime
+    jobs: tuple[JobId, ...] = ()
 
 
 class JobClaim(Wire):
@@ -170,6 +197,19 @@ class JobClaim(Wire):
     lease: str
     lease_seconds: float
     job_token: str
+
+
+class JobOrder(Wire):
+    """What a driver is to do, as its job's token may read it.
+
+    manifest: of the model version, for batch inference.
+    """
+
+    id: JobId
+    attempt: int
+    spec: JobSpec
+    lease_seconds: float
+    manifest: Manifest | None = None
 
 
 class Heartbeat(Wire):
@@ -190,7 +230,8 @@ class JobProgress(Wire):
     """A driver's report. Repeats of a (attempt, seq) are dropped.
 
     state: set when the job enters it. cause/detail: with FAILED. model/version:
-    with SUCCEEDED.
+    with SUCCEEDED, unless it was batch inference. notice: what it waits for; "" for
+    nothing any more. usage: of this attempt so far. trials: all of a sweep.
     """
 
     attempt: Annotated[int, Field(ge=1, le=1000)]
@@ -203,6 +244,11 @@ class JobProgress(Wire):
     detail: Annotated[Line, StringConstraints(max_length=8000)] | None = None
     model: Name | None = None
     version: VersionNo | None = None
+    notice: Annotated[Line, StringConstraints(max_length=500)] | None = None
+    live: Live | None = None
+    usage: Usage | None = None
+    profile: DatasetProfile | None = None
+    trials: Annotated[tuple[Trial, ...], Field(max_length=MAX_TRIALS)] | None = None
 
 
 class AgentOutcome(Wire):

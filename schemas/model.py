@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from schemas.base import UtcTime, Wire
+from schemas.dataset import Baseline
 from schemas.ids import JobId, Name, Sha256
+from schemas.jobfile import Choice, Code
 
 # Both are bounded by what a broker passes on at once (1 MiB): a manifest, and the chunk
 # digests of a file, each travel in one reply.
@@ -119,12 +121,18 @@ class RejectedVariant(Wire):
 
 
 class Lineage(Wire):
-    """Where a version came from."""
+    """Where a version came from.
+
+    code_sha256: of the packed code folder, or of the file of a task that is installed.
+    parameters: what a sweep chose.
+    """
 
     job: JobId | None = None
     attempt: int | None = None
     task: str | None = None
     code_sha256: Sha256 | None = None
+    code: Code | None = None
+    parameters: dict[str, Choice] = Field(default_factory=dict)
     dataset_sha256: Sha256 | None = None
     seed: int | None = None
     epochs: int | None = None
@@ -152,6 +160,7 @@ class Manifest(Wire):
     variants: Annotated[tuple[Variant, ...], Field(min_length=1, max_length=64)]
     rejected: tuple[RejectedVariant, ...] = ()
     lineage: Lineage = Lineage()
+    baseline: Baseline | None = None
 
     def variant(self, variant_id: str) -> Variant | None:
         """The variant of that id, or None."""

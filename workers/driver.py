@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from schemas.errors import Exit
-from schemas.job import JobCause, JobClaim, JobSpec, JobState, MetricPoint
+from schemas.job import JobCause, JobClaim, JobState, MetricPoint
+from schemas.jobfile import JobSpec
 from schemas.model import VersionNumber
 from workers.blame import blame
 from workers.client import PATIENCE, Api
@@ -135,7 +136,7 @@ def run_job(order: Order, api: Api, reporter: Reporter) -> VersionNumber:
     from workers.pipeline import build, training_of  # noqa: PLC0415 - torch, after Ray has begun
     from workers.task import load_task  # noqa: PLC0415
 
-    task = load_task(spec.task, spec.config, spec.seed)
+    task = load_task(spec.entrypoint, spec.config, spec.seed)
     training = training_of(fitted.checkpoint, fitted.epochs, job=claim.id, attempt=claim.attempt)
     with _folder(order.job_dir, claim.attempt) as folder:
         with _timed("export and optimization"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from schemas.job import JobSpec
+from schemas.jobfile import JobSpec
 from workers.loop import Metrics, Trained, run, unpack
 from workers.task import Task
 

@@ -17,7 +17,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from schemas.job import JobCause, JobSpec
+from schemas.job import JobCause
+from schemas.jobfile import JobSpec
 from workers.blame import user_code
 from workers.data import Feed
 from workers.errors import JobFailed

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from schemas.job import JobSpec, JobState
+from schemas.job import JobState
+from schemas.jobfile import JobSpec
 from schemas.model import Accuracy, Lineage, Pass, RejectedVariant
 from workers.blame import user_code
 from workers.data import Labelled, dataset_sha256, set_sha256, stack

@@ -9,7 +9,8 @@ import torch
 import yaml
 from pydantic import ValidationError
 
-from schemas.job import JobCause, JobSpec, JobState
+from schemas.job import JobCause, JobState
+from schemas.jobfile import JobSpec
 from workers.errors import JobFailed, UsageError
 from workers.local import LocalEngine
 from workers.loop import Metrics
@@ -62,7 +63,7 @@ def run(job: Path, out: Path) -> Package:
         raise UsageError(msg, "name a new folder")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(max(1, int(spec.resources.cpus_per_worker)))
-    task = load_task(spec.task, spec.config, spec.seed)
+    task = load_task(spec.entrypoint, spec.config, spec.seed)
     engine = LocalEngine(spec.stop.metric, _tell)
     trained = train(task, spec, engine)
     if target_missed(trained.history, spec.stop):

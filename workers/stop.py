@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from schemas.job import StopRules
+from schemas.jobfile import StopRules
 
 
 class Verdict(StrEnum):

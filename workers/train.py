@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from schemas.job import JobCause, JobSpec
+from schemas.job import JobCause
+from schemas.jobfile import JobSpec
 from workers.blame import blame, is_broken_link, job_failure
 from workers.errors import JobFailed
 
@@ -84,7 +85,7 @@ def _settings(spec: JobSpec, storage: str, spool: Path) -> dict[str, Any]:
     train: Any = ray_train
     return {
         "scaling_config": train.ScalingConfig(
-            num_workers=spec.resources.workers,
+            num_workers=spec.resources.workers.max,
             use_gpu=spec.resources.gpus_per_worker > 0,
             resources_per_worker=worker_resources(spec),
         ),
@@ -113,7 +114,7 @@ def worker_resources(spec: JobSpec) -> dict[str, float]:
 def _check_room(spec: JobSpec, cluster: Mapping[str, float]) -> None:
     """Fail at once where Ray would wait for resources that never come."""
     for name, each in worker_resources(spec).items():
-        wanted = each * spec.resources.workers
+        wanted = each * spec.resources.workers.min
         if wanted > cluster.get(name, 0.0):
             detail = (
                 f"the job wants {wanted:g} {name}, the cluster has {cluster.get(name, 0.0):g}; "
@@ -133,7 +134,7 @@ def train_worker(config: Mapping[str, Any]) -> None:
     # Where cores are few, a second thread doubles the CPU time and gains nothing.
     torch.set_num_threads(max(1, int(spec.resources.cpus_per_worker)))
     try:
-        task = load_task(spec.task, spec.config, spec.seed)
+        task = load_task(spec.entrypoint, spec.config, spec.seed)
         run(task, spec, RayEngine())
     except Exception as error:
         if is_broken_link(error):

@@ -52,7 +52,11 @@ class SqlJobs:
     def put_metrics(self, job_id: str, points: Iterable[MetricPoint]) -> None:
         for point in points:
             row = JobMetricRow(
-                job_id=job_id, epoch=point.epoch, at=point.at, values=dict(point.values)
+                job_id=job_id,
+                trial=point.trial,
+                epoch=point.epoch,
+                at=point.at,
+                values=dict(point.values),
             )
             self._session.merge(row)
         self._session.flush()

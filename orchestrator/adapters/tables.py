@@ -50,12 +50,14 @@ class Base(DeclarativeBase):
 
 
 class JobRow(Base):
-    """A training job and its lease."""
+    """A job and its lease. ``usage`` is by attempt."""
 
     __tablename__ = "jobs"
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     name: Mapped[str] = mapped_column(String(64))
+    project: Mapped[str] = mapped_column(String(64), default="default", server_default="default")
+    priority: Mapped[int] = mapped_column(default=0, server_default="0")
     state: Mapped[str] = mapped_column(String(16), index=True)
     spec: Mapped[dict[str, Any]]
     attempt: Mapped[int] = mapped_column(default=0)
@@ -72,17 +74,46 @@ class JobRow(Base):
     last: Mapped[dict[str, Any]] = mapped_column(default=dict)
     model: Mapped[str | None] = mapped_column(String(64))
     version: Mapped[int | None]
+    not_before: Mapped[datetime | None]
+    notice: Mapped[str | None] = mapped_column(Text)
+    live: Mapped[dict[str, Any] | None]
+    trials: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
+    usage: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
+    problems: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
 
 
+class JobProfileRow(Base):
+    """What a job found in its data set."""
+
+    __tablename__ = "job_profiles"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    profile: Mapped[dict[str, Any]]
+
+
+class AgentRow(Base):
+    """An agent, as it last asked for work."""
+
+    __tablename__ = "agents"
+
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    capacity: Mapped[dict[str, Any] | None]
+    seen_at: Mapped[datetime]
+
+
 class JobMetricRow(Base):
-    """What one epoch measured; a resumed attempt replaces the epochs it repeats."""
+    """What one epoch measured; a resumed attempt replaces the epochs it repeats.
+
+    trial: of a sweep, from 1; 0 without one.
+    """
 
     __tablename__ = "job_metrics"
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    trial: Mapped[int] = mapped_column(primary_key=True, default=0)
     epoch: Mapped[int] = mapped_column(primary_key=True)
     at: Mapped[datetime]
     values: Mapped[dict[str, Any]]

@@ -14,11 +14,11 @@ from schemas.job import (
     HeartbeatReply,
     JobClaim,
     JobProgress,
-    JobSpec,
     JobView,
     LogLine,
     MetricPoint,
 )
+from schemas.jobfile import JobSpec
 
 operator = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(Allow(Role.ADMIN))])
 agent = APIRouter(prefix="/v1/worker", tags=["workers"], dependencies=[Depends(Allow(Role.WORKER))])

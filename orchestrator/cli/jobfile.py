@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from orchestrator.cli.authored import plain
 from orchestrator.cli.failures import Located
 from orchestrator.cli.yamlfile import Document, Place, load
-from schemas.job import JobSpec
+from schemas.jobfile import JobSpec
 
 MAX_FAULTS = 10
 

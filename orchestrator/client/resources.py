@@ -12,7 +12,8 @@ from orchestrator.client.follow import Look, follow
 from orchestrator.client.transport import Transport
 from schemas.api import Health, Page
 from schemas.device import DeviceView, TokenCreated, TokenRequest, TokenView
-from schemas.job import TERMINAL_JOB_STATES, JobSpec, JobView, LogLine, MetricPoint
+from schemas.job import TERMINAL_JOB_STATES, JobView, LogLine, MetricPoint
+from schemas.jobfile import JobSpec
 from schemas.model import ModelVersionView, ModelView
 from schemas.rollout import PauseReason, RolloutSpec, RolloutState, RolloutView
 from schemas.telemetry import TelemetrySummary

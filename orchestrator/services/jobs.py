@@ -25,12 +25,12 @@ from schemas.job import (
     JobCause,
     JobClaim,
     JobProgress,
-    JobSpec,
     JobState,
     JobView,
     LogLine,
     MetricPoint,
 )
+from schemas.jobfile import JobSpec
 
 _LAST_WORDS = timedelta(minutes=10)
 

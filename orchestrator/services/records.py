@@ -11,7 +11,8 @@ from orchestrator.domain.job import Job
 from orchestrator.domain.rollout import Rollout
 from schemas.device import ActiveModel, DeviceState, Hardware, Presence
 from schemas.errors import DeviceCause
-from schemas.job import JobCause, JobSpec, JobState
+from schemas.job import Capacity, JobCause, JobState, Live, Trial, Usage
+from schemas.jobfile import JobSpec
 from schemas.rollout import (
     Evidence,
     ExecState,
@@ -24,10 +25,15 @@ from schemas.rollout import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
-    """A training job and its lease (``lease_hash`` is SHA-256 of the lease)."""
+    """A job and its lease (``lease_hash`` is SHA-256 of the lease).
+
+    usage: by attempt, as text. problems: of its data set.
+    """
 
     id: str
     name: str
+    project: str = "default"
+    priority: int = 0
     state: JobState
     spec: JobSpec
     attempt: int = 0
@@ -44,6 +50,12 @@ class JobRecord:
     last: dict[str, float] = field(default_factory=dict)
     model: str | None = None
     version: int | None = None
+    not_before: datetime | None = None
+    notice: str | None = None
+    live: Live | None = None
+    trials: tuple[Trial, ...] = ()
+    usage: dict[str, Usage] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
     created_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None
@@ -75,6 +87,15 @@ class JobRecord:
             cause=job.cause,
             detail=job.detail,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentRecord:
+    """An agent, as it last asked for work."""
+
+    name: str
+    capacity: Capacity | None = None
+    seen_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

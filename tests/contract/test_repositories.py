@@ -24,7 +24,8 @@ from orchestrator.services.records import (
 )
 from schemas.device import ActiveModel, DeviceState, Presence
 from schemas.ids import new_id
-from schemas.job import JobSpec, JobState, LogLine, MetricPoint
+from schemas.job import JobState, LogLine, MetricPoint
+from schemas.jobfile import JobSpec
 from schemas.rollout import Evidence, ExecState, RolloutSpec, RolloutState, WaveState
 
 pytestmark = pytest.mark.integration

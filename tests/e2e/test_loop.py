@@ -16,7 +16,8 @@ import pytest
 
 from orchestrator.home import Home
 from schemas.device import TokenRequest
-from schemas.job import JobSpec, JobState
+from schemas.job import JobState
+from schemas.jobfile import JobSpec
 from schemas.rollout import ExecState, RolloutSpec, RolloutState, WaveState
 from tests.e2e.big_model import register
 from tests.e2e.conftest import STOP_SECONDS, marked, until

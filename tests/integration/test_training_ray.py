@@ -19,7 +19,8 @@ import psutil
 import pytest
 import yaml
 
-from schemas.job import TERMINAL_JOB_STATES, JobCause, JobSpec, JobState, StopRules
+from schemas.job import TERMINAL_JOB_STATES, JobCause, JobState
+from schemas.jobfile import JobSpec, StopRules
 from schemas.model import Manifest
 from tests.unit.workers.fake_api import FakeApi
 from workers.cluster import temp_dir_of

@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.job import StopRules
+from schemas.jobfile import StopRules
 from workers.evaluate import wilson
 from workers.follow import STOP_GRACE, Do, DriverState, Followed, Seen, beaten, step
 from workers.profile import Candidate, preference

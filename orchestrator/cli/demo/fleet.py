@@ -13,7 +13,7 @@ from orchestrator.cli.demo.plan import Plan
 from orchestrator.client import Argosy
 from orchestrator.errors import ArgosyError, Unavailable
 from schemas.device import DeviceView, Presence, TokenRequest
-from schemas.job import JobSpec
+from schemas.jobfile import JobSpec
 
 CLASS = "demo"
 RATE = 50
@@ -80,7 +80,7 @@ class Fleet:
         command: Sequence[str] = (
             program(WORKER),
             "export-split",
-            self._plan.spec.task,
+            self._plan.spec.entrypoint,
             SPLIT,
             str(self.stream),
             *export_options(self._plan.spec),

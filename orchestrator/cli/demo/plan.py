@@ -13,7 +13,7 @@ from orchestrator.cli.jobfile import load_job
 from orchestrator.errors import Invalid, NotFound
 from orchestrator.settings import LOOPBACK, Settings, load
 from schemas.api import MQTT_PORT, PORT
-from schemas.job import JobSpec
+from schemas.jobfile import JobSpec
 
 EXAMPLE = Path("examples/digits/job.yaml")
 _MAX_PORT = 65535

@@ -25,7 +25,8 @@ from schemas.api import Event, Health, Page
 from schemas.device import DeviceView, JoinToken, TokenCreated, TokenRequest, TokenView
 from schemas.errors import PROBLEM_TYPE, Code, Problem
 from schemas.ids import new_id
-from schemas.job import JobSpec, JobState, JobView, LogLine, MetricPoint
+from schemas.job import JobState, JobView, LogLine, MetricPoint
+from schemas.jobfile import JobSpec
 from schemas.model import ModelVersionView, ModelView
 from schemas.rollout import RolloutSpec, RolloutState, RolloutView, WaveState, WaveView
 from schemas.telemetry import TelemetrySummary

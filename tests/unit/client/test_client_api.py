@@ -19,7 +19,8 @@ from orchestrator.client.errors import (
 )
 from orchestrator.client.resources import is_settled
 from schemas.errors import Code, Exit
-from schemas.job import JobSpec, JobState, LogLine, MetricPoint
+from schemas.job import JobState, LogLine, MetricPoint
+from schemas.jobfile import JobSpec
 from schemas.model import ModelView
 from schemas.rollout import PauseReason, RolloutSpec, RolloutState
 from schemas.telemetry import TelemetrySummary

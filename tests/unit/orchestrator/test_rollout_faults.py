@@ -16,7 +16,8 @@ from orchestrator.errors import Forbidden, IllegalTransition, LeaseLost, Unavail
 from orchestrator.services.inbox import UpMessage
 from schemas.device import Death
 from schemas.errors import DeviceCause
-from schemas.job import ClaimRequest, JobProgress, JobSpec, LogLine
+from schemas.job import ClaimRequest, JobProgress, LogLine
+from schemas.jobfile import JobSpec
 from schemas.rollout import ExecState, PauseReason, RolloutSpec, RolloutState, WaveState
 from schemas.topics import Up, UpTopic
 from tests.unit.orchestrator import platform as harness

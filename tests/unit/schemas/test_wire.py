@@ -17,7 +17,7 @@ from schemas import topics
 from schemas.base import Authored, Wire
 from schemas.device import JoinToken
 from schemas.ids import DeviceId, new_id
-from schemas.job import JobSpec
+from schemas.jobfile import JobSpec
 from schemas.rollout import ExecReport, RolloutSpec
 from schemas.telemetry import Window
 from schemas.topics import Down, Up

@@ -29,11 +29,11 @@ from schemas.job import (
     JobCause,
     JobClaim,
     JobProgress,
-    JobSpec,
     JobState,
     LogLine,
     MetricPoint,
 )
+from schemas.jobfile import JobSpec
 from schemas.model import Manifest, VersionNumber
 
 AGENT_TOKEN = "arg_agent"

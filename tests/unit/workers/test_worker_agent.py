@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas.job import JobCause, JobClaim, JobSpec, JobState
+from schemas.job import JobCause, JobClaim, JobState
+from schemas.jobfile import JobSpec
 from tests.unit.workers.fake_api import AGENT_TOKEN, FakeApi, FakeJob
 from workers.agent import Agent, local_job_dir
 from workers.claims import Claims

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import Code, Exit
-from schemas.job import AgentOutcome, JobProgress, JobSpec, JobState
+from schemas.job import AgentOutcome, JobProgress, JobState
+from schemas.jobfile import JobSpec
 from tests.unit.workers.fake_api import AGENT_TOKEN, FakeApi
 from workers.client import Api, backoff
 from workers.errors import ApiError, ApiUnavailableError, LeaseLostError, RefusedError, UsageError

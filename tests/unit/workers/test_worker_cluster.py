@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas.job import JobCause, JobSpec
+from schemas.job import JobCause
+from schemas.jobfile import JobSpec
 from workers import cluster
 from workers.blame import blame, is_broken_link, user_code
 from workers.errors import JobFailed

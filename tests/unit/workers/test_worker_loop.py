@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from schemas.errors import Exit
-from schemas.job import JobCause, JobSpec, JobState, Optimize, StopRules
+from schemas.job import JobCause, JobState
+from schemas.jobfile import JobSpec, Optimize, StopRules
 from schemas.model import Manifest
 from schemas.transfer import leaves_digest, leaves_of
 from workers import loop

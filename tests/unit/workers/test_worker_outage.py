@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import Code, Exit
-from schemas.job import HeartbeatReply, JobCause, JobProgress, JobSpec, JobState, MetricPoint
+from schemas.job import HeartbeatReply, JobCause, JobProgress, JobState, MetricPoint
+from schemas.jobfile import JobSpec
 from schemas.model import VersionNumber
 from tests.unit.workers.fake_api import AGENT_TOKEN, FakeApi
 from workers import driver, loop
