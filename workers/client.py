@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import random
 import ssl
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import IO, Any, Self, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -17,20 +20,22 @@ from schemas.api import Stored
 from schemas.errors import Code, Problem
 from schemas.job import (
     AgentOutcome,
+    Capacity,
     ClaimRequest,
     Heartbeat,
     HeartbeatReply,
     JobClaim,
+    JobOrder,
     JobProgress,
 )
-from schemas.model import Manifest, VersionNumber
+from schemas.model import MAX_FILE_BYTES, Manifest, VersionNumber
 from workers.errors import ApiError, ApiUnavailableError, LeaseLostError, RefusedError, UsageError
 from workers.settings import Connection
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
 TIMEOUT = httpx.Timeout(10.0, connect=5.0)
-UPLOAD_TIMEOUT = httpx.Timeout(120.0, connect=5.0)
+TRANSFER_TIMEOUT = httpx.Timeout(120.0, connect=5.0)
 MAX_ANSWER = 8 * 1024**2
 SERVER_ERROR = 500
 NO_CONTENT = 204
@@ -94,9 +99,10 @@ class Api:
         """Drop the connections."""
         self._http.close()
 
-    def claim(self, agent: str) -> JobClaim | None:
-        """A job to run, or None when there is none."""
-        response = self._send("POST", "/v1/worker/claim", ClaimRequest(agent=agent), tries=1)
+    def claim(self, agent: str, capacity: Capacity | None = None) -> JobClaim | None:
+        """A job to run, or None when there is none. capacity: of the agent's cluster."""
+        body = ClaimRequest(agent=agent, capacity=capacity)
+        response = self._send("POST", "/v1/worker/claim", body, tries=1)
         return None if response.status_code == NO_CONTENT else _read(response, JobClaim)
 
     def heartbeat(self, claim: JobClaim) -> HeartbeatReply:
@@ -116,6 +122,35 @@ class Api:
         path = f"/v1/jobs/{job}/progress"
         return _read(self._send("POST", path, progress, tries=1), HeartbeatReply)
 
+    def order(self, job: str) -> JobOrder:
+        """What a driver is to do; its job's token is needed."""
+
+        def request() -> httpx.Response:
+            return self._http.get(f"/v1/jobs/{job}/order")
+
+        return _read(self._retry(request, self._tries, self._patience), JobOrder)
+
+    def artifact(self, sha256: str, path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> int:
+        """Fetch an artifact into a file, whole or not at all; its size in bytes.
+
+        Raises:
+            ApiError: it is larger than ``max_bytes``, or has another hash.
+        """
+
+        def request() -> httpx.Response:
+            where = f"/v1/artifacts/{sha256}"
+            plain = {"Accept-Encoding": "identity"}
+            asked = self._http.stream("GET", where, headers=plain, timeout=TRANSFER_TIMEOUT)
+            with asked as response:
+                if response.is_success:
+                    _save(response, sha256, path, max_bytes)
+                else:
+                    response.read()
+                return response
+
+        self._retry(request, self._tries, self._patience)
+        return path.stat().st_size
+
     def upload(self, sha256: str, path: Path) -> Stored:
         """Store a file under its hash."""
 
@@ -125,7 +160,7 @@ class Api:
                     f"/v1/artifacts/{sha256}",
                     content=file,
                     headers={"Content-Length": str(path.stat().st_size)},
-                    timeout=UPLOAD_TIMEOUT,
+                    timeout=TRANSFER_TIMEOUT,
                 )
 
         return _read(self._retry(request, self._tries, self._patience), Stored)
@@ -184,6 +219,33 @@ def _trust(ca: str | None) -> ssl.SSLContext | bool:
     except (OSError, ssl.SSLError) as error:
         msg = f"cannot use the CA certificate {ca[:200]}: {error}"
         raise UsageError(msg, "give the path of a PEM file") from error
+
+
+def _save(response: httpx.Response, sha256: str, path: Path, max_bytes: int) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            _copy(response, file, sha256, max_bytes)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _copy(response: httpx.Response, file: IO[bytes], sha256: str, max_bytes: int) -> None:
+    digest, size = hashlib.sha256(), 0
+    for block in response.iter_raw():
+        size += len(block)
+        if size > max_bytes:
+            msg = f"artifact {sha256} has more than {max_bytes} bytes"
+            raise ApiError(msg)
+        digest.update(block)
+        file.write(block)
+    if digest.hexdigest() != sha256:
+        msg = f"artifact {sha256} came with other bytes: the server's copy is damaged"
+        raise ApiError(msg, "upload it again")
 
 
 def _checked(response: httpx.Response) -> httpx.Response:

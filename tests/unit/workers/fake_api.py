@@ -18,20 +18,26 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from schemas.api import Stored
+from schemas.dataset import DatasetProfile
 from schemas.errors import PROBLEM_TYPE, Code, Problem
 from schemas.ids import new_id
 from schemas.job import (
     TERMINAL_JOB_STATES,
     AgentOutcome,
+    Capacity,
     ClaimRequest,
     Heartbeat,
     HeartbeatReply,
     JobCause,
     JobClaim,
+    JobOrder,
     JobProgress,
     JobState,
+    Live,
     LogLine,
     MetricPoint,
+    Trial,
+    Usage,
 )
 from schemas.jobfile import JobSpec
 from schemas.model import Manifest, VersionNumber
@@ -60,6 +66,12 @@ class FakeJob:
         self.cause: JobCause | None = None
         self.detail: str | None = None
         self.version: int | None = None
+        self.notice: str | None = None
+        self.notices: list[str] = []
+        self.live: list[Live] = []
+        self.usage: dict[int, Usage] = {}
+        self.profile: DatasetProfile | None = None
+        self.trials: tuple[Trial, ...] = ()
         self.outcomes: list[AgentOutcome] = []
         self.heartbeats = 0
 
@@ -74,6 +86,7 @@ class FakeApi:
         self.models: dict[str, list[Manifest]] = {}
         self.failures: list[int] = []
         self.requests: list[str] = []
+        self.capacities: list[Capacity | None] = []
         self.changed = threading.Condition()
         handler = type("Handler", (_Handler,), {"api": self})
         self._server = _Server(("127.0.0.1", 0), handler)
@@ -110,7 +123,7 @@ class FakeApi:
 
     def route(
         self, method: str, path: str, token: str, body: bytes
-    ) -> tuple[int, BaseModel | None]:
+    ) -> tuple[int, BaseModel | bytes | None]:
         if method == "POST" and path == "/v1/worker/claim":
             return self._claim(token, ClaimRequest.model_validate_json(body))
         if found := re.fullmatch(r"/v1/worker/jobs/(\w+)/heartbeat", path):
@@ -119,7 +132,11 @@ class FakeApi:
             return self._outcome(self._job(found[1]), token, AgentOutcome.model_validate_json(body))
         if found := re.fullmatch(r"/v1/jobs/(\w+)/progress", path):
             return self._progress(self._job(found[1]), token, JobProgress.model_validate_json(body))
+        if found := re.fullmatch(r"/v1/jobs/(\w+)/order", path):
+            return self._order(self._job(found[1]), token)
         if found := re.fullmatch(r"/v1/artifacts/([0-9a-f]{64})", path):
+            if method == "GET":
+                return self._fetch(found[1], token)
             return self._store(found[1], token, body)
         if found := re.fullmatch(r"/v1/models/([a-z0-9-]+)/versions", path):
             return self._register(found[1], token, Manifest.model_validate_json(body))
@@ -134,8 +151,9 @@ class FakeApi:
         if not ok:
             raise RefusedRequestError(401, Code.UNAUTHENTICATED, "the token is not valid here")
 
-    def _claim(self, token: str, _request: ClaimRequest) -> tuple[int, BaseModel | None]:
+    def _claim(self, token: str, request: ClaimRequest) -> tuple[int, BaseModel | None]:
         self._require(token == AGENT_TOKEN)
+        self.capacities.append(request.capacity)
         job = next((j for j in self.jobs.values() if j.state is JobState.QUEUED), None)
         if job is None:
             return 204, None
@@ -183,14 +201,48 @@ class FakeApi:
             job.seqs.append(report.seq)
             job.metrics += report.metrics
             job.logs += report.logs
+            self._told(job, report)
             if report.state is not None:
                 job.state = report.state
                 job.states.append((job.attempt, report.state))
                 job.cause, job.detail, job.version = report.cause, report.detail, report.version
         return 200, self._reply(job)
 
+    def _told(self, job: FakeJob, report: JobProgress) -> None:
+        if report.notice is not None:
+            job.notice = report.notice or None
+            job.notices.append(report.notice)
+        if report.live is not None:
+            job.live.append(report.live)
+        if report.usage is not None:
+            job.usage[report.attempt] = report.usage
+        if report.profile is not None:
+            job.profile = report.profile
+        if report.trials is not None:
+            job.trials = report.trials
+
+    def _order(self, job: FakeJob, token: str) -> tuple[int, BaseModel]:
+        self._require(token == job.token)
+        manifest = None
+        if job.spec.batch is not None:
+            name, _, number = job.spec.batch.model.partition("@")
+            manifest = self.models[name][int(number) - 1]
+        return 200, JobOrder(
+            id=job.id,
+            attempt=job.attempt,
+            spec=job.spec,
+            lease_seconds=self.lease_seconds,
+            manifest=manifest,
+        )
+
     def _reply(self, job: FakeJob) -> HeartbeatReply:
         return HeartbeatReply(cancel=job.cancel, lease_seconds=self.lease_seconds)
+
+    def _fetch(self, sha256: str, token: str) -> tuple[int, bytes]:
+        self._require(token in {j.token for j in self.jobs.values()})
+        if sha256 not in self.artifacts:
+            raise RefusedRequestError(404, Code.NOT_FOUND, f"no artifact {sha256}")
+        return 200, self.artifacts[sha256]
 
     def _store(self, sha256: str, token: str, body: bytes) -> tuple[int, BaseModel]:
         self._require(token in {j.token for j in self.jobs.values()})
@@ -245,9 +297,11 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             finally:
                 self.api.changed.notify_all()
-        self._answer(
-            status, answer.model_dump_json().encode() if answer else b"", "application/json"
-        )
+        if isinstance(answer, bytes):
+            self._answer(status, answer, "application/octet-stream")
+            return
+        content = answer.model_dump_json().encode() if answer else b""
+        self._answer(status, content, "application/json")
 
     do_POST = do_PUT = do_GET = _serve  # noqa: N815 - names that http.server calls
 
