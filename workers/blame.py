@@ -6,6 +6,7 @@ import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,24 @@ _INSTALLED = tuple(sysconfig.get_paths()[key] for key in ("purelib", "platlib", 
 
 _BROKEN_LINK = ("gloo", "nccl", "connection closed by peer", "connection reset", "socket")
 """Words in what a collective says when another worker is gone."""
+
+
+class Origin(Enum):
+    """Whose code a file is."""
+
+    USER = auto()
+    OURS = auto()
+    LIBRARY = auto()
+
+
+def origin_of(filename: str) -> Origin:
+    """Whose code a frame's file is; a recipe counts as its user's."""
+    if filename.startswith(_OURS):
+        return Origin.USER if filename.startswith(_RECIPES) else Origin.OURS
+    # A job's own environment lies beside the one it extends: the folder's name tells both.
+    packaged = "site-packages" in filename or "dist-packages" in filename
+    library = packaged or filename.startswith((*_INSTALLED, "<"))
+    return Origin.LIBRARY if library else Origin.USER
 
 
 @contextmanager
@@ -77,9 +96,7 @@ def _first_line(error: BaseException) -> str:
 def _user_frame(error: BaseException) -> str | None:
     """``file:line`` of the innermost frame that is neither ours nor a library's."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        own = frame.filename.startswith(_OURS) and not frame.filename.startswith(_RECIPES)
-        library = frame.filename.startswith((*_INSTALLED, "<"))
-        if not own and not library:
+        if origin_of(frame.filename) is Origin.USER:
             return f"{frame.filename}:{frame.lineno}"
     if isinstance(error, SyntaxError) and error.filename is not None:
         return f"{error.filename}:{error.lineno}"

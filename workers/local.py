@@ -9,6 +9,7 @@ import torch
 
 from schemas.jobfile import JobSpec
 from workers.loop import Metrics, Trained, run, unpack
+from workers.steps import Step
 from workers.task import Task
 
 
@@ -20,30 +21,42 @@ class LocalEngine:
         metric: str,
         on_epoch: Callable[[Metrics], None] | None = None,
         checkpoint: bytes | None = None,
+        on_step: Callable[[Step], None] | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self.rank = 0
         self.world_size = 1
-        self.device = torch.device("cpu")
+        self.device = device or torch.device("cpu")
         self.reports: list[Metrics] = []
         self.last = checkpoint
         self.best = checkpoint
         self._metric = metric
         self._on_epoch = on_epoch
+        self._on_step = on_step
         self._best_value = float("-inf")
 
     def restore(self) -> bytes | None:
         """The checkpoint it was made with, or the last one reported."""
         return self.last
 
-    def report(self, metrics: Metrics, checkpoint: bytes) -> None:
+    def report(self, metrics: Metrics, checkpoint: bytes | None) -> None:
         """Keep the epoch."""
         self.reports.append(metrics)
-        self.last = checkpoint
-        if metrics[self._metric] > self._best_value:
-            self._best_value = metrics[self._metric]
-            self.best = checkpoint
+        if checkpoint is not None:
+            self.last = checkpoint
+            if metrics[self._metric] > self._best_value:
+                self._best_value = metrics[self._metric]
+                self.best = checkpoint
         if self._on_epoch is not None:
             self._on_epoch(metrics)
+
+    def beat(self) -> None:
+        """Nothing watches a run in this process."""
+
+    def live(self, step: Step) -> None:
+        """Pass the step on."""
+        if self._on_step is not None:
+            self._on_step(step)
 
 
 def train_here(

@@ -22,6 +22,7 @@ from schemas.jobfile import JobSpec
 from workers.blame import user_code
 from workers.data import Feed
 from workers.errors import JobFailed
+from workers.steps import Step
 from workers.stop import History, Verdict, judge, observe
 from workers.task import Task, code_sha256
 
@@ -32,7 +33,8 @@ MAX_GRADIENT_NORM = 5.0
 class Engine(Protocol):
     """What surrounds the loop.
 
-    rank, world_size: this worker's place. device: where to compute.
+    rank, world_size: this worker's place among those that train together. device: where
+    to compute.
     """
 
     rank: int
@@ -42,8 +44,17 @@ class Engine(Protocol):
     def restore(self) -> bytes | None:
         """The last checkpoint, if this is not the first start."""
 
-    def report(self, metrics: Metrics, checkpoint: bytes) -> None:
-        """Hand over an epoch. Every worker calls it once per epoch: it is a barrier."""
+    def report(self, metrics: Metrics, checkpoint: bytes | None) -> None:
+        """Hand over an epoch. Every worker calls it once per epoch: it is a barrier.
+
+        checkpoint: None after an epoch that none is taken of.
+        """
+
+    def beat(self) -> None:
+        """Progress was made: a batch, or what comes between them. Cheap."""
+
+    def live(self, step: Step) -> None:
+        """How the epoch goes; at most twice a second."""
 
 
 @dataclass(frozen=True, slots=True)
