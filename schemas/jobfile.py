@@ -12,7 +12,13 @@ from schemas.ids import JobId, Name, Sha256
 from schemas.workers import WorkerRange, Workers
 
 MAX_CODE_BYTES = 64 * 1024**2
-"""Of a packed code folder."""
+"""Of a packed code folder, which is a zip archive of plain files."""
+
+MAX_UNPACKED_BYTES = 256 * 1024**2
+MAX_CODE_FILES = 20_000
+
+RESERVED_MODULES = frozenset({"schemas", "workers", "orchestrator", "edge_client", "ray", "torch"})
+"""No file or folder at the top of a code folder may be such a module: it would shadow ours."""
 
 MAX_CONFIG_BYTES = 64 * 1024
 MAX_TRIALS = 256
@@ -36,7 +42,7 @@ class Code(Authored):
 
     sha256: Sha256
     size: Annotated[int, Field(gt=0, le=MAX_CODE_BYTES)]
-    files: Annotated[int, Field(ge=1, le=20_000)]
+    files: Annotated[int, Field(ge=1, le=MAX_CODE_FILES)]
     requirements: bool = False
     git_commit: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40,64}$")] | None = None
     git_dirty: bool = False
