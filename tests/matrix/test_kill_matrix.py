@@ -1,0 +1,111 @@
+"""Every part killed in every state of a job: it ends well, with nothing lost but seconds.
+
+By default two jobs live through all of it, one after the other. ``ARGOSY_FULL_MATRIX=1``
+runs every pair of a victim and a state as a job of its own (about 20 minutes).
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from schemas.job import JobState, JobView
+from schemas.jobfile import JobSpec
+from tests.matrix.conftest import Matrix
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+FULL = bool(os.environ.get("ARGOSY_FULL_MATRIX"))
+NOISE = 0.03
+EPOCHS = 45
+
+AFTER_TRAINING = (JobState.EXPORTING, JobState.OPTIMIZING, JobState.REGISTERING)
+PAIRS = [
+    *((victim, JobState.QUEUED) for victim in ("node", "agent", "orchestrator")),
+    *(
+        (victim, JobState.RUNNING)
+        for victim in ("worker", "node", "driver", "agent", "orchestrator")
+    ),
+    *(
+        (victim, state)
+        for state in AFTER_TRAINING
+        for victim in ("node", "driver", "agent", "orchestrator")
+    ),
+]
+
+
+def spec(name: str, **changes: object) -> JobSpec:
+    """Digits on one or two workers, for long enough to be killed often."""
+    return JobSpec.model_validate(
+        {
+            "name": name,
+            "model": f"{name}-model",
+            "task": "workers.recipes.digits:Digits",
+            "config": {"width": 2.0, "batch_size": 64},
+            "resources": {"workers": "1..2"},
+            "stop": {"require_target": False, "patience": 1000, "max_epochs": EPOCHS},
+            "max_attempts": 10,
+            **changes,
+        }
+    )
+
+
+def check(matrix: Matrix, view: JobView, undisturbed: float) -> None:
+    """It succeeded, every epoch was measured, and the metric is what it always is."""
+    assert view.state is JobState.SUCCEEDED, view
+    points = list(matrix.argosy.jobs.metrics(view.id))
+    assert [point.epoch for point in points] == list(range(1, EPOCHS + 1))
+    assert abs(view.best["accuracy"] - undisturbed) <= NOISE
+    versions = matrix.argosy.models.get(view.model or "").versions
+    assert list(versions) == [view.version], "registered once"
+    began = [line.text for line in matrix.argosy.jobs.logs(view.id) if "going on" in line.text]
+    assert all("epoch 0" not in text for text in began)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(matrix: Matrix) -> float:
+    """The best accuracy of the same job when nobody harms it."""
+    job = matrix.argosy.jobs.submit(spec("undisturbed"))
+    view = matrix.ended(job.id)
+    assert view.state is JobState.SUCCEEDED, view
+    assert view.attempt == 1
+    return view.best["accuracy"]
+
+
+@pytest.mark.skipif(FULL, reason="the full matrix has every pair by itself")
+def test_a_job_outlives_every_kill_while_it_trains(matrix: Matrix, undisturbed: float) -> None:
+    job = matrix.argosy.jobs.submit(spec("gauntlet"))
+    epoch = 3
+    for victim in ("worker", "orchestrator", "agent", "node", "driver"):
+        before = matrix.reach(job.id, JobState.RUNNING, epoch=epoch)
+        matrix.kill(victim, before)
+        after = matrix.look(job.id)
+        assert after.epoch >= epoch, "no epoch that was reported is forgotten"
+        epoch = after.epoch + 3
+    check(matrix, matrix.ended(job.id), undisturbed)
+
+
+@pytest.mark.skipif(FULL, reason="the full matrix has every pair by itself")
+def test_a_job_outlives_kills_before_and_after_its_training(
+    matrix: Matrix, undisturbed: float
+) -> None:
+    job = matrix.argosy.jobs.submit(spec("late"))
+    matrix.kill("agent", matrix.look(job.id))
+    for victim, state in zip(("driver", "orchestrator", "agent"), AFTER_TRAINING, strict=True):
+        matrix.kill(victim, matrix.reach(job.id, state))
+    check(matrix, matrix.ended(job.id), undisturbed)
+
+
+@pytest.mark.skipif(not FULL, reason="set ARGOSY_FULL_MATRIX=1")
+@pytest.mark.parametrize(("victim", "state"), PAIRS, ids=lambda v: str(v).lower())
+def test_one_kill(matrix: Matrix, undisturbed: float, victim: str, state: JobState) -> None:
+    job = matrix.argosy.jobs.submit(spec(f"{victim}-{state.value.lower()}"))
+    epoch = 5 if state is JobState.RUNNING else 0
+    view = (
+        matrix.look(job.id)
+        if state is JobState.QUEUED
+        else matrix.reach(job.id, state, epoch=epoch)
+    )
+    matrix.kill(victim, view)
+    check(matrix, matrix.ended(job.id), undisturbed)

@@ -1,0 +1,205 @@
+"""Batch inference on the cluster: Ray Data around ONNX Runtime actors.
+
+What was inferred is not inferred again: each unit of the input has its own result file,
+which appears whole. A driver that is started again goes on with the units that are left.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from fsspec.core import url_to_fs
+
+from schemas.job import JobCause, JobOrder
+from schemas.jobfile import Batch
+from schemas.model import Manifest, Variant
+from workers.batch_plan import Unit, plan
+from workers.batch_score import Done, Scorer, found
+from workers.errors import JobFailed, UsageError
+from workers.files import sha256_bytes, sha256_file
+
+log = logging.getLogger("workers.batch")
+
+SUMMARY = "_argosy.json"
+
+
+class Fetcher(Protocol):
+    """Where artifacts come from: ``workers.client.Api``."""
+
+    def artifact(self, sha256: str, path: Path) -> None:
+        """Write an artifact to a file."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What was inferred, earlier attempts included. files: input files."""
+
+    rows: int
+    errors: int
+    files: int
+
+
+def variant_for(manifest: Manifest, wanted: str | None, machine: str) -> Variant:
+    """The variant to run on processors of a kind.
+
+    Raises:
+        JobFailed: there is none.
+    """
+    fitting = [
+        v
+        for v in manifest.variants
+        if (not v.requires.arch or machine in v.requires.arch)
+        and "CPUExecutionProvider" in v.requires.providers
+    ]
+    if wanted is not None:
+        fitting = [v for v in fitting if v.id == wanted]
+    if not fitting:
+        have = ", ".join(v.id for v in manifest.variants)
+        which = f"variant {wanted!r}" if wanted else "variant"
+        detail = f"{manifest.model} has no {which} for {machine}; it has {have}"
+        raise JobFailed(JobCause.USER_CODE, detail)
+    return fitting[0]
+
+
+def fetch_model(api: Fetcher, manifest: Manifest, variant: str | None, folder: Path) -> Path:
+    """The ONNX file of the variant that this cluster runs, in ``folder``; fetched once."""
+    chosen = variant_for(manifest, variant, platform.machine())
+    path = folder / f"{chosen.file.sha256}.onnx"
+    if not path.exists() or sha256_file(path) != chosen.file.sha256:
+        folder.mkdir(parents=True, exist_ok=True)
+        api.artifact(chosen.file.sha256, path)
+    return path
+
+
+def run_batch(order: JobOrder, model: Path, mailbox_name: str) -> BatchResult:
+    """Infer everything that is not inferred yet, on the cluster that is connected.
+
+    Raises:
+        JobFailed: nothing could be read, or the input does not fit the model.
+    """
+    batch, manifest = order.spec.batch, order.manifest
+    if batch is None or manifest is None:
+        msg = "a batch job names a model version"
+        raise UsageError(msg)
+    if len(manifest.signature.inputs) != 1:
+        detail = f"{batch.model} has {len(manifest.signature.inputs)} inputs; batch takes one"
+        raise JobFailed(JobCause.USER_CODE, detail)
+    data = model.read_bytes()
+    identity = f"{sha256_bytes(data)}\n{','.join(batch.columns)}"
+    try:
+        units = plan(batch.input, identity)
+    except UsageError as error:
+        raise JobFailed(JobCause.BAD_DATA, str(error)) from error
+    done = {unit.key: got for unit in units if (got := found(batch.output, unit)) is not None}
+    left = [unit for unit in units if unit.key not in done]
+    log.info("%d of %d parts are there already", len(done), len(units))
+    progress = _Progress(units, done, mailbox_name)
+    for key, one in _scored(order, data, left):
+        progress.add(key, one)
+    return _finish(batch, order, units, progress.done)
+
+
+class _Progress:
+    """Counts, and tells of each unit."""
+
+    def __init__(self, units: Sequence[Unit], done: Mapping[str, Done], mailbox_name: str) -> None:
+        from workers.mailbox import Mailbox  # noqa: PLC0415 - needs Ray
+
+        self.done = dict(done)
+        self._known = {unit.key: unit.rows or 0 for unit in units}
+        self._mailbox = Mailbox(mailbox_name)
+        self._tell()
+
+    def add(self, key: str, done: Done) -> None:
+        """A unit is done."""
+        self.done[key] = done
+        if done.detail:
+            log.warning("left out: %s", done.detail)
+        self._tell()
+
+    def _tell(self) -> None:
+        rows = sum(one.rows for one in self.done.values())
+        left = sum(n for key, n in self._known.items() if key not in self.done)
+        self._mailbox.send("batch", {"done": rows, "total": rows + left})
+
+
+def _scored(order: JobOrder, model: bytes, units: Sequence[Unit]) -> Any:
+    """Key and counts of each unit, as the cluster finishes them."""
+    if not units:
+        return
+    import ray  # noqa: PLC0415 - only a driver needs it
+    import ray.data  # noqa: PLC0415 - likewise
+
+    batch, manifest, resources = order.spec.batch, order.manifest, order.spec.resources
+    if batch is None or manifest is None:  # run_batch checked it
+        raise AssertionError
+    settings = {
+        "model": ray.put(model),
+        "spec": manifest.signature.inputs[0].model_dump_json(),
+        "labels": manifest.labels,
+        "output": batch.output,
+        "columns": batch.columns,
+        "batch_size": batch.batch_size,
+    }
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    items = [{"unit": json.dumps(asdict(unit))} for unit in units]
+    most = min(resources.workers.max, len(items))
+    scored = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        ScoringActor,
+        fn_constructor_kwargs=settings,
+        batch_size=1,
+        num_cpus=resources.cpus_per_worker,
+        concurrency=(min(resources.workers.min, most), most),
+    )
+    for row in scored.iter_rows():
+        facts = json.loads(row["done"])
+        yield row["key"], Done(**facts)
+
+
+class ScoringActor:
+    """A ``Scorer`` as Ray Data calls it: a column of units in, their counts out."""
+
+    def __init__(self, model: Any, spec: str, **settings: Any) -> None:
+        import ray  # noqa: PLC0415 - an actor has it
+
+        from schemas.model import TensorSpec  # noqa: PLC0415 - likewise
+
+        self._scorer = Scorer(ray.get(model), TensorSpec.model_validate_json(spec), **settings)
+
+    def __call__(self, table: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Score each unit of the batch."""
+        units = [_unit(text) for text in table["unit"]]
+        done = [json.dumps(asdict(self._scorer.score(unit))) for unit in units]
+        return {"key": [unit.key for unit in units], "done": done}
+
+
+def _unit(text: str) -> Unit:
+    fields = json.loads(text)
+    return Unit(**{**fields, "groups": tuple(fields["groups"])})
+
+
+def _finish(
+    batch: Batch, order: JobOrder, units: Sequence[Unit], done: Mapping[str, Done]
+) -> BatchResult:
+    unread = [one.detail for one in done.values() if one.detail]
+    rows = sum(one.rows for one in done.values())
+    if unread and not rows:
+        raise JobFailed(JobCause.BAD_DATA, f"nothing could be inferred: {unread[0]}")
+    result = BatchResult(
+        rows, sum(one.errors for one in done.values()), len({u.name for u in units})
+    )
+    summary = {"job": order.id, "model": batch.model, **asdict(result), "unread": unread[:100]}
+    fs, path = url_to_fs(f"{batch.output.rstrip('/')}/{SUMMARY}")
+    with fs.open(path, "w") as file:
+        json.dump(summary, file, indent=1)
+    if unread:
+        log.warning("%d parts could not be read; see %s", len(unread), SUMMARY)
+    return result
