@@ -19,8 +19,11 @@ Split = Literal["train", "validation", "test"]
 class Feature(Wire):
     """The distribution of one statistic of the inputs, in bins fixed by the training data.
 
-    edges: ascending; bin i holds edges[i] <= value < edges[i+1]. counts: per bin. under,
-    over: values outside. nan: values that are no number. Counts of the same edges add up.
+    name: ``mean``, ``std``, ``min``, ``max`` or ``zeros`` (the share of zeros) of all values
+    of an input, or ``mean[i]`` or ``std[i]`` of its channel or feature i.
+    edges: ascending; bin i holds edges[i] <= value < edges[i+1], and the last one its upper
+    edge too. counts: per bin. under, over: values outside, infinities among them. nan: values
+    that are no number. Counts of the same edges add up.
     """
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=100)]
@@ -42,8 +45,8 @@ class Feature(Wire):
 class Baseline(Wire):
     """What the model was trained on, as a device's windows are compared with it.
 
-    n: training samples behind the features. classes: the share of each class, by its
-    number.
+    n: training samples behind the features. classes: the share of each class in the
+    training split, by its number; of very many, the most frequent.
     """
 
     n: Count
