@@ -123,12 +123,24 @@ class JobLogRow(Base):
     """One line that a job printed."""
 
     __tablename__ = "job_logs"
+    __table_args__ = (Index("ix_job_logs_job", "job_id", "id"),)
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     at: Mapped[datetime]
     level: Mapped[str] = mapped_column(String(8))
     text: Mapped[str] = mapped_column(Text)
+
+
+class JobLogTotalsRow(Base):
+    """How much of a job's log is stored, so that no report has to count it."""
+
+    __tablename__ = "job_log_totals"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    lines: Mapped[int]
+    size: Mapped[int]
+    dropped: Mapped[int]
 
 
 class ModelVersionRow(Base):
@@ -302,9 +314,22 @@ class ApiKeyRow(Base):
 
 
 class EventRow(Base):
-    """Something that happened, in the transaction in which it did."""
+    """Something that happened, in the transaction in which it did.
+
+    A number is never given twice, also after the newest rows went: readers go on after it.
+    """
 
     __tablename__ = "events"
+    __table_args__ = (
+        Index(
+            "ux_events_live",
+            "subject",
+            unique=True,
+            sqlite_where=text("kind = 'live'"),
+            postgresql_where=text("kind = 'live'"),
+        ),
+        {"sqlite_autoincrement": True},
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     at: Mapped[datetime]

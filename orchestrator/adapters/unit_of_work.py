@@ -11,6 +11,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from orchestrator.adapters.device_repository import SqlDevices
+from orchestrator.adapters.job_history_repository import SqlJobHistory
 from orchestrator.adapters.job_repository import SqlJobs
 from orchestrator.adapters.model_repository import SqlModels
 from orchestrator.adapters.rollout_repository import SqlRollouts
@@ -19,6 +20,7 @@ from orchestrator.errors import Unavailable
 from orchestrator.services.ports import (
     Devices,
     Events,
+    JobHistory,
     Jobs,
     Keys,
     Models,
@@ -41,6 +43,7 @@ class SqlTransaction:
 
     def __init__(self, session: Session) -> None:
         self.jobs: Jobs = SqlJobs(session)
+        self.job_history: JobHistory = SqlJobHistory(session)
         self.models: Models = SqlModels(session)
         self.devices: Devices = SqlDevices(session)
         self.rollouts: Rollouts = SqlRollouts(session)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from orchestrator.api import devices, events, jobs, models, problems, rollouts
+from orchestrator.api import devices, events, job_history, jobs, models, problems, rollouts
 from orchestrator.api.context import Context
 from orchestrator.version import VERSION
 
@@ -36,6 +36,7 @@ def make_app(context: Context) -> FastAPI:
         events.public,
         devices.public,
         jobs.operator,
+        job_history.router,
         jobs.agent,
         jobs.driver,
         models.operator,

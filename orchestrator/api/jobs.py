@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Response, status
 
-from orchestrator.api.context import DEFAULT_PAGE, Allow, Ctx, Cursor, Limit, number, own_job
+from orchestrator.api.context import DEFAULT_PAGE, Allow, Ctx, Cursor, Limit, own_job
 from orchestrator.services.keys import Role
 from schemas.api import Page
 from schemas.job import (
@@ -15,8 +15,6 @@ from schemas.job import (
     JobClaim,
     JobProgress,
     JobView,
-    LogLine,
-    MetricPoint,
 )
 from schemas.jobfile import JobSpec
 
@@ -43,25 +41,6 @@ def ls(ctx: Ctx, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None) -> Page[Job
 @operator.get("/{job_id}", operation_id="get_job")
 def get(ctx: Ctx, job_id: str) -> JobView:
     return ctx.jobs.get(job_id)
-
-
-@operator.get("/{job_id}/metrics", operation_id="list_job_metrics")
-def metrics(
-    ctx: Ctx, job_id: str, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None
-) -> Page[MetricPoint]:
-    """Metrics by epoch; the cursor is the last epoch seen."""
-    items = tuple(ctx.jobs.metrics(job_id, number(cursor, -1), limit))
-    return Page(items=items, next=str(items[-1].epoch) if items else cursor)
-
-
-@operator.get("/{job_id}/logs", operation_id="list_job_logs")
-def logs(
-    ctx: Ctx, job_id: str, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None
-) -> Page[LogLine]:
-    """Log lines in order; ``next`` is always set, so that a reader can go on later."""
-    found = ctx.jobs.logs(job_id, number(cursor, 0), limit)
-    last = str(found[-1][0]) if found else cursor or "0"
-    return Page(items=tuple(line for _, line in found), next=last)
 
 
 @operator.post("/{job_id}/cancel", operation_id="cancel_job")

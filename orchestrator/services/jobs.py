@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.domain import job as machine
 from orchestrator.errors import Conflict, LeaseLost, NotFound, error_of
-from orchestrator.services import keys
+from orchestrator.services import job_history, keys
 from orchestrator.services.keys import Role
 from orchestrator.services.ports import Clock, Transaction, UnitOfWork
 from orchestrator.services.records import JobRecord
@@ -27,8 +27,6 @@ from schemas.job import (
     JobProgress,
     JobState,
     JobView,
-    LogLine,
-    MetricPoint,
 )
 from schemas.jobfile import JobSpec
 
@@ -73,18 +71,6 @@ class JobService:
         """Jobs, newest first."""
         with self._uow.read() as tx:
             return [view(record) for record in tx.jobs.page(before, limit)]
-
-    def metrics(self, job_id: str, after_epoch: int, limit: int) -> Sequence[MetricPoint]:
-        """Metrics of the epochs after one."""
-        with self._uow.read() as tx:
-            _found(tx, job_id)
-            return tx.jobs.metrics(job_id, after_epoch, limit)
-
-    def logs(self, job_id: str, after: int, limit: int) -> Sequence[tuple[int, LogLine]]:
-        """Log lines after a number, each with its own."""
-        with self._uow.read() as tx:
-            _found(tx, job_id)
-            return tx.jobs.logs(job_id, after, limit)
 
     def cancel(self, job_id: str) -> JobView:
         """Ask for the end of a job; a queued one ends at once."""
@@ -167,13 +153,11 @@ class JobService:
                     raise Conflict(msg)
                 record = replace(record, model=report.model, version=report.version)
             extra: dict[str, Any] = {}
+            if not repeat:
+                record = job_history.record(tx, record, report, self._clock())
             if report.metrics and not repeat:
-                record = _with_metrics(record, report.metrics)
                 extra["metrics"] = dict(report.metrics[-1].values)
             moved = self._apply(tx, record, event, extra)
-            if not repeat:
-                tx.jobs.put_metrics(job_id, report.metrics)
-                tx.jobs.add_logs(job_id, report.logs)
         return HeartbeatReply(cancel=moved.cancel_requested, lease_seconds=self._lease)
 
     def expire_leases(self) -> int:
@@ -196,7 +180,7 @@ class JobService:
         for action in actions:
             if isinstance(action, machine.Refuse):
                 raise error_of(action.code, action.detail)
-        moved = record.moved(job)
+        moved = job_history.settle(tx, record.moved(job))
         if job.state in TERMINAL_JOB_STATES and record.ended_at is None:
             moved = replace(moved, ended_at=now, lease_hash=None)
             # A last report whose answer was lost is repeated, and must be heard.
@@ -229,16 +213,6 @@ def _check_lease(record: JobRecord, lease: str) -> None:
     if record.lease_hash is None or not hmac.compare_digest(record.lease_hash, keys.digest(lease)):
         msg = f"the lease on {record.id} is not yours any more"
         raise LeaseLost(msg)
-
-
-def _with_metrics(record: JobRecord, points: Sequence[MetricPoint]) -> JobRecord:
-    metric = record.spec.stop.metric
-    best = record.best
-    for point in points:
-        value = point.values.get(metric)
-        if value is not None and value > best.get(metric, float("-inf")):
-            best = {**point.values, "epoch": float(point.epoch)}
-    return replace(record, best=best, last=dict(points[-1].values))
 
 
 def view(record: JobRecord) -> JobView:

@@ -24,7 +24,7 @@ from orchestrator.services.records import (
 )
 from schemas.device import ActiveModel, DeviceState, Presence
 from schemas.ids import new_id
-from schemas.job import JobState, LogLine, MetricPoint
+from schemas.job import JobState
 from schemas.jobfile import JobSpec
 from schemas.rollout import Evidence, ExecState, RolloutSpec, RolloutState, WaveState
 
@@ -246,29 +246,6 @@ def test_pages_go_from_new_to_old_without_gaps(uow):
         first = tx.jobs.page(None, 4)
         rest = tx.jobs.page(first[-1].id, 4)
     assert [r.id for r in (*first, *rest)] == [r.id for r in reversed(made)]
-
-
-def test_metrics_of_a_repeated_epoch_replace_the_old_ones(uow):
-    made = job()
-    with uow() as tx:
-        tx.jobs.add(made)
-        tx.jobs.put_metrics(
-            made.id, [MetricPoint(epoch=e, at=NOW, values={"a": e}) for e in (0, 1)]
-        )
-    with uow() as tx:
-        tx.jobs.put_metrics(made.id, [MetricPoint(epoch=1, at=NOW, values={"a": 9})])
-        assert [p.values["a"] for p in tx.jobs.metrics(made.id, -1, 10)] == [0, 9]
-        assert [p.epoch for p in tx.jobs.metrics(made.id, 0, 10)] == [1]
-
-
-def test_logs_go_on_after_the_last_line_seen(uow):
-    made = job()
-    with uow() as tx:
-        tx.jobs.add(made)
-        tx.jobs.add_logs(made.id, [LogLine(at=NOW, text=f"line {i}") for i in range(5)])
-        first = tx.jobs.logs(made.id, 0, 3)
-        rest = tx.jobs.logs(made.id, first[-1][0], 3)
-    assert [line.text for _, line in (*first, *rest)] == [f"line {i}" for i in range(5)]
 
 
 def test_forty_racing_uses_of_a_token_with_five_give_five(uow):

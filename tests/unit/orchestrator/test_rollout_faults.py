@@ -11,9 +11,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from orchestrator.adapters.rollout_repository import SqlRollouts
 from orchestrator.adapters.unit_of_work import make_engine
+from orchestrator.domain.logs import LogQuery
 from orchestrator.domain.rollout import RolloutEvent
 from orchestrator.errors import Forbidden, IllegalTransition, LeaseLost, Unavailable
 from orchestrator.services.inbox import UpMessage
+from orchestrator.services.job_history import JobHistoryService
 from schemas.device import Death
 from schemas.errors import DeviceCause
 from schemas.job import ClaimRequest, JobProgress, LogLine
@@ -266,7 +268,8 @@ def test_postgresql_takes_what_drivers_and_devices_send(postgres):
     line = LogLine(at=postgres.clock(), text="a\x00b")
     report = JobProgress(attempt=claim.attempt, seq=1_800_000_000_000_000, logs=(line,))
     postgres.jobs.progress(job.id, report)
-    assert postgres.jobs.logs(job.id, 0, 5)[0][1].text == "ab"
+    lines, _ = JobHistoryService(postgres.uow).logs(job.id, LogQuery())
+    assert lines[0].text == "ab"
     fleet(postgres, 1)
     rollout = start(postgres, waves=EVERYONE)
     postgres.tick()

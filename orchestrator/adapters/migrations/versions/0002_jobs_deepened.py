@@ -59,6 +59,30 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"]),
         sa.PrimaryKeyConstraint("job_id"),
     )
+    op.create_table(
+        "job_log_totals",
+        sa.Column("job_id", sa.String(length=32), nullable=False),
+        sa.Column("lines", _INT, nullable=False),
+        sa.Column("size", _INT, nullable=False),
+        sa.Column("dropped", _INT, nullable=False),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"]),
+        sa.PrimaryKeyConstraint("job_id"),
+    )
+    op.drop_index("ix_job_logs_job_id", table_name="job_logs")
+    op.create_index("ix_job_logs_job", "job_logs", ["job_id", "id"])
+    if op.get_bind().dialect.name == "sqlite":
+        # Only so does SQLite never give the number of a deleted row again.
+        numbered = {"sqlite_autoincrement": True}
+        with op.batch_alter_table("events", recreate="always", table_kwargs=numbered):
+            pass
+    op.create_index(
+        "ux_events_live",
+        "events",
+        ["subject"],
+        unique=True,
+        sqlite_where=sa.text("kind = 'live'"),
+        postgresql_where=sa.text("kind = 'live'"),
+    )
     # A primary key is changed by making the table anew, on every database the same way.
     op.rename_table("job_metrics", "job_metrics_old")
     op.create_table("job_metrics", *_metrics(sa.Column("trial", _INT, nullable=False)))
@@ -77,6 +101,10 @@ def downgrade() -> None:
         'SELECT job_id, epoch, at, "values" FROM job_metrics_new WHERE trial = 0'
     )
     op.drop_table("job_metrics_new")
+    op.drop_index("ux_events_live", table_name="events")
+    op.drop_index("ix_job_logs_job", table_name="job_logs")
+    op.create_index("ix_job_logs_job_id", "job_logs", ["job_id"])
+    op.drop_table("job_log_totals")
     op.drop_table("job_profiles")
     op.drop_table("agents")
     with op.batch_alter_table("jobs", schema=None) as jobs:
