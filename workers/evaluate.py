@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from schemas.model import Accuracy
-from workers.data import Labelled, set_sha256
-from workers.session import Array
+from workers.session import infer
+from workers.stream import SetHash, Stream
 
 Z95 = 1.959963984540054
 
@@ -31,24 +32,22 @@ def wilson(correct: int, n: int, z: float = Z95) -> tuple[float, float]:
     return low, high
 
 
-def accuracy(probabilities: Array, data: Labelled, split: str) -> Accuracy:
-    """The share of samples whose most probable class is theirs.
+def measure(session: Any, stream: Stream) -> Accuracy:
+    """The share of a split's samples whose most probable class is theirs, by a session.
 
-    Args:
-        probabilities: (n, classes), in the order of ``data``.
-        data: the labelled samples.
-        split: what they are called.
+    Read as a stream: no split has to fit into memory. Errors as in ``Stream.blocks``.
     """
-    if len(probabilities) != len(data):
-        msg = f"{len(probabilities)} outputs for {len(data)} samples"
-        raise ValueError(msg)
-    correct = int((np.argmax(probabilities, axis=1) == data.y).sum())
-    low, high = wilson(correct, len(data))
+    digest = SetHash(len(stream))
+    correct = 0
+    for block in stream.blocks():
+        digest.update(block)
+        correct += int((np.argmax(infer(session, block.x), axis=1) == block.y).sum())
+    low, high = wilson(correct, len(stream))
     return Accuracy(
-        value=correct / len(data),
-        n=len(data),
+        value=correct / len(stream),
+        n=len(stream),
         low=low,
         high=high,
-        split=split,
-        set_sha256=set_sha256(data),
+        split=stream.split,
+        set_sha256=digest.hexdigest(),
     )

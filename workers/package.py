@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import platform
+import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 
+from schemas.dataset import Baseline
 from schemas.model import (
     MAX_MANIFEST_BYTES,
     Accuracy,
@@ -33,6 +35,10 @@ TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 0.05}
 """Of a probability, between this machine's kernels and a device's."""
 
 MANIFEST = "manifest.json"
+PLATFORM = ("argosy", "torch", "ray", "onnx", "onnxscript", "onnxruntime", "numpy")
+MAX_REQUIREMENTS = 64 * 1024
+MAX_NAMED = 200
+_REQUIREMENT = re.compile(r"^\s*([A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?)\s*(?:[\[=<>!~;@ ]|$)")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -112,8 +118,11 @@ def write_package(
     variants: Sequence[Variant],
     rejected: Sequence[RejectedVariant],
     lineage: Lineage,
+    baseline: Baseline | None = None,
 ) -> Package:
     """Write the manifest beside the files it names.
+
+    baseline: what drift is measured against.
 
     Raises:
         WorkerError: it is larger than the registry takes.
@@ -125,6 +134,7 @@ def write_package(
         variants=tuple(variants),
         rejected=tuple(rejected),
         lineage=lineage,
+        baseline=baseline,
     )
     text = manifest.model_dump_json(indent=1).encode()
     if len(text) > MAX_MANIFEST_BYTES:
@@ -134,12 +144,23 @@ def write_package(
     return Package(folder, manifest)
 
 
-def environment() -> dict[str, str]:
-    """The versions that decided the result."""
+def environment(extra: Iterable[str] = ()) -> dict[str, str]:
+    """The versions that decided the result. extra: packages besides the platform's own."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in ("argosy", "torch", "ray", "onnx", "onnxscript", "onnxruntime", "numpy"):
+    for name in (*PLATFORM, *extra):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
     return found
+
+
+def required(folder: Path) -> tuple[str, ...]:
+    """The names of the packages that a code folder's ``requirements.txt`` asks for."""
+    try:
+        with (folder / "requirements.txt").open(encoding="utf-8", errors="replace") as file:
+            text = file.read(MAX_REQUIREMENTS)
+    except OSError:
+        return ()
+    found = (_REQUIREMENT.match(line) for line in text.splitlines())
+    return tuple(dict.fromkeys(one[1] for one in found if one is not None))[:MAX_NAMED]

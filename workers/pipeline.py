@@ -13,22 +13,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from schemas.job import JobState
-from schemas.jobfile import JobSpec
+from schemas.dataset import DatasetProfile
+from schemas.job import JobCause, JobState
+from schemas.jobfile import Choice, Code, JobSpec
 from schemas.model import Accuracy, Lineage, Pass, RejectedVariant
 from workers.blame import user_code
-from workers.data import Labelled, dataset_sha256, set_sha256, stack
-from workers.evaluate import accuracy
+from workers.dataset import profile_splits
+from workers.errors import JobFailed
+from workers.evaluate import measure
 from workers.export import Exported, export
 from workers.files import sha256_bytes, sha256_file
 from workers.loop import unpack
 from workers.optimize import Scheme, accuracy_gate, choose_scheme, quantize
-from workers.package import Made, Package, environment, variant_of, write_package
-from workers.profile import Candidate, Timing, preference, profile
-from workers.session import infer, open_session
-from workers.task import SPLITS, Task
+from workers.package import Made, Package, environment, required, variant_of, write_package
+from workers.profile import Candidate, Timing, preference
+from workers.profile import profile as time_each
+from workers.session import Array, open_session
+from workers.stream import Block, SetHash, Stream
+from workers.task import Splits, Task, source_of
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +79,16 @@ class _Variants:
     passes: tuple[Pass, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """What the pipeline reads of the data. head: the first validation inputs."""
+
+    train: Stream
+    validation: Stream
+    test: Stream
+    head: Array
+
+
 def build(
     task: Task,
     spec: JobSpec,
@@ -84,6 +96,9 @@ def build(
     folder: Path,
     *,
     enter: Callable[[JobState], None],
+    profile: DatasetProfile | None = None,
+    code: Code | None = None,
+    parameters: Mapping[str, Choice] | None = None,
 ) -> Package:
     """Make the package of a trained task in ``folder``.
 
@@ -93,30 +108,40 @@ def build(
         training: its result.
         folder: an empty or absent folder.
         enter: is told EXPORTING and OPTIMIZING as they begin.
+        profile: of the data, made before training; without it the data is looked at here.
+        code: the packed folder that the task came from; else what the job says.
+        parameters: what a sweep chose.
 
     Raises:
-        JobFailed: parity failed, or the task's own code raised.
+        JobFailed: parity failed, a sample does not fit, or the task's own code raised.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    data = load_splits(task)
+    with user_code():
+        splits = task.splits()
+    if profile is None:
+        profile = profile_splits(task, splits, spec.dataset.model_copy(update={"check": "off"}))
+    data = _data(task, splits)
     enter(JobState.EXPORTING)
-    exported = _export(task, training, data, folder)
+    exported = _export(task, training, data.head[:PARITY_SAMPLES], folder)
     enter(JobState.OPTIMIZING)
     scheme = choose_scheme(platform.machine())
     variants = _variants(spec, exported, scheme, data, training)
-    timings = profile(variants.paths, data["validation"].x[:PROFILE_SAMPLES])
+    timings = time_each(variants.paths, data.head[:PROFILE_SAMPLES])
     order = preference([Candidate(i, i, t.cpu_ms) for i, t in timings.items()])
     log.info("variants in order of preference: %s", ", ".join(order))
+    code = code if code is not None else spec.code
     lineage = Lineage(
         job=training.job,
         attempt=training.attempt,
         task=spec.task,
-        code_sha256=training.code_sha256,
-        dataset_sha256=dataset_sha256(data),
+        code_sha256=code.sha256 if code is not None else training.code_sha256,
+        code=code,
+        parameters=dict(parameters or {}),
+        dataset_sha256=profile.sha256,
         seed=spec.seed,
         epochs=training.epochs,
         parity_max_abs=exported.parity_max_abs,
-        environment=environment(),
+        environment=environment(required(code_folder(task))),
         passes=variants.passes,
     )
     made = [_made(i, variants, timings[i], scheme, exported.opset) for i in order]
@@ -125,28 +150,36 @@ def build(
         model=spec.model_name,
         signature=task.signature,
         labels=task.labels,
-        variants=[variant_of(one, data["validation"].x) for one in made],
+        variants=[variant_of(one, data.head) for one in made],
         rejected=variants.rejected,
         lineage=lineage,
+        baseline=profile.baseline,
     )
 
 
-def load_splits(task: Task) -> dict[str, Labelled]:
-    """All splits as arrays, checked."""
-    with user_code():
-        splits = task.splits()
-    return {
-        name: stack(splits.get(name), task.input_spec, name, len(task.labels)) for name in SPLITS
-    }
+def code_folder(task: Task) -> Path:
+    """The folder from which a task's module was imported: for ``a.b``, the one that holds a."""
+    source = source_of(task)
+    below = type(task).__module__.count(".") + (source.name == "__init__.py")
+    parents = source.resolve().parents
+    return parents[min(below, len(parents) - 1)]
 
 
-def _export(task: Task, training: Training, data: dict[str, Labelled], folder: Path) -> Exported:
+def _data(task: Task, splits: Splits) -> _Data:
+    validation = Stream(task, splits.validation, "validation")
+    return _Data(
+        train=Stream(task, splits.train, "train"),
+        validation=validation,
+        test=Stream(task, splits.test, "test"),
+        head=validation.head(max(PARITY_SAMPLES, PROFILE_SAMPLES)).x,
+    )
+
+
+def _export(task: Task, training: Training, samples: Array, folder: Path) -> Exported:
     with user_code():
         net = task.model()
         net.load_state_dict(training.weights)
-    exported = export(
-        net, task.signature, data["validation"].x[:PARITY_SAMPLES], folder / "model-fp32.onnx"
-    )
+    exported = export(net, task.signature, samples, folder / "model-fp32.onnx")
     log.info(
         "exported to ONNX opset %d, %d bytes; largest difference from torch %.2g",
         exported.opset,
@@ -160,7 +193,7 @@ def _variants(
     spec: JobSpec,
     exported: Exported,
     scheme: Scheme,
-    data: dict[str, Labelled],
+    data: _Data,
     training: Training,
 ) -> _Variants:
     paths = {FP32: exported.path}
@@ -175,7 +208,8 @@ def _variants(
     passes = [export_pass]
     if spec.optimize.int8:
         target = exported.path.parent / "model-int8.onnx"
-        calibration = calibration_of(data, spec)
+        # Spread over the whole split: its first samples could all be of one class.
+        calibration = data.train.spaced(spec.optimize.calibration_samples)
         quantized = quantize(exported.path, target, scheme, calibration.x)
         passes += _quantize_passes(
             export_pass.output_sha256,
@@ -185,6 +219,7 @@ def _variants(
             calibration,
         )
         figures = _measure(INT8, target, data)
+        _require_same_samples(measured[FP32], figures)
         reason = accuracy_gate(measured[FP32][0], figures[0], spec.optimize.max_accuracy_drop)
         if reason is None:
             paths[INT8] = target
@@ -196,21 +231,22 @@ def _variants(
     return _Variants(paths, measured, rejected, tuple(passes))
 
 
-def calibration_of(data: dict[str, Labelled], spec: JobSpec) -> Labelled:
-    """The samples that set the quantization ranges, evenly spaced over the training split.
-
-    Its first samples could be of one class: many data sets are sorted.
-    """
-    train = data["train"]
-    n = min(spec.optimize.calibration_samples, len(train))
-    chosen = np.arange(n) * len(train) // n
-    return Labelled(train.x[chosen], train.y[chosen])
+def _require_same_samples(one: tuple[Accuracy, ...], other: tuple[Accuracy, ...]) -> None:
+    for first, second in zip(one, other, strict=True):
+        if first.set_sha256 != second.set_sha256:
+            detail = (
+                f"the {first.split} samples are others each time they are read; keep chance out "
+                "of splits(), and vary training batches in augment()"
+            )
+            raise JobFailed(JobCause.BAD_DATA, detail)
 
 
 def _quantize_passes(
-    source: str, preprocessed: bytes, target: Path, scheme: Scheme, calibration: Labelled
+    source: str, preprocessed: bytes, target: Path, scheme: Scheme, calibration: Block
 ) -> list[Pass]:
     between = sha256_bytes(preprocessed)
+    digest = SetHash(len(calibration))
+    digest.update(calibration)
     return [
         Pass(name="quant_pre_process", input_sha256=source, output_sha256=between),
         Pass(
@@ -222,7 +258,7 @@ def _quantize_passes(
                 "calibration_split": "train",
                 "calibration_choice": "evenly spaced",
                 "calibration_samples": len(calibration),
-                "calibration_sha256": set_sha256(calibration),
+                "calibration_sha256": digest.hexdigest(),
             },
             input_sha256=between,
             output_sha256=sha256_file(target),
@@ -230,13 +266,10 @@ def _quantize_passes(
     ]
 
 
-def _measure(name: str, path: Path, data: dict[str, Labelled]) -> tuple[Accuracy, ...]:
+def _measure(name: str, path: Path, data: _Data) -> tuple[Accuracy, ...]:
     """Accuracy on the validation split (which decides) and the test split (which reports)."""
     session = open_session(path)
-    figures = tuple(
-        accuracy(infer(session, data[split].x), data[split], split)
-        for split in ("validation", "test")
-    )
+    figures = tuple(measure(session, stream) for stream in (data.validation, data.test))
     for one in figures:
         log.info("%s: %s accuracy %.4f (n=%d)", name, one.split, one.value, one.n)
     return figures

@@ -17,19 +17,23 @@ from schemas.jobfile import JobSpec, Optimize, StopRules
 from schemas.model import Manifest
 from schemas.transfer import leaves_digest, leaves_of
 from workers import loop
-from workers.data import Labelled
+from workers.data import split_arrays
 from workers.errors import JobFailed, UsageError
 from workers.export import export, parity
 from workers.files import blocks_of, sha256_file
 from workers.local import LocalEngine, train_here
 from workers.optimize import accuracy_gate, choose_scheme, quantize
-from workers.pipeline import Training, build, calibration_of, load_splits, training_of
+from workers.pipeline import Training, build, training_of
 from workers.recipes.digits import Digits
 from workers.session import infer, open_session
 from workers.stop import Verdict
-from workers.task import load_task
+from workers.task import SPLITS, load_task
 
 DIGITS = "workers.recipes.digits:Digits"
+
+
+def splits_of(task):
+    return {name: split_arrays(task, name) for name in SPLITS}
 
 
 def spec_of(**stop) -> JobSpec:
@@ -209,7 +213,7 @@ def test_the_fp32_file_needs_several_chunks_and_tells_no_paths(package) -> None:
 
 
 def test_accuracy_is_measured_on_both_held_out_splits(package, task) -> None:
-    data = load_splits(task)
+    data = splits_of(task)
     for variant in package.manifest.variants:
         assert [(a.split, a.n) for a in variant.accuracy] == [("validation", 355), ("test", 401)]
         session = open_session(package.folder / variant.file.path)
@@ -287,7 +291,7 @@ def test_an_export_that_differs_from_torch_fails_with_cause_parity(task, tmp_pat
             logits = self.net(x)
             return logits + shift * torch.eye(10)[0]
 
-    samples = load_splits(task)["validation"].x[:8]
+    samples = splits_of(task)["validation"].x[:8]
     with pytest.raises(JobFailed) as caught:
         export(Drifting(), task.signature, samples, tmp_path / "m.onnx")
     assert caught.value.cause is JobCause.PARITY
@@ -302,7 +306,7 @@ def test_parity_is_nan_safe(task, tmp_path: Path) -> None:
         def forward(self, x):
             return self.net(x) * float("nan")
 
-    samples = load_splits(task)["validation"].x[:4]
+    samples = splits_of(task)["validation"].x[:4]
     with pytest.raises(JobFailed) as caught:
         export(Nan(), task.signature, samples, tmp_path / "m.onnx")
     assert caught.value.cause is JobCause.PARITY
@@ -332,17 +336,6 @@ def test_weights_for_x86_stay_within_seven_bits(package) -> None:
     assert weights
     # Two products of U8 by S8 must fit into 16 bits, or they saturate without VNNI.
     assert max(int(np.abs(w.astype(int)).max()) for w in weights) * 255 * 2 < 2**15
-
-
-@pytest.mark.parametrize(("n", "wanted", "given"), [(1000, 256, 256), (100, 256, 100)])
-def test_calibration_sees_the_whole_training_split(n, wanted, given) -> None:
-    y = np.arange(n) * 10 // n  # sorted by class
-    data = {"train": Labelled(np.arange(n), y)}
-    spec = spec_of().model_copy(update={"optimize": Optimize(calibration_samples=wanted)})
-    chosen = calibration_of(data, spec)
-    assert len(chosen) == len(set(chosen.x.tolist())) == given
-    assert np.bincount(chosen.y).min() >= given // 10
-    assert np.array_equal(y[chosen.x], chosen.y)
 
 
 def test_run_local_writes_a_package_and_refuses_a_full_folder(tmp_path: Path) -> None:
