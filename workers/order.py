@@ -25,6 +25,23 @@ JOB_DIR = "ARGOSY_JOB_DIR"
 MARK = "ARGOSY_JOB"
 """``<job>-<attempt>``, in the environment of every process of an attempt: how they are found."""
 
+REQUIREMENTS = "ARGOSY_REQUIREMENTS"
+"""The file in the working directory that names what is to be installed; unset: nothing."""
+
+CODE = "ARGOSY_CODE"
+"""The digest of the working directory's archive."""
+
+ENVIRONMENTS = "ARGOSY_ENVIRONMENTS"
+"""Where a node keeps what it installed; unset: below the user's cache."""
+
+INSTALL_SECONDS = "ARGOSY_INSTALL_SECONDS"
+
+DRIVER = "workers.driver"
+"""The module that runs a job."""
+
+NO_ENVIRONMENT = 78
+"""The exit code of a driver whose requirements cannot be met; its last line says why."""
+
 SAID_FAILED = Exit.GATE_FAILED
 """The exit code of a driver that failed and was heard saying so."""
 
