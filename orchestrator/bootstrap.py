@@ -28,6 +28,7 @@ from orchestrator.services.keys import Role
 from orchestrator.services.models import ModelService
 from orchestrator.services.publisher import DesiredPublisher
 from orchestrator.services.reports import ReportService
+from orchestrator.services.retention import Retention
 from orchestrator.services.rollouts import RolloutService
 from orchestrator.services.telemetry import TelemetryService
 from orchestrator.services.transfer import TransferService
@@ -134,6 +135,7 @@ def build(settings: Settings) -> Program:
             "desired state": publisher.tick,
             "leases": jobs.expire_leases,
             "presence": devices.sweep,
+            "retention": Retention(uow, clock, days=settings.event_days).tick,
         },
         settings.tick_seconds,
     )

@@ -19,6 +19,7 @@ _WILDCARDS = frozenset({"0.0.0.0", "::", "*", ""})  # noqa: S104 - compared with
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _MAX_PORT = 65535
+_MAX_DAYS = 3650
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,7 @@ class Settings:
         certificate_days: how long a device's certificate is valid.
         tick_seconds: how often the services compare what is desired with what is.
         max_artifact_bytes: the largest upload.
+        event_days: how long what happened is kept for readers of events.
     """
 
     home: Path
@@ -61,6 +63,7 @@ class Settings:
     certificate_days: int = 7
     tick_seconds: float = 0.25
     max_artifact_bytes: int = 2 * 1024**3
+    event_days: int = 14
 
     @property
     def tls(self) -> bool:
@@ -180,6 +183,14 @@ def _integer(text: str, source: str) -> int:
     return int(text[:20])
 
 
+def _days(text: str, source: str) -> int:
+    value = _integer(text, source)
+    if value > _MAX_DAYS:
+        msg = f"{source}: {text} is not a number of days (1 to {_MAX_DAYS})"
+        raise Invalid(msg)
+    return value
+
+
 def _seconds(text: str, source: str) -> float:
     try:
         value = float(text)
@@ -246,4 +257,5 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
     "certificate_days": _integer,
     "tick_seconds": _seconds,
     "max_artifact_bytes": _integer,
+    "event_days": _days,
 }

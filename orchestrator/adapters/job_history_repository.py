@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
@@ -49,16 +49,17 @@ class SqlJobHistory:
             rows += self._session.scalars(rest)
         return [_point(row) for row in rows]
 
-    def series(
-        self, job_id: str, after_epoch: int = -1, trial: int | None = None
-    ) -> Iterator[MetricPoint]:
+    def trials(self, job_id: str) -> Sequence[int]:
+        query = select(JobMetricRow.trial).where(JobMetricRow.job_id == job_id).distinct()
+        return list(self._session.scalars(query.order_by(JobMetricRow.trial)))
+
+    def series(self, job_id: str, trial: int, after_epoch: int = -1) -> Sequence[MetricPoint]:
         query = select(JobMetricRow).where(
-            JobMetricRow.job_id == job_id, JobMetricRow.epoch > after_epoch
+            JobMetricRow.job_id == job_id,
+            JobMetricRow.trial == trial,
+            JobMetricRow.epoch > after_epoch,
         )
-        if trial is not None:
-            query = query.where(JobMetricRow.trial == trial)
-        query = query.order_by(JobMetricRow.trial, JobMetricRow.epoch)
-        yield from map(_point, self._session.scalars(query).yield_per(_BATCH))
+        return [_point(row) for row in self._session.scalars(query.order_by(JobMetricRow.epoch))]
 
     def has_more_metrics(self, job_id: str, trial: int, n: int) -> bool:
         query = select(JobMetricRow.epoch).where(

@@ -35,13 +35,15 @@ def _start(
     after: Annotated[int | None, Query(ge=0, le=MAX_INTEGER)] = None,
     last_event_id: Annotated[str | None, Header(pattern="^[0-9]{1,18}$")] = None,
 ) -> int:
-    """The id after which a stream goes on, found before the stream begins."""
-    if last_event_id is not None:
-        return int(last_event_id)
-    if after is not None:
-        return after
+    """The id after which a stream goes on, found before the stream begins.
+
+    Events between may be gone: live ones that were replaced, and old ones. An id beyond
+    the newest is of another database, and would make the reader wait for nothing.
+    """
     with ctx.uow.read() as tx:
-        return tx.events.last_id()
+        newest = tx.events.last_id()
+    seen = after if last_event_id is None else int(last_event_id)
+    return newest if seen is None else min(seen, newest)
 
 
 @operator.get("/events", operation_id="stream_events", response_class=EventSourceResponse)

@@ -11,7 +11,7 @@ from orchestrator.domain.logs import MAX_SEARCH, LogQuery
 from orchestrator.services.job_history import JobHistoryService
 from orchestrator.services.keys import Role
 from schemas.api import Page
-from schemas.base import Line
+from schemas.base import MAX_INTEGER, Line
 from schemas.dataset import DatasetProfile
 from schemas.job import LogLine, MetricPoint
 from schemas.jobfile import MAX_TRIALS
@@ -24,6 +24,11 @@ MAX_TAIL = 2_000
 
 def _service(ctx: Ctx) -> JobHistoryService:
     return JobHistoryService(ctx.uow)
+
+
+def _bounded(cursor: str | None, default: int) -> int:
+    """A cursor that every database can compare with."""
+    return max(-1, min(number(cursor, default), MAX_INTEGER))
 
 
 History = Annotated[JobHistoryService, Depends(_service)]
@@ -43,7 +48,7 @@ def metrics(
     ``trial``: of a sweep, one alone. ``points``: all there are after the cursor in one
     answer, downsampled to about so many: first, last and extremes are kept.
     """
-    after = number(cursor, -1)
+    after = _bounded(cursor, -1)
     if points is None:
         items = tuple(history.metrics(job_id, after, limit, trial))
     else:
@@ -67,7 +72,7 @@ def logs(
     ``tail``: the last so many of those lines, after which ``next`` goes on.
     """
     query = LogQuery(
-        after=number(cursor, 0),
+        after=_bounded(cursor, 0),
         limit=tail or limit,
         search=search,
         level=level,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
-from itertools import groupby
 
 from orchestrator.domain import curves, logs
 from orchestrator.domain.job import ACTIVE
@@ -93,13 +92,14 @@ class JobHistoryService:
     def curve(
         self, job_id: str, after_epoch: int, points: int, trial: int | None
     ) -> Sequence[MetricPoint]:
-        """The same with about so many points in all; extremes are kept."""
+        """The same, all of it, with about so many points; each trial's extremes are kept."""
+        kept: list[MetricPoint] = []
         with self._uow.read() as tx:
             keys = _keys(_found(tx, job_id))
-            found = tx.job_history.series(job_id, after_epoch, trial)
-            trials = [list(group) for _, group in groupby(found, key=lambda p: p.trial)]
-        each = points // max(1, len(trials))
-        kept = [point for one in trials for point in curves.downsample(one, each, keys)]
+            trials = tx.job_history.trials(job_id) if trial is None else (trial,)
+            for one in trials:
+                found = tx.job_history.series(job_id, one, after_epoch)
+                kept += curves.downsample(found, points // len(trials), keys)
         return sorted(kept, key=lambda point: (point.epoch, point.trial))
 
     def logs(self, job_id: str, query: LogQuery) -> tuple[Sequence[LogLine], int]:
@@ -166,7 +166,7 @@ def _thin(tx: Transaction, record: JobRecord, trials: set[int]) -> None:
     for trial in sorted(trials):
         if not tx.job_history.has_more_metrics(record.id, trial, 2 * METRICS_CAP):
             continue
-        points = list(tx.job_history.series(record.id, -1, trial))
+        points = tx.job_history.series(record.id, trial)
         older = points[: len(points) // 2]
         kept = curves.downsample(older, METRICS_CAP // 2, _keys(record))
         stay = {point.epoch for point in kept}

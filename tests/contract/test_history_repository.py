@@ -75,9 +75,10 @@ def test_points_of_one_trial_are_counted_and_dropped_without_the_others(uow, job
         assert history.has_more_metrics(job, 1, 1199)
         assert not history.has_more_metrics(job, 1, 1200)
         history.drop_metrics(job, 1, list(range(1100)))
-        assert [p.epoch for p in history.series(job, -1, 1)] == list(range(1100, 1200))
-        assert len(list(history.series(job, -1, 0))) == 1200
-        assert [p.trial for p in history.series(job, 1198)] == [0, 1], "by trial, then epoch"
+        assert [p.epoch for p in history.series(job, 1)] == list(range(1100, 1200))
+        assert [p.epoch for p in history.series(job, 0)] == list(range(1200))
+        assert [p.epoch for p in history.series(job, 0, after_epoch=1197)] == [1198, 1199]
+        assert history.trials(job) == [0, 1]
 
 
 def test_logs_go_on_after_the_last_line_seen(uow, job):
