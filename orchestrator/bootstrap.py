@@ -12,6 +12,7 @@ from orchestrator.adapters.broker import read_gateway
 from orchestrator.adapters.ca import CertificateAuthority
 from orchestrator.adapters.database import migrate
 from orchestrator.adapters.mqtt import MqttGateway
+from orchestrator.adapters.prices import load_prices
 from orchestrator.adapters.trust import TrustStore
 from orchestrator.adapters.unit_of_work import SqlUnitOfWork, make_engine
 from orchestrator.api.app import make_app
@@ -20,12 +21,14 @@ from orchestrator.control_loop import ControlLoop
 from orchestrator.errors import ArgosyError, Unavailable
 from orchestrator.home import Credentials, Home
 from orchestrator.services import keys
+from orchestrator.services.agents import AgentService
 from orchestrator.services.devices import DeviceService
 from orchestrator.services.engine import RolloutEngine
 from orchestrator.services.inbox import Inbox
 from orchestrator.services.jobs import JobService
 from orchestrator.services.keys import Role
 from orchestrator.services.models import ModelService
+from orchestrator.services.orders import OrderService
 from orchestrator.services.publisher import DesiredPublisher
 from orchestrator.services.reports import ReportService
 from orchestrator.services.retention import Retention
@@ -68,7 +71,11 @@ def prepare_database(settings: Settings) -> None:
     """Migrate, and see to a key for the CLI and one for the embedded agent.
 
     Keys that already work are kept, so a restart does not lock anybody out.
+
+    Raises:
+        Invalid: the price table is damaged: told here, before anything has started.
     """
+    load_prices(settings)
     home = Home(settings.home)
     engine = make_engine(settings.database)
     migrate(engine)
@@ -125,7 +132,8 @@ def build(settings: Settings) -> Program:
         heartbeat_seconds=settings.heartbeat_seconds,
     )
     telemetry = TelemetryService(uow, clock)
-    jobs = JobService(uow, clock, settings.lease_seconds)
+    prices = load_prices(settings)
+    jobs = JobService(uow, clock, settings.lease_seconds, artifacts=artifacts, prices=prices)
     gateway = MqttGateway(address, TransferService(models, artifacts))
     engine = RolloutEngine(uow, clock)
     publisher = DesiredPublisher(uow, signer, gateway.downlink)
@@ -143,6 +151,8 @@ def build(settings: Settings) -> Program:
         uow=uow,
         clock=clock,
         jobs=jobs,
+        orders=OrderService(uow, settings.lease_seconds),
+        agents=AgentService(uow),
         models=models,
         devices=devices,
         rollouts=RolloutService(uow, clock),

@@ -102,6 +102,11 @@ class Home:
         return self.path / "jobs"
 
     @property
+    def prices_yaml(self) -> Path:
+        """The price table, where there is one."""
+        return self.path / "prices.yaml"
+
+    @property
     def logs(self) -> Path:
         """The children's output."""
         return self.path / "logs"

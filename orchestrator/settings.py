@@ -45,6 +45,7 @@ class Settings:
         tick_seconds: how often the services compare what is desired with what is.
         max_artifact_bytes: the largest upload.
         event_days: how long what happened is kept for readers of events.
+        prices: the price table; None is ``prices.yaml`` in the home, where there is one.
     """
 
     home: Path
@@ -64,6 +65,7 @@ class Settings:
     tick_seconds: float = 0.25
     max_artifact_bytes: int = 2 * 1024**3
     event_days: int = 14
+    prices: Path | None = None
 
     @property
     def tls(self) -> bool:
@@ -157,6 +159,13 @@ def _checked(settings: Settings) -> Settings:
 def _home(text: str, source: str) -> Path:
     if not text or any(ord(c) < ord(" ") for c in text):
         msg = f"{source}: a home folder has a name, without control characters"
+        raise Invalid(msg)
+    return Path(text).expanduser().absolute()
+
+
+def _file(text: str, source: str) -> Path:
+    if any(ord(c) < ord(" ") for c in text):
+        msg = f"{source}: a file's name has no control characters"
         raise Invalid(msg)
     return Path(text).expanduser().absolute()
 
@@ -258,4 +267,5 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
     "tick_seconds": _seconds,
     "max_artifact_bytes": _integer,
     "event_days": _days,
+    "prices": _file,
 }

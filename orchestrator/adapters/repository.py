@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.orm import Session
 
 from orchestrator.adapters.mapping import fill, to_record, to_row
@@ -56,7 +56,9 @@ class Records(Generic[R]):
         """The records that a query selects."""
         return [to_record(self._record, row) for row in self._session.scalars(query)]
 
-    def newest(self, column: Any, before: str | None, limit: int) -> Sequence[R]:
-        """A page by descending id, from after the cursor."""
-        query = select(self._row).order_by(column.desc()).limit(limit)
+    def newest(
+        self, column: Any, before: str | None, limit: int, *wanted: ColumnElement[bool]
+    ) -> Sequence[R]:
+        """A page by descending id, from after the cursor, of the rows that are wanted."""
+        query = select(self._row).where(*wanted).order_by(column.desc()).limit(limit)
         return self.all(query if before is None else query.where(column < before))

@@ -53,6 +53,7 @@ class JobRow(Base):
     """A job and its lease. ``usage`` is by attempt."""
 
     __tablename__ = "jobs"
+    __table_args__ = (Index("ix_jobs_ended_at", "ended_at"),)
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     name: Mapped[str] = mapped_column(String(64))

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from orchestrator.adapters.agent_repository import SqlAgents
 from orchestrator.adapters.device_repository import SqlDevices
 from orchestrator.adapters.job_history_repository import SqlJobHistory
 from orchestrator.adapters.job_repository import SqlJobs
@@ -18,6 +19,7 @@ from orchestrator.adapters.rollout_repository import SqlRollouts
 from orchestrator.adapters.telemetry_repository import SqlEvents, SqlKeys, SqlTelemetry
 from orchestrator.errors import Unavailable
 from orchestrator.services.ports import (
+    Agents,
     Devices,
     Events,
     JobHistory,
@@ -44,6 +46,7 @@ class SqlTransaction:
     def __init__(self, session: Session) -> None:
         self.jobs: Jobs = SqlJobs(session)
         self.job_history: JobHistory = SqlJobHistory(session)
+        self.agents: Agents = SqlAgents(session)
         self.models: Models = SqlModels(session)
         self.devices: Devices = SqlDevices(session)
         self.rollouts: Rollouts = SqlRollouts(session)

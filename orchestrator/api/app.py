@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from orchestrator.api import devices, events, job_history, jobs, models, problems, rollouts
+from orchestrator.api import agents, devices, events, job_history, jobs, models, problems, rollouts
 from orchestrator.api.context import Context
 from orchestrator.version import VERSION
 
@@ -39,6 +39,7 @@ def make_app(context: Context) -> FastAPI:
         job_history.router,
         jobs.agent,
         jobs.driver,
+        agents.operator,
         models.operator,
         models.writer,
         devices.operator,

@@ -11,10 +11,12 @@ from fastapi import Depends, Path, Query, Request
 
 from orchestrator.errors import Forbidden, Invalid
 from orchestrator.services import keys
+from orchestrator.services.agents import AgentService
 from orchestrator.services.devices import DeviceService
 from orchestrator.services.jobs import JobService
 from orchestrator.services.keys import Principal, Role
 from orchestrator.services.models import ModelService
+from orchestrator.services.orders import OrderService
 from orchestrator.services.ports import Clock, UnitOfWork
 from orchestrator.services.rollouts import RolloutService
 from orchestrator.services.telemetry import TelemetryService
@@ -35,6 +37,8 @@ class Context:
     uow: UnitOfWork
     clock: Clock
     jobs: JobService
+    orders: OrderService
+    agents: AgentService
     models: ModelService
     devices: DeviceService
     rollouts: RolloutService

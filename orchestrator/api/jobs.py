@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends, Response, status
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Response, status
 
 from orchestrator.api.context import DEFAULT_PAGE, Allow, Ctx, Cursor, Limit, own_job
 from orchestrator.services.keys import Role
@@ -13,7 +15,9 @@ from schemas.job import (
     Heartbeat,
     HeartbeatReply,
     JobClaim,
+    JobOrder,
     JobProgress,
+    JobState,
     JobView,
 )
 from schemas.jobfile import JobSpec
@@ -26,6 +30,9 @@ driver = APIRouter(
     dependencies=[Depends(Allow(Role.JOB)), Depends(own_job)],
 )
 
+Filter = Annotated[str | None, Query(max_length=100)]
+States = Annotated[tuple[JobState, ...], Query(max_length=len(JobState))]
+
 
 @operator.post("", status_code=status.HTTP_201_CREATED, operation_id="submit_job")
 def submit(ctx: Ctx, spec: JobSpec) -> JobView:
@@ -33,8 +40,16 @@ def submit(ctx: Ctx, spec: JobSpec) -> JobView:
 
 
 @operator.get("", operation_id="list_jobs")
-def ls(ctx: Ctx, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None) -> Page[JobView]:
-    items = tuple(ctx.jobs.page(cursor, limit))
+def ls(
+    ctx: Ctx,
+    limit: Limit = DEFAULT_PAGE,
+    cursor: Cursor = None,
+    state: States = (),
+    project: Filter = None,
+    name: Filter = None,
+) -> Page[JobView]:
+    """Jobs, newest first; ``state`` may be repeated."""
+    items = tuple(ctx.jobs.page(cursor, limit, states=state, project=project, name=name))
     return Page(items=items, next=items[-1].id if len(items) == limit else None)
 
 
@@ -52,7 +67,7 @@ def cancel(ctx: Ctx, job_id: str) -> JobView:
     "/claim", operation_id="claim_job", responses={204: {"description": "nothing is queued"}}
 )
 def claim(ctx: Ctx, request: ClaimRequest, response: Response) -> JobClaim | None:
-    """Take the oldest queued job."""
+    """Take the first queued job that the cluster can hold."""
     found = ctx.jobs.claim(request)
     if found is None:
         response.status_code = status.HTTP_204_NO_CONTENT
@@ -67,6 +82,12 @@ def heartbeat(ctx: Ctx, job_id: str, beat: Heartbeat) -> HeartbeatReply:
 @agent.post("/jobs/{job_id}/outcome", operation_id="end_job")
 def outcome(ctx: Ctx, job_id: str, report: AgentOutcome) -> JobView:
     return ctx.jobs.outcome(job_id, report)
+
+
+@driver.get("/{job_id}/order", operation_id="get_job_order")
+def order(ctx: Ctx, job_id: str) -> JobOrder:
+    """What a job's driver is to do."""
+    return ctx.orders.order(job_id)
 
 
 @driver.post("/{job_id}/progress", operation_id="report_job_progress")

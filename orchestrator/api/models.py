@@ -65,7 +65,10 @@ def upload(ctx: Ctx, sha256: Digest, request: Request) -> Stored:
 
 
 @writer.get("/artifacts/{sha256}", operation_id="download_artifact")
-def download(ctx: Ctx, sha256: Digest) -> StreamingResponse:
+def download(ctx: Ctx, sha256: Digest, caller: Caller) -> StreamingResponse:
+    """An artifact; a job's key gives its own code and the files of its batch's version."""
+    if caller.role is Role.JOB:
+        ctx.orders.check_readable(caller.subject or "", sha256)
     size, pieces = ctx.uploads.get(sha256)
     headers = {"content-length": str(size), "etag": f'"{sha256}"'}
     return StreamingResponse(pieces, media_type="application/octet-stream", headers=headers)

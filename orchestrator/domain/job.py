@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from schemas.errors import Code
 from schemas.job import TERMINAL_JOB_STATES, JobCause, JobState
+
+T = TypeVar("T")
 
 ACTIVE = frozenset(
     {JobState.RUNNING, JobState.EXPORTING, JobState.OPTIMIZING, JobState.REGISTERING}
@@ -23,21 +26,36 @@ PROGRESS: dict[JobState, frozenset[JobState]] = {
     JobState.OPTIMIZING: frozenset({JobState.REGISTERING, JobState.FAILED}),
     JobState.REGISTERING: frozenset({JobState.SUCCEEDED, JobState.FAILED}),
 }
-"""Where a driver may lead its job, besides staying where it is."""
+"""Where the driver of a training may lead its job, besides staying where it is."""
+
+BATCH_PROGRESS: dict[JobState, frozenset[JobState]] = {
+    JobState.RUNNING: frozenset({JobState.SUCCEEDED, JobState.FAILED}),
+}
+"""The same for batch inference, which makes no model."""
 
 RETRYABLE = frozenset({JobCause.DRIVER_DIED, JobCause.LEASE_EXPIRED})
 """Failures of the machinery, not of the job: it is queued again."""
+
+MAX_BACKOFF = 300.0
+
+
+def backoff(attempt: int) -> float:
+    """Seconds from the failure of an attempt (from 1) to the next: 2, 8, 32 …, at most 300."""
+    return min(MAX_BACKOFF, 2.0 * 4.0 ** (attempt - 1))
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """What the machine needs to know of a job.
 
-    attempt counts claims, from 0. seq: the highest progress number seen within the
-    attempt. lease_until: None while nobody holds it.
+    batch: it infers, and makes no model. attempt counts claims, from 0. seq: the highest
+    progress number seen within the attempt. lease_until: None while nobody holds it.
+    not_before: of a queued job that failed, when it may be claimed again. notice: what the
+    holder of the lease says it waits for.
     """
 
     state: JobState = JobState.QUEUED
+    batch: bool = False
     attempt: int = 0
     max_attempts: int = 3
     epoch: int = 0
@@ -46,6 +64,8 @@ class Job:
     cancel_requested: bool = False
     cause: JobCause | None = None
     detail: str | None = None
+    not_before: datetime | None = None
+    notice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +85,7 @@ class Renewed:
 
 @dataclass(frozen=True, slots=True)
 class Progressed:
-    """The driver of ``attempt`` reports."""
+    """The driver of ``attempt`` reports. notice: "" takes the one before back."""
 
     attempt: int
     seq: int
@@ -74,6 +94,7 @@ class Progressed:
     epoch: int | None = None
     cause: JobCause | None = None
     detail: str | None = None
+    notice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +122,7 @@ Event = Claimed | Renewed | Progressed | DriverEnded | LeaseChecked | CancelRequ
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """Tell whoever watches that the state changed."""
+    """Tell whoever watches that something changed that they see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +147,7 @@ def step(job: Job, event: Event, now: datetime) -> Step:
         case Progressed():
             return _progress(job, event, now)
         case DriverEnded():
-            return _driver_ended(job, event)
+            return _driver_ended(job, event, now)
         case LeaseChecked():
             return _check_lease(job, now)
         case CancelRequested():
@@ -136,6 +157,9 @@ def step(job: Job, event: Event, now: datetime) -> Step:
 def _claim(job: Job, event: Claimed, now: datetime) -> Step:
     if job.state is not JobState.QUEUED:
         return _refused(job, Code.ILLEGAL_TRANSITION, f"a {job.state} job cannot be claimed")
+    if job.not_before is not None and now < job.not_before:
+        detail = f"the job failed and starts again at {job.not_before:%H:%M:%S} UTC"
+        return _refused(job, Code.CONFLICT, detail)
     taken = replace(
         job,
         state=JobState.RUNNING,
@@ -144,6 +168,8 @@ def _claim(job: Job, event: Claimed, now: datetime) -> Step:
         lease_until=now + timedelta(seconds=event.seconds),
         cause=None,
         detail=None,
+        not_before=None,
+        notice=None,
     )
     return taken, (Announce(),)
 
@@ -161,30 +187,34 @@ def _progress(job: Job, event: Progressed, now: datetime) -> Step:
         return _lease_lost(job, event.attempt)
     if event.seq <= job.seq:
         return job, ()
-    if event.state not in (None, job.state, *PROGRESS[job.state]):
+    ways = BATCH_PROGRESS if job.batch else PROGRESS
+    if event.state not in (None, job.state, *ways.get(job.state, ())):
         return _refused(job, Code.ILLEGAL_TRANSITION, f"{job.state} does not lead to {event.state}")
     state = event.state or job.state
-    ended = state in TERMINAL_JOB_STATES
-    moved = replace(
-        job,
-        state=state,
-        seq=event.seq,
-        epoch=job.epoch if event.epoch is None else event.epoch,
-        lease_until=None if ended else now + timedelta(seconds=event.seconds),
-        cause=event.cause if ended else job.cause,
-        detail=event.detail if ended else job.detail,
+    moved = replace(job, state=state, seq=event.seq, epoch=_newer(event.epoch, job.epoch))
+    if state in TERMINAL_JOB_STATES:
+        return _end(moved, state, event.cause, event.detail)
+    held = replace(
+        moved,
+        lease_until=now + timedelta(seconds=event.seconds),
+        notice=_newer(event.notice, job.notice) or None,
     )
-    return moved, (Announce(),)
+    seen = (held.state, held.epoch, held.notice) != (job.state, job.epoch, job.notice)
+    return held, (Announce(),) if seen else ()
 
 
-def _driver_ended(job: Job, event: DriverEnded) -> Step:
+def _newer(new: T | None, old: T) -> T:
+    return old if new is None else new
+
+
+def _driver_ended(job: Job, event: DriverEnded, now: datetime) -> Step:
     if job.state in TERMINAL_JOB_STATES and event.attempt == job.attempt:
         return job, ()
     if not _holds_lease(job, event.attempt):
         return _lease_lost(job, event.attempt)
     if event.cancelled or job.cancel_requested:
         return _end(job, JobState.CANCELLED, None, "cancelled by an operator")
-    return _retry_or_fail(job, event.cause, event.detail)
+    return _retry_or_fail(job, event.cause, event.detail, now)
 
 
 def _check_lease(job: Job, now: datetime) -> Step:
@@ -192,7 +222,8 @@ def _check_lease(job: Job, now: datetime) -> Step:
         return job, ()
     if job.cancel_requested:
         return _end(job, JobState.CANCELLED, None, "cancelled; its agent was not heard of again")
-    return _retry_or_fail(job, JobCause.LEASE_EXPIRED, "its agent stopped sending heartbeats")
+    detail = "its agent stopped sending heartbeats"
+    return _retry_or_fail(job, JobCause.LEASE_EXPIRED, detail, now)
 
 
 def _cancel(job: Job) -> Step:
@@ -205,17 +236,32 @@ def _cancel(job: Job) -> Step:
     return replace(job, cancel_requested=True), (Announce(),)
 
 
-def _retry_or_fail(job: Job, cause: JobCause, detail: str | None) -> Step:
-    if cause in RETRYABLE and job.attempt < job.max_attempts:
-        again = replace(
-            job, state=JobState.QUEUED, seq=-1, lease_until=None, cause=cause, detail=detail
-        )
-        return again, (Announce(),)
-    return _end(job, JobState.FAILED, cause, detail)
+def _retry_or_fail(job: Job, cause: JobCause, detail: str | None, now: datetime) -> Step:
+    if cause not in RETRYABLE or job.attempt >= job.max_attempts:
+        return _end(job, JobState.FAILED, cause, detail)
+    again = replace(
+        job,
+        state=JobState.QUEUED,
+        seq=-1,
+        lease_until=None,
+        cause=cause,
+        detail=detail,
+        not_before=now + timedelta(seconds=backoff(job.attempt)),
+        notice=None,
+    )
+    return again, (Announce(),)
 
 
 def _end(job: Job, state: JobState, cause: JobCause | None, detail: str | None) -> Step:
-    ended = replace(job, state=state, lease_until=None, cause=cause, detail=detail)
+    ended = replace(
+        job,
+        state=state,
+        lease_until=None,
+        cause=cause,
+        detail=detail,
+        not_before=None,
+        notice=None,
+    )
     return ended, (Announce(),)
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from orchestrator.domain import job as machine
+from orchestrator.domain.cost import Prices
 from orchestrator.errors import Conflict, LeaseLost, NotFound, error_of
-from orchestrator.services import job_history, keys
+from orchestrator.services import agents, job_history, keys, orders, queues
+from orchestrator.services.job_view import view
 from orchestrator.services.keys import Role
-from orchestrator.services.ports import Clock, Transaction, UnitOfWork
-from orchestrator.services.records import JobRecord
+from orchestrator.services.ports import Artifacts, Clock, Transaction, UnitOfWork
+from orchestrator.services.queues import QueueState
+from orchestrator.services.records import AgentRecord, JobRecord
 from schemas.ids import new_id
 from schemas.job import (
     TERMINAL_JOB_STATES,
@@ -31,6 +34,7 @@ from schemas.job import (
 from schemas.jobfile import JobSpec
 
 _LAST_WORDS = timedelta(minutes=10)
+_NO_QUEUE = QueueState({}, (), ())
 
 
 class JobService:
@@ -40,18 +44,39 @@ class JobService:
         uow: opens transactions.
         clock: the time, in UTC.
         lease_seconds: how long a job may be silent.
+        artifacts: where the code of jobs is.
+        prices: what jobs cost; None shows no cost.
     """
 
-    def __init__(self, uow: UnitOfWork, clock: Clock, lease_seconds: float) -> None:
+    def __init__(
+        self,
+        uow: UnitOfWork,
+        clock: Clock,
+        lease_seconds: float,
+        *,
+        artifacts: Artifacts,
+        prices: Prices | None = None,
+    ) -> None:
         self._uow = uow
         self._clock = clock
         self._lease = lease_seconds
+        self._artifacts = artifacts
+        self._prices = prices
 
     def submit(self, spec: JobSpec) -> JobView:
-        """Queue a job."""
+        """Queue a job.
+
+        Raises:
+            NotFound, Conflict, Revoked, Invalid: its code or the model that it infers with
+                is not here.
+        """
+        with self._uow.read() as tx:
+            orders.check(tx, self._artifacts, spec)
         record = JobRecord(
             id=new_id("job"),
             name=spec.name,
+            project=spec.project,
+            priority=spec.priority,
             state=JobState.QUEUED,
             spec=spec,
             max_attempts=spec.max_attempts,
@@ -60,40 +85,67 @@ class JobService:
         with self._uow() as tx:
             tx.jobs.add(record)
             self._announce(tx, record)
-        return view(record)
+        return self.get(record.id)
 
     def get(self, job_id: str) -> JobView:
         """One job."""
         with self._uow.read() as tx:
-            return view(_found(tx, job_id))
+            return self._views(tx, [_found(tx, job_id)])[0]
 
-    def page(self, before: str | None, limit: int) -> Sequence[JobView]:
-        """Jobs, newest first."""
+    def page(
+        self,
+        before: str | None,
+        limit: int,
+        *,
+        states: Collection[JobState] = (),
+        project: str | None = None,
+        name: str | None = None,
+    ) -> Sequence[JobView]:
+        """Jobs, newest first; of the states, the project and the name that are given."""
         with self._uow.read() as tx:
-            return [view(record) for record in tx.jobs.page(before, limit)]
+            records = tx.jobs.page(before, limit, states=states, project=project, name=name)
+            return self._views(tx, records)
 
     def cancel(self, job_id: str) -> JobView:
         """Ask for the end of a job; a queued one ends at once."""
         with self._uow() as tx:
             record = _found(tx, job_id, lock=True)
-            return view(self._apply(tx, record, machine.CancelRequested()))
+            self._apply(tx, record, machine.CancelRequested())
+        return self.get(job_id)
 
     def claim(self, request: ClaimRequest) -> JobClaim | None:
-        """Hand the oldest queued job to an agent, with a lease and a key of its own."""
+        """Hand the first queued job that its cluster can hold to an agent.
+
+        With it go a lease and a key of its own.
+        """
+        now = self._clock()
+        agent = AgentRecord(name=request.agent, capacity=request.capacity, seen_at=now)
+        # The queue is ordered from a snapshot, so that the one writer is not held up by it;
+        # each candidate is looked at again before it is taken.
+        with self._uow.read() as tx:
+            news = agents.is_news(tx.agents.get(agent.name), agent)
+            ready = list(queues.look(tx, now).ready(request.capacity, now))
+        if not news and not ready:
+            return None
         with self._uow() as tx:
-            record = tx.jobs.next_queued()
-            if record is None:
-                return None
-            lease, now = secrets.token_urlsafe(32), self._clock()
-            taken = replace(
-                record,
-                agent=request.agent,
-                lease_hash=keys.digest(lease),
-                started_at=record.started_at or now,
-            )
-            taken = self._apply(tx, taken, machine.Claimed(self._lease))
-            tx.keys.revoke_subject(record.id)
-            token = keys.create(tx, Role.JOB, now, subject=record.id)
+            agents.save(tx, agent)
+            for job_id in ready:
+                record = tx.jobs.get(job_id, lock=True)
+                if record is not None and _claimable(record, now):
+                    return self._hand_over(tx, record, request.agent, now)
+        return None
+
+    def _hand_over(self, tx: Transaction, record: JobRecord, agent: str, now: datetime) -> JobClaim:
+        lease = secrets.token_urlsafe(32)
+        taken = replace(
+            record,
+            agent=agent,
+            lease_hash=keys.digest(lease),
+            started_at=record.started_at or now,
+        )
+        taken = self._apply(tx, taken, machine.Claimed(self._lease))
+        tx.keys.revoke_subject(record.id)
+        token = keys.create(tx, Role.JOB, now, subject=record.id)
         return JobClaim(
             id=taken.id,
             attempt=taken.attempt,
@@ -113,6 +165,7 @@ class JobService:
             record = _found(tx, job_id, lock=True)
             _check_lease(record, beat.lease)
             renewed = self._apply(tx, record, machine.Renewed(beat.attempt, self._lease))
+            agents.heard(tx, record.agent, self._clock())
         return HeartbeatReply(cancel=renewed.cancel_requested, lease_seconds=self._lease)
 
     def outcome(self, job_id: str, outcome: AgentOutcome) -> JobView:
@@ -127,7 +180,8 @@ class JobService:
             record = _found(tx, job_id, lock=True)
             if record.state not in TERMINAL_JOB_STATES:
                 _check_lease(record, outcome.lease)
-            return view(self._apply(tx, record, event))
+            self._apply(tx, record, event)
+        return self.get(job_id)
 
     def progress(self, job_id: str, report: JobProgress) -> HeartbeatReply:
         """Take a driver's report; a repeat changes nothing.
@@ -143,21 +197,14 @@ class JobService:
             report.epoch,
             report.cause,
             report.detail,
+            report.notice,
         )
         with self._uow() as tx:
             record = _found(tx, job_id, lock=True)
             repeat = report.attempt == record.attempt and report.seq <= record.seq
             if report.state is JobState.SUCCEEDED and record.state not in TERMINAL_JOB_STATES:
-                if report.model is None or report.version is None:
-                    msg = "a job that succeeded names the model and version it registered"
-                    raise Conflict(msg)
-                record = replace(record, model=report.model, version=report.version)
-            extra: dict[str, Any] = {}
-            if not repeat:
-                record = job_history.record(tx, record, report, self._clock())
-            if report.metrics and not repeat:
-                extra["metrics"] = dict(report.metrics[-1].values)
-            moved = self._apply(tx, record, event, extra)
+                record = _with_result(record, report)
+            moved = self._apply(tx, record, event, None if repeat else report)
         return HeartbeatReply(cancel=moved.cancel_requested, lease_seconds=self._lease)
 
     def expire_leases(self) -> int:
@@ -173,32 +220,48 @@ class JobService:
         tx: Transaction,
         record: JobRecord,
         event: machine.Event,
-        extra: dict[str, Any] | None = None,
+        report: JobProgress | None = None,
     ) -> JobRecord:
+        """Move a job by an event, and keep what a new report says beside it."""
         now = self._clock()
         job, actions = machine.step(record.machine(), event, now)
         for action in actions:
             if isinstance(action, machine.Refuse):
                 raise error_of(action.code, action.detail)
-        moved = job_history.settle(tx, record.moved(job))
+        moved = record.moved(job)
+        if report is not None and record.state not in TERMINAL_JOB_STATES:
+            moved = job_history.record(tx, moved, report, now)
         if job.state in TERMINAL_JOB_STATES and record.ended_at is None:
             moved = replace(moved, ended_at=now, lease_hash=None)
             # A last report whose answer was lost is repeated, and must be heard.
             tx.keys.expire_subject(record.id, now + _LAST_WORDS)
         elif job.state is JobState.QUEUED:
             tx.keys.revoke_subject(record.id)
+        moved = job_history.settle(tx, moved)
         tx.jobs.save(moved)
-        if actions:
-            self._announce(tx, moved, extra)
+        measured = report is not None and bool(report.metrics)
+        if actions or measured:
+            self._announce(tx, moved, {"metrics": moved.last} if measured else None)
         return moved
 
     def _announce(
         self, tx: Transaction, record: JobRecord, extra: dict[str, Any] | None = None
     ) -> None:
         data = {"state": record.state.value, "attempt": record.attempt, "epoch": record.epoch}
-        optional = {"detail": record.detail, "model": record.model, "version": record.version}
+        optional = {
+            "detail": record.detail,
+            "notice": record.notice,
+            "model": record.model,
+            "version": record.version,
+        }
         data |= {key: value for key, value in optional.items() if value is not None}
         tx.events.add("job", record.id, data | (extra or {}), self._clock())
+
+    def _views(self, tx: Transaction, records: Sequence[JobRecord]) -> list[JobView]:
+        now = self._clock()
+        waits = any(record.state is JobState.QUEUED for record in records)
+        queue = queues.look(tx, now) if waits else _NO_QUEUE
+        return [view(record, queue, self._prices, now) for record in records]
 
 
 def _found(tx: Transaction, job_id: str, *, lock: bool = False) -> JobRecord:
@@ -215,6 +278,13 @@ def _check_lease(record: JobRecord, lease: str) -> None:
         raise LeaseLost(msg)
 
 
-def view(record: JobRecord) -> JobView:
-    """A job as the API shows it."""
-    return JobView.model_validate(record, from_attributes=True)
+def _claimable(record: JobRecord, now: datetime) -> bool:
+    rested = record.not_before is None or record.not_before <= now
+    return record.state is JobState.QUEUED and rested
+
+
+def _with_result(record: JobRecord, report: JobProgress) -> JobRecord:
+    if record.spec.batch is None and (report.model is None or report.version is None):
+        msg = "a job that succeeded names the model and version it registered"
+        raise Conflict(msg)
+    return replace(record, model=report.model, version=report.version)

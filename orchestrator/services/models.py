@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
+from orchestrator.domain import promotion
 from orchestrator.errors import Forbidden, Invalid, LeaseLost, NotFound, TooLarge
+from orchestrator.services import job_history
 from orchestrator.services.ports import Artifacts, Clock, Signer, Transaction, UnitOfWork
-from orchestrator.services.records import VersionRecord
+from orchestrator.services.records import JobRecord, VersionRecord
 from schemas.errors import FieldError
+from schemas.job import JobProgress, LogLine
+from schemas.jobfile import Promote
 from schemas.model import (
     MAX_MANIFEST_BYTES,
     Manifest,
@@ -17,8 +22,6 @@ from schemas.model import (
     VersionNumber,
 )
 from schemas.transfer import leaves_digest
-
-CHAMPION = "champion"
 
 
 class ModelService:
@@ -57,8 +60,7 @@ class ModelService:
             raise TooLarge(msg)
         sha256 = hashlib.sha256(raw).hexdigest()
         with self._uow() as tx:
-            if job_id is not None:
-                _check_job(tx, name, job_id)
+            job = None if job_id is None else _check_job(tx, name, manifest, job_id)
             known = tx.models.by_manifest(name, sha256) or (
                 tx.models.by_job(name, job_id) if job_id is not None else None
             )
@@ -77,10 +79,26 @@ class ModelService:
                 created_at=self._clock(),
             )
             tx.models.add(record)
-            if version == 1:
-                tx.models.set_alias(name, CHAMPION, version)
-            tx.events.add("model", name, {"model": name, "version": version}, self._clock())
+            self._promote(tx, record, manifest, job)
         return VersionNumber(model=name, version=version, created=True)
+
+    def _promote(
+        self, tx: Transaction, record: VersionRecord, manifest: Manifest, job: JobRecord | None
+    ) -> None:
+        """Move the aliases that a new version is due, and tell of it."""
+        now = self._clock()
+        promote = Promote() if job is None else job.spec.promote
+        verdict = promotion.decide(promote, manifest, first=record.version == 1)
+        for alias in verdict.aliases:
+            tx.models.set_alias(record.model, alias, record.version)
+        data: dict[str, Any] = {"model": record.model, "version": record.version}
+        if verdict.aliases:
+            data["aliases"] = list(verdict.aliases)
+        tx.events.add("model", record.model, data, now)
+        if job is not None and verdict.text is not None:
+            line = LogLine(at=now, level=verdict.level, text=verdict.text)
+            report = JobProgress(attempt=job.attempt, seq=max(0, job.seq), logs=(line,))
+            job_history.record(tx, job, report, now)
 
     def _check(self, name: str, manifest: Manifest) -> None:
         errors: list[FieldError] = []
@@ -138,14 +156,21 @@ class ModelService:
         return None if record is None or record.revoked else (record.manifest, record.signed)
 
 
-def _check_job(tx: Transaction, name: str, job_id: str) -> None:
+def _check_job(tx: Transaction, name: str, manifest: Manifest, job_id: str) -> JobRecord:
     job = tx.jobs.get(job_id)
     if job is None or job.lease_until is None:
         msg = f"{job_id} does not run any more, so it registers nothing"
         raise LeaseLost(msg)
+    if job.spec.batch is not None:
+        msg = f"{job_id} is batch inference and registers no model"
+        raise Forbidden(msg)
     if name != job.spec.model_name:
         msg = f"{job_id} trains {job.spec.model_name!r} and may not register {name!r}"
         raise Forbidden(msg)
+    if manifest.lineage.job not in {None, job_id}:
+        msg = f"the manifest's lineage names {manifest.lineage.job}, but {job_id} registers it"
+        raise Forbidden(msg)
+    return job
 
 
 def _model(tx: Transaction, name: str) -> ModelView:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol
 
 from orchestrator.domain.logs import LogQuery, LogTotals
 from orchestrator.services.records import (
+    ActiveJob,
+    AgentRecord,
     DeviceRecord,
     DeviceTotals,
     ExecutionRecord,
     JobRecord,
     KeyRecord,
+    QueuedJob,
     RolloutRecord,
     TokenRecord,
     VersionRecord,
@@ -23,7 +26,7 @@ from orchestrator.services.records import (
 )
 from schemas.api import Event
 from schemas.dataset import DatasetProfile
-from schemas.job import LogLine, MetricPoint
+from schemas.job import JobState, LogLine, MetricPoint
 from schemas.rollout import Assignment, Command, ExecState
 
 Clock = Callable[[], datetime]
@@ -35,8 +38,18 @@ class Jobs(Protocol):
     def add(self, record: JobRecord) -> None: ...
     def save(self, record: JobRecord) -> None: ...
     def get(self, job_id: str, *, lock: bool = False) -> JobRecord | None: ...
-    def page(self, before: str | None, limit: int) -> Sequence[JobRecord]: ...
-    def next_queued(self) -> JobRecord | None: ...
+    def page(
+        self,
+        before: str | None,
+        limit: int,
+        *,
+        states: Collection[JobState] = (),
+        project: str | None = None,
+        name: str | None = None,
+    ) -> Sequence[JobRecord]: ...
+    def queued(self, limit: int) -> Sequence[QueuedJob]: ...
+    def active(self) -> Sequence[ActiveJob]: ...
+    def recent_use(self, since: datetime) -> Mapping[str, float]: ...
     def lease_expired(self, now: datetime) -> Sequence[JobRecord]: ...
 
 
@@ -60,6 +73,15 @@ class JobHistory(Protocol):
     def save_log_totals(self, job_id: str, totals: LogTotals) -> None: ...
     def put_profile(self, job_id: str, profile: DatasetProfile) -> None: ...
     def profile(self, job_id: str) -> DatasetProfile | None: ...
+
+
+class Agents(Protocol):
+    """Agents, as they last asked for work."""
+
+    def save(self, record: AgentRecord) -> None: ...
+    def get(self, name: str) -> AgentRecord | None: ...
+    def all(self) -> Sequence[AgentRecord]: ...
+    def prune(self, before: datetime) -> None: ...
 
 
 class Models(Protocol):
@@ -154,6 +176,7 @@ class Transaction(Protocol):
 
     jobs: Jobs
     job_history: JobHistory
+    agents: Agents
     models: Models
     devices: Devices
     rollouts: Rollouts

@@ -12,7 +12,7 @@ from orchestrator.domain.rollout import Rollout
 from schemas.device import ActiveModel, DeviceState, Hardware, Presence
 from schemas.errors import DeviceCause
 from schemas.job import Capacity, JobCause, JobState, Live, Trial, Usage
-from schemas.jobfile import JobSpec
+from schemas.jobfile import JobSpec, Resources
 from schemas.rollout import (
     Evidence,
     ExecState,
@@ -64,6 +64,7 @@ class JobRecord:
         """The part that the state machine knows."""
         return Job(
             state=self.state,
+            batch=self.spec.batch is not None,
             attempt=self.attempt,
             max_attempts=self.max_attempts,
             epoch=self.epoch,
@@ -72,6 +73,8 @@ class JobRecord:
             cancel_requested=self.cancel_requested,
             cause=self.cause,
             detail=self.detail,
+            not_before=self.not_before,
+            notice=self.notice,
         )
 
     def moved(self, job: Job) -> Self:
@@ -86,7 +89,30 @@ class JobRecord:
             cancel_requested=job.cancel_requested,
             cause=job.cause,
             detail=job.detail,
+            not_before=job.not_before,
+            notice=job.notice,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuedJob:
+    """What the queue needs of a job that waits."""
+
+    id: str
+    project: str
+    priority: int
+    resources: Resources
+    not_before: datetime | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActiveJob:
+    """What the queue needs of a job that an agent holds."""
+
+    id: str
+    project: str
+    agent: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,8 @@ from sqlalchemy.exc import IntegrityError
 from orchestrator.adapters.database import differences, migrate
 from orchestrator.errors import NotFound, Unavailable
 from orchestrator.services.records import (
+    ActiveJob,
+    AgentRecord,
     DeviceRecord,
     ExecutionRecord,
     JobRecord,
@@ -24,7 +26,7 @@ from orchestrator.services.records import (
 )
 from schemas.device import ActiveModel, DeviceState, Presence
 from schemas.ids import new_id
-from schemas.job import JobState
+from schemas.job import Capacity, JobState, Usage
 from schemas.jobfile import JobSpec
 from schemas.rollout import Evidence, ExecState, RolloutSpec, RolloutState, WaveState
 
@@ -145,16 +147,78 @@ def test_saving_what_is_not_there_is_an_error(uow):
         tx.jobs.save(job())
 
 
-def test_jobs_are_taken_in_the_order_they_came(uow):
-    first, second = job(created_at=NOW), job(created_at=NOW + timedelta(seconds=1))
+def test_the_queue_holds_what_waits_and_expired_leases_are_found(uow):
+    first, second = job(created_at=NOW), job(not_before=NOW, priority=-3, project="b")
     with uow() as tx:
         tx.jobs.add(second)
         tx.jobs.add(first)
-        assert tx.jobs.next_queued() == first
-        tx.jobs.save(replace(first, state=JobState.RUNNING, lease_until=NOW))
-        assert tx.jobs.next_queued() == second
+        assert {j.id for j in tx.jobs.queued(10)} == {first.id, second.id}
+        tx.jobs.save(replace(first, state=JobState.RUNNING, lease_until=NOW, agent="a"))
+        (waiting,) = tx.jobs.queued(10)
+        assert (waiting.id, waiting.project, waiting.priority) == (second.id, "b", -3)
+        assert (waiting.not_before, waiting.created_at) == (NOW, NOW)
+        assert waiting.resources == SPEC.resources
+        assert list(tx.jobs.active()) == [ActiveJob(id=first.id, project="default", agent="a")]
         assert [j.id for j in tx.jobs.lease_expired(NOW)] == [first.id]
         assert list(tx.jobs.lease_expired(NOW - timedelta(seconds=1))) == []
+
+
+def test_of_a_long_queue_the_oldest_and_the_most_urgent_are_loaded(uow):
+    old = [job(created_at=NOW - timedelta(hours=i)) for i in (3, 2)]
+    young = [job(created_at=NOW + timedelta(seconds=i)) for i in range(4)]
+    urgent = [job(created_at=NOW + timedelta(minutes=i), priority=i) for i in (9, 8)]
+    with uow() as tx:
+        for record in (*urgent, *young, *old):
+            tx.jobs.add(record)
+        assert {j.id for j in tx.jobs.queued(4)} == {j.id for j in (*old, *urgent)}
+
+
+def test_use_is_added_up_by_project_and_forgotten_with_time(uow):
+    def used(*seconds, **more):
+        usage = {str(i): Usage(cpu_seconds=s) for i, s in enumerate(seconds, 1)}
+        return job(usage=usage, attempt=len(seconds), **more)
+
+    since = NOW - timedelta(hours=24)
+    ended = {"state": JobState.SUCCEEDED, "ended_at": NOW - timedelta(hours=1)}
+    with uow() as tx:
+        tx.jobs.add(used(10, 20, project="a", **ended))
+        tx.jobs.add(used(5.5, project="a", state=JobState.RUNNING))
+        tx.jobs.add(used(7, project="b"))
+        tx.jobs.add(used(99, project="c", **ended | {"ended_at": since - timedelta(seconds=1)}))
+        tx.jobs.add(job(project="d"))
+        assert dict(tx.jobs.recent_use(since)) == {"a": 35.5, "b": 7.0}
+
+
+def test_a_page_holds_the_states_the_project_and_the_name_that_are_asked_for(uow):
+    made = [
+        job(name="digits", project="a"),
+        job(name="digits", project="b", state=JobState.FAILED),
+        job(name="sounds", project="a", state=JobState.RUNNING),
+    ]
+    with uow() as tx:
+        for record in made:
+            tx.jobs.add(record)
+
+        def found(**asked):
+            return {r.id for r in tx.jobs.page(None, 10, **asked)}
+
+        assert found() == {r.id for r in made}
+        assert found(states=[JobState.FAILED, JobState.RUNNING]) == {made[1].id, made[2].id}
+        assert found(project="a", name="digits") == {made[0].id}
+        assert found(project="a", states=[JobState.FAILED]) == set()
+
+
+def test_agents_are_kept_by_name_and_forgotten_with_time(uow):
+    capacity = Capacity(nodes=2, cpus=8, gpus=1, memory_gb=31.5, grows=True)
+    with uow() as tx:
+        tx.agents.save(AgentRecord(name="b", seen_at=NOW))
+        tx.agents.save(AgentRecord(name="a", seen_at=NOW - timedelta(days=2)))
+        tx.agents.save(AgentRecord(name="b", capacity=capacity, seen_at=NOW))
+        assert [a.name for a in tx.agents.all()] == ["a", "b"]
+        tx.agents.prune(NOW - timedelta(days=1))
+    with uow() as tx:
+        assert list(tx.agents.all()) == [AgentRecord(name="b", capacity=capacity, seen_at=NOW)]
+        assert tx.agents.get("a") is None
 
 
 def test_numbers_of_microseconds_and_large_files_fit(uow):
@@ -229,10 +293,11 @@ def test_one_queued_job_is_claimed_once_however_many_ask(uow):
 
     def claim(_):
         with uow() as tx:
-            found = tx.jobs.next_queued()
-            if found is not None:
-                tx.jobs.save(replace(found, state=JobState.RUNNING))
-            return found is not None
+            found = tx.jobs.queued(2)
+            for waiting in found:
+                record = tx.jobs.get(waiting.id, lock=True)
+                tx.jobs.save(replace(record, state=JobState.RUNNING))
+            return bool(found)
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(claim, range(16))) == 1

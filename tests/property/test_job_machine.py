@@ -98,10 +98,11 @@ def test_only_the_holder_of_the_lease_moves_a_job(history):
 
 
 def test_a_lost_driver_is_retried_until_the_attempts_are_spent():
-    job = Job(max_attempts=2)
+    job, now = Job(max_attempts=2), START
     for attempt in (1, 2):
-        job, _ = step(job, Claimed(30), START)
-        job, _ = step(job, DriverEnded(attempt, cancelled=False), START)
+        now = job.not_before or now
+        job, _ = step(job, Claimed(30), now)
+        job, _ = step(job, DriverEnded(attempt, cancelled=False), now)
     assert job.state is JobState.FAILED
     assert job.cause is JobCause.DRIVER_DIED
 

@@ -22,12 +22,14 @@ from orchestrator.adapters.unit_of_work import SqlUnitOfWork, make_engine
 from orchestrator.api.app import make_app
 from orchestrator.api.context import Context
 from orchestrator.services import keys
+from orchestrator.services.agents import AgentService
 from orchestrator.services.devices import DeviceService
 from orchestrator.services.engine import RolloutEngine
 from orchestrator.services.inbox import Inbox, UpMessage
 from orchestrator.services.jobs import JobService
 from orchestrator.services.keys import Role
 from orchestrator.services.models import ModelService
+from orchestrator.services.orders import OrderService
 from orchestrator.services.publisher import DesiredPublisher
 from orchestrator.services.reports import ReportService
 from orchestrator.services.rollouts import RolloutService
@@ -82,7 +84,7 @@ class Broker:
 class Platform:
     """Everything but the network."""
 
-    def __init__(self, folder) -> None:
+    def __init__(self, folder, prices=None) -> None:
         engine = make_engine(f"sqlite:///{folder / 'argosy.db'}")
         migrate(engine)
         self.clock, self.broker = Clock(), Broker()
@@ -92,7 +94,7 @@ class Platform:
         self.trust = TrustStore.open_or_create(folder / "trust", self.clock)
         self.downlink = BrokerDownlink(self.broker.publish)
         self.models = ModelService(self.uow, self.clock, self.artifacts, self.trust)
-        self.jobs = JobService(self.uow, self.clock, 30)
+        self.jobs = JobService(self.uow, self.clock, 30, artifacts=self.artifacts, prices=prices)
         self.rollouts = RolloutService(self.uow, self.clock)
         self.telemetry = TelemetryService(self.uow, self.clock)
         self.transfer = TransferService(self.models, self.artifacts)
@@ -115,6 +117,8 @@ class Platform:
                 uow=self.uow,
                 clock=self.clock,
                 jobs=self.jobs,
+                orders=OrderService(self.uow, 30),
+                agents=AgentService(self.uow),
                 models=self.models,
                 devices=self.devices,
                 rollouts=self.rollouts,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from orchestrator.services.keys import Role
@@ -76,6 +78,14 @@ def test_a_silent_job_goes_to_another_agent_and_the_first_is_told(platform, admi
     beat = {"attempt": 1, "lease": claim["lease"]}
     late = worker.post(f"/v1/worker/jobs/{claim['id']}/heartbeat", json=beat)
     assert late.json()["code"] == "lease_lost"
+    assert worker.post("/v1/worker/claim", json={"agent": "b"}).status_code == 204
+    waiting = admin.get(f"/v1/jobs/{claim['id']}").json()
+    at = platform.clock() + timedelta(seconds=2)
+    assert waiting["notice"] == (
+        "attempt 1 failed (lease_expired: its agent stopped sending heartbeats); "
+        f"it starts again at {at:%H:%M:%S} UTC"
+    )
+    platform.clock.forward(2)
     again = worker.post("/v1/worker/claim", json={"agent": "b"}).json()
     assert (again["id"], again["attempt"]) == (claim["id"], 2)
     assert progress(claim, driver, 50, epoch=3).status_code == 401

@@ -45,6 +45,7 @@ def upgrade() -> None:
         jobs.add_column(sa.Column("trials", sa.JSON(), nullable=False, server_default="[]"))
         jobs.add_column(sa.Column("usage", sa.JSON(), nullable=False, server_default="{}"))
         jobs.add_column(sa.Column("problems", sa.JSON(), nullable=False, server_default="[]"))
+        jobs.create_index("ix_jobs_ended_at", ["ended_at"])
     op.create_table(
         "agents",
         sa.Column("name", sa.String(length=100), nullable=False),
@@ -108,6 +109,7 @@ def downgrade() -> None:
     op.drop_table("job_profiles")
     op.drop_table("agents")
     with op.batch_alter_table("jobs", schema=None) as jobs:
+        jobs.drop_index("ix_jobs_ended_at")
         for name in (
             "problems",
             "usage",

@@ -1,0 +1,35 @@
+"""Agents in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from orchestrator.adapters.mapping import to_row
+from orchestrator.adapters.repository import Records
+from orchestrator.adapters.tables import AgentRow
+from orchestrator.services.records import AgentRecord
+
+
+class SqlAgents:
+    """``services.ports.Agents`` over SQLAlchemy."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._agents = Records(session, AgentRow, AgentRecord)
+
+    def save(self, record: AgentRecord) -> None:
+        self._session.merge(to_row(AgentRow, record))
+        self._session.flush()
+
+    def get(self, name: str) -> AgentRecord | None:
+        return self._agents.get(name)
+
+    def all(self) -> Sequence[AgentRecord]:
+        return self._agents.all(select(AgentRow).order_by(AgentRow.name))
+
+    def prune(self, before: datetime) -> None:
+        self._session.execute(delete(AgentRow).where(AgentRow.seen_at < before))
