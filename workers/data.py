@@ -1,21 +1,21 @@
-"""Data sets as arrays: stacking, hashing, and the batches of one worker."""
+"""Data sets as arrays: stacking and hashing."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from schemas.model import TensorSpec
 from workers.blame import user_code
 from workers.errors import UsageError
-from workers.task import SPLITS, Samples, Splits, Task
+from workers.feed import fetch
+from workers.sampling import cut
+from workers.task import SPLITS, Samples, Task
+
+CHUNK = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,13 @@ def stack(
     if n == 0:
         msg = f"the {split} split is empty"
         raise UsageError(msg, "give it samples")
-    with user_code():
-        pairs = [samples[i] for i in range(n)]
-    x = torch.stack([torch.as_tensor(pair[0]) for pair in pairs]).numpy()
-    y = np.array([int(pair[1]) for pair in pairs], dtype=np.int64)
-    _check(x, y, spec, split, classes)
+    x = np.empty((n, *spec.shape[1:]), dtype=spec.dtype)
+    y = np.empty(n, dtype=np.int64)
+    for rows in cut(np.arange(n, dtype=np.int64), CHUNK):
+        with user_code():
+            inputs, labels = (part.numpy() for part in fetch(samples, rows))
+        _check(inputs, labels, spec, split, classes)
+        x[rows], y[rows] = inputs, labels
     return Labelled(x, y)
 
 
@@ -88,46 +90,3 @@ def dataset_sha256(parts: dict[str, Labelled]) -> str:
     for name in SPLITS:
         digest.update(f"{name}:{set_sha256(parts[name])}\n".encode())
     return digest.hexdigest()
-
-
-class _AsDataset(Dataset[tuple[Tensor, Tensor]]):
-    def __init__(self, samples: Samples) -> None:
-        self._samples = samples
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        x, y = self._samples[index]
-        return x, torch.as_tensor(y, dtype=torch.long)
-
-
-class Feed:
-    """The batches of one worker out of ``world_size``.
-
-    Training batches come from a ``DistributedSampler``, shuffled anew each epoch by
-    (seed, epoch); validation is cut without padding, so that sums over the workers
-    count each sample once.
-    """
-
-    def __init__(
-        self, splits: Splits, *, batch_size: int, rank: int, world_size: int, seed: int
-    ) -> None:
-        train = _AsDataset(splits.train)
-        per_worker = max(1, batch_size // world_size)
-        self._sampler: DistributedSampler[tuple[Tensor, Tensor]] = DistributedSampler(
-            train, num_replicas=world_size, rank=rank, shuffle=True, seed=seed, drop_last=False
-        )
-        self._train = DataLoader(train, batch_size=per_worker, sampler=self._sampler)
-        validation = _AsDataset(splits.validation)
-        share = torch.utils.data.Subset(validation, range(rank, len(validation), world_size))
-        self._validation = DataLoader(share, batch_size=max(256, per_worker))
-
-    def train(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The training batches of an epoch (from 1)."""
-        self._sampler.set_epoch(epoch)
-        return iter(self._train)
-
-    def validation(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """This worker's share of the validation split."""
-        return iter(self._validation)

@@ -25,12 +25,16 @@ from workers.errors import JobFailed, UsageError
 from workers.files import sha256_file
 
 SPLITS = ("train", "validation", "test")
+DEFAULT_RATE = 1e-3
+MAX_RATE = 1e6
+MAX_BATCH = 1_000_000
 
 
 class Samples(Protocol):
     """A map-style data set: ``samples[i]`` is ``(x, y)``.
 
     x: a tensor of one input, in the dtype that is served. y: the class, a whole number.
+    A set too large for each worker's memory is given as ``workers.shards.ShardedSamples``.
     """
 
     def __len__(self) -> int:
@@ -72,15 +76,22 @@ class Task(ABC):
             same splits in every process.
 
     ``labels`` names the classes in the order of the logits. ``batch_size`` is the number
-    of samples per step over all workers.
+    of samples per batch over all workers; ``config["batch_size"]`` sets it. ``data_path``
+    is ``dataset.path`` of the job file, there from the constructor on. ``class_weights``
+    is what ``training.class_weights`` asks for, float32 (classes,) on the device of the
+    training, or None; ``loss`` may use it.
     """
 
     labels: tuple[str, ...]
     batch_size: int = 64
+    data_path: str | None = None
+    class_weights: Tensor | None = None
 
     def __init__(self, config: Mapping[str, Any], seed: int) -> None:
         self.config = config
         self.seed = seed
+        if "batch_size" in config:
+            self.batch_size = int(_number(config, "batch_size", MAX_BATCH, whole=True))
 
     @property
     @abstractmethod
@@ -100,16 +111,31 @@ class Task(ABC):
         """The data."""
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        """The loss to minimize, a scalar: cross entropy unless overridden."""
-        return nn.functional.cross_entropy(logits, y)
+        """The loss to minimize, a scalar: cross entropy unless overridden.
+
+        It must be a mean over the samples: what batches and workers give is put together
+        by their numbers of samples.
+        """
+        return cross_entropy(logits, y, self.class_weights)
+
+    def metrics(self, logits: Tensor, y: Tensor) -> Mapping[str, Tensor]:  # noqa: ARG002 - for overriding
+        """Own figures of the validation split, one per sample: none, unless overridden.
+
+        Each is float (batch,). Their means over the split join the epoch's metrics, under
+        these names. At most 32, and the same in every batch. logits: float32 (batch, classes).
+        """
+        return {}
 
     def augment(self, x: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG002 - for overriding
-        """Vary a training batch; as it is, unless overridden."""
+        """Vary a training batch, on the CPU; as it is, unless overridden."""
         return x
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """AdamW at ``config["lr"]`` (0.001), unless overridden."""
-        return torch.optim.AdamW(model.parameters(), lr=float(self.config.get("lr", 1e-3)))
+        """AdamW at ``config["lr"]`` (0.001), unless overridden; fused on CUDA."""
+        rate = _number(self.config, "lr", MAX_RATE) if "lr" in self.config else DEFAULT_RATE
+        parameters = list(model.parameters())
+        fused = True if parameters and all(p.is_cuda for p in parameters) else None
+        return torch.optim.AdamW(parameters, lr=rate, fused=fused)
 
     @property
     def signature(self) -> Signature:
@@ -124,8 +150,46 @@ class Task(ABC):
         return Signature(inputs=(self.input_spec,), outputs=(output,))
 
 
-def load_task(entrypoint: str, config: Mapping[str, Any], seed: int) -> Task:
+def cross_entropy(
+    logits: Tensor, y: Tensor, weights: Tensor | None = None, *, smoothing: float = 0.0
+) -> Tensor:
+    """Cross entropy, as a mean over the samples.
+
+    With weights (classes,), each sample counts by that of its class, and the sum is divided
+    by the number of samples: unlike the mean of ``torch.nn.functional.cross_entropy``, which
+    divides by the weights that a batch happens to hold, parts of a batch then add up.
+    """
+    if weights is None:
+        return nn.functional.cross_entropy(logits, y, label_smoothing=smoothing)
+    total = nn.functional.cross_entropy(
+        logits, y, weight=weights, label_smoothing=smoothing, reduction="sum"
+    )
+    return total / len(y)
+
+
+def _number(config: Mapping[str, Any], key: str, most: float, *, whole: bool = False) -> float:
+    value = config[key]
+    try:
+        number = float(value)  # YAML takes 1e-3 for text
+    except (TypeError, ValueError):
+        number = float("nan")
+    if isinstance(value, bool) or not 0 < number <= most or (whole and number != int(number)):
+        kind = "whole number" if whole else "number"
+        msg = f"config.{key}: {value!r} is no {kind} above 0 and up to {most:g}"
+        raise UsageError(msg, "correct it in the job file")
+    return number
+
+
+def load_task(
+    entrypoint: str, config: Mapping[str, Any], seed: int, data_path: str | None = None
+) -> Task:
     """Make the task that ``module:Class`` names.
+
+    Args:
+        entrypoint: of the code folder, or a recipe that is installed.
+        config: ``JobSpec.config``.
+        seed: ``JobSpec.seed``.
+        data_path: ``JobSpec.dataset.path``.
 
     Raises:
         UsageError: the module or the class is not there, or is no task.
@@ -145,7 +209,9 @@ def load_task(entrypoint: str, config: Mapping[str, Any], seed: int) -> Task:
         msg = f"task {entrypoint!r}: {class_name} does not define {missing}"
         raise UsageError(msg, "define them")
     with user_code():
-        task = found(config, seed)
+        task: Task = found.__new__(found)
+        task.data_path = data_path  # a constructor may well want to read it
+        task.__init__(config, seed)  # type: ignore[misc]
     if not getattr(task, "labels", ()):
         msg = f"task {entrypoint!r}: {class_name}.labels is empty"
         raise UsageError(msg, "name its classes")

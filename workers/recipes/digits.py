@@ -18,7 +18,7 @@ from torch.utils.data import TensorDataset
 
 from schemas.model import TensorSpec
 from workers.errors import UsageError
-from workers.task import Splits, Task
+from workers.task import Splits, Task, cross_entropy
 
 PIXEL_MAX = 16
 CLASSES = 10
@@ -61,6 +61,7 @@ class Digits(Task):
     """
 
     labels = tuple(str(digit) for digit in range(CLASSES))
+    batch_size = 32
 
     def __init__(self, config: Mapping[str, Any], seed: int) -> None:
         super().__init__({"lr": 1e-3, **config}, seed)
@@ -68,7 +69,6 @@ class Digits(Task):
         if unknown := sorted(set(config) - known):
             msg = f"config: digits does not know {', '.join(unknown)}"
             raise UsageError(msg, f"it knows {', '.join(sorted(known))}")
-        self.batch_size = int(config.get("batch_size", 32))
         self.width = float(config.get("width", 1.0))
         self.shift = int(config.get("shift", 1))
 
@@ -118,7 +118,7 @@ class Digits(Task):
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
         """Cross entropy with label smoothing: a thousand images are soon learnt by heart."""
-        return nn.functional.cross_entropy(logits, y, label_smoothing=SMOOTHING)
+        return cross_entropy(logits, y, self.class_weights, smoothing=SMOOTHING)
 
     def augment(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Move each image by up to ``shift`` pixels each way; what enters is background."""

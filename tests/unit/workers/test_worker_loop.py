@@ -16,7 +16,7 @@ from schemas.job import JobCause, JobState
 from schemas.jobfile import JobSpec, Optimize, StopRules
 from schemas.model import Manifest
 from schemas.transfer import leaves_digest, leaves_of
-from workers import loop
+from workers import loop, trainer
 from workers.data import split_arrays
 from workers.errors import JobFailed, UsageError
 from workers.export import export, parity
@@ -104,7 +104,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(kind) -> None:
 
 def test_a_training_is_named_by_the_code_it_began_with(monkeypatch) -> None:
     hashes = iter(["a" * 64, "b" * 64])
-    monkeypatch.setattr(loop, "code_sha256", lambda _: next(hashes))
+    monkeypatch.setattr(trainer, "code_sha256", lambda _: next(hashes))
     engine = LocalEngine("accuracy")
     loop.run(Digits({"width": 0.25}, 0), spec_of(target=None, max_epochs=2), engine)
     assert training_of(engine.best, 2).code_sha256 == "a" * 64

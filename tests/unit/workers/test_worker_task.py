@@ -9,8 +9,9 @@ import torch
 
 from schemas.errors import Exit
 from schemas.job import JobCause
-from workers.data import Feed, dataset_sha256, set_sha256, split_arrays
+from workers.data import dataset_sha256, set_sha256, split_arrays
 from workers.errors import JobFailed, UsageError
+from workers.feed import Feed
 from workers.task import SPLITS, code_sha256, load_task
 
 DIGITS = "workers.recipes.digits:Digits"
