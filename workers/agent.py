@@ -1,38 +1,49 @@
 """The agent: claims jobs from the orchestrator and follows their drivers on Ray.
 
 It keeps nothing in memory that matters: claims are on disk before a driver starts, and
-what a driver does is asked of Ray by an id that follows from the claim.
+what a driver does is asked of Ray by an id that follows from the claim. Its thread keeps
+the leases, so all that may take long, a launch and a stop, runs in another; and once the
+cluster did not answer, it is not asked again in the same round.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
-import sys
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
-from schemas.job import AgentOutcome, HeartbeatReply, JobCause, JobClaim
+from schemas.job import AgentOutcome, Capacity, HeartbeatReply, JobClaim
 from workers.claims import Claimed, Claims, submission_of
 from workers.client import backoff
-from workers.driver import MARK, order_environment
-from workers.errors import ApiError, ApiUnavailableError, ClusterError, LeaseLostError, RefusedError
+from workers.errors import (
+    ApiError,
+    ApiUnavailableError,
+    ClusterError,
+    LeaseLostError,
+    RefusedError,
+)
 from workers.follow import (
     Do,
     DriverState,
     Followed,
     Seen,
     beaten,
+    cause_of,
     detail_of,
     lost,
     step,
+    unseen,
     waiting,
 )
+from workers.launch import Following, Launch, in_background, launched
+from workers.order import MARK
 from workers.processes import kill_all, marked
-from workers.settings import Connection
+from workers.reach import Drivers, Reach
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +56,7 @@ KILL_SECONDS = 2.0
 class Orchestrator(Protocol):
     """The API, as the agent uses it: ``workers.client.Api``."""
 
-    def claim(self, agent: str) -> JobClaim | None:
+    def claim(self, agent: str, capacity: Capacity | None = None) -> JobClaim | None:
         """A job, or None."""
         ...
 
@@ -56,30 +67,6 @@ class Orchestrator(Protocol):
     def outcome(self, job: str, outcome: AgentOutcome) -> None:
         """Speak for a dead driver."""
         ...
-
-
-class Drivers(Protocol):
-    """The cluster, as the agent uses it: ``workers.cluster.RayJobs``."""
-
-    def submit(self, submission: str, environment: Mapping[str, str], python: str) -> None:
-        """Start a driver, once."""
-        ...
-
-    def look(self, submission: str) -> Seen:
-        """What it does."""
-        ...
-
-    def stop(self, submission: str) -> None:
-        """Ask it to end."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Following:
-    """A claim and where its following stands."""
-
-    claimed: Claimed
-    state: Followed
 
 
 def kill_job(submission: str) -> None:
@@ -97,11 +84,12 @@ class Agent:
         api: the orchestrator.
         drivers: the cluster.
         claims: the memory.
-        connection: what drivers are given to reach the orchestrator; the token is not.
-        job_dir: gives a job's folder or URL, which every node must see.
-        python: the interpreter of the drivers, on the cluster.
+        launch: starts the driver of a claim: ``workers.launch.Launcher``.
         slots: jobs at once.
+        patience: seconds without an answer of the cluster after which ``run`` ends.
         kill: ends the processes of a submission.
+        tidy: is told the digests of the code in use, whenever a job has ended.
+        background: runs what takes long.
     """
 
     def __init__(
@@ -111,33 +99,46 @@ class Agent:
         api: Orchestrator,
         drivers: Drivers,
         claims: Claims,
-        connection: Connection,
-        job_dir: Callable[[str], str],
-        python: str = sys.executable,
+        launch: Callable[[JobClaim, str], None],
         slots: int = 1,
+        patience: float = math.inf,
         kill: Callable[[str], None] = kill_job,
+        tidy: Callable[[frozenset[str]], None] = lambda _: None,
+        background: Callable[[Callable[[], None]], Launch] = in_background,
     ) -> None:
         self._name = name
         self._api = api
         self._drivers = drivers
+        self._reach = Reach(drivers)
         self._claims = claims
-        self._connection = connection
-        self._job_dir = job_dir
-        self._python = python
+        self._launch = launch
         self._slots = slots
+        self._patience = patience
         self._kill = kill
+        self._tidy = tidy
+        self._background = background
         self._claim_at = 0.0
         self._failures = 0
         self.following = [self._taken_up(one) for one in claims.load()]
 
     def run(self, stop: threading.Event) -> None:
-        """Work until told to stop."""
+        """Work until told to stop.
+
+        Raises:
+            ClusterError: the cluster did not answer for longer than ``patience``.
+        """
         while not stop.is_set():
-            self.tick(time.monotonic())
+            now = time.monotonic()
+            self.tick(now)
+            away = self._reach.away_since
+            if away is not None and now - away > self._patience:
+                msg = f"Ray did not answer for {self._patience:.0f} s"
+                raise ClusterError(msg)
             stop.wait(TICK)
 
     def tick(self, now: float) -> None:
         """Look at every job once, then claim if there is room."""
+        self._reach.new_round()
         for one in list(self.following):
             try:
                 self._follow(one, now)
@@ -151,8 +152,8 @@ class Agent:
 
     def _claim(self, now: float) -> None:
         try:
-            claim = self._api.claim(self._name)
-        except ApiUnavailableError as error:
+            claim = self._api.claim(self._name, self._reach.capacity(now))
+        except (ApiUnavailableError, ClusterError) as error:
             self._failures += 1
             pause = backoff(self._failures, 1.0, base=CLAIM_EVERY, cap=MAX_CLAIM_PAUSE)
             self._claim_at = now + pause
@@ -180,20 +181,49 @@ class Agent:
             log.warning("%s: %s; trying again", claimed.submission, error)
 
     def _follow(self, one: Following, now: float) -> None:
-        if one.claimed.submitted or self._may_start(one):
-            if not one.claimed.submitted:
-                one = self._submit(one)
-            seen = self._drivers.look(one.claimed.submission)
-            state, actions = step(one.state, seen, now)
-        elif one.state.cancel or one.state.lost:
-            seen = Seen(DriverState.MISSING)
-            state, actions = step(one.state, seen, now)
-        else:
-            seen = Seen(DriverState.MISSING)
-            state, actions = waiting(one.state, now)
+        one = self._started(one, now)
+        seen, state, actions = self._next(one, now)
         one = self._keep(one, state)
         for action in actions:
             one = self._do(action, one, seen)
+
+    def _next(self, one: Following, now: float) -> tuple[Seen, Followed, tuple[Do, ...]]:
+        seen = one.failed or Seen(DriverState.MISSING)
+        ending = one.state.cancel or one.state.lost
+        if one.failed is None:
+            # A claim of before a restart may have a driver that was not noted down.
+            if not one.claimed.submitted and (one.launch is not None or not ending):
+                return seen, *waiting(one.state, now)
+            try:
+                seen = self._reach.look(one.claimed.submission, now)
+            except ClusterError as error:
+                if one.state.away_since is None:
+                    log.warning("%s: %s; trying again", one.claimed.submission, error)
+                return seen, *unseen(one.state, now)
+        return seen, *step(one.state, seen, now)
+
+    def _started(self, one: Following, now: float) -> Following:
+        """Begin a launch, or take note of how it went."""
+        if one.claimed.submitted or one.failed is not None:
+            return one
+        if one.launch is None:
+            if now < one.retry_at or not self._may_start(one):
+                return one
+            call = functools.partial(self._launch, one.claimed.claim, one.claimed.submission)
+            since = now if one.launch_since is None else one.launch_since
+            launch = self._background(call)
+            one = self._replace(one, replace(one, launch=launch, launch_since=since))
+        else:
+            launch = one.launch
+        if not launch.done.is_set():
+            return one
+        done = launched(one, launch.error, now)
+        if done.claimed.submitted:
+            self._claims.save(done.claimed)
+            log.info("started the driver of %s", one.claimed.submission)
+        else:
+            log.warning("%s was not started: %s", one.claimed.submission, launch.error)
+        return self._replace(one, done)
 
     def _may_start(self, one: Following) -> bool:
         """Not while an earlier driver of the job may run: both would write its checkpoints."""
@@ -204,22 +234,13 @@ class Agent:
         found = [(o.claimed.claim, o) for o in self.following]
         return [o for c, o in found if c.id == claim.id and c.attempt < claim.attempt]
 
-    def _submit(self, one: Following) -> Following:
-        claim = one.claimed.claim
-        environment = order_environment(claim, self._connection, self._job_dir(claim.id))
-        self._drivers.submit(one.claimed.submission, environment, self._python)
-        claimed = one.claimed.model_copy(update={"submitted": True})
-        self._claims.save(claimed)
-        log.info("started the driver of %s", claimed.submission)
-        return self._replace(one, Following(claimed, one.state))
-
     def _do(self, action: Do, one: Following, seen: Seen) -> Following:
         match action:
             case Do.BEAT:
                 return self._beat(one)
             case Do.STOP:
                 log.info("stopping %s", one.claimed.submission)
-                self._drivers.stop(one.claimed.submission)
+                self._background(functools.partial(self._stop, one.claimed.submission))
             case Do.KILL:
                 self._kill(one.claimed.submission)
             case Do.SAY:
@@ -228,7 +249,15 @@ class Agent:
                 log.info("%s has ended", one.claimed.submission)
                 self._claims.remove(one.claimed)
                 self.following.remove(one)
+                code = [other.claimed.claim.spec.code for other in self.following]
+                self._tidy(frozenset(used.sha256 for used in code if used))
         return one
+
+    def _stop(self, submission: str) -> None:
+        try:
+            self._drivers.stop(submission)
+        except ClusterError as error:  # asked again while the driver runs
+            log.warning("%s: %s", submission, error)
 
     def _beat(self, one: Following) -> Following:
         try:
@@ -248,7 +277,7 @@ class Agent:
             attempt=claim.attempt,
             lease=claim.lease,
             cancelled=one.state.cancel,
-            cause=None if one.state.cancel else JobCause.DRIVER_DIED,
+            cause=None if one.state.cancel else cause_of(seen),
             detail=detail,
         )
         log.info("%s: %s", one.claimed.submission, detail)
@@ -264,14 +293,3 @@ class Agent:
     def _replace(self, old: Following, new: Following) -> Following:
         self.following[self.following.index(old)] = new
         return new
-
-
-def local_job_dir(home: Path) -> Callable[[str], str]:
-    """Jobs keep their checkpoints and exports in ``HOME/jobs/<job>``."""
-
-    def folder(job: str) -> str:
-        path = home / "jobs" / job
-        path.mkdir(parents=True, exist_ok=True)
-        return str(path)
-
-    return folder

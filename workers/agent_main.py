@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import math
 import os
 import signal
 import socket
@@ -21,17 +22,23 @@ from types import FrameType
 from typing import IO
 
 from schemas.errors import Exit
-from workers.agent import Agent, local_job_dir
+from workers.agent import Agent
 from workers.claims import Claims
 from workers.client import Api
-from workers.cluster import Address, LocalHead, RayJobs, logical_cpus
+from workers.cluster import Address, LocalHead, logical_cpus
+from workers.code import CodeCache
 from workers.errors import UsageError, WorkerError
 from workers.files import write_atomic
+from workers.follow import AWAY_SECONDS
+from workers.launch import Launcher, local_job_dir
+from workers.ray_jobs import RayJobs
 from workers.settings import Connection, load_connection
 
 log = logging.getLogger("workers.agent")
 
 WATCH = 0.2
+PRIVATE = frozenset({"ARGOSY_TOKEN", "ARGOSY_DATABASE_URL", "ARGOSY_BROKER_URL"})
+"""What no job may see, whatever the operator says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +48,8 @@ class Options:
     home: its folder. embedded: start a Ray head of its own. storage: where jobs keep
     their checkpoints, if not in the home; a URL or a folder that every node sees.
     python: the interpreter of the drivers. slots: jobs at once. cpus: of the embedded
-    head, logical; None: the machine's, at least four.
+    head, logical; None: the machine's, at least four. pass_env: variables that user code
+    on the embedded head may see. autoscaling: the cluster adds nodes when asked for more.
     """
 
     home: Path
@@ -50,6 +58,8 @@ class Options:
     python: str = sys.executable
     slots: int = 1
     cpus: int | None = None
+    pass_env: tuple[str, ...] = ()
+    autoscaling: bool = False
 
 
 def run(options: Options) -> int:
@@ -61,11 +71,15 @@ def run(options: Options) -> int:
     if not options.embedded and not os.environ.get("RAY_ADDRESS"):
         msg = "there is no cluster to work on"
         raise UsageError(msg, "set RAY_ADDRESS to its dashboard's URL, or use --embedded")
+    named = sorted(PRIVATE.intersection(options.pass_env))
+    if named:
+        msg = f"--pass-env {named[0]} would hand the platform's own secret to user code"
+        raise UsageError(msg, "jobs get a token of their own; leave it out")
     connection = load_connection(options.home)
     lock = _lock(options.home / "agent")
     stop = threading.Event()
     _stop_on_signals(stop)
-    head = LocalHead(options.home, options.cpus or _cpus()) if options.embedded else None
+    head = _head(options)
     failed: list[BaseException] = []
     worker = threading.Thread(
         target=_work, args=(options, connection, head, stop, failed), daemon=True
@@ -94,21 +108,12 @@ def _work(
 ) -> None:
     try:
         address = _up(options, head, stop)
-        jobs = RayJobs(None if address is None else address.dashboard)
+        jobs = RayJobs(None if address is None else address.dashboard, grows=options.autoscaling)
         if address is not None:
             said = {"address": address.gcs, "dashboard": address.dashboard}
             write_atomic(options.home / "agent" / "ray.json", json.dumps(said).encode())
             log.info("Ray is up: dashboard %s", address.dashboard)
-        agent = Agent(
-            f"{socket.gethostname()}-{os.getpid()}"[:100],
-            api=Api(connection),
-            drivers=jobs,
-            claims=Claims(options.home / "agent" / "claims"),
-            connection=_handed_on(connection),
-            job_dir=_job_dir(options),
-            python=options.python,
-            slots=options.slots,
-        )
+        agent = _agent(options, connection, jobs)
         guard = (
             None
             if head is None
@@ -122,6 +127,36 @@ def _work(
             failed.append(error)
     finally:
         stop.set()
+
+
+def _agent(options: Options, connection: Connection, jobs: RayJobs) -> Agent:
+    folder = options.home / "agent"
+    code = CodeCache(folder / "code")
+    launcher = Launcher(
+        drivers=jobs,
+        connection=_handed_on(connection),
+        job_dir=_job_dir(options),
+        code=code,
+        python=options.python,
+        environments=folder / "environments" if options.embedded else None,
+    )
+    return Agent(
+        f"{socket.gethostname()}-{os.getpid()}"[:100],
+        api=Api(connection),
+        drivers=jobs,
+        claims=Claims(folder / "claims"),
+        launch=launcher,
+        slots=options.slots,
+        # A head of our own that hangs is started anew, with this process.
+        patience=AWAY_SECONDS if options.embedded else math.inf,
+        tidy=code.prune,
+    )
+
+
+def _head(options: Options) -> LocalHead | None:
+    if not options.embedded:
+        return None
+    return LocalHead(options.home, options.cpus or _cpus(), options.pass_env)
 
 
 def _up(options: Options, head: LocalHead | None, stop: threading.Event) -> Address | None:

@@ -24,20 +24,54 @@ def cli() -> None:
 @cli.command()
 @click.option("--home", help="The platform's folder [default: $ARGOSY_HOME, else ~/.argosy].")
 @click.option("--embedded", is_flag=True, help="Start a Ray head on this machine, and end it too.")
-@click.option("--storage", help="Folder or URL for checkpoints that every node sees.")
-@click.option("--python", help="Interpreter of the jobs, on the cluster.")
-@click.option("--slots", type=click.IntRange(1, 64), default=1, help="Jobs at once.")
-@click.option("--cpus", type=click.IntRange(1), help="Logical CPUs of the embedded Ray head.")
+@click.option(
+    "--storage", help="Folder or URL for checkpoints that every node sees [default: HOME/jobs]."
+)
+@click.option(
+    "--python",
+    help="Interpreter of the jobs, on the cluster [default: python; embedded: the agent's own].",
+)
+@click.option(
+    "--slots", type=click.IntRange(1, 64), default=1, show_default=True, help="Jobs at once."
+)
+@click.option(
+    "--cpus",
+    type=click.IntRange(1),
+    help="Logical CPUs of the embedded Ray head [default: the machine's, at least 4].",
+)
+@click.option(
+    "--pass-env",
+    multiple=True,
+    metavar="NAME",
+    envvar="ARGOSY_PASS_ENV",
+    help="A variable that jobs on the embedded head may see, such as a key of the storage. "
+    "Repeat it for more. Jobs on a cluster see what its nodes were started with.",
+)
+@click.option(
+    "--autoscaling",
+    is_flag=True,
+    help="The cluster adds nodes when asked for more: take jobs that do not fit it now.",
+)
 def agent(
     home: str | None,
     storage: str | None,
     python: str | None,
     slots: int,
     cpus: int | None,
+    pass_env: tuple[str, ...],
     *,
     embedded: bool,
+    autoscaling: bool,
 ) -> None:
-    """Claim jobs and run them on Ray ($RAY_ADDRESS, or --embedded)."""
+    r"""Claim jobs and run them on Ray: on the cluster of $RAY_ADDRESS, or --embedded.
+
+    \b
+    RAY_ADDRESS     the dashboard's URL, as in http://head:8265
+    RAY_AUTH_MODE   token, where the cluster asks for one; with RAY_AUTH_TOKEN or
+                    RAY_AUTH_TOKEN_PATH. Neither is handed to jobs.
+    ARGOSY_URL, ARGOSY_TOKEN, ARGOSY_CA
+                    the server [default: what HOME/worker.json says]
+    """
     import os
 
     from workers.agent_main import Options, run
@@ -50,6 +84,8 @@ def agent(
         python=python or (sys.executable if embedded else "python"),
         slots=slots,
         cpus=cpus,
+        pass_env=pass_env,
+        autoscaling=autoscaling,
     )
     sys.exit(run(options))
 

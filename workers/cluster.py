@@ -1,4 +1,4 @@
-"""Ray, as the agent uses it: a local head of its own, and the Jobs API of any cluster."""
+"""A Ray head of the agent's own, on this machine."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from workers.errors import ClusterError
 from workers.files import write_atomic
-from workers.follow import DriverState, Seen
+from workers.scrub import harmless
 
 START_SECONDS = 90.0
 STOP_SECONDS = 3.5
@@ -29,7 +28,6 @@ MIN_CPUS = 4
 """Logical CPUs of the local head at least: two workers and room for a third process on a
 two-core machine. Ray counts them, it does not bind to them."""
 
-DRIVER = "workers.driver"
 _PREFIX = "/tmp/argosy-ray-"  # noqa: S108 - made with mode 0700, removed by the keeper
 
 
@@ -120,14 +118,16 @@ class LocalHead:
     Args:
         home: its token and log go below ``home``.
         cpus: logical CPUs to offer.
+        passed: variables of this process that user code may see, besides the harmless.
     """
 
-    def __init__(self, home: Path, cpus: int) -> None:
+    def __init__(self, home: Path, cpus: int, passed: Collection[str] = ()) -> None:
         self.temp_dir = temp_dir_of(os.getpid())
         # Ray opens its own folder to everyone; the one around it is this user's alone.
         self._ray_dir = self.temp_dir / "r"
         self._home = home
         self._cpus = cpus
+        self._passed = frozenset(passed)
         self._keeper: subprocess.Popen[bytes] | None = None
         self.log = home / "logs" / "ray.log"
 
@@ -153,6 +153,8 @@ class LocalHead:
             [sys.executable, "-m", "workers.keeper", str(self.temp_dir), str(self.log), *command],
             stdin=subprocess.PIPE,
             start_new_session=True,
+            # All user code comes from here: it must not see what the agent may.
+            env={**harmless(os.environ, self._passed), **environment},
         )
         return self._wait(f"http://127.0.0.1:{dashboard}", cancelled)
 
@@ -193,64 +195,3 @@ class LocalHead:
         except OSError:
             return "it left no log"
         return lines[-1][:500] if lines else "its log is empty"
-
-
-class RayJobs:
-    """Drivers as Ray jobs. submission ids are ours, so that a restarted agent finds them.
-
-    Args:
-        address: of the dashboard; None takes what ``RAY_ADDRESS`` says.
-    """
-
-    def __init__(self, address: str | None) -> None:
-        from ray.job_submission import JobSubmissionClient  # noqa: PLC0415 - half a second
-
-        self._client: Any = _asked(lambda: JobSubmissionClient(address))
-
-    def submit(self, submission: str, environment: Mapping[str, str], python: str) -> None:
-        """Start a driver; does nothing if one of that id was started before."""
-        if self.look(submission).state is not DriverState.MISSING:
-            return
-        _asked(
-            lambda: self._client.submit_job(
-                entrypoint=f"exec {python} -m {DRIVER}",
-                submission_id=submission,
-                runtime_env={"env_vars": dict(environment)},
-            )
-        )
-
-    def look(self, submission: str) -> Seen:
-        """What the cluster says of a driver.
-
-        Raises:
-            ClusterError: the cluster does not answer.
-        """
-        try:
-            info = self._client.get_job_info(submission)
-        except RuntimeError as error:
-            if "404" in str(error):
-                return Seen(DriverState.MISSING)
-            raise _cluster_error(error) from error
-        except Exception as error:
-            raise _cluster_error(error) from error
-        if not info.status.is_terminal():
-            return Seen(DriverState.ACTIVE)
-        lines = (info.message or "").strip().splitlines()
-        return Seen(DriverState.ENDED, info.driver_exit_code, lines[-1][:500] if lines else "")
-
-    def stop(self, submission: str) -> None:
-        """Ask Ray to end a driver: SIGTERM, then SIGKILL."""
-        _asked(lambda: self._client.stop_job(submission))
-
-
-def _asked(call: Callable[[], Any]) -> Any:
-    try:
-        return call()
-    except Exception as error:
-        raise _cluster_error(error) from error
-
-
-def _cluster_error(error: Exception) -> ClusterError:
-    text = str(error).strip().splitlines()
-    first = text[0][:500] if text else type(error).__name__
-    return ClusterError(f"the Ray cluster did not do as asked: {first}", "check that it runs")

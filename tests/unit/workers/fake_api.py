@@ -43,6 +43,7 @@ from schemas.jobfile import JobSpec
 from schemas.model import Manifest, VersionNumber
 
 AGENT_TOKEN = "arg_agent"
+RETRYABLE = {JobCause.DRIVER_DIED, JobCause.LEASE_EXPIRED}
 
 
 class RefusedRequestError(Exception):
@@ -188,7 +189,7 @@ class FakeApi:
         job.outcomes.append(outcome)
         if outcome.cancelled:
             job.state = JobState.CANCELLED
-        elif job.attempt < job.spec.max_attempts:
+        elif outcome.cause in RETRYABLE and job.attempt < job.spec.max_attempts:
             job.state = JobState.QUEUED
         else:
             job.state, job.cause, job.detail = JobState.FAILED, outcome.cause, outcome.detail
