@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.adapters.tables import JobLogRow, JobLogTotalsRow, JobMetricRow, JobProfileRow
@@ -22,16 +22,15 @@ class SqlJobHistory:
         self._session = session
 
     def put_metrics(self, job_id: str, points: Iterable[MetricPoint]) -> None:
-        for point in points:
-            row = JobMetricRow(
-                job_id=job_id,
-                trial=point.trial,
-                epoch=point.epoch,
-                at=point.at,
-                values=dict(point.values),
-            )
-            self._session.merge(row)
-        self._session.flush()
+        newest = {(point.trial, point.epoch): point for point in points}
+        for trial in {trial for trial, _ in newest}:
+            self.drop_metrics(job_id, trial, [epoch for of, epoch in newest if of == trial])
+        rows = [
+            {"job_id": job_id, "trial": p.trial, "epoch": p.epoch, "at": p.at, "values": p.values}
+            for p in newest.values()
+        ]
+        if rows:
+            self._session.execute(insert(JobMetricRow), rows)
 
     def metrics(
         self, job_id: str, after_epoch: int, limit: int, trial: int | None = None
@@ -79,10 +78,12 @@ class SqlJobHistory:
             self._session.execute(gone, execution_options={"synchronize_session": False})
 
     def add_logs(self, job_id: str, lines: Iterable[LogLine]) -> None:
-        self._session.add_all(
-            JobLogRow(job_id=job_id, at=line.at, level=line.level, text=line.text) for line in lines
-        )
-        self._session.flush()
+        rows = [
+            {"job_id": job_id, "at": line.at, "level": line.level, "text": line.text}
+            for line in lines
+        ]
+        if rows:
+            self._session.execute(insert(JobLogRow), rows)
 
     def logs(self, job_id: str, query: LogQuery) -> Sequence[tuple[int, LogLine]]:
         found = select(JobLogRow).where(JobLogRow.job_id == job_id, JobLogRow.id > query.after)
