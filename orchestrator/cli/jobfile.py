@@ -1,115 +1,139 @@
-"""Job files: YAML in, ``JobSpec`` out, or every fault with its line and what is allowed."""
+"""Job files: YAML in, a job and the folder of its code out, or every fault with its line."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from orchestrator.cli.authored import plain
-from orchestrator.cli.failures import Located
+from orchestrator.cli.job_faults import faults
+from orchestrator.cli.overrides import Override, apply, doubts, option_at
 from orchestrator.cli.yamlfile import Document, Place, load
-from schemas.jobfile import JobSpec
+from orchestrator.errors import Invalid
+from schemas.job import JobView
+from schemas.jobfile import RESERVED_MODULES as OURS
+from schemas.jobfile import Code, JobSpec
 
-MAX_FAULTS = 10
-
-_NUMBERS = {
-    "int_parsing": "a whole number",
-    "int_from_float": "a whole number",
-    "int_type": "a whole number",
-    "float_parsing": "a number",
-    "float_type": "a number",
-    "bool_parsing": "true or false",
-    "bool_type": "true or false",
-}
-
-_HINTS: dict[tuple[str, ...], str] = {
-    ("name",): "lower-case letters, digits and hyphens, at most 63, as in DNS: `name: digits`",
-    ("model",): "lower-case letters, digits and hyphens, at most 63, as in DNS: `model: digits`",
-    ("task",): "the import path of a task class, as in `task: package.module:Class`",
-}
+RECIPES = "workers.recipes."
+_ANY_CODE = {"sha256": "0" * 64, "size": 1, "files": 1}
 
 
-def load_job(path: Path) -> JobSpec:
+@dataclass(frozen=True, slots=True)
+class JobFile:
+    """A job file that was read.
+
+    folder: of the task's code, to be packed with the job; None where nothing is to be.
+    notes: what its author may not have meant.
+    """
+
+    spec: JobSpec
+    folder: Path | None
+    notes: tuple[str, ...] = ()
+
+
+def load_job(path: Path, overrides: Sequence[Override] = ()) -> JobFile:
     """Read a job file.
+
+    Args:
+        path: of the file.
+        overrides: keys to change in it.
 
     Raises:
         Invalid: it cannot be read as YAML.
         Located: it is YAML and not a job; all its faults at once.
     """
     document = load(path)
+    value = apply(document.value, overrides)
+    named = value.get("code")
+    if isinstance(named, str):
+        value["code"] = _ANY_CODE
     try:
-        return JobSpec.model_validate(document.value)
+        spec = JobSpec.model_validate(value)
     except ValidationError as error:
-        found = sorted(error.errors(include_url=False), key=lambda one: document.line(one["loc"]))
-        raise Located([_fault(document, dict(one)) for one in found[:MAX_FAULTS]]) from None
+        raise faults(error, lambda place: _where(document, overrides, place)) from None
+    if isinstance(named, str):
+        spec = spec.model_copy(update={"code": None})
+        folder: Path | None = _named_folder(document, overrides, path, named)
+    else:
+        folder = None if spec.code else _folder_beside(path, spec)
+    notes = [*doubts(document.value, overrides), *_missing_module(path, spec, folder, spec.code)]
+    return JobFile(spec, folder, tuple(notes))
 
 
-def _fault(document: Document, error: Mapping[str, Any]) -> tuple[str, str | None]:
-    place: Place = tuple(error["loc"])
-    where, name = document.where(place), ".".join(map(str, place))
-    kind = error["type"]
-    if kind == "extra_forbidden":
-        return f"{where}: there is no key {name!r}", _keys_hint(place)
-    if kind == "missing":
-        return f"{where}: the key {name!r} is missing", _hint_of(place)
-    if not place:
-        return f"{where}: {plain(error)}", None
-    given = error.get("input")
-    shown = f", not {given!r}" if isinstance(given, str | int | float | None) else ""
-    if kind == "string_pattern_mismatch":
-        return f"{where}: {name} cannot be {given!r}", _hint_of(place)
-    if kind in {"model_type", "dict_type"}:
-        keys = ", ".join(_fields_at(place))
-        return (
-            f"{where}: {name} must be a mapping{shown[:120]}",
-            f"its keys: {keys}" if keys else None,
-        )
-    if kind in _NUMBERS:
-        return f"{where}: {name} must be {_NUMBERS[kind]}{shown[:120]}", _hint_of(place)
-    return f"{where}: {name} {plain(error)}{shown[:120]}", _hint_of(place)
+def cloned(job: JobView, overrides: Sequence[Override]) -> JobSpec:
+    """A job's spec with changes, and where it came from; its code stays.
+
+    Raises:
+        Located: the changes do not make a job.
+    """
+    if any(one.place[0] == "code" for one in overrides):
+        detail = "--set code: a clone runs the code of the job that it is cloned from"
+        raise Invalid(detail, hint="to run other code, submit a job file")
+    value = apply(job.spec.model_dump(mode="json"), overrides)
+    value["cloned_from"] = job.id
+
+    def where(place: Place) -> tuple[int, str]:
+        return 0, option_at(place, overrides) or job.id
+
+    try:
+        return JobSpec.model_validate(value)
+    except ValidationError as error:
+        raise faults(error, where) from None
 
 
-def _hint_of(place: Place) -> str | None:
-    return _HINTS.get(tuple(str(part) for part in place))
+def _where(document: Document, overrides: Sequence[Override], place: Place) -> tuple[int, str]:
+    option = option_at(place, overrides)
+    if option is not None:
+        return 0, option
+    space = ("sweep", "space")
+    if place[:2] == space and space not in document.lines:
+        place = ("sweep", *place[2:])  # the short form
+    return document.line(place), document.where(place)
 
 
-def _keys_hint(place: Place) -> str | None:
-    fields = _fields_at(place[:-1])
-    wrong = str(place[-1])
-    elsewhere = next(
-        (
-            f"{name}.{wrong}"
-            for name, field in JobSpec.model_fields.items()
-            if wrong in _fields_of(field.annotation)
-        ),
-        None,
-    )
-    close = next(iter(difflib.get_close_matches(wrong, fields, n=1)), None)
-    guess = elsewhere or close
-    allowed = f"allowed here: {', '.join(fields)}"
-    return f"did you mean {guess!r}? {allowed}" if guess else allowed
+def _named_folder(
+    document: Document, overrides: Sequence[Override], path: Path, named: str
+) -> Path:
+    option = option_at(("code",), overrides)
+    # What is typed in a shell is meant from where the shell is.
+    around = Path.cwd() if option else path.absolute().parent
+    where = option or document.where(("code",))
+    try:
+        folder = (around / Path(named).expanduser()).resolve()
+        there = folder.is_dir()
+    except (OSError, RuntimeError, ValueError):
+        folder, there = around, False
+    if not named or not there:
+        detail = f"{where}: code: there is no folder {named!r}"
+        raise Invalid(detail, hint=f"it is looked for from {around}")
+    return folder
 
 
-def _fields_at(place: Place) -> list[str]:
-    model: type[BaseModel] = JobSpec
-    for part in place:
-        field = model.model_fields.get(str(part))
-        inner = None if field is None else _model_of(field.annotation)
-        if inner is None:
-            return []
-        model = inner
-    return list(model.model_fields)
+def _folder_beside(path: Path, spec: JobSpec) -> Path | None:
+    """The job file's own folder, if the task's module lies there."""
+    if spec.task is None or _top(spec.task) in OURS:
+        return None
+    folder = path.absolute().parent
+    return folder.resolve() if _has_module(folder, _top(spec.task)) else None
 
 
-def _fields_of(annotation: Any) -> list[str]:
-    model = _model_of(annotation)
-    return [] if model is None else list(model.model_fields)
+def _missing_module(path: Path, spec: JobSpec, folder: Path | None, code: Code | None) -> list[str]:
+    if spec.task is None or code is not None or spec.task.startswith(RECIPES):
+        return []
+    top = _top(spec.task)
+    if folder is None:
+        beside = f"{top}.py is not beside {path.name}"
+        return [f"{beside}: {top} must be installed on the cluster, unless `code: FOLDER` has it"]
+    if not _has_module(folder, top):
+        return [f"{folder} has no module {top}: it must be installed on the cluster"]
+    return []
 
 
-def _model_of(annotation: Any) -> type[BaseModel] | None:
-    options = [annotation, *get_args(annotation)]
-    return next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+def _top(task: str) -> str:
+    return task.partition(":")[0].partition(".")[0]
+
+
+def _has_module(folder: Path, top: str) -> bool:
+    return (folder / f"{top}.py").is_file() or (folder / top / "__init__.py").is_file()

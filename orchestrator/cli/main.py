@@ -14,6 +14,8 @@ _ENTRIES = {
     "up": Entry(f"{_HERE}.up:up", "Start the platform on this machine."),
     "doctor": Entry(f"{_HERE}.doctor:doctor", "Check what this machine has and lacks."),
     "job": Entry(f"{_HERE}.jobs:job", "Train models."),
+    "batch": Entry(f"{_HERE}.batch:batch", "Score files with a model, on the cluster."),
+    "agent": Entry(f"{_HERE}.agents:agent", "See the clusters that train."),
     "model": Entry(f"{_HERE}.models:model", "See what was trained."),
     "device": Entry(f"{_HERE}.devices:device", "See the fleet."),
     "token": Entry(f"{_HERE}.tokens:token", "Let devices join."),
@@ -27,8 +29,8 @@ _STYLE = click.RichHelpConfiguration(
     command_groups={
         "*argosy": [
             {"name": "Begin", "commands": ["demo", "up", "doctor"]},
-            {"name": "Work", "commands": ["job", "model", "device", "token", "rollout"]},
-            {"name": "More", "commands": ["telemetry", "completion"]},
+            {"name": "Work", "commands": ["job", "batch", "model", "device", "token", "rollout"]},
+            {"name": "More", "commands": ["agent", "telemetry", "completion"]},
         ]
     },
 )

@@ -60,3 +60,28 @@ def timeout_option(command: F) -> F:
     return click.option(
         "--timeout", type=Span(), help="Give up watching after this long (exit code 124)."
     )(command)
+
+
+def watch_option(command: F) -> F:
+    """``-w``: watch what was queued."""
+    return click.option("-w", "--watch", "follow", is_flag=True, help="Watch it until it ends.")(
+        command
+    )
+
+
+def changes_options(command: F) -> F:
+    """``--set`` and the options that are short for it."""
+    for option in (
+        click.option("--project", help="Whose share of the cluster it counts to."),
+        click.option("--priority", type=click.IntRange(-100, 100), help="Higher ones start first."),
+        click.option("--name", help="The job's name."),
+        click.option(
+            "--set",
+            "sets",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Change a key, as in stop.max_epochs=20 or config.lr=0.01; repeatable.",
+        ),
+    ):
+        command = option(command)
+    return command

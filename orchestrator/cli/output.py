@@ -55,6 +55,11 @@ def emit_one(item: T, form: str, shape: Shape[T], detail: Callable[[T], None] | 
         _structured(item.model_dump(mode="json"), form)
 
 
+def emit_value(value: Any, form: str) -> None:
+    """Print plain values as JSON or YAML."""
+    _structured(value, form)
+
+
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
     """Print aligned columns; the last is not padded, nothing is cut."""
     texts = [[_text(cell) for cell in row] for row in rows]

@@ -84,6 +84,27 @@ def load(path: Path) -> Document:
     return Document(name, value, reader.lines)
 
 
+def value_of(text: str, name: str) -> Any:
+    """Read one value, as it could stand behind a key of a file; nothing is None.
+
+    Args:
+        text: the value, as in ``0.1`` or ``[1, 2]``.
+        name: of the value, for the message.
+
+    Raises:
+        Invalid: it is not YAML, or too large.
+    """
+    try:
+        loader = _Loader(text[: MAX_BYTES + 1])
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        return _Reader(name, loader).read(node, ())
+    except (yaml.YAMLError, RecursionError):
+        detail = f"{name}: {text[:80]!r} is not a value in YAML"
+        raise Invalid(detail, hint="put quotes around text with colons, brackets or #") from None
+
+
 def _text(path: Path, name: str) -> str:
     try:
         with path.open("rb") as file:

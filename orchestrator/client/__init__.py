@@ -3,7 +3,7 @@
     from orchestrator.client import Argosy
 
     with Argosy.from_profile() as argosy:
-        job = argosy.jobs.submit(spec)
+        job = argosy.jobs.submit(spec, folder)  # the folder of the task's code, if any
         job = argosy.jobs.wait(job.id)
 
 Answers are the types of ``schemas/``; refusals are the errors of

@@ -10,10 +10,10 @@ from typing import Self
 import httpx
 
 from orchestrator.client.events import PATIENCE_SECONDS, EventStream
+from orchestrator.client.jobs import Agents, Jobs
 from orchestrator.client.profile import Profile
 from orchestrator.client.resources import (
     Devices,
-    Jobs,
     Models,
     Platform,
     Rollouts,
@@ -47,6 +47,7 @@ class Argosy:
     ) -> None:
         self._transport = Transport(Profile(url, token, ca), http)
         self.jobs = Jobs(self._transport)
+        self.agents = Agents(self._transport)
         self.models = Models(self._transport)
         self.devices = Devices(self._transport)
         self.tokens = Tokens(self._transport)

@@ -1,19 +1,20 @@
-"""The API's resources, one class each. Listings are iterators that page by themselves."""
+"""The API's resources, one class each. Listings are iterators that page by themselves.
+
+Jobs and agents stand in ``orchestrator.client.jobs``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TypeVar
 from urllib.parse import quote
 
 from orchestrator.client.errors import AnswerError
 from orchestrator.client.events import Bell
 from orchestrator.client.follow import Look, follow
-from orchestrator.client.transport import Transport
+from orchestrator.client.transport import Params, Transport
 from schemas.api import Health, Page
 from schemas.device import DeviceView, TokenCreated, TokenRequest, TokenView
-from schemas.job import TERMINAL_JOB_STATES, JobView, LogLine, MetricPoint
-from schemas.jobfile import JobSpec
 from schemas.model import ModelVersionView, ModelView
 from schemas.rollout import PauseReason, RolloutSpec, RolloutState, RolloutView
 from schemas.telemetry import TelemetrySummary
@@ -45,11 +46,11 @@ class Resource:
         self,
         path: str,
         item: type[T],
-        params: Mapping[str, str | int | None] | None = None,
+        params: Params | None = None,
         cursor: str | None = None,
     ) -> Iterator[T]:
         while True:
-            query = {**(params or {}), "limit": PAGE_LIMIT, "cursor": cursor}
+            query: Params = {**(params or {}), "limit": PAGE_LIMIT, "cursor": cursor}
             page: Page[T] = self._transport.get(path, Page[item], query)  # type: ignore[valid-type]
             yield from page.items
             if page.next is None or not page.items:
@@ -58,62 +59,6 @@ class Resource:
                 detail = f"the listing {path} does not move past its cursor"
                 raise AnswerError(detail)
             cursor = page.next
-
-
-class Jobs(Resource):
-    """Training jobs."""
-
-    def submit(self, spec: JobSpec) -> JobView:
-        """Queue a job."""
-        return self._transport.post("/v1/jobs", JobView, spec)
-
-    def list(self) -> Iterator[JobView]:
-        """Every job, newest first."""
-        return self._pages("/v1/jobs", JobView)
-
-    def get(self, job: str) -> JobView:
-        """One job."""
-        return self._transport.get(f"/v1/jobs/{segment(job)}", JobView)
-
-    def metrics(self, job: str, after_epoch: int | None = None) -> Iterator[MetricPoint]:
-        """What each epoch measured, from the one after ``after_epoch``."""
-        cursor = None if after_epoch is None else str(after_epoch)
-        return self._pages(f"/v1/jobs/{segment(job)}/metrics", MetricPoint, cursor=cursor)
-
-    def log_page(self, job: str, cursor: str | None = None) -> Page[LogLine]:
-        """The log lines after a cursor. ``next`` is where to ask on, even at the end."""
-        query = {"limit": PAGE_LIMIT, "cursor": cursor}
-        return self._transport.get(f"/v1/jobs/{segment(job)}/logs", Page[LogLine], query)
-
-    def logs(self, job: str) -> Iterator[LogLine]:
-        """Every log line there is now."""
-        cursor = None
-        while (page := self.log_page(job, cursor)).items:
-            yield from page.items
-            if page.next is None or page.next == cursor:
-                return
-            cursor = page.next
-
-    def cancel(self, job: str) -> JobView:
-        """Ask for the job's end."""
-        return self._transport.post(f"/v1/jobs/{segment(job)}/cancel", JobView)
-
-    def follow(self, job: str, timeout: float | None = None) -> Iterator[Look[JobView]]:
-        """Look at the job now and whenever it changes, until it ends.
-
-        Raises:
-            WaitTimeoutError: it did not end within ``timeout`` seconds.
-        """
-        return follow(
-            lambda: self.get(job),
-            lambda view: view.state in TERMINAL_JOB_STATES,
-            Bell(self._transport, job),
-            timeout=timeout,
-        )
-
-    def wait(self, job: str, timeout: float | None = None) -> JobView:
-        """The job once it has ended, however it ended."""
-        return _last(self.follow(job, timeout))
 
 
 class Models(Resource):
@@ -206,7 +151,7 @@ class Rollouts(Resource):
 
     def wait(self, rollout: str, timeout: float | None = None) -> RolloutView:
         """The rollout once it goes no further by itself (``is_settled``)."""
-        return _last(self.follow(rollout, timeout))
+        return last_of(self.follow(rollout, timeout))
 
 
 class Telemetry(Resource):
@@ -230,7 +175,8 @@ class Platform(Resource):
         return self._transport.get("/v1/health", Health)
 
 
-def _last(looks: Iterator[Look[T]]) -> T:
+def last_of(looks: Iterator[Look[T]]) -> T:
+    """What a follower saw in the end."""
     value = None
     for look in looks:
         value = look.value if look.value is not None else value

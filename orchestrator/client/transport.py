@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -22,11 +23,15 @@ from orchestrator.client.profile import Profile, is_loopback
 from schemas.errors import PROBLEM_TYPE, Code, Problem
 
 T = TypeVar("T")
-Params = Mapping[str, str | int | None]
+Params = Mapping[str, str | int | Sequence[str] | None]
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
+UPLOAD_SECONDS = 120.0
+"""Of one piece, or of the answer after the last."""
+
 MAX_PROBLEM_BYTES = 256 * 1024
+_PIECE = 64 * 1024
 
 
 class Transport:
@@ -64,6 +69,22 @@ class Transport:
         content = None if body is None else body.model_dump_json()
         headers = {} if body is None else {"Content-Type": "application/json"}
         return self._call("POST", path, answer, content=content, headers=headers)
+
+    def put(self, path: str, answer: type[T], source: Path) -> T:
+        """Send a file, in pieces."""
+        with source.open("rb") as file:
+            headers = {
+                "Content-Type": "application/octet-stream",
+                "Content-Length": str(source.stat().st_size),
+            }
+            return self._call(
+                "PUT",
+                path,
+                answer,
+                content=iter(lambda: file.read(_PIECE), b""),
+                headers=headers,
+                timeout=httpx.Timeout(UPLOAD_SECONDS, connect=CONNECT_SECONDS),
+            )
 
     def _call(self, method: str, path: str, answer: type[T], **options: Any) -> T:
         with _network_errors(self.url):
@@ -109,8 +130,12 @@ class Transport:
         self.close()
 
 
-def _present(params: Params | None) -> dict[str, str]:
-    return {key: str(value) for key, value in (params or {}).items() if value is not None}
+def _present(params: Params | None) -> dict[str, str | list[str]]:
+    given = {key: value for key, value in (params or {}).items() if value is not None}
+    return {
+        key: str(value) if isinstance(value, str | int) else [str(one) for one in value]
+        for key, value in given.items()
+    }
 
 
 def _trust(profile: Profile) -> ssl.SSLContext | bool:

@@ -23,12 +23,14 @@ _MAX_PORT = 65535
 class Plan:
     """A demo, decided.
 
-    root: the folder that the job's task is imported from. home_is_ours: the home is a
-    fresh one, to be removed. env: the environment of everything that is started.
+    code: the folder to send with the job, if any. root: the folder that its task is
+    imported from here. home_is_ours: the home is a fresh one, to be removed. env: the
+    environment of everything that is started.
     """
 
     job_file: Path
     spec: JobSpec
+    code: Path | None
     root: Path
     home: Path
     home_is_ours: bool
@@ -62,12 +64,12 @@ def make_plan(
         NotFound: there is no job file.
     """
     job_file = (job or find_example()).absolute()
-    spec = load_job(job_file)
+    loaded = load_job(job_file)
     if json_file is not None and not json_file.absolute().parent.is_dir():
         detail = f"--json: there is no folder {json_file.absolute().parent}"
         raise Invalid(detail)
     ports = pick_ports(port, mqtt_port)
-    root = root_of(job_file)
+    root = loaded.folder or root_of(job_file)
     folder = home.expanduser().absolute() if home else Path(tempfile.mkdtemp(prefix="argosy-"))
     env = environment(os.environ, folder, root)
     if home is None:
@@ -77,7 +79,8 @@ def make_plan(
         env["TMPDIR"] = str(folder / "tmp")
     return Plan(
         job_file=job_file,
-        spec=spec,
+        spec=loaded.spec,
+        code=loaded.folder,
         root=root,
         home=folder,
         home_is_ours=home is None,

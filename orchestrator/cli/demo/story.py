@@ -85,7 +85,7 @@ def _story(plan: Plan, crew: Crew) -> int:
         fleet = Fleet(plan, crew)
         with watch.stage(2, f"Training {plan.spec.name}", "training"):
             fleet.prepare(argosy.tokens.create(token_request(plan.devices)).token, argosy.url)
-            job = argosy.jobs.submit(plan.spec)
+            job = argosy.jobs.submit(plan.spec, plan.code)
             job = watch_job(argosy, job.id, JOB_SECONDS, fleet.status)
         if job.state is not JobState.SUCCEEDED or job.model is None or job.version is None:
             return Exit.FAILED

@@ -14,7 +14,7 @@ from schemas.job import JobCause, JobState, JobView, LogLine, MetricPoint
 from schemas.model import ModelView
 from schemas.telemetry import TelemetrySummary
 
-JOB = "name: digits\ntask: examples.digits.task:Digits\nstop: {target: 0.9}\n"
+JOB = "name: digits\ntask: workers.recipes.digits:Digits\nstop: {target: 0.9}\n"
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from orchestrator.cli import console
-from orchestrator.cli.job_watch import Training, sparkline
+from orchestrator.cli.job_screen import Training, sparkline
 from orchestrator.cli.plan import parse_waves
 from orchestrator.cli.rollout_tree import rollout_tree
 from schemas.ids import new_id

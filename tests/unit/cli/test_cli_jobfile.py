@@ -25,7 +25,7 @@ def faults(tmp_path: Path, text: str) -> list[tuple[str, str | None]]:
 def test_a_whole_job_is_read(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_text(GOOD + "config: {lr: 1e-3, when: 2026-01-31, layers: [1, 2]}\n")
-    spec = load_job(path)
+    spec = load_job(path).spec
     assert spec.config == {"lr": 0.001, "when": "2026-01-31", "layers": [1, 2]}
 
 
@@ -39,7 +39,8 @@ def test_a_whole_job_is_read(tmp_path: Path) -> None:
         ),
         (GOOD + "max_epochs: 3\n", "F:5: there is no key 'max_epochs'", "'stop.max_epochs'"),
         (GOOD + "zzz: 3\n", "F:5: there is no key 'zzz'", "allowed here: name, task"),
-        ("name: digits\nstop: {target: 1}\n", "F:1: the key 'task' is missing", "task: package"),
+        ("name: digits\nstop: {target: 1}\n", "F:1: either task or batch is needed", ""),
+        ("task: a:B\nstop: {target: 1}\n", "F:1: the key 'name' is missing", "lower-case"),
         ("name: A\ntask: a:B\nstop: {target: 1}\n", "F:1: name cannot be 'A'", "lower-case"),
         ("name: a\ntask: a:B\n", "F:1: stop.target is needed unless", ""),
         (GOOD + "seed: many\n", "F:5: seed must be a whole number, not 'many'", ""),

@@ -7,6 +7,7 @@ what the contract suite shows, not this.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import socket
 import threading
 import time
@@ -17,15 +18,16 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import uvicorn
-from fastapi import FastAPI, Header, Request
+from fastapi import FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from schemas.api import Event, Health, Page
+from schemas.api import Event, Health, Page, Stored
+from schemas.dataset import DatasetProfile
 from schemas.device import DeviceView, JoinToken, TokenCreated, TokenRequest, TokenView
 from schemas.errors import PROBLEM_TYPE, Code, Problem
 from schemas.ids import new_id
-from schemas.job import JobState, JobView, LogLine, MetricPoint
+from schemas.job import AgentView, JobState, JobView, LogLine, MetricPoint
 from schemas.jobfile import JobSpec
 from schemas.model import ModelVersionView, ModelView
 from schemas.rollout import RolloutSpec, RolloutState, RolloutView, WaveState, WaveView
@@ -33,6 +35,7 @@ from schemas.telemetry import TelemetrySummary
 
 T = TypeVar("T")
 TOKEN = "arg_key_test"
+_LEVELS = ("debug", "info", "warning", "error")
 
 
 class RefusedError(Exception):
@@ -50,6 +53,9 @@ class State:
     jobs: dict[str, list[JobView]] = field(default_factory=dict)
     metrics: dict[str, list[MetricPoint]] = field(default_factory=dict)
     logs: dict[str, list[LogLine]] = field(default_factory=dict)
+    profiles: dict[str, DatasetProfile] = field(default_factory=dict)
+    agents: list[AgentView] = field(default_factory=list)
+    artifacts: dict[str, bytes] = field(default_factory=dict)
     models: list[ModelView] = field(default_factory=list)
     versions: list[ModelVersionView] = field(default_factory=list)
     devices: list[DeviceView] = field(default_factory=list)
@@ -118,29 +124,81 @@ def make_app(state: State) -> FastAPI:  # noqa: C901, PLR0915 - a list of routes
 
     @app.post("/v1/jobs", status_code=201)
     def submit(spec: JobSpec) -> JobView:
+        if spec.code is not None and spec.code.sha256 not in state.artifacts:
+            raise RefusedError(422, Code.INVALID, "the code was not uploaded")
         view = job_view(spec=spec)
         state.jobs[view.id] = [view]
         return view
 
+    @app.put("/v1/artifacts/{sha256}")
+    async def upload(sha256: str, request: Request) -> Stored:
+        body = await request.body()
+        if hashlib.sha256(body).hexdigest() != sha256:
+            raise RefusedError(422, Code.DIGEST_MISMATCH, "other bytes than announced")
+        created = sha256 not in state.artifacts
+        state.artifacts[sha256] = body
+        return Stored(sha256=sha256, size=len(body), created=created)
+
+    @app.get("/v1/agents")
+    def agents(cursor: str | None = None) -> Page[AgentView]:
+        return _page(state.agents, cursor, state.page_size)
+
     @app.get("/v1/jobs")
-    def jobs(cursor: str | None = None) -> Page[JobView]:
-        return _page([script[0] for script in state.jobs.values()], cursor, state.page_size)
+    def jobs(
+        cursor: str | None = None,
+        project: str | None = None,
+        name: str | None = None,
+        states: Annotated[tuple[JobState, ...], Query(alias="state")] = (),
+    ) -> Page[JobView]:
+        found = [
+            view
+            for view in (script[0] for script in state.jobs.values())
+            if (not states or view.state in states)
+            and project in {None, view.spec.project}
+            and name in {None, view.name}
+        ]
+        return _page(found, cursor, state.page_size)
 
     @app.get("/v1/jobs/{job}")
     def job(job: str) -> JobView:
         return _scripted(state.jobs, job)
 
     @app.get("/v1/jobs/{job}/metrics")
-    def metrics(job: str, cursor: int = -1) -> Page[MetricPoint]:
-        rest = [p for p in state.metrics.get(job, []) if p.epoch > cursor]
-        items = tuple(rest[: state.page_size])
+    def metrics(
+        job: str, cursor: int = -1, trial: int | None = None, points: int | None = None
+    ) -> Page[MetricPoint]:
+        rest = [
+            p for p in state.metrics.get(job, []) if p.epoch > cursor and trial in {None, p.trial}
+        ]
+        items = tuple(rest if points else rest[: state.page_size])
         more = len(rest) > len(items)
         return Page(items=items, next=str(items[-1].epoch) if more else None)
 
+    @app.get("/v1/jobs/{job}/profile")
+    def profile(job: str) -> DatasetProfile:
+        if job not in state.profiles:
+            raise RefusedError(404, Code.NOT_FOUND, f"{job} has no dataset profile")
+        return state.profiles[job]
+
     @app.get("/v1/jobs/{job}/logs")
-    def logs(job: str, cursor: int = 0) -> Page[LogLine]:
-        lines = state.logs.get(job, [])[cursor : cursor + state.page_size]
-        return Page(items=tuple(lines), next=str(cursor + len(lines)))
+    def logs(
+        job: str,
+        cursor: int = 0,
+        search: str = "",
+        level: str = "debug",
+        tail: int | None = None,
+    ) -> Page[LogLine]:
+        every = state.logs.get(job, [])
+        wanted = [
+            (number, line)
+            for number, line in enumerate(every, 1)
+            if number > cursor
+            and search in line.text
+            and _LEVELS.index(line.level) >= _LEVELS.index(level)
+        ]
+        page = wanted[-tail:] if tail else wanted[: state.page_size]
+        last = page[-1][0] if len(page) == state.page_size and not tail else len(every)
+        return Page(items=tuple(line for _, line in page), next=str(last))
 
     @app.post("/v1/jobs/{job}/cancel")
     def cancel(job: str) -> JobView:

@@ -1,0 +1,123 @@
+"""The parts of a job as words: what it used, where its code is from, how it does."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from orchestrator.cli import console
+from schemas.job import Cost, JobState, JobView, Live, Trial, Usage
+from schemas.jobfile import Code
+
+_HOUR = 3600.0
+_SHORT = 12
+
+
+def usage_text(usage: Usage) -> str | None:
+    """Core-hours and GPU-hours, as in ``1.25 core-hours (82 % used), 0.5 GPU-hours``."""
+    parts = []
+    if usage.cpu_seconds:
+        text = f"{usage.cpu_seconds / _HOUR:.3g} core-hours"
+        if usage.cpu_used_seconds:
+            text += f" ({100 * usage.cpu_used_seconds / usage.cpu_seconds:.0f} % used)"
+        parts.append(text)
+    if usage.gpu_seconds:
+        parts.append(f"{usage.gpu_seconds / _HOUR:.3g} GPU-hours")
+    return ", ".join(parts) or None
+
+
+def cost_text(cost: Cost | None) -> str | None:
+    """An amount of money, as in ``0.0124 EUR``."""
+    if cost is None:
+        return None
+    digits = 2 if cost.amount >= 1 or cost.amount == 0 else 4
+    return f"{cost.amount:,.{digits}f} {console.clean(cost.currency)}"
+
+
+def code_text(code: Code | None) -> str | None:
+    """What code a job runs."""
+    if code is None:
+        return None
+    parts = [code.sha256[:_SHORT], f"{code.files} files" if code.files > 1 else "1 file"]
+    parts.append(console.size(code.size))
+    if code.requirements:
+        parts.append("requirements.txt")
+    if code.git_commit:
+        dirty = ", with changes" if code.git_dirty else ""
+        parts.append(f"commit {code.git_commit[:_SHORT]}{dirty}")
+    return ", ".join(parts)
+
+
+def resources_text(view: JobView) -> str:
+    """What a job asks for."""
+    res = view.spec.resources
+    if view.spec.batch is not None:
+        return f"{res.workers} x {res.cpus_per_worker:g} CPUs"
+    gpus = f" and {res.gpus_per_worker} GPUs" if res.gpus_per_worker else ""
+    memory = f", {res.memory_gb:g} GiB each" if res.memory_gb else ""
+    return f"{res.workers} x {res.cpus_per_worker:g} CPUs{gpus}, {res.precision}{memory}"
+
+
+def waiting_text(view: JobView, now: datetime | None = None) -> str | None:
+    """What a job waits for, where it does."""
+    now = now or datetime.now(UTC)
+    parts = [console.clean(view.notice)] if view.notice else []
+    if view.state is JobState.QUEUED:
+        if view.not_before is not None and view.not_before > now:
+            left = console.duration((view.not_before - now).total_seconds())
+            parts.insert(0, f"it failed, and is tried again in {left}")
+        elif view.position is not None:
+            parts.insert(0, f"number {view.position} in the queue")
+    return "; ".join(parts) or None
+
+
+def parameters_text(trial: Trial) -> str:
+    """What a trial tried, as in ``lr=0.1 seed=2``."""
+    return " ".join(
+        f"{console.clean(key).removeprefix('config.')}={console.clean(str(value))}"
+        for key, value in trial.parameters.items()
+    )
+
+
+def live_parts(live: Live, *, rows: bool = False) -> list[tuple[str, str]]:
+    """The live figures with their names; what is not known is left out."""
+    unit = "rows/s" if rows else "samples/s"
+    known: list[tuple[str, str | None]] = [
+        ("loss", None if live.loss is None else f"{live.loss:.4g}"),
+        (unit, None if live.samples_per_s is None else f"{live.samples_per_s:,.0f}"),
+        ("ETA", None if live.eta_seconds is None else console.duration(live.eta_seconds)),
+        ("workers", str(live.workers) if live.workers else None),
+        ("CPU", None if live.cpu_percent is None else f"{live.cpu_percent:.0f} %"),
+        ("memory", _mib(live.rss_mb)),
+        ("GPU", None if live.gpu_percent is None else f"{live.gpu_percent:.0f} %"),
+        ("GPU memory", _mib(live.gpu_mem_mb)),
+    ]
+    return [(name, value) for name, value in known if value is not None]
+
+
+def _mib(value: float | None) -> str | None:
+    return None if value is None else console.size(int(value * 1024**2))
+
+
+def ordered(values: dict[str, float], metric: str) -> list[tuple[str, float]]:
+    """The judged metric first, then losses, then other accuracies; not what was timed."""
+    first = [metric] if metric in values else []
+    losses = sorted(k for k in values if "loss" in k and k != metric)
+    shares = sorted(k for k in values if "acc" in k and k != metric)
+    return [(name, values[name]) for name in [*first, *losses, *shares]]
+
+
+def words(name: str) -> str:
+    """A metric's name, for people."""
+    return console.clean(name).replace("_", " ")
+
+
+def value_text(name: str, value: float, metric: str) -> str:
+    """A metric's value: a percentage where it is a share."""
+    is_share = name == metric or "acc" in name
+    return console.percent(value) if is_share and 0 <= value <= 1 else f"{value:.4g}"
+
+
+def best_trial(view: JobView) -> Trial | None:
+    """The trial with the best figure so far."""
+    judged = [trial for trial in view.trials if trial.best is not None]
+    return max(judged, key=lambda trial: (trial.best or 0.0, -trial.number), default=None)
