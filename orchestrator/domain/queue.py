@@ -129,7 +129,7 @@ def fits(resources: Resources, capacity: Capacity | None) -> str | None:
     )
     if enough:
         return None
-    return f"it asks for {_asked(resources)}; there is {_offered(resources, capacity)}"
+    return f"it asks for {_asked(resources)}; the cluster has {_offered(resources, capacity)}"
 
 
 def notice(

@@ -62,6 +62,7 @@ class JobService:
         self._lease = lease_seconds
         self._artifacts = artifacts
         self._prices = prices
+        self._began = clock()
 
     def submit(self, spec: JobSpec) -> JobView:
         """Queue a job.
@@ -202,15 +203,20 @@ class JobService:
         with self._uow() as tx:
             record = _found(tx, job_id, lock=True)
             repeat = report.attempt == record.attempt and report.seq <= record.seq
-            if report.state is JobState.SUCCEEDED and record.state not in TERMINAL_JOB_STATES:
-                record = _with_result(record, report)
             moved = self._apply(tx, record, event, None if repeat else report)
         return HeartbeatReply(cancel=moved.cancel_requested, lease_seconds=self._lease)
 
     def expire_leases(self) -> int:
-        """Take jobs back from agents that fell silent; how many."""
+        """Take jobs back from agents that fell silent; how many.
+
+        Silence counts from when this server began to listen: agents whose leases ended
+        while it was away get the time of one lease to be heard again.
+        """
+        now = self._clock()
+        if now < self._began + timedelta(seconds=self._lease):
+            return 0
         with self._uow() as tx:
-            expired = tx.jobs.lease_expired(self._clock())
+            expired = tx.jobs.lease_expired(now)
             for record in expired:
                 self._apply(tx, record, machine.LeaseChecked())
         return len(expired)
@@ -231,6 +237,8 @@ class JobService:
         moved = record.moved(job)
         if report is not None and record.state not in TERMINAL_JOB_STATES:
             moved = job_history.record(tx, moved, report, now)
+            if job.state is JobState.SUCCEEDED:
+                moved = _with_result(tx, moved, report)
         if job.state in TERMINAL_JOB_STATES and record.ended_at is None:
             moved = replace(moved, ended_at=now, lease_hash=None)
             # A last report whose answer was lost is repeated, and must be heard.
@@ -283,8 +291,14 @@ def _claimable(record: JobRecord, now: datetime) -> bool:
     return record.state is JobState.QUEUED and rested
 
 
-def _with_result(record: JobRecord, report: JobProgress) -> JobRecord:
-    if record.spec.batch is None and (report.model is None or report.version is None):
+def _with_result(tx: Transaction, record: JobRecord, report: JobProgress) -> JobRecord:
+    if record.spec.batch is not None:
+        return record
+    model, version = report.model, report.version
+    if model is None or version is None:
         msg = "a job that succeeded names the model and version it registered"
         raise Conflict(msg)
-    return replace(record, model=report.model, version=report.version)
+    if model != record.spec.model_name or tx.models.get(model, version) is None:
+        msg = f"{record.id} has not registered {model}@{version}"
+        raise Conflict(msg)
+    return replace(record, model=model, version=version)

@@ -85,7 +85,7 @@ class Platform:
     """Everything but the network."""
 
     def __init__(self, folder, prices=None) -> None:
-        engine = make_engine(f"sqlite:///{folder / 'argosy.db'}")
+        self.database = engine = make_engine(f"sqlite:///{folder / 'argosy.db'}")
         migrate(engine)
         self.clock, self.broker = Clock(), Broker()
         self.uow = SqlUnitOfWork(engine)

@@ -41,15 +41,17 @@ def test_a_job_runs_from_submission_to_its_model(platform, admin, claimed):
     assert progress(claim, driver, 0, epoch=0, metrics=[point], logs=[line]).status_code == 200
     for seq, state in enumerate(["EXPORTING", "OPTIMIZING", "REGISTERING"], 1):
         assert progress(claim, driver, seq, state=state).status_code == 200
-    assert (
-        progress(claim, driver, 4, state="SUCCEEDED", model="digits", version=1).status_code == 200
-    )
+    last = {"state": "SUCCEEDED", "model": "digits", "version": 1}
+    early = progress(claim, driver, 4, **last)
+    assert early.json()["detail"] == f"{claim['id']} has not registered digits@1"
+    platform.models.register("digits", platform.manifest(), claim["id"])
+    assert progress(claim, driver, 4, **last | {"model": "other"}).status_code == 409
+    assert progress(claim, driver, 4, **last).status_code == 200
     job = admin.get(f"/v1/jobs/{claim['id']}").json()
     assert (job["state"], job["model"], job["version"]) == ("SUCCEEDED", "digits", 1)
     assert job["best"]["accuracy"] == 0.9
     assert admin.get(f"/v1/jobs/{claim['id']}/metrics").json()["items"][0]["epoch"] == 0
     assert admin.get(f"/v1/jobs/{claim['id']}/logs").json()["items"][0]["text"] == "epoch 0"
-    last = {"state": "SUCCEEDED", "model": "digits", "version": 1}
     assert progress(claim, driver, 4, **last).status_code == 200  # its answer was lost
     assert admin.get(f"/v1/jobs/{claim['id']}").json()["epoch"] == 0
     platform.clock.forward(601)
