@@ -104,7 +104,8 @@ def quantize(source: Path, target: Path, scheme: Scheme, calibration: Array) -> 
             prepared = Path(folder) / "prepared.onnx"
             raw = Path(folder) / "int8.onnx"
             quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-            present = {node.op_type for node in onnx.load(prepared).graph.node}
+            graph = onnx.load(prepared).graph
+            present = {node.op_type for node in graph.node}
             quantize_static(
                 str(prepared),
                 str(raw),
@@ -115,12 +116,27 @@ def quantize(source: Path, target: Path, scheme: Scheme, calibration: Array) -> 
                 activation_type=QuantType.QInt8 if scheme.activations_signed else QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 op_types_to_quantize=[name for name in QUANTIZED if name in present],
+                nodes_to_exclude=stacked_products(graph),
             )
             data = prepared.read_bytes()
             write_atomic(target, raw.read_bytes())
     finally:
         logging.getLogger().setLevel(quiet)
     return Quantized(target, data)
+
+
+def stacked_products(graph: onnx.GraphProto) -> list[str]:
+    """The MatMul nodes whose constant weights are several matrices, one per feature or head.
+
+    ONNX Runtime's INT8 product takes scales per column of one matrix alone; with others it
+    fails when it runs. They stay in FP32.
+    """
+    dims = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+    return [
+        node.name
+        for node in graph.node
+        if node.op_type == "MatMul" and any(dims.get(name, 2) > 2 for name in node.input)  # noqa: PLR2004 - a matrix
+    ]
 
 
 def accuracy_gate(reference: Accuracy, candidate: Accuracy, max_drop: float) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from schemas.jobfile import Choice, Code, JobSpec
 from schemas.model import Accuracy, Lineage, Pass, RejectedVariant
 from workers.blame import user_code
 from workers.dataset import profile_splits
-from workers.errors import JobFailed
+from workers.errors import JobFailed, WorkerError
 from workers.evaluate import measure
 from workers.export import Exported, export
 from workers.files import sha256_bytes, sha256_file
@@ -190,45 +190,66 @@ def _export(task: Task, training: Training, samples: Array, folder: Path) -> Exp
 
 
 def _variants(
-    spec: JobSpec,
-    exported: Exported,
-    scheme: Scheme,
-    data: _Data,
-    training: Training,
+    spec: JobSpec, exported: Exported, scheme: Scheme, data: _Data, training: Training
 ) -> _Variants:
-    paths = {FP32: exported.path}
-    measured = {FP32: _measure(FP32, exported.path, data)}
-    rejected: tuple[RejectedVariant, ...] = ()
+    reference = _measure(FP32, exported.path, data)
     export_pass = Pass(
         name="export",
         parameters={"opset": exported.opset, "parity_samples": exported.samples},
         input_sha256=training.weights_sha256,
         output_sha256=sha256_file(exported.path),
     )
-    passes = [export_pass]
-    if spec.optimize.int8:
-        target = exported.path.parent / "model-int8.onnx"
-        # Spread over the whole split: its first samples could all be of one class.
-        calibration = data.train.spaced(spec.optimize.calibration_samples)
-        quantized = quantize(exported.path, target, scheme, calibration.x)
-        passes += _quantize_passes(
-            export_pass.output_sha256,
-            quantized.preprocessed,
-            target,
-            scheme,
-            calibration,
+    plain = _Variants({FP32: exported.path}, {FP32: reference}, (), (export_pass,))
+    if not spec.optimize.int8:
+        return plain
+    # Spread over the whole split: its first samples could all be of one class.
+    calibration = data.train.spaced(spec.optimize.calibration_samples)
+    target = exported.path.parent / "model-int8.onnx"
+    made = _quantized(exported.path, target, scheme, calibration, data)
+    if isinstance(made, _Quantized):
+        _require_same_samples(reference, made.accuracy)
+        passes = (
+            export_pass,
+            *_quantize_passes(
+                export_pass.output_sha256, made.preprocessed, target, scheme, calibration
+            ),
         )
-        figures = _measure(INT8, target, data)
-        _require_same_samples(measured[FP32], figures)
-        reason = accuracy_gate(measured[FP32][0], figures[0], spec.optimize.max_accuracy_drop)
+        reason = accuracy_gate(reference[0], made.accuracy[0], spec.optimize.max_accuracy_drop)
         if reason is None:
-            paths[INT8] = target
-            measured[INT8] = figures
-        else:
-            log.warning("int8 is not kept: %s", reason)
-            rejected = (RejectedVariant(id=INT8, reason=reason),)
-            target.unlink()
-    return _Variants(paths, measured, rejected, tuple(passes))
+            return _Variants(
+                {FP32: exported.path, INT8: target},
+                {FP32: reference, INT8: made.accuracy},
+                (),
+                passes,
+            )
+        plain = replace(plain, passes=passes)
+    else:
+        reason = made
+    log.warning("int8 is not kept: %s", reason)
+    target.unlink(missing_ok=True)
+    return replace(plain, rejected=(RejectedVariant(id=INT8, reason=reason),))
+
+
+@dataclass(frozen=True, slots=True)
+class _Quantized:
+    """preprocessed: the graph that was quantized; accuracy: on validation and test."""
+
+    preprocessed: bytes
+    accuracy: tuple[Accuracy, ...]
+
+
+def _quantized(
+    source: Path, target: Path, scheme: Scheme, calibration: Block, data: _Data
+) -> _Quantized | str:
+    """The quantized file, measured; or why there is none, which does not fail the job."""
+    try:
+        made = quantize(source, target, scheme, calibration.x)
+        return _Quantized(made.preprocessed, _measure(INT8, target, data))
+    except WorkerError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the libraries raise what they like
+        first = (str(error).strip().splitlines() or ["no message"])[0][:300]
+        return f"it cannot be made or does not run: {type(error).__name__}: {first}"
 
 
 def _require_same_samples(one: tuple[Accuracy, ...], other: tuple[Accuracy, ...]) -> None:

@@ -90,15 +90,21 @@ class Stream:
         return Block(rows[0], x, y)
 
     def _pair(self, row: int) -> tuple[Array, int]:
-        where = f"sample {row} of {self.split}"
         try:
             with user_code():
                 pair: Any = self._samples[row]
+            return _checked(pair, self.spec, self._classes)
         except JobFailed as failure:
-            raise JobFailed(failure.cause, f"{failure.detail} (reading {where})") from failure
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:  # noqa: PLR2004 - a pair
-            _fault(f"{where} is a {type(pair).__name__}, not a pair (input, class)")
-        return _input(pair[0], self.spec, where), _class(pair[1], self._classes, where)
+            detail = f"{failure.detail} (reading {self._where(row)})"
+            raise JobFailed(failure.cause, detail) from failure
+        except _MisfitError as misfit:
+            _fault(f"{self._where(row)}: {misfit}")
+
+    def _where(self, row: int) -> str:
+        """A sample's index and, if the samples can tell, what a person finds it by."""
+        describe = getattr(self._samples, "describe", None)
+        told = f" ({describe(row)})" if callable(describe) else ""
+        return f"sample {row} of {self.split}{told}"
 
 
 def evenly_spaced(n: int, wanted: int) -> Sequence[int]:
@@ -134,29 +140,40 @@ class SetHash:
         return str(digest.hexdigest())
 
 
-def _input(value: Any, spec: TensorSpec, where: str) -> Array:
-    if isinstance(value, Tensor):
-        dtype = str(value.dtype).removeprefix("torch.")
-    else:
+class _MisfitError(Exception):
+    """What does not fit in a sample."""
+
+
+def _checked(pair: Any, spec: TensorSpec, classes: int) -> tuple[Array, int]:
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:  # noqa: PLR2004 - a pair
+        msg = f"is a {type(pair).__name__}, not a pair (input, class)"
+        raise _MisfitError(msg)
+    return _input(pair[0], spec), _class(pair[1], classes)
+
+
+def _input(value: Any, spec: TensorSpec) -> Array:
+    if not isinstance(value, Tensor):
         value = np.asarray(value)
-        dtype = str(value.dtype)
-    shape = tuple(value.shape)
+    dtype, shape = str(value.dtype).removeprefix("torch."), tuple(value.shape)
     if dtype != spec.dtype or shape != spec.shape[1:]:
-        _fault(
-            f"{where}: its input is {dtype}{list(shape)}, but input_spec says "
+        msg = (
+            f"its input is {dtype}{list(shape)}, but input_spec says "
             f"{spec.dtype}{list(spec.shape[1:])}; make both the same"
         )
+        raise _MisfitError(msg)
     return value.detach().cpu().numpy() if isinstance(value, Tensor) else value
 
 
-def _class(value: Any, classes: int, where: str) -> int:
+def _class(value: Any, classes: int) -> int:
     whole = _whole(value)
     hint = "number the classes from 0 in the order of the labels"
     if whole is None:
         shown = f"of shape {list(value.shape)}" if getattr(value, "ndim", 0) else repr(value)[:60]
-        _fault(f"{where}: its class is {shown}, not a whole number; {hint}")
+        msg = f"its class is {shown}, not a whole number; {hint}"
+        raise _MisfitError(msg)
     if not 0 <= whole < classes:
-        _fault(f"{where}: its class is {whole}, but there are {classes} labels; {hint}")
+        msg = f"its class is {whole}, but there are {classes} labels; {hint}"
+        raise _MisfitError(msg)
     return whole
 
 
