@@ -31,14 +31,16 @@ class RayJobs:
         address: of the dashboard; None takes what ``RAY_ADDRESS`` says. The token to it
             comes from Ray's own variables and goes to Ray's client alone.
         grows: an autoscaler adds nodes when asked for more.
+        driver: the module that runs a job.
 
     Raises:
         ClusterError: no dashboard answers there, or it refuses the token.
     """
 
-    def __init__(self, address: str | None, *, grows: bool = False) -> None:
+    def __init__(self, address: str | None, *, grows: bool = False, driver: str = DRIVER) -> None:
         self._client: Any = _asked(lambda: _client_of(address))
         self._grows = grows
+        self._driver = driver
 
     def submit(
         self, submission: str, environment: Mapping[str, str], python: str, code: Path | None = None
@@ -57,12 +59,12 @@ class RayJobs:
         if self.look(submission).state is not DriverState.MISSING:
             return
         runtime: dict[str, Any] = {"env_vars": dict(environment)}
-        module = DRIVER
+        module = self._driver
         if code is not None:
             runtime["working_dir"] = str(code)
         if REQUIREMENTS in environment:
             runtime["worker_process_setup_hook"] = HOOK
-            module = "workers.start"
+            module = f"workers.start {self._driver}"
         entrypoint = f"exec {shlex.quote(python)} -m {module}"
         # What was packed is what is meant: Ray would leave out what .gitignore names.
         os.environ["RAY_RUNTIME_ENV_IGNORE_GITIGNORE"] = "1"

@@ -1,4 +1,4 @@
-"""``python -m workers.start``: how a driver starts whose code has requirements.
+"""``python -m workers.start DRIVER``: how a driver starts whose code has requirements.
 
 It sees to the packages and then becomes the driver. Where they cannot be had, its last
 line says why and its exit code that another attempt would not help.
@@ -15,11 +15,11 @@ from typing import NoReturn
 from schemas.errors import Exit
 from workers.environment import ensure, search_path, wanted
 from workers.errors import JobFailed, WorkerError
-from workers.order import DRIVER, NO_ENVIRONMENT
+from workers.order import NO_ENVIRONMENT
 
 
-def main() -> None:
-    """Become the driver, or exit."""
+def main(driver: str) -> None:
+    """Become the driver, a module, or exit."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     env = dict(os.environ)
     asked = wanted(env, Path.cwd())
@@ -31,7 +31,7 @@ def main() -> None:
         _end(error.detail, NO_ENVIRONMENT)
     except (WorkerError, OSError) as error:
         _end(f"the environment could not be made: {error}", Exit.FAILED)
-    os.execve(sys.executable, [sys.executable, "-m", DRIVER], env)  # noqa: S606 - no shell is meant
+    os.execve(sys.executable, [sys.executable, "-m", driver], env)  # noqa: S606 - no shell is meant
 
 
 def _end(line: str, code: int) -> NoReturn:
@@ -40,4 +40,4 @@ def _end(line: str, code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

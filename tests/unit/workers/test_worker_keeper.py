@@ -59,13 +59,16 @@ def world(tmp_path: Path):
     )
     assert until(ready.exists)
     assert until(lambda: len(marked(MARK, value)) == 4), "parent, keeper, head and orphan"
-    yield (
-        parent,
-        temp_dir,
-        lambda: [p for p in marked(MARK, value) if p.status() != psutil.STATUS_ZOMBIE],
-    )
+    yield parent, temp_dir, lambda: [p for p in marked(MARK, value) if runs(p)]
     kill_all(lambda: marked(MARK, value), seconds=5)
     parent.wait()
+
+
+def runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:  # between the look at it and this
+        return False
 
 
 def keeper_of(parent: subprocess.Popen) -> psutil.Process:
