@@ -75,9 +75,11 @@ def edges_of(values: Values, bins: int = BINS) -> tuple[float, ...]:
     if len(different) <= bins:
         middles = different[:-1] / 2 + different[1:] / 2
         # Of a constant, anything that is not it by rounding alone lies outside.
-        gap = float(np.diff(different).max()) / 2 if len(different) > 1 else 0.0
+        with np.errstate(over="ignore"):
+            gap = float(np.diff(different).max()) / 2 if len(different) > 1 else 0.0
         gap = max(gap, abs(float(different[-1])) * 1e-6, abs(float(different[0])) * 1e-6, 1e-9)
-        edges = np.concatenate([[different[0] - gap], middles, [different[-1] + gap]])
+        with np.errstate(over="ignore"):  # clipped below
+            edges = np.concatenate([[different[0] - gap], middles, [different[-1] + gap]])
     else:
         finite = values[np.isfinite(values)]
         # Values themselves: nothing between them can overflow.
