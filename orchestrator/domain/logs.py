@@ -21,7 +21,7 @@ class LogCap:
 
     lines: int = 100_000
     size: int = 64 * 1024**2
-    slack: float = 0.1
+    slack: float = 0.02
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,13 +102,15 @@ def downgrade() -> None:
         'SELECT job_id, epoch, at, "values" FROM job_metrics_new WHERE trial = 0'
     )
     op.drop_table("job_metrics_new")
+    op.execute("DELETE FROM events WHERE kind = 'live'")
     op.drop_index("ux_events_live", table_name="events")
     op.drop_index("ix_job_logs_job", table_name="job_logs")
     op.create_index("ix_job_logs_job_id", "job_logs", ["job_id"])
     op.drop_table("job_log_totals")
     op.drop_table("job_profiles")
     op.drop_table("agents")
-    with op.batch_alter_table("jobs", schema=None) as jobs:
+    # Never by a new table: SQLite would not drop the old one, to which other rows refer.
+    with op.batch_alter_table("jobs", recreate="never") as jobs:
         jobs.drop_index("ix_jobs_ended_at")
         for name in (
             "problems",
