@@ -45,6 +45,9 @@ def _shape() -> Shape[AgentView]:
         found = view.capacity
         return f"{found.memory_gb:.1f} GiB" if found and found.memory_gb else console.NONE
 
+    def grows(view: AgentView) -> str:
+        return ("yes" if view.capacity.grows else "no") if view.capacity else console.NONE
+
     return Shape(
         lambda view: view.name,
         ("NAME", lambda view: view.name),
@@ -52,7 +55,7 @@ def _shape() -> Shape[AgentView]:
         ("CPUS", lambda view: of(view, "cpus")),
         ("GPUS", lambda view: of(view, "gpus")),
         ("MEMORY", memory),
-        ("GROWS", lambda view: "yes" if view.capacity and view.capacity.grows else "no"),
+        ("GROWS", grows),
         ("JOBS", lambda view: " ".join(view.jobs) or console.NONE),
         ("SEEN", lambda view: f"{console.age(view.seen_at)} ago"),
     )

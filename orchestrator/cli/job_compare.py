@@ -85,9 +85,11 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 def spec_rows(views: Sequence[JobView]) -> list[Row]:
     """What was asked, key by key."""
+    from orchestrator.cli.job_text import plain_value
+
     specs = [dict(flat(view.spec.model_dump(mode="json"))) for view in views]
     keys = list(dict.fromkeys(key for spec in specs for key in spec if key != "cloned_from"))
-    return [Row(key, tuple(spec.get(key) for spec in specs)) for key in keys]
+    return [Row(key, tuple(spec.get(key) for spec in specs), plain_value) for key in keys]
 
 
 def result_rows(views: Sequence[JobView], versions: Sequence[ModelVersionView | None]) -> list[Row]:

@@ -9,6 +9,7 @@ from orchestrator.cli.job_text import (
     cost_text,
     live_parts,
     parameters_text,
+    problems_text,
     resources_text,
     usage_text,
     value_text,
@@ -46,15 +47,9 @@ def _what(view: JobView) -> list[tuple[str, Cell | None]]:
         ("code", code_text(spec.code)),
         ("cloned from", spec.cloned_from),
         ("data", spec.dataset.path),
-        ("problems", _problems(view)),
+        ("problems", problems_text(view)),
         ("workers", resources_text(view)),
     ]
-
-
-def _problems(view: JobView) -> str | None:
-    if not view.problems:
-        return None
-    return f"{len(view.problems)} in the data: `argosy job profile {view.id}`"
 
 
 def _how(view: JobView) -> list[tuple[str, Cell | None]]:

@@ -170,7 +170,9 @@ def _panel(axes: Axes, panel: Panel, curves: Sequence[Curves]) -> None:
         if one.shown is not None:
             _shown(axes, panel, one, colour, several=several)
     _targets(axes, panel, curves)
-    axes.set_title(panel.title, loc="left", fontsize=10)
+    dashed = ", ".join(words(name) for name in panel.metrics[1:])
+    title = f"{words(panel.metrics[0])} (dashed: {dashed})" if several and dashed else panel.title
+    axes.set_title(title, loc="left", fontsize=10)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if panel.share:
@@ -193,7 +195,7 @@ def _shown(axes: Axes, panel: Panel, one: Curves, colour: str, *, several: bool)
             lw=_BOLD if number == 0 else 1.3,
             ls="-" if number == 0 else "--",
             marker="o" if len(epochs) == 1 else "",
-            label=_label(one, metric, several=several) if number == 0 or not several else None,
+            label=_label(one, metric, several=several, first=number == 0),
         )
     _mark_best(axes, panel, one, colour, trial)
 
@@ -212,21 +214,24 @@ def _mark_best(axes: Axes, panel: Panel, one: Curves, colour: str, trial: int) -
     axes.axvline(at, color=colour, lw=0.8, ls=":", alpha=0.7)
     axes.plot([at], [height], marker="o", ms=6, mfc="white", mec=colour, mew=1.6, ls="")
     if panel.metrics[0] == judged:
-        text = f"{100 * top:.1f} % at {at}" if panel.share else f"{top:.4g} at {at}"
+        figure = f"{100 * top:.1f} %" if panel.share else f"{top:.4g}"
+        last = max(point.epoch for point in one.points)
         axes.annotate(
-            text,
+            f"{figure} at epoch {at}",
             (at, height),
-            xytext=(0, -14),
+            xytext=(0, -12),
             textcoords="offset points",
-            ha="center",
+            ha="right" if at > last / 2 else "left",
             va="top",
             fontsize=9,
             color=colour,
         )
 
 
-def _label(one: Curves, metric: str, *, several: bool) -> str:
-    """What a line is called in the legend."""
+def _label(one: Curves, metric: str, *, several: bool, first: bool) -> str | None:
+    """What a line is called in the legend; of several jobs the title tells the metrics."""
+    if not first:
+        return None if several else words(metric)
     parts = [f"{one.view.name} …{one.view.id[-6:]}"] if several else [words(metric)]
     best = best_trial(one.view)
     if best is not None and best.number == one.shown:
@@ -244,11 +249,10 @@ def _targets(axes: Axes, panel: Panel, curves: Sequence[Curves]) -> None:
         axes.axhline(target, color="#777777", lw=0.9, ls=(0, (5, 4)))
         axes.annotate(
             "target",
-            (1.0, target),
+            (0.0, target),
             xycoords=("axes fraction", "data"),
-            xytext=(-2, 2),
+            xytext=(4, 2),
             textcoords="offset points",
-            ha="right",
             fontsize=8,
             color="#777777",
         )

@@ -16,6 +16,7 @@ from orchestrator.cli.job_text import (
     live_parts,
     ordered,
     parameters_text,
+    problems_text,
     usage_text,
     value_text,
     waiting_text,
@@ -68,9 +69,7 @@ class Lines:
 
     def _problems(self, view: JobView) -> None:
         if view.problems and not self.problems:
-            count = len(view.problems)
-            text = f"{count} problems in the data: see `argosy job profile {view.id}`"
-            console.stamped(Text(text, "yellow"))
+            console.stamped(Text(problems_text(view) or "", "yellow"))
         self.problems = bool(view.problems)
 
     def _trials(self, view: JobView) -> None:
@@ -80,7 +79,7 @@ class Lines:
                 epochs = f"{trial.epochs} epochs" if trial.epochs else ""
                 parts = [epochs, best, parameters_text(trial), console.clean(trial.detail or "")]
                 text = "  ".join(part for part in parts if part)
-                console.stamped(f"trial {trial.number}", console.state(trial.state), text)
+                console.stamped(f"trial {trial.number}", console.state(trial.state), f" {text}")
             self.trials[trial.number] = trial.state
 
     def _live(self, view: JobView) -> None:

@@ -16,6 +16,7 @@ from orchestrator.cli.job_text import (
     live_parts,
     ordered,
     parameters_text,
+    problems_text,
     value_text,
     waiting_text,
     words,
@@ -66,8 +67,7 @@ class Training:
         elif self.points or view.state is JobState.RUNNING:
             lines += _training(self)
         if view.problems:
-            text = f"  {len(view.problems)} problems in the data: `argosy job profile {view.id}`"
-            lines.append(Text(text, "yellow"))
+            lines.append(Text(f"  {problems_text(view)}", "yellow"))
         if self.outage:
             lines.append(Text(f"  {self.outage}: trying again", "yellow"))
         if self.aside:

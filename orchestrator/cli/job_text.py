@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from orchestrator.cli import console
 from schemas.job import Cost, JobState, JobView, Live, Trial, Usage
@@ -51,10 +52,15 @@ def resources_text(view: JobView) -> str:
     """What a job asks for."""
     res = view.spec.resources
     if view.spec.batch is not None:
-        return f"{res.workers} x {res.cpus_per_worker:g} CPUs"
-    gpus = f" and {res.gpus_per_worker} GPUs" if res.gpus_per_worker else ""
+        return f"{res.workers} x {_count(res.cpus_per_worker, 'CPU')}"
+    gpus = f" and {_count(res.gpus_per_worker, 'GPU')}" if res.gpus_per_worker else ""
     memory = f", {res.memory_gb:g} GiB each" if res.memory_gb else ""
-    return f"{res.workers} x {res.cpus_per_worker:g} CPUs{gpus}, {res.precision}{memory}"
+    cpus = _count(res.cpus_per_worker, "CPU")
+    return f"{res.workers} x {cpus}{gpus}, {res.precision}{memory}"
+
+
+def _count(number: float, unit: str) -> str:
+    return f"{number:g} {unit}" if number == 1 else f"{number:g} {unit}s"
 
 
 def waiting_text(view: JobView, now: datetime | None = None) -> str | None:
@@ -73,29 +79,42 @@ def waiting_text(view: JobView, now: datetime | None = None) -> str | None:
 def parameters_text(trial: Trial) -> str:
     """What a trial tried, as in ``lr=0.1 seed=2``."""
     return " ".join(
-        f"{console.clean(key).removeprefix('config.')}={console.clean(str(value))}"
+        f"{console.clean(key).removeprefix('config.')}={plain_value(value)}"
         for key, value in trial.parameters.items()
     )
+
+
+def plain_value(value: Any) -> str:
+    """A value of a job file, as it would be written there, with six digits."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.6g}" if isinstance(value, float) else console.clean(str(value))
 
 
 def live_parts(live: Live, *, rows: bool = False) -> list[tuple[str, str]]:
     """The live figures with their names; what is not known is left out."""
     unit = "rows/s" if rows else "samples/s"
+    gpu = [] if live.gpu_percent is None else [f"{live.gpu_percent:.0f} %"]
+    gpu += [] if live.gpu_mem_mb is None else [console.size(int(live.gpu_mem_mb * 1024**2))]
     known: list[tuple[str, str | None]] = [
         ("loss", None if live.loss is None else f"{live.loss:.4g}"),
         (unit, None if live.samples_per_s is None else f"{live.samples_per_s:,.0f}"),
         ("ETA", None if live.eta_seconds is None else console.duration(live.eta_seconds)),
         ("workers", str(live.workers) if live.workers else None),
         ("CPU", None if live.cpu_percent is None else f"{live.cpu_percent:.0f} %"),
-        ("memory", _mib(live.rss_mb)),
-        ("GPU", None if live.gpu_percent is None else f"{live.gpu_percent:.0f} %"),
-        ("GPU memory", _mib(live.gpu_mem_mb)),
+        ("memory", None if live.rss_mb is None else console.size(int(live.rss_mb * 1024**2))),
+        ("GPU", ", ".join(gpu) or None),
     ]
     return [(name, value) for name, value in known if value is not None]
 
 
-def _mib(value: float | None) -> str | None:
-    return None if value is None else console.size(int(value * 1024**2))
+def problems_text(view: JobView) -> str | None:
+    """How many problems the data has, and how to see them."""
+    if not view.problems:
+        return None
+    count = len(view.problems)
+    what = "1 problem" if count == 1 else f"{count} problems"
+    return f"{what} in the data: `argosy job profile {view.id}`"
 
 
 def ordered(values: dict[str, float], metric: str) -> list[tuple[str, float]]:

@@ -120,8 +120,10 @@ def _check_sizes(found: Sequence[Found]) -> None:
 
 
 def _largest(found: Sequence[Found]) -> list[tuple[str, str]]:
+    total = sum(one.size for one in found)
     by_size = sorted(found, key=lambda one: -one.size)[:5]
-    return [(one.name, f"{one.size / 1024**2:,.1f} MiB") for one in by_size]
+    large = [one for one in by_size if one.size * 100 >= total]
+    return [(one.name, f"{one.size / 1024**2:,.1f} MiB") for one in large]
 
 
 def _too_large(detail: str, largest: Sequence[tuple[str, str]]) -> TooLarge:
