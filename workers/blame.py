@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.job import JobCause
+from workers import memory, missing
 from workers.errors import ApiError, ClusterError, JobFailed, WorkerError
 
 _OURS = str(Path(__file__).parent)
@@ -19,6 +21,12 @@ _INSTALLED = tuple(sysconfig.get_paths()[key] for key in ("purelib", "platlib", 
 
 _BROKEN_LINK = ("gloo", "nccl", "connection closed by peer", "connection reset", "socket")
 """Words in what a collective says when another worker is gone."""
+
+_TIMED_OUT = ("timed out waiting", "collective operation timeout", "watchdog caught collective")
+"""Words in what a collective says that waited for too long."""
+
+_ELSEWHERE = "Original Traceback"
+"""In the text of what was raised in a process that loads data."""
 
 
 class Origin(Enum):
@@ -63,21 +71,25 @@ def blame(error: BaseException) -> JobFailed:
         return JobFailed(JobCause.DRIVER_DIED, str(error))
     if isinstance(error, WorkerError):
         return JobFailed(JobCause.USER_CODE, str(error))
-    summary = f"{type(error).__name__}: {_first_line(error)}"
-    if is_out_of_memory(error):
-        return JobFailed(JobCause.OUT_OF_MEMORY, f"{summary}; lower the batch size")
-    frame = _user_frame(error)
+    if is_collective_timeout(error):
+        detail = f"a worker waited too long for the others: {_first_line(error)}"
+        return JobFailed(JobCause.HUNG, detail)
+    frame, summary = _told(error)
+    advice = memory.ran_out(error)
+    if advice is not None:
+        where = f"{frame}: " if frame else ""
+        return JobFailed(JobCause.OUT_OF_MEMORY, f"{where}out of memory: {summary}; {advice}")
     if frame is None:
         return JobFailed(JobCause.INTERNAL, f"{summary} (in {_last_frame(error)})")
+    if isinstance(error, ModuleNotFoundError) and error.name is not None:
+        detail = f"{frame}: {_first_line(error)}; {missing.advice(error.name, Path.cwd())}"
+        return JobFailed(JobCause.USER_CODE, detail)
     return JobFailed(JobCause.USER_CODE, f"{frame}: {summary}")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on the host or on a GPU."""
-    return isinstance(error, MemoryError) or type(error).__name__ in {
-        "OutOfMemoryError",
-        "OutOfMemory",
-    }
+    return memory.ran_out(error) is not None
 
 
 def is_broken_link(error: BaseException) -> bool:
@@ -88,18 +100,44 @@ def is_broken_link(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in text for word in _BROKEN_LINK)
 
 
+def is_collective_timeout(error: BaseException) -> bool:
+    """Whether a collective gave up waiting for workers that are still there."""
+    text = str(error).lower()
+    return is_broken_link(error) and any(word in text for word in _TIMED_OUT)
+
+
 def _first_line(error: BaseException) -> str:
     text = str(error).strip()
     return text.splitlines()[0][:1000] if text else "no message"
 
 
+def _told(error: BaseException) -> tuple[str | None, str]:
+    """Where in the user's code, and what: as raised here, or in a process that loads data."""
+    text = str(error)
+    if _ELSEWHERE in text:
+        lines = [line for line in text.splitlines() if line.strip()]
+        named = re.findall(r'File "([^"]+)", line (\d+)', text)
+        places = [f"{place(f)}:{n}" for f, n in named if origin_of(f) is Origin.USER]
+        if places:
+            return places[-1], lines[-1].strip()[:1000]
+    return _user_frame(error), f"{type(error).__name__}: {_first_line(error)}"
+
+
+def place(filename: str) -> str:
+    """A file as its writer knows it: relative to the job's folder, where it is below that."""
+    try:
+        return str(Path(filename).relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return filename
+
+
 def _user_frame(error: BaseException) -> str | None:
     """``file:line`` of the innermost frame that is neither ours nor a library's."""
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        return f"{place(error.filename)}:{error.lineno}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if origin_of(frame.filename) is Origin.USER:
-            return f"{frame.filename}:{frame.lineno}"
-    if isinstance(error, SyntaxError) and error.filename is not None:
-        return f"{error.filename}:{error.lineno}"
+            return f"{place(frame.filename)}:{frame.lineno}"
     return None
 
 

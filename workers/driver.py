@@ -1,7 +1,8 @@
-"""One job's driver process: train, export, optimize, package, upload, register.
+"""One job's driver process: profile, train, export, optimize, package, upload, register.
 
-Started by the agent through the Ray Jobs API. What it must know comes in environment
-variables; what it has to say goes to the API through the reporter.
+Started by the agent through the Ray Jobs API. What it is to do it reads from the API; what
+it has to say goes there through the reporter. Several of its threads may find that the job
+is over (the watchdog, the wait for resources, the data's profile): the first one ends it.
 """
 
 from __future__ import annotations
@@ -13,202 +14,235 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from schemas.errors import Exit
-from schemas.job import JobCause, JobClaim, JobState, MetricPoint
-from schemas.jobfile import JobSpec
-from schemas.model import VersionNumber
+from schemas.job import JobCause, JobState
 from workers.blame import blame
 from workers.client import PATIENCE, Api
-from workers.errors import JobFailed, UsageError, WorkerError
-from workers.reporter import Final, Reporter, ReportingHandler
+from workers.errors import JobFailed, WorkerError
+from workers.logs import Capture
+from workers.order import SAID_FAILED, Order, read_order
+from workers.profiling import Profiling, hung_here, watch_reading
+from workers.reporter import Final, Reporter
 from workers.settings import Connection
-from workers.spool import Spool
 
 if TYPE_CHECKING:
-    from workers.train import Fitted
+    from workers.sweep import Best
 
 log = logging.getLogger("workers.driver")
 
-CLAIM = "ARGOSY_CLAIM"
-URL = "ARGOSY_URL"
-CA = "ARGOSY_CA"
-JOB_DIR = "ARGOSY_JOB_DIR"
-MARK = "ARGOSY_JOB"
-"""``<job>-<attempt>``, in the environment of every process of a job: how they are found."""
-
-SAID_FAILED = Exit.GATE_FAILED
-"""The exit code of a driver that failed and was heard saying so."""
-
-SPOOL_PERIOD = 0.1
+EXPORT_SECONDS = 1800.0
+"""For how long an export may make no sign of progress, at least."""
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What a driver is started with. job_dir: a folder or a URL that every node sees."""
+class Ending:
+    """The job's last word: whoever comes first says it."""
 
-    claim: JobClaim
-    connection: Connection
-    job_dir: str
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._taken = threading.Lock()
 
+    def say(self, final: Final | None) -> int:
+        """Say it; the exit code. None: nothing, so that the agent reports a dead driver."""
+        if not self._taken.acquire(blocking=False):
+            threading.Event().wait()  # the other one ends the process
+        if final is None or not self._reporter.finish(final):
+            return Exit.FAILED
+        return Exit.OK if final.state is JobState.SUCCEEDED else SAID_FAILED
 
-def order_environment(claim: JobClaim, connection: Connection, job_dir: str) -> dict[str, str]:
-    """The variables that ``read_order`` reads. connection: its token is not passed on."""
-    found = {
-        CLAIM: claim.model_dump_json(),
-        URL: connection.url,
-        JOB_DIR: job_dir,
-        MARK: f"{claim.id}-{claim.attempt}",
-    }
-    return {**found, CA: connection.ca} if connection.ca else found
+    def failed(self, failure: JobFailed) -> int:
+        """Say a failure; the exit code."""
+        # The last line of the driver's own log is what the agent quotes.
+        log.error("failed (%s): %s", failure.cause, failure.detail)
+        return self.say(final_of(failure))
 
-
-def read_order(env: Mapping[str, str]) -> Order:
-    """What this driver is to do.
-
-    Raises:
-        UsageError: a variable is missing or not what it should be.
-    """
-    try:
-        claim = JobClaim.model_validate_json(env[CLAIM])
-        connection = Connection(url=env[URL], token=claim.job_token, ca=env.get(CA))
-        return Order(claim, connection, env[JOB_DIR])
-    except (KeyError, ValidationError) as error:
-        msg = f"a driver is started by the agent, with {CLAIM}, {URL} and {JOB_DIR}: {error}"
-        raise UsageError(msg, "run `argosy-worker agent`, or `argosy-worker run-local`") from error
+    def cut(self, failure: JobFailed) -> NoReturn:
+        """Say a failure and end the process, from a thread beside the main one."""
+        leave(self.failed(failure))
 
 
-def main() -> int:
-    """Run the job; the exit code says whether its end was reported (see SAID_FAILED)."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    try:
-        order = read_order(os.environ)
-        api = Api(order.connection, patience=PATIENCE)
-    except WorkerError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    reporter = Reporter(api, order.claim.id, order.claim.attempt, order.claim.lease_seconds, _end)
-    reporter.start()
-    handler = ReportingHandler(reporter)
-    handler.addFilter(_worth_telling)
-    logging.getLogger().addHandler(handler)
-    final = _last_word(order, api, reporter)
-    if final is None or not reporter.finish(final):
-        return Exit.FAILED
-    return Exit.OK if final.state is JobState.SUCCEEDED else SAID_FAILED
+def leave(code: int) -> NoReturn:
+    """Exit at once: Ray's exit hooks wait for processes that the agent ends anyway."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
-def _last_word(order: Order, api: Api, reporter: Reporter) -> Final | None:
-    """How the job ended; None when the machinery failed, not the job.
+def final_of(failure: JobFailed) -> Final | None:
+    """A failure as the job's last word; None when the machinery failed, not the job.
 
     A FAILED would be the job's end. Without it the agent reports a dead driver, and the
     next attempt goes on from the last checkpoint.
     """
+    if failure.cause is JobCause.DRIVER_DIED:
+        return None
+    return Final(JobState.FAILED, cause=failure.cause, detail=failure.detail)
+
+
+def main() -> int:
+    """Run the job; the exit code says whether its end was reported (see SAID_FAILED)."""
     try:
-        made = run_job(order, api, reporter)
+        order = read_order(os.environ, _api)
+        api = _api(order.connection)
+    except WorkerError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    job = order.job
+    reporter = Reporter(api, job.id, job.attempt, job.lease_seconds, _cut)
+    reporter.start()
+    Capture(reporter.log).start()
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    ending = Ending(reporter)
+    try:
+        final = run_job(order, api, reporter, ending)
     except Exception as error:  # noqa: BLE001 - whatever it is, the job ends by it
-        failure = blame(error)
         # The traceback goes to the driver's own log, which Ray keeps, not to the API.
-        sys.stderr.write("".join(_traceback(error)))
-        # The last line of that log is what the agent quotes.
-        log.error("failed (%s): %s", failure.cause, failure.detail)  # noqa: TRY400 - see above
-        if failure.cause is JobCause.DRIVER_DIED:
-            return None
-        return Final(JobState.FAILED, cause=failure.cause, detail=failure.detail)
+        _stderr().write("".join(traceback.format_exception(error)))
+        return ending.failed(blame(error))
+    return ending.say(final)
+
+
+def _api(connection: Connection) -> Api:
+    return Api(connection, patience=PATIENCE)
+
+
+def run_job(order: Order, api: Api, reporter: Reporter, ending: Ending) -> Final:
+    """The whole job, from what earlier attempts left on."""
+    job = order.job
+    spec = job.spec
+    what = f"inference by {spec.batch.model}" if spec.batch is not None else spec.task
+    log.info("attempt %d of job %s: %s", job.attempt, job.id, what)
+    if spec.batch is not None:
+        return _infer(order, api, reporter, ending)
+    profiling = Profiling(spec, _local(order.job_dir), reporter.profile, ending.cut)
+    with _timed("training"):
+        best = _train(order, reporter, ending, profiling)
+    return _make(order, api, reporter, ending, best, profiling)
+
+
+def _train(order: Order, reporter: Reporter, ending: Ending, profiling: Profiling) -> Best:
+    from workers.sweep import Best, search  # noqa: PLC0415 - with Ray
+    from workers.train import fit  # noqa: PLC0415 - likewise
+
+    spec = order.job.spec
+    with _connected(order, reporter, ending) as mailbox:
+        profiling.start()
+        try:
+            if spec.sweep is not None:
+                best = search(spec, order.job_dir, mailbox, reporter.trials)
+            else:
+                best = Best(spec, fit(spec, order.job_dir, mailbox), (), {})
+        except JobFailed:
+            profiling.result()  # what is wrong with the data explains what came of it
+            raise
+    _require_target(best)
+    epochs, metric = best.fitted.epochs, spec.stop.metric
+    log.info("trained %d epochs, best %s %.4f", epochs, metric, best.fitted.best)
+    return best
+
+
+def _make(
+    order: Order,
+    api: Api,
+    reporter: Reporter,
+    ending: Ending,
+    best: Best,
+    profiling: Profiling,
+) -> Final:
+    """Export, optimize, register."""
+    profile = profiling.result()
+    from workers.pipeline import build, training_of  # noqa: PLC0415 - torch, after Ray has begun
+    from workers.task import load_task  # noqa: PLC0415 - likewise
+    from workers.watchdog import Watchdog  # noqa: PLC0415 - likewise
+
+    job, spec, fitted = order.job, best.spec, best.fitted
+    seconds = max(EXPORT_SECONDS, spec.training.hang_minutes * 60)
+    watchdog = Watchdog(seconds, 0, lambda hang: ending.cut(hung_here(hang)))
+
+    def enter(state: JobState) -> None:
+        watchdog.beat()
+        reporter.enter(state)
+
+    with _folder(order.job_dir, job.attempt) as folder:
+        with _timed("export and optimization"), watchdog:
+            task = load_task(spec.entrypoint, spec.config, spec.seed, spec.dataset.path)
+            watch_reading(task, watchdog.beat)
+            training = training_of(
+                fitted.checkpoint, fitted.epochs, job=job.id, attempt=job.attempt
+            )
+            package = build(
+                task,
+                spec,
+                training,
+                folder,
+                enter=enter,
+                profile=profile,
+                parameters=best.parameters,
+            )
+        reporter.enter(JobState.REGISTERING)
+        for sha256, path in package.files():
+            api.upload(sha256, path)
+        made = api.register(package.manifest)
     log.info("registered %s version %d", made.model, made.version)
     return Final(JobState.SUCCEEDED, model=made.model, version=made.version)
 
 
-def run_job(order: Order, api: Api, reporter: Reporter) -> VersionNumber:
-    """The whole job, from the checkpoints of earlier attempts on."""
-    claim, spec = order.claim, order.claim.spec
-    log.info("attempt %d of job %s: %s", claim.attempt, claim.id, spec.task)
-    with _timed("training"):
-        fitted = _train(order, reporter)
-    from workers.pipeline import build, training_of  # noqa: PLC0415 - torch, after Ray has begun
-    from workers.task import load_task  # noqa: PLC0415
+def _infer(order: Order, api: Api, reporter: Reporter, ending: Ending) -> Final:
+    """Batch inference: it leaves files, and no version."""
+    from workers.batch import fetch_model, run_batch  # noqa: PLC0415 - numpy and more
 
-    task = load_task(spec.entrypoint, spec.config, spec.seed)
-    training = training_of(fitted.checkpoint, fitted.epochs, job=claim.id, attempt=claim.attempt)
-    with _folder(order.job_dir, claim.attempt) as folder:
-        with _timed("export and optimization"):
-            package = build(task, spec, training, folder, enter=reporter.enter)
-        reporter.enter(JobState.REGISTERING)
-        for sha256, path in package.files():
-            api.upload(sha256, path)
-        return api.register(package.manifest)
+    job = order.job
+    if job.manifest is None or job.spec.batch is None:
+        detail = "the orchestrator sent no manifest for this batch inference"
+        raise JobFailed(JobCause.INTERNAL, detail)
+    with _folder(order.job_dir, job.attempt) as folder:
+        fetcher: Any = api  # it also tells the size, for which nobody asks
+        model = fetch_model(fetcher, job.manifest, job.spec.batch.variant, folder)
+        with _timed("inference"), _connected(order, reporter, ending) as mailbox:
+            result = run_batch(job, model, mailbox)
+    log.info("%d rows of %d files, %d errors", result.rows, result.files, result.errors)
+    return Final(JobState.SUCCEEDED)
 
 
-def _train(order: Order, reporter: Reporter) -> Fitted:
-    import ray  # noqa: PLC0415 - only a driver needs it
+@contextmanager
+def _connected(order: Order, reporter: Reporter, ending: Ending) -> Iterator[str]:
+    """While connected to the cluster: what its processes send reaches the reporter."""
+    import ray  # noqa: PLC0415 - a second to import
 
-    from workers.train import fit  # noqa: PLC0415 - likewise
+    from workers.mailbox import Postbox  # noqa: PLC0415 - with it
+    from workers.pump import Pump  # noqa: PLC0415 - likewise
+    from workers.ray_cluster import RayCluster  # noqa: PLC0415 - likewise
 
-    spec = order.claim.spec
-    if Path(order.job_dir, "train").exists():
-        log.info("checkpoints of an earlier attempt are there: going on from the last")
+    spec = order.job.spec
     ray.init(log_to_driver=False, configure_logging=False)
-    # In the job's folder where that is local: a driver that is killed cannot clean up.
-    around = None if "://" in order.job_dir else order.job_dir
-    with tempfile.TemporaryDirectory(prefix=".spool-", dir=around) as folder:
-        spool = Path(folder) / "metrics.jsonl"
-        with _tail(spool, reporter):
-            fitted = fit(spec, order.job_dir, spool)
-    _require_target(spec, fitted.best, fitted.epochs)
-    log.info("trained %d epochs, best %s %.4f", fitted.epochs, spec.stop.metric, fitted.best)
-    ray.shutdown()
-    return fitted
+    postbox = Postbox(f"argosy-{order.job.id}-{order.job.attempt}")
+    pump = Pump(spec, postbox, RayCluster(spec), reporter, ending.cut)
+    pump.start()
+    try:
+        yield postbox.name
+    finally:
+        pump.stop()
+        ray.shutdown()
 
 
-def _require_target(spec: JobSpec, best: float, epochs: int) -> None:
-    target = spec.stop.target
-    if spec.stop.require_target and target is not None and best < target:
+def _require_target(best: Best) -> None:
+    stop, fitted = best.spec.stop, best.fitted
+    if stop.require_target and stop.target is not None and fitted.best < stop.target:
         detail = (
-            f"{spec.stop.metric} reached {best:.4f} in {epochs} epochs, "
-            f"the target is {target:.4f}; train longer, "
+            f"{stop.metric} reached {fitted.best:.4f} in {fitted.epochs} epochs, "
+            f"the target is {stop.target:.4f}; train longer, "
             "lower stop.target, or set stop.require_target to false"
         )
         raise JobFailed(JobCause.TARGET_MISSED, detail)
 
 
-@contextmanager
-def _tail(path: Path, reporter: Reporter) -> Iterator[None]:
-    """Pass metrics on as they appear in the spool."""
-    spool = Spool(path)
-    done = threading.Event()
-
-    def follow() -> None:
-        ended = False
-        while not ended:
-            ended = done.wait(SPOOL_PERIOD)
-            for point in _points(spool):
-                reporter.metrics([point])
-                values = " ".join(f"{k}={v:.4g}" for k, v in sorted(point.values.items()))
-                log.info("epoch %d: %s", point.epoch, values)
-
-    thread = threading.Thread(target=follow, name="spool", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
-def _points(spool: Spool) -> tuple[MetricPoint, ...]:
-    try:
-        return spool.read()
-    except OSError as error:
-        log.warning("the metrics cannot be read just now: %s", error)
-        return ()
+def _local(job_dir: str) -> Path | None:
+    return None if "://" in job_dir else Path(job_dir)
 
 
 @contextmanager
@@ -217,13 +251,14 @@ def _folder(job_dir: str, attempt: int) -> Iterator[Path]:
 
     Each attempt has its own: an earlier one may not know yet that its lease is over.
     """
-    if "://" in job_dir:
+    local = _local(job_dir)
+    if local is None:
         with tempfile.TemporaryDirectory(prefix="argosy-package-") as name:
             yield Path(name)
         return
-    for earlier in Path(job_dir).glob("package-*"):
+    for earlier in local.glob("package-*"):
         shutil.rmtree(earlier, ignore_errors=True)
-    yield Path(job_dir) / f"package-{attempt}"
+    yield local / f"package-{attempt}"
 
 
 @contextmanager
@@ -233,28 +268,16 @@ def _timed(what: str) -> Iterator[None]:
     log.info("%s took %.1f s", what, time.monotonic() - started)
 
 
-def _worth_telling(record: logging.LogRecord) -> bool:
-    """Libraries report to the API from warnings on; the job and its task from info on."""
-    library = record.name.split(".")[0] in {"ray", "httpx", "httpcore", "torch", "asyncio"}
-    return not library or record.levelno >= logging.WARNING
+def _stderr() -> Any:
+    """This process's own: what goes there is kept by Ray, and not sent to the API."""
+    return getattr(sys.stderr, "original", sys.stderr)
 
 
-def _traceback(error: BaseException) -> list[str]:
-    import traceback  # noqa: PLC0415 - only on failure
-
-    return traceback.format_exception(error)
-
-
-def _end(reason: str) -> None:
+def _cut(reason: str) -> NoReturn:
     """End at once, from the reporting thread; Ray ends the workers of a dead driver."""
-    sys.stderr.write(f"ending: {reason}\n")
-    sys.stderr.flush()
-    os._exit(Exit.INTERRUPTED)
+    _stderr().write(f"ending: {reason}\n")
+    leave(Exit.INTERRUPTED)
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Ray's exit hooks wait for processes that the agent ends anyway.
-    os._exit(code)
+    leave(main())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 import time
@@ -11,25 +10,34 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
+from schemas.dataset import DatasetProfile
 from schemas.job import (
     TERMINAL_JOB_STATES,
     HeartbeatReply,
     JobCause,
     JobProgress,
     JobState,
+    Live,
     LogLine,
     MetricPoint,
+    Trial,
+    Usage,
 )
 from workers.client import PATIENCE, backoff
 from workers.errors import MAX_DETAIL, ApiError, LeaseLostError, RefusedError
+from workers.logs import Level
 
 MAX_BUFFERED = 10_000
 """Log lines and metrics kept while the API is away; the oldest go first."""
 
 MAX_PER_MESSAGE = 1000
+MAX_NOTICE = 500
 PERIOD = 0.25
+
+CALM = 1.0
+"""Seconds between two messages that are sent for live figures or trials alone."""
 
 MARGIN = 60.0
 """Seconds for which a driver trains on after its lease is over by its own clock.
@@ -39,7 +47,9 @@ writes to the attempt's own folder, and only the lease's holder can register: it
 for ``PATIENCE``.
 """
 
-Level = Literal["debug", "info", "warning", "error"]
+
+_URGENT = frozenset({"notice", "profile"})
+_CALM = frozenset({"live", "trials"})
 
 
 class Sender(Protocol):
@@ -99,6 +109,8 @@ class Reporter:
         self._logs: deque[LogLine] = deque(maxlen=MAX_BUFFERED)
         self._metrics: deque[MetricPoint] = deque(maxlen=MAX_BUFFERED)
         self._states: deque[Final] = deque()
+        self._latest: dict[str, Any] = {}
+        self._calm_at = clock() - CALM
         self._epoch: int | None = None
         self._seq = 0
         self._sent_at = clock()
@@ -122,6 +134,32 @@ class Reporter:
             self._metrics.extend(points)
             self._epoch = max((p.epoch for p in points), default=self._epoch)
             self._lock.notify()
+
+    def live(self, live: Live) -> None:
+        """How it goes; only the newest is sent."""
+        self._set("live", live)
+
+    def trials(self, trials: Sequence[Trial]) -> None:
+        """All trials of a sweep; only the newest list is sent."""
+        self._set("trials", tuple(trials))
+
+    def usage(self, usage: Usage) -> None:
+        """What this attempt has taken so far; goes along with what is sent next."""
+        self._set("usage", usage)
+
+    def notice(self, text: str) -> None:
+        """What the job waits for; empty: nothing any more."""
+        self._set("notice", _text(text)[:MAX_NOTICE])
+
+    def profile(self, profile: DatasetProfile) -> None:
+        """What was found in the data."""
+        self._set("profile", profile)
+
+    def _set(self, name: str, value: Any) -> None:
+        with self._lock:
+            self._latest[name] = value
+            if name in _URGENT:
+                self._lock.notify()
 
     def enter(self, state: JobState) -> None:
         """The job enters a state that is not its last: training is over."""
@@ -159,16 +197,31 @@ class Reporter:
                 if not (self._states or self._closing):
                     self._lock.wait(PERIOD)
                 due = self._clock() - self._sent_at >= self._lease_seconds / 3
-                if self._logs or self._metrics or self._states or due:
+                if self._logs or self._metrics or self._states or due or self._worth_sending():
                     return self._take()
                 if self._closing:
                     return None
+
+    def _worth_sending(self) -> bool:
+        """Whether what only its newest value counts of is worth a message of its own."""
+        if _URGENT & self._latest.keys():
+            return True
+        return bool(_CALM & self._latest.keys()) and self._clock() - self._calm_at >= CALM
+
+    def _newest(self) -> dict[str, Any]:
+        """What goes along: all of it with a state, live figures not more often than calmly."""
+        calm = self._clock() - self._calm_at >= CALM or bool(self._states)
+        names = [name for name in self._latest if calm or name not in _CALM]
+        if _CALM & set(names):
+            self._calm_at = self._clock()
+        return {name: self._latest.pop(name) for name in names}
 
     def _take(self) -> JobProgress:
         logs = [self._logs.popleft() for _ in range(min(len(self._logs), MAX_PER_MESSAGE))]
         points = [self._metrics.popleft() for _ in range(min(len(self._metrics), MAX_PER_MESSAGE))]
         # A state comes after everything that was said before it.
         drained = not self._logs and not self._metrics
+        newest = self._newest()
         entered = self._states.popleft() if self._states and drained else None
         self._seq = next_seq(self._seq, time.time_ns() // 1000)
         message = JobProgress(
@@ -177,6 +230,7 @@ class Reporter:
             epoch=self._epoch,
             metrics=tuple(points),
             logs=tuple(logs),
+            **newest,
         )
         if entered is None:
             return message
@@ -222,24 +276,3 @@ class Reporter:
 def _text(text: str) -> str:
     """What UTF-8 can carry: a path or an error of a library may hold half a surrogate."""
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-class ReportingHandler(logging.Handler):
-    """Sends the records of a logger to the API."""
-
-    def __init__(self, reporter: Reporter) -> None:
-        super().__init__(logging.INFO)
-        self._reporter = reporter
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Add one record."""
-        self._reporter.log(level_of(record.levelno), self.format(record))
-
-
-def level_of(number: int) -> Level:
-    """The wire's name of a logging level."""
-    if number >= logging.ERROR:
-        return "error"
-    if number >= logging.WARNING:
-        return "warning"
-    return "info" if number >= logging.INFO else "debug"

@@ -1,24 +1,23 @@
-"""Data-parallel training on a Ray cluster: Ray Train's ``TorchTrainer`` around the loop.
-
-Metrics reach the driver through a spool file: Ray Train runs its controller on the
-driver's node, and the controller sees each report as soon as all workers made it.
-"""
+"""Data-parallel training on a Ray cluster: Ray Train around the loop."""
 
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Mapping
+import queue
+import resource
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from schemas.job import JobCause
 from schemas.jobfile import JobSpec
-from workers.blame import blame, is_broken_link, job_failure
+from workers.blame import blame, is_broken_link, is_collective_timeout, job_failure
 from workers.errors import JobFailed
+from workers.memory import GIB, HOST_ADVICE, killed_by_ray, limit_memory
+from workers.ray_engine import CHECKPOINT
 
-CHECKPOINT = "checkpoint.pt"
 RUN_NAME = "train"
 KEPT = 1
 """Checkpoints that stay: the best. Ray Train keeps the last besides, to resume from."""
@@ -26,48 +25,62 @@ KEPT = 1
 WORKER_FAILURES = 3
 """Deaths of workers or nodes that Ray Train recovers from within one attempt."""
 
+RESIZE_SECONDS = 30.0
+"""Between two looks whether a job of an elastic size can have more workers."""
+
 TRAIN_ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
     # The controller takes one report per poll: at the default of 2 s, short epochs queue up.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    # A group that cannot be placed is asked for anew, of the size that is there by then.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
     # A process each; neither is needed on machines that are not taken back.
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # What workers print and log goes to the API (workers.logs), not into files of Ray's.
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
+    # The working directory of every process is the user's folder.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 """Set in a driver unless its user set something else."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """The best checkpoint (see ``loop.unpack``) and the epochs of all attempts."""
+    """The best checkpoint (see ``checkpoint.unpack``) and the epochs of all attempts."""
 
     checkpoint: bytes
     epochs: int
     best: float
 
 
-def fit(spec: JobSpec, storage: str, spool: Path) -> Fitted:
-    """Train on the cluster that ``ray.init`` finds, resuming what ``storage`` holds.
+def fit(spec: JobSpec, storage: str, mailbox_name: str, *, trial: int = 0) -> Fitted:
+    """Train on the cluster that is connected, resuming what ``storage`` holds.
+
+    It waits for resources for as long as they take; the driver bounds that.
 
     Args:
         spec: the job.
         storage: a folder, or a URL, that every node sees; the same for each attempt.
-        spool: where the metrics go, on this node.
+        mailbox_name: where epochs and the like go.
+        trial: of a sweep, from 1.
 
     Raises:
-        JobFailed: with the cause.
+        JobFailed: with the cause; driver_died where the cluster is at fault.
     """
-    import ray  # noqa: PLC0415 - a second to import, and tests of the rest need none of it
-    from ray.train.torch import TorchTrainer  # noqa: PLC0415
-
+    if (done := _finished(spec, storage)) is not None:
+        return done
     for name, value in TRAIN_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    cluster: Any = ray
-    _check_room(spec, cluster.cluster_resources())
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={"spec": spec.model_dump_json()},
-        **_settings(spec, storage, spool),
+    # Not TorchTrainer: it imports torch, which neither the driver nor the controller needs yet.
+    from ray.train.v2.api.data_parallel_trainer import (  # noqa: PLC0415 - a second to import
+        DataParallelTrainer,
+    )
+
+    config = {"spec": spec.model_dump_json(), "mailbox": mailbox_name, "trial": trial}
+    trainer = DataParallelTrainer(
+        train_worker, train_loop_config=config, **_settings(spec, storage, mailbox_name, trial)
     )
     try:
         result = trainer.fit()
@@ -76,121 +89,195 @@ def fit(spec: JobSpec, storage: str, spool: Path) -> Fitted:
     return _fitted(spec, result)
 
 
-def _settings(spec: JobSpec, storage: str, spool: Path) -> dict[str, Any]:
+def collect(spec: JobSpec, storage: str) -> Fitted:
+    """What training left in ``storage`` so far.
+
+    Raises:
+        JobFailed: there is no checkpoint yet, or it cannot be read.
+    """
+    from ray.train import Result  # noqa: PLC0415 - see fit
+
+    try:
+        result = Result.from_path(f"{storage.rstrip('/')}/{RUN_NAME}")
+    except (RuntimeError, OSError) as error:
+        detail = f"there is no checkpoint in {storage}: {str(error).splitlines()[0]}"
+        raise JobFailed(JobCause.INTERNAL, detail) from error
+    return _fitted(spec, result)
+
+
+def _finished(spec: JobSpec, storage: str) -> Fitted | None:
+    """What an earlier attempt trained to its end, if it did: then nothing is to be started."""
+    if "://" not in storage and not Path(storage, RUN_NAME).exists():
+        return None
+    from ray.train import Result  # noqa: PLC0415 - see fit
+
+    from workers.checkpoint import unpack  # noqa: PLC0415 - torch
+    from workers.stop import Verdict, history_of, judge  # noqa: PLC0415 - with it
+
+    try:
+        result = Result.from_path(f"{storage.rstrip('/')}/{RUN_NAME}")
+        if result.checkpoint is None:
+            return None
+        history = history_of(unpack(_bytes_of(result.checkpoint))["history"])
+        if judge(history, spec.stop) in {Verdict.CONTINUE, Verdict.DIVERGED}:
+            return None
+        return _fitted(spec, result)
+    except Exception:  # noqa: BLE001 - then it is for the training to say what is wrong
+        return None
+
+
+def _settings(spec: JobSpec, storage: str, mailbox: str, trial: int) -> dict[str, Any]:
     from ray import train as ray_train  # noqa: PLC0415 - see fit
 
-    from workers.ray_callbacks import SpoolCallback  # noqa: PLC0415
+    from workers.ray_backend import GangConfig  # noqa: PLC0415 - likewise
+    from workers.ray_callbacks import Relay  # noqa: PLC0415 - likewise
 
     # Typed as Any: its static types are those of Train v1, which v2 replaces on import.
     train: Any = ray_train
+    workers, hang = spec.resources.workers, hang_seconds(spec)
+    gpu = spec.resources.gpus_per_worker > 0
     return {
+        "backend_config": GangConfig(
+            backend="nccl" if gpu else "gloo",
+            # Above the watchdog's: it knows where a worker stands, a collective does not.
+            timeout_s=hang * 1.2 + 60,
+        ),
         "scaling_config": train.ScalingConfig(
-            num_workers=spec.resources.workers.max,
-            use_gpu=spec.resources.gpus_per_worker > 0,
+            num_workers=(workers.min, workers.max) if workers.elastic else workers.max,
+            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
+            use_gpu=gpu,
             resources_per_worker=worker_resources(spec),
         ),
         "run_config": train.RunConfig(
             name=RUN_NAME,
             storage_path=storage,
             failure_config=train.FailureConfig(
-                max_failures=WORKER_FAILURES, controller_failure_limit=1
+                max_failures=WORKER_FAILURES,
+                # Of starts: Relay bounds those that fail, and those that wait go on.
+                controller_failure_limit=-1,
             ),
             checkpoint_config=train.CheckpointConfig(
                 num_to_keep=KEPT, checkpoint_score_attribute=spec.stop.metric
             ),
-            callbacks=[SpoolCallback(str(spool))],
+            callbacks=[Relay(mailbox, trial, hang)],
         ),
     }
 
 
+def hang_seconds(spec: JobSpec) -> float:
+    """Without a step for that long, a worker hangs."""
+    return spec.training.hang_minutes * 60
+
+
 def worker_resources(spec: JobSpec) -> dict[str, float]:
-    """What one worker reserves."""
+    """What one worker reserves, as Ray names it; memory in bytes."""
     found: dict[str, float] = {"CPU": spec.resources.cpus_per_worker}
     if spec.resources.gpus_per_worker:
         found["GPU"] = float(spec.resources.gpus_per_worker)
+    if spec.resources.memory_gb is not None:
+        found["memory"] = spec.resources.memory_gb * GIB
     return found
-
-
-def _check_room(spec: JobSpec, cluster: Mapping[str, float]) -> None:
-    """Fail at once where Ray would wait for resources that never come."""
-    for name, each in worker_resources(spec).items():
-        wanted = each * spec.resources.workers.min
-        if wanted > cluster.get(name, 0.0):
-            detail = (
-                f"the job wants {wanted:g} {name}, the cluster has {cluster.get(name, 0.0):g}; "
-                "lower resources.workers or add nodes"
-            )
-            raise JobFailed(JobCause.USER_CODE, detail)
 
 
 def train_worker(config: Mapping[str, Any]) -> None:
     """What each of Ray Train's workers runs."""
     import torch  # noqa: PLC0415 - see fit
+    from ray.train.v2._internal.execution.context import (  # noqa: PLC0415 - on a worker only
+        get_train_context,
+    )
 
-    from workers.loop import run  # noqa: PLC0415
-    from workers.task import load_task  # noqa: PLC0415
+    from workers.loop import run  # noqa: PLC0415 - see fit
+    from workers.mailbox import Mailbox  # noqa: PLC0415 - likewise
+    from workers.ray_engine import RayEngine, hang_teller  # noqa: PLC0415 - likewise
+    from workers.task import load_task  # noqa: PLC0415 - likewise
+    from workers.watchdog import Watchdog  # noqa: PLC0415 - likewise
 
     spec = JobSpec.model_validate_json(config["spec"])
+    mailbox, trial = Mailbox(config["mailbox"]), int(config["trial"])
+    context: Any = get_train_context()
+    failures: queue.SimpleQueue[Any] = (
+        context.execution_context.training_thread_runner.get_exception_queue()
+    )
     # Where cores are few, a second thread doubles the CPU time and gains nothing.
     torch.set_num_threads(max(1, int(spec.resources.cpus_per_worker)))
+    scratch = Path(context.get_storage().local_working_directory)
+    scratch.mkdir(parents=True, exist_ok=True)
+    tell = hang_teller(mailbox, trial, failures.put)
+    watchdog = Watchdog(hang_seconds(spec), context.get_world_rank(), tell)
+    engine = RayEngine(mailbox, trial, watchdog, scratch)
+    with _heard(spec, mailbox, trial, engine), watchdog:
+        try:
+            _limit(spec)
+            task = load_task(spec.entrypoint, spec.config, spec.seed, spec.dataset.path)
+            run(task, spec, engine)
+        except Exception as error:
+            _unlimit()  # saying what happened takes memory, too
+            if is_broken_link(error) and not is_collective_timeout(error):
+                raise  # another worker is gone: Ray Train starts the group again
+            raise blame(error) from None
+
+
+@contextmanager
+def _heard(spec: JobSpec, mailbox: Any, trial: int, engine: Any) -> Iterator[None]:
+    """While the loop runs: what this process prints and takes reaches the driver."""
+    from workers.logs import Capture  # noqa: PLC0415 - see fit
+    from workers.ray_engine import FLUSH_SECONDS, printer, teller  # noqa: PLC0415 - likewise
+    from workers.vitals import Sampler  # noqa: PLC0415 - likewise
+
+    capture = Capture(printer(mailbox, engine.rank if engine.world_size > 1 else None))
+    sampler = Sampler(
+        teller(mailbox, trial, engine.rank),
+        children=spec.training.loader_workers > 0,
+        device=engine.device if engine.device.type == "cuda" else None,
+    )
+    capture.start()
+    sampler.start()
     try:
-        task = load_task(spec.entrypoint, spec.config, spec.seed)
-        run(task, spec, RayEngine())
-    except Exception as error:
-        if is_broken_link(error):
-            raise  # another worker is gone: Ray Train starts the group again
-        raise blame(error) from None
+        yield
+    finally:
+        sampler.stop()
+        capture.stop()
+        mailbox.flush(FLUSH_SECONDS)
 
 
-class RayEngine:
-    """The loop's surroundings on a Ray Train worker."""
+def _limit(spec: JobSpec) -> None:
+    # CUDA maps far more than it uses: there, the reservation is all that is kept.
+    if spec.resources.memory_gb is not None and not spec.resources.gpus_per_worker:
+        limit_memory(spec.resources.memory_gb)
 
-    def __init__(self) -> None:
-        import ray.train  # noqa: PLC0415 - see fit
-        from ray.train.torch import get_device  # noqa: PLC0415
 
-        context = ray.train.get_context()
-        self.rank: int = context.get_world_rank()
-        self.world_size: int = context.get_world_size()
-        self.device = get_device()
-
-    def restore(self) -> bytes | None:
-        """The last checkpoint of this run, of whatever attempt."""
-        import ray.train  # noqa: PLC0415 - see fit
-
-        found = ray.train.get_checkpoint()
-        if found is None:
-            return None
-        with found.as_directory() as folder:
-            return (Path(folder) / CHECKPOINT).read_bytes()
-
-    def report(self, metrics: Mapping[str, float], checkpoint: bytes) -> None:
-        """Report an epoch; the first worker's checkpoint is kept."""
-        import ray.train  # noqa: PLC0415 - see fit
-
-        if self.rank != 0:
-            ray.train.report(dict(metrics))
-            return
-        # Ray Train has put this process into a folder of the cluster's own.
-        with tempfile.TemporaryDirectory(prefix="checkpoint-", dir=Path.cwd()) as folder:
-            (Path(folder) / CHECKPOINT).write_bytes(checkpoint)
-            ray.train.report(dict(metrics), checkpoint=ray.train.Checkpoint.from_directory(folder))
+def _unlimit() -> None:
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
 
 
 def failure_of(error: BaseException) -> JobFailed:
-    """Why training failed, from what Ray Train raised."""
+    """Why training failed, from what Ray Train raised.
+
+    What the job itself did not cause is the cluster's: another attempt may fare better.
+    """
     found = job_failure(error)
     if found is not None:
         return found
-    text = str(error).strip()
-    last = text.splitlines()[-1][:2000] if text else type(error).__name__
-    if any(word in text for word in ("OutOfMemoryError", "OutOfMemory", "memory pressure")):
-        return JobFailed(JobCause.OUT_OF_MEMORY, f"a worker ran out of memory: {last}")
-    return JobFailed(JobCause.INTERNAL, f"training failed: {last}")
+    lines = str(error).strip().splitlines()
+    last = lines[-1].strip()[:2000] if lines else type(error).__name__
+    cause = getattr(error, "controller_failure", error)
+    if killed_by_ray(str(error)):
+        detail = f"a worker ran out of memory: {last}; {HOST_ADVICE}"
+        return JobFailed(JobCause.OUT_OF_MEMORY, detail)
+    if type(cause).__name__ == "InsufficientClusterResourcesError":
+        return JobFailed(JobCause.RESOURCES, " ".join(lines)[:2000])
+    if type(error).__name__ == "WorkerGroupError":
+        detail = (
+            f"workers died {WORKER_FAILURES + 1} times without a word (killed from outside, "
+            f"or a crash in native code): {last}"
+        )
+        return JobFailed(JobCause.DRIVER_DIED, detail)
+    return JobFailed(JobCause.DRIVER_DIED, f"training failed: {last}")
 
 
 def _fitted(spec: JobSpec, result: Any) -> Fitted:
-    from workers.loop import unpack  # noqa: PLC0415 - see fit
+    from workers.checkpoint import unpack  # noqa: PLC0415 - see fit
 
     metric = spec.stop.metric
     kept = [(c, m) for c, m in (result.best_checkpoints or []) if metric in m]
