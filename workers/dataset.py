@@ -8,7 +8,6 @@ ten million share a hash with a probability of about 3 in a million.
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,8 +24,6 @@ from workers.errors import JobFailed
 from workers.findings import Look, Shared, problems_of
 from workers.stream import Array, Block, Classes, SetHash, Stream, evenly_spaced
 from workers.task import Splits, Task
-
-log = logging.getLogger(__name__)
 
 KEY_BYTES = 8
 _SHOWN = 3
@@ -224,5 +221,3 @@ def _judge(problems: tuple[str, ...], check: Literal["off", "warn", "fail"]) -> 
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         detail = f"the data has faults: {told}{more}; mend them, or set dataset.check to warn"
         raise JobFailed(JobCause.BAD_DATA, detail)
-    for problem in problems:
-        log.warning("data: %s", problem)

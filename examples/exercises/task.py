@@ -62,7 +62,7 @@ def _convolution(taken: int, given: int, *, kernel: int) -> tuple[nn.Module, ...
 
 
 class Exercises(Task):
-    """config: lr, batch_size (64), turn (0.6): by how many radians windows are turned."""
+    """config: turn (0.6): by how many radians windows are turned; lr and batch_size (64)."""
 
     labels = (
         "pendulum",
@@ -76,7 +76,6 @@ class Exercises(Task):
 
     def __init__(self, config: Mapping[str, Any], seed: int) -> None:
         super().__init__(config, seed)
-        self.batch_size = int(config.get("batch_size", 64))
         self.turn = float(config.get("turn", 0.6))
 
     @property

@@ -11,9 +11,7 @@ well here; what it takes to train either is the same.
 # ruff: noqa: INP001 - a folder of tasks is no package
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
 
 import torch
 from rtdl_num_embeddings import PiecewiseLinearEncoding, compute_bins
@@ -43,13 +41,10 @@ class Net(nn.Module):
 
 
 class Tumours(Task):
-    """config: bins (8) per measurement, lr, batch_size (32)."""
+    """config: bins (8) per measurement, and lr and batch_size (32), as every task."""
 
     labels = ("malignant", "benign")
-
-    def __init__(self, config: Mapping[str, Any], seed: int) -> None:
-        super().__init__(config, seed)
-        self.batch_size = int(config.get("batch_size", 32))
+    batch_size = 32
 
     @property
     def input_spec(self) -> TensorSpec:

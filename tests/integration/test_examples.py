@@ -1,0 +1,88 @@
+"""Each example, as a newcomer runs it: one command, from the job file to a package."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from schemas.model import Manifest
+
+pytestmark = pytest.mark.integration
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """least: test accuracy, below what was measured by about its uncertainty."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    test_samples: int
+    least: float
+    features: set[str]
+    package: str | None
+
+
+EXPECTED = [
+    Expected("digits", "uint8", (-1, 1, 8, 8), 401, 0.94, {"mean", "zeros"}, None),
+    Expected("exercises", "float32", (-1, 6, 200), 252, 0.70, {"mean[5]", "std[0]"}, "seglearn"),
+    Expected("tumours", "float32", (-1, 30), 143, 0.88, {"mean", "max"}, "rtdl_num_embeddings"),
+]
+
+
+def test_every_example_is_tested() -> None:
+    assert {path.parent.name for path in EXAMPLES.glob("*/job.yaml")} == {e.name for e in EXPECTED}
+
+
+@pytest.fixture(scope="module", params=EXPECTED, ids=lambda e: e.name)
+def ran(request, tmp_path_factory) -> Iterator[tuple[Expected, Path, str]]:
+    expected: Expected = request.param
+    out = tmp_path_factory.mktemp(expected.name) / "package"
+    job = EXAMPLES / expected.name / "job.yaml"
+    done = subprocess.run(
+        [sys.executable, "-m", "workers.cli", "run-local", str(job), "--out", str(out)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(out / "manifest.json")
+    return expected, out, done.stderr
+
+
+def test_it_learns_what_it_claims_and_serves_raw_inputs(ran) -> None:
+    expected, out, said = ran
+    manifest = Manifest.model_validate_json((out / "manifest.json").read_text())
+    (taken,) = manifest.signature.inputs
+    assert (taken.dtype, taken.shape) == (expected.dtype, expected.shape)
+    assert "data:" not in said, "its data has no problems"
+
+    for variant in manifest.variants:
+        validation, test = variant.accuracy
+        assert (validation.split, test.split) == ("validation", "test")
+        assert test.n == expected.test_samples
+        assert test.value >= expected.least
+        session = onnxruntime.InferenceSession(
+            str(out / variant.file.path), providers=["CPUExecutionProvider"]
+        )
+        with np.load(out / variant.golden.file.path) as golden:
+            inputs, outputs = golden["in_0"], golden["out_0"]
+        assert str(inputs.dtype) == expected.dtype
+        (found,) = session.run(None, {taken.name: inputs})
+        assert np.abs(found - outputs).max() <= variant.golden.tolerance
+
+    lineage = manifest.lineage
+    assert lineage.dataset_sha256
+    assert manifest.baseline is not None
+    assert expected.features <= {feature.name for feature in manifest.baseline.features}
+    assert expected.package is None or expected.package in lineage.environment
