@@ -28,6 +28,9 @@ MIN_CPUS = 4
 """Logical CPUs of the local head at least: two workers and room for a third process on a
 two-core machine. Ray counts them, it does not bind to them."""
 
+ONE_NODE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Everything listens on loopback, which Ray otherwise refuses to do; no node can join."""
+
 _PREFIX = "/tmp/argosy-ray-"  # noqa: S108 - made with mode 0700, removed by the keeper
 
 
@@ -70,13 +73,11 @@ def free_ports(n: int) -> list[int]:
 
 
 def head_environment(token_file: Path, metrics_port: int) -> dict[str, str]:
-    """The variables of a local head and of all that speaks to it."""
+    """The variables of a head on this machine and of all that speaks to it."""
     return {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_file),
         "RAY_USAGE_STATS_ENABLED": "0",
-        # One machine: everything listens on loopback, which Ray otherwise refuses to do.
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         # Fixed at 44227 otherwise, and a second Ray on the machine would collide.
         "DASHBOARD_METRIC_PORT": str(metrics_port),
         "RAY_JOB_STOP_WAIT_TIME_S": "2",
@@ -140,7 +141,7 @@ class LocalHead:
         token_file = self._home / "agent" / "ray_token"
         write_atomic(token_file, secrets.token_hex(32).encode(), mode=0o600)
         dashboard, client, metrics = free_ports(3)
-        environment = head_environment(token_file, metrics)
+        environment = head_environment(token_file, metrics) | ONE_NODE
         sweep_stale()
         self.temp_dir.mkdir(mode=0o700)
         self.log.parent.mkdir(parents=True, exist_ok=True)
