@@ -33,10 +33,13 @@ _HINTS: dict[tuple[str, ...], str] = {
         "project",
     ): "lower-case letters, digits and hyphens, at most 63, as in DNS: `project: vision`",
     ("task",): "the import path of a task class, as in `task: package.module:Class`",
+    ("resources", "workers"): "as in `workers: 2`, or `workers: 2..8`",
+    ("code",): "relative to the job file, as in `code: .`",
     ("batch", "model"): "a model and the number of its version, as in digits@3",
     ("sweep", "space"): "the keys to try with their values, as in `config.lr: [0.1, 0.01]`",
 }
 _SWEPT = "a list of values, or a span as in {min: 0.001, max: 0.1, log: true}"
+_FORMS = {"resources.workers": "a number or a range", "code": "the path of a folder"}
 _VERBS = ("must ", "needs ", "has ", "should ")
 # Written as one word, and not as the mapping that they are inside.
 _WORDS = (WorkerRange, Code)
@@ -110,8 +113,7 @@ def _sentence(name: str, kind: str, error: Mapping[str, Any], shown: str) -> str
     if kind == "swept_values":
         return f"{name} must be {_SWEPT}"
     if kind in {"model_type", "dict_type"}:
-        words = "a number or a range" if name == "resources.workers" else "a mapping"
-        return f"{name} must be {words}{shown}"
+        return f"{name} must be {_FORMS.get(name, 'a mapping')}{shown}"
     if kind in _NUMBERS:
         return f"{name} must be {_NUMBERS[kind]}{shown}"
     text = plain(error)
@@ -123,7 +125,7 @@ def _allowed(place: Place, kind: str) -> str | None:
         return "keys of config and training, and seed, as in `config.lr: [0.1, 0.01]`"
     if kind in {"model_type", "dict_type"}:
         keys = ", ".join(_fields_at(place))
-        return f"its keys: {keys}" if keys else "as in 2, or 2..8"
+        return f"its keys: {keys}" if keys else _hint_of(place)
     return _hint_of(place)
 
 
