@@ -170,16 +170,12 @@ def is_network(output: str) -> bool:
 
 def explain(output: str) -> str:
     """The line of pip's output that says why it failed; of a conflict, between what."""
+    _, conflict, block = output.partition("The conflict is caused by:\n")
+    if conflict:
+        sides = [row.strip() for row in block.partition("\n\n")[0].splitlines()]
+        said = "conflict: " + "; ".join(sides)
+        return said.replace("The user requested (constraint)", "the platform has")[:1000]
     rows = [row.strip() for row in output.splitlines() if row.strip()]
-    for n, row in enumerate(rows):
-        if row.startswith("The conflict is caused by"):
-            sides = [
-                side for side in rows[n + 1 : n + 8] if not side.startswith(("To fix", "ERROR"))
-            ]
-            end = next(
-                (i for i, s in enumerate(sides) if re.match(r"\d\.|To |The ", s) and i), None
-            )
-            return "conflict: " + "; ".join(sides[:end])
     errors = [
         r for r in rows if re.match(r"(?i)(error|\w+Error)\b", r) and not _NOTHING_SAID.search(r)
     ]
