@@ -6,9 +6,10 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from schemas.job import JobCause
@@ -69,9 +70,12 @@ class Trainer:
         self._rates = Rates(self._optimizer, spec.training.schedule)
         if spec.training.class_weights == "balanced":
             task.class_weights = self._class_weights()
+        # The net is kept beside what runs it, so that its weights keep their plain names.
+        # Not Module.compile: it silently compiles nothing of torch's own kinds of modules.
+        self._alone: nn.Module = self._net
         if spec.training.compile:
-            self._net.compile()  # in place: the names of the weights stay as they are
-        self._model = self._group.wrap(self._net)
+            self._alone = cast("nn.Module", torch.compile(self._net))
+        self._model = self._group.wrap(self._alone)
         self._parameters = [p for p in self._net.parameters() if p.requires_grad]
         self._guard = StepGuard(engine.device, read_every)
         self._pulse = Pulse(engine.live, clock, spec.stop.max_epochs)
@@ -196,7 +200,7 @@ class Trainer:
     def _validate(self, epoch: int) -> Metrics:
         # Judge the net that is saved: running statistics differ between the workers.
         self._group.share_buffers(self._net)
-        self._net.eval()
+        self._model.eval()
         device = self._engine.device
         tally = Tally(device)
         with torch.inference_mode():
@@ -204,7 +208,7 @@ class Trainer:
                 self._engine.beat()
                 labels = y.to(device, non_blocking=True)
                 with self._autocast():
-                    logits = self._net(x.to(device, non_blocking=True))
+                    logits = self._alone(x.to(device, non_blocking=True))
                     self._check(logits, len(y))
                     loss = self._task.loss(logits, labels).reshape(())
                 own = self._task.metrics(logits.float(), labels)
@@ -263,7 +267,7 @@ def _compiling(*, on: bool) -> Iterator[None]:
     except Exception as error:
         if on and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            text = lines[0][:500] if lines else type(error).__name__
+            text = " ".join(lines[:2])[:500] or type(error).__name__
             detail = f"torch.compile cannot compile the model: {text}; set training.compile: false"
             raise JobFailed(JobCause.USER_CODE, detail) from error
         raise
