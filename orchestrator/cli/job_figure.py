@@ -174,7 +174,10 @@ def _panel(axes: Axes, panel: Panel, curves: Sequence[Curves]) -> None:
     title = f"{words(panel.metrics[0])} (dashed: {dashed})" if several and dashed else panel.title
     axes.set_title(title, loc="left", fontsize=10)
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    epochs = {point.epoch for one in curves for point in one.points}
+    if len(epochs) == 1:
+        axes.set_xlim(min(epochs) - 1, max(epochs) + 1)
     if panel.share:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     if axes.get_legend_handles_labels()[0]:
@@ -219,10 +222,10 @@ def _mark_best(axes: Axes, panel: Panel, one: Curves, colour: str, trial: int) -
         axes.annotate(
             f"{figure} at epoch {at}",
             (at, height),
-            xytext=(0, -12),
+            xytext=(0, -12 if len(values) > 1 else 8),
             textcoords="offset points",
             ha="right" if at > last / 2 else "left",
-            va="top",
+            va="top" if len(values) > 1 else "bottom",
             fontsize=9,
             color=colour,
         )
