@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,15 +39,8 @@ EXPECTED = [
 ]
 
 
-def test_every_example_is_tested() -> None:
-    assert {path.parent.name for path in EXAMPLES.glob("*/job.yaml")} == {e.name for e in EXPECTED}
-
-
-@pytest.fixture(scope="module", params=EXPECTED, ids=lambda e: e.name)
-def ran(request, tmp_path_factory) -> Iterator[tuple[Expected, Path, str]]:
-    expected: Expected = request.param
-    out = tmp_path_factory.mktemp(expected.name) / "package"
-    job = EXAMPLES / expected.name / "job.yaml"
+def run_local(job: Path, out: Path) -> str:
+    """What the command said on stderr."""
     done = subprocess.run(
         [sys.executable, "-m", "workers.cli", "run-local", str(job), "--out", str(out)],
         capture_output=True,
@@ -57,7 +50,18 @@ def ran(request, tmp_path_factory) -> Iterator[tuple[Expected, Path, str]]:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(out / "manifest.json")
-    return expected, out, done.stderr
+    return done.stderr
+
+
+def test_every_example_is_tested() -> None:
+    assert {path.parent.name for path in EXAMPLES.glob("*/job.yaml")} == {e.name for e in EXPECTED}
+
+
+@pytest.fixture(scope="module", params=EXPECTED, ids=lambda e: e.name)
+def ran(request, tmp_path_factory) -> tuple[Expected, Path, str]:
+    expected: Expected = request.param
+    out = tmp_path_factory.mktemp(expected.name) / "package"
+    return expected, out, run_local(EXAMPLES / expected.name / "job.yaml", out)
 
 
 def test_it_learns_what_it_claims_and_serves_raw_inputs(ran) -> None:
@@ -86,3 +90,17 @@ def test_it_learns_what_it_claims_and_serves_raw_inputs(ran) -> None:
     assert manifest.baseline is not None
     assert expected.features <= {feature.name for feature in manifest.baseline.features}
     assert expected.package is None or expected.package in lineage.environment
+
+
+def test_the_guides_first_task_runs_as_it_stands_there(tmp_path: Path) -> None:
+    guide = (EXAMPLES.parent / "docs" / "training.md").read_text()
+    for language, name in (("python", "task.py"), ("yaml", "job.yaml")):
+        block = re.search(rf"```{language}\n(.*?)```", guide, re.DOTALL)
+        assert block is not None
+        (tmp_path / name).write_text(block[1])
+    assert len((tmp_path / "task.py").read_text().splitlines()) <= 45
+    said = run_local(tmp_path / "job.yaml", tmp_path / "out")
+    assert "training ended: target" in said
+    manifest = Manifest.model_validate_json((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest.labels == ("first", "second", "third")
+    assert manifest.variants[0].accuracy[1].value >= 0.85
