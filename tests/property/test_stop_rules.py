@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +10,16 @@ from schemas.jobfile import StopRules
 from workers.evaluate import wilson
 from workers.follow import STOP_GRACE, Do, DriverState, Followed, Seen, beaten, step
 from workers.profile import Candidate, preference
-from workers.stop import History, Verdict, judge, observe, target_missed
+from workers.stop import (
+    History,
+    Verdict,
+    checkpoint_due,
+    history_of,
+    judge,
+    observe,
+    seconds_left,
+    target_missed,
+)
 
 values = st.floats(0, 1)
 rules = st.builds(
@@ -19,6 +29,22 @@ rules = st.builds(
     min_delta=st.floats(0, 0.2),
     max_epochs=st.integers(1, 30),
     require_target=st.booleans(),
+)
+rules_with_more = st.builds(
+    StopRules,
+    target=st.none() | st.floats(0.5, 1),
+    patience=st.just(1000),
+    overfit_gap=st.none() | st.floats(0.01, 0.9),
+    overfit_epochs=st.integers(1, 4),
+    max_hours=st.none() | st.floats(0.001, 3),
+    max_epochs=st.integers(1, 30),
+    require_target=st.just(value=False),
+)
+epochs = st.lists(
+    st.fixed_dictionaries(
+        {"accuracy": values, "train_accuracy": values, "epoch_seconds": st.floats(0, 2000)}
+    ),
+    max_size=30,
 )
 
 
@@ -90,6 +116,63 @@ def test_what_is_not_finite_outweighs_everything(stop, series, bad) -> None:
         assert judge(broken, stop) is Verdict.DIVERGED
         assert broken.best == history.best
         assert judge(observe(broken, stop, epoch(1.0)), stop) is Verdict.DIVERGED
+
+
+def walk(stop: StopRules, series: list[dict[str, float]]) -> list[History]:
+    """The histories, from the empty one to where the rules end it."""
+    found = [History()]
+    for metrics in series:
+        if judge(found[-1], stop) is not Verdict.CONTINUE:
+            break
+        found.append(observe(found[-1], stop, metrics))
+    return found
+
+
+@given(rules_with_more, epochs)
+def test_the_gap_counts_only_in_a_row_and_time_adds_up(stop, series) -> None:
+    found = walk(stop, series)
+    used = series[: len(found) - 1]
+    wide = [
+        stop.overfit_gap is not None and m["train_accuracy"] - m["accuracy"] > stop.overfit_gap
+        for m in used
+    ]
+    run = len(wide) - 1 - max((i for i, w in enumerate(wide) if not w), default=-1)
+    assert found[-1].gap_epochs == run
+    assert math.isclose(found[-1].seconds, sum(m["epoch_seconds"] for m in used), abs_tol=1e-6)
+    verdict = judge(found[-1], stop)
+    if verdict is Verdict.OVERFIT:
+        assert run == stop.overfit_epochs, "not an epoch later"
+    if verdict is Verdict.TIME:
+        assert found[-1].seconds >= stop.max_hours * 3600
+        assert all(h.seconds < stop.max_hours * 3600 for h in found[:-1])
+        assert seconds_left(found[-1], stop) <= 0
+    if verdict is Verdict.CONTINUE:
+        assert stop.overfit_gap is None or run < stop.overfit_epochs
+        assert seconds_left(found[-1], stop) > 0
+
+
+@given(rules_with_more, epochs, st.integers(1, 7))
+def test_the_best_and_the_last_epoch_always_leave_a_checkpoint(stop, series, every) -> None:
+    found = walk(stop, series)
+    due = [checkpoint_due(h, stop, every) for h in found[1:]]
+    for history, taken in zip(found[1:], due, strict=True):
+        ended = judge(history, stop) is not Verdict.CONTINUE
+        best = history.best_epoch == history.epochs
+        assert taken == (best or ended or history.epochs % every == 0)
+    if judge(found[-1], stop) is not Verdict.CONTINUE:
+        assert due[-1]
+        assert due[found[-1].best_epoch - 1]
+
+
+@given(rules_with_more, epochs)
+def test_a_stored_history_goes_on_as_if_unbroken(stop, series) -> None:
+    found = walk(stop, series)
+    for history in found:
+        stored = {**asdict(history), "of_a_newer_version": 1}
+        assert history_of(stored) == history
+    old = {k: v for k, v in asdict(found[-1]).items() if k not in {"gap_epochs", "seconds"}}
+    assert history_of(old).epochs == found[-1].epochs
+    assert history_of(old).seconds == 0
 
 
 @given(st.integers(1, 5000), st.data())
@@ -175,6 +258,6 @@ def test_a_cancel_stops_then_kills_within_ten_seconds() -> None:
             job = beaten(job, HeartbeatReply(cancel=True, lease_seconds=30.0))
         done += [(action, now) for action in actions if action is not Do.BEAT]
         now += 0.5
-    assert [action for action, _ in done] == [Do.STOP, Do.KILL]
+    assert [action for action, _ in done][:2] == [Do.STOP, Do.KILL]
     assert done[1][1] - done[0][1] == STOP_GRACE
     assert done[1][1] <= 9
