@@ -13,14 +13,13 @@ import secrets
 import shutil
 import tempfile
 import threading
-import time
-import zipfile
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from tests.fakes.user_code import environ_of, forget_token, runs, until, wheel
 from workers.cluster import LocalHead, temp_dir_of
 from workers.errors import ClusterError
 from workers.follow import DriverState, Seen
@@ -70,34 +69,14 @@ if __name__ == "__main__":
 """
 
 
-def wheel(folder: Path, name: str, version: str, files: dict[str, str], needs: str = "") -> None:
-    """A package of pure Python, as an index would serve it."""
-    info = f"{name}-{version}.dist-info"
-    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-    metadata += f"Requires-Dist: {needs}\n" if needs else ""
-    kind = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    folder.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as out:
-        rows = {**files, f"{info}/METADATA": metadata, f"{info}/WHEEL": kind}
-        for path, text in rows.items():
-            out.writestr(path, text)
-        out.writestr(f"{info}/RECORD", "".join(f"{path},,\n" for path in [*rows, f"{info}/RECORD"]))
-
-
-def until(condition, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
-
-
 class Cluster:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.head = LocalHead(home, 4)
+
+    def start(self) -> None:
         address = self.head.start(threading.Event())
+        forget_token()
         self.dashboard = address.dashboard
         self.jobs = RayJobs(address.dashboard, driver="probe")
 
@@ -124,29 +103,17 @@ class Cluster:
         return self.jobs.look(name)
 
 
-def runs(name: str) -> list[psutil.Process]:
-    found = []
-    for process in marked(MARK, name):
-        try:
-            if process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
 @pytest.fixture(scope="module")
 def cluster():
     home = Path(tempfile.mkdtemp(prefix="argosy-w3-"))
     before = dict(os.environ)
     os.environ.update(SECRETS)
-    found = None
+    found = Cluster(home)
     try:
-        found = Cluster(home)
+        found.start()
         yield found
     finally:
-        if found is not None:
-            found.head.stop()
+        found.head.stop()
         os.environ.clear()
         os.environ.update(before)
         kill_all(
@@ -170,11 +137,6 @@ def code(cluster: Cluster, tmp_path: Path) -> Path:
     (folder / "venv" / "kept.txt").write_text("packed, so meant")
     (folder / "requirements.txt").write_text(f"--no-index\n--find-links {index}\ngreeting>=1\n")
     return folder
-
-
-def environ_of(pid: int) -> dict[str, str]:
-    rows = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
-    return dict(row.split("=", 1) for row in rows if "=" in row)
 
 
 def test_code_and_packages_reach_driver_and_workers_without_any_secret(cluster, code) -> None:
