@@ -95,7 +95,8 @@ def main() -> int:
     job = order.job
     reporter = Reporter(api, job.id, job.attempt, job.lease_seconds, _cut)
     reporter.start()
-    Capture(reporter.log).start()
+    capture = Capture(reporter.log)
+    capture.start()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     ending = Ending(reporter)
     try:
@@ -104,6 +105,8 @@ def main() -> int:
         # The traceback goes to the driver's own log, which Ray keeps, not to the API.
         _stderr().write("".join(traceback.format_exception(error)))
         return ending.failed(blame(error))
+    finally:
+        capture.stop()
     return ending.say(final)
 
 

@@ -1,7 +1,7 @@
-"""The process group of a Ray Train worker group.
+"""Ray Train without what a training here does not need: it starts seconds earlier.
 
-It does what Ray's own torch backend does, but names torch only in functions that workers
-run: the driver and Ray Train's controller start without importing it, seconds earlier.
+The process group is started as Ray's own torch backend does, but torch is named only in
+functions that workers run: the driver and Ray Train's controller do not import it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,24 @@ from datetime import timedelta
 from typing import Any
 
 from ray.train.backend import Backend, BackendConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 log = logging.getLogger(__name__)
 
 SHUTDOWN_SECONDS = 5.0
+
+
+SPARED = frozenset({"PlacementGroupCleanerCallback", "DatasetsCallback"})
+"""Parts of Ray Train with a process each, of two seconds to start. A placement group goes
+with the controller that made it, and no Ray Data sets are handed to the workers."""
+
+
+class Trainer(DataParallelTrainer):
+    """Ray Train's trainer of any backend, without its spare parts."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        made: list[Any] = super()._create_default_callbacks()
+        return [one for one in made if type(one).__name__ not in SPARED]
 
 
 @dataclass
@@ -70,7 +84,6 @@ def join(backend: str, address: str, port: int, timeout_s: float) -> None:
     import ray.train  # noqa: PLC0415 - on the worker only
     import torch  # noqa: PLC0415 - likewise
     import torch.distributed as dist  # noqa: PLC0415 - likewise
-    from ray.train.torch import get_device  # noqa: PLC0415 - likewise
 
     context = ray.train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
@@ -85,6 +98,8 @@ def join(backend: str, address: str, port: int, timeout_s: float) -> None:
         NODE_RANK=str(context.get_node_rank()),
     )
     if backend == "nccl":
+        from ray.train.torch import get_device  # noqa: PLC0415 - likewise
+
         torch.cuda.set_device(get_device())
         # A collective that fails or times out ends its process instead of waiting on.
         os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")

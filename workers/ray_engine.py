@@ -27,16 +27,18 @@ class RayEngine:
         trial: of a sweep, from 1; else 0.
         watchdog: fed by every beat.
         scratch: an existing folder for a checkpoint on its way to the storage.
+        device: a ``torch.device``.
     """
 
-    def __init__(self, mailbox: Mailbox, trial: int, watchdog: Watchdog, scratch: Path) -> None:
+    def __init__(
+        self, mailbox: Mailbox, trial: int, watchdog: Watchdog, scratch: Path, device: Any
+    ) -> None:
         import ray.train  # noqa: PLC0415 - on a worker only
-        from ray.train.torch import get_device  # noqa: PLC0415 - likewise
 
         context = ray.train.get_context()
         self.rank: int = context.get_world_rank()
         self.world_size: int = context.get_world_size()
-        self.device = get_device()
+        self.device = device
         self._mailbox = mailbox
         self._trial = trial
         self._watchdog = watchdog

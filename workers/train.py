@@ -73,13 +73,10 @@ def fit(spec: JobSpec, storage: str, mailbox_name: str, *, trial: int = 0) -> Fi
         return done
     for name, value in TRAIN_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    # Not TorchTrainer: it imports torch, which neither the driver nor the controller needs yet.
-    from ray.train.v2.api.data_parallel_trainer import (  # noqa: PLC0415 - a second to import
-        DataParallelTrainer,
-    )
+    from workers.ray_backend import Trainer  # noqa: PLC0415 - a second to import
 
     config = {"spec": spec.model_dump_json(), "mailbox": mailbox_name, "trial": trial}
-    trainer = DataParallelTrainer(
+    trainer = Trainer(
         train_worker, train_loop_config=config, **_settings(spec, storage, mailbox_name, trial)
     )
     try:
@@ -204,7 +201,7 @@ def train_worker(config: Mapping[str, Any]) -> None:
     scratch.mkdir(parents=True, exist_ok=True)
     tell = hang_teller(mailbox, trial, failures.put)
     watchdog = Watchdog(hang_seconds(spec), context.get_world_rank(), tell)
-    engine = RayEngine(mailbox, trial, watchdog, scratch)
+    engine = RayEngine(mailbox, trial, watchdog, scratch, _device(spec))
     with _heard(spec, mailbox, trial, engine), watchdog:
         try:
             _limit(spec)
@@ -215,6 +212,16 @@ def train_worker(config: Mapping[str, Any]) -> None:
             if is_broken_link(error) and not is_collective_timeout(error):
                 raise  # another worker is gone: Ray Train starts the group again
             raise blame(error) from None
+
+
+def _device(spec: JobSpec) -> Any:
+    import torch  # noqa: PLC0415 - see fit
+
+    if not spec.resources.gpus_per_worker:
+        return torch.device("cpu")
+    from ray.train.torch import get_device  # noqa: PLC0415 - likewise
+
+    return get_device()
 
 
 @contextmanager

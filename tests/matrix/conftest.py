@@ -20,7 +20,7 @@ from orchestrator.client import Argosy
 from schemas.job import JobState, JobView
 from tests.e2e.conftest import Running, free_port, marked, until
 from workers.cluster import head_environment
-from workers.driver import MARK
+from workers.order import MARK
 from workers.processes import marked as marked_as
 
 START = 90
@@ -147,6 +147,21 @@ class Matrix:
             time.sleep(POLL)
         pytest.fail(f"{job} did not reach {state} (epoch {epoch}): {self.look(job)}")
 
+    def creep_to(self, job: str, state: JobState) -> JobView:
+        """As ``reach``, for a state that is soon over: the driver runs in slow motion."""
+        self.reach(job, JobState.OPTIMIZING)
+        deadline = time.monotonic() + 120
+        while (view := self.look(job)).state is not state:
+            assert time.monotonic() < deadline, view
+            assert view.state is JobState.OPTIMIZING, f"it was not seen {state}: {view}"
+            for driver in self.processes(view, "workers.driver"):
+                driver.resume()
+                time.sleep(POLL)
+                driver.suspend()
+        for driver in self.processes(view, "workers.driver"):
+            driver.resume()
+        return view
+
     def ended(self, job: str, seconds: float = 240) -> JobView:
         """The job as it ended."""
         deadline = time.monotonic() + seconds
@@ -168,6 +183,7 @@ def matrix() -> Iterator[Matrix]:
         token.chmod(0o600)
         running = Running(folder)
         env = {**running.env, **head_environment(token, free_port())}
+        env["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"  # two nodes, also where one is usual
         nodes = Nodes(folder, env)
         found: Matrix | None = None
         try:
@@ -185,7 +201,8 @@ def matrix() -> Iterator[Matrix]:
             yield found
         finally:
             if os.environ.get("KEEP_MATRIX"):
-                shutil.copytree(name, os.environ["KEEP_MATRIX"], ignore_dangling_symlinks=True)
+                for kept in ("agent.log", "up.log", "head.log", "second.log", "home/argosy.db"):
+                    shutil.copy(folder / kept, os.environ["KEEP_MATRIX"])
             if found is not None and found.agent is not None:
                 found.agent.kill()
                 found.agent.wait()

@@ -5,23 +5,24 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from schemas.errors import Code, Exit
-from schemas.job import HeartbeatReply, JobCause, JobProgress, JobState, MetricPoint
+from schemas.job import HeartbeatReply, JobCause, JobOrder, JobProgress, JobState, MetricPoint
 from schemas.jobfile import JobSpec
-from schemas.model import VersionNumber
 from tests.unit.workers.fake_api import AGENT_TOKEN, FakeApi
 from workers import driver, loop
 from workers.blame import blame
 from workers.client import PATIENCE, Api
 from workers.errors import ApiError, ApiUnavailableError, ClusterError, LeaseLostError, RefusedError
 from workers.local import LocalEngine
+from workers.order import SAID_FAILED, Order, order_environment
 from workers.reporter import MARGIN, Final, Reporter
 from workers.settings import Connection
-from workers.spool import Spool, point_of
+from workers.sweep import Best
 from workers.task import load_task
 from workers.train import Fitted
 
@@ -154,7 +155,7 @@ def test_a_last_word_that_was_never_answered_was_not_heard(error) -> None:
 def test_training_ends_soon_after_a_lease_that_cannot_be_renewed() -> None:
     clock, told = Clock(), Told()
     reporter = reporter_of(Sender(AWAY), told, clock)
-    reporter.metrics([point_of({"epoch": 1, "accuracy": 0.5}, 1)])
+    reporter.metrics([MetricPoint(epoch=1, at=datetime.now(UTC), values={"accuracy": 0.5})])
     assert told.event.wait(10)
     assert LEASE + MARGIN < clock.now - 1000 < LEASE + MARGIN + 20
 
@@ -202,13 +203,13 @@ def run_driver(server, monkeypatch, tmp_path, outcome) -> tuple[int, object]:
     with Api(Connection(url=server.url, token=AGENT_TOKEN)) as agent:
         claim = agent.claim("a")
     connection = Connection(url=server.url, token=AGENT_TOKEN)
-    for name, value in driver.order_environment(claim, connection, str(tmp_path)).items():
+    for name, value in order_environment(claim, connection, str(tmp_path)).items():
         monkeypatch.setenv(name, value)
 
-    def run_job(*_: object) -> VersionNumber:
+    def run_job(*_: object) -> Final:
         if isinstance(outcome, Exception):
             raise outcome
-        return VersionNumber(model="x", version=1, created=True)
+        return Final(JobState.SUCCEEDED, model="x", version=1)
 
     monkeypatch.setattr(driver, "run_job", run_job)
     root = logging.getLogger()
@@ -221,7 +222,7 @@ def test_a_driver_that_cannot_use_the_api_leaves_the_job_to_its_agent(
     server, monkeypatch, tmp_path, error
 ) -> None:
     code, job = run_driver(server, monkeypatch, tmp_path, error)
-    assert code not in {Exit.OK, driver.SAID_FAILED}
+    assert code not in {Exit.OK, SAID_FAILED}
     assert job.state is JobState.RUNNING, "not FAILED: that would be its end"
 
 
@@ -229,7 +230,7 @@ def test_a_driver_whose_end_was_heard_says_so_by_its_exit_code(
     server, monkeypatch, tmp_path
 ) -> None:
     code, job = run_driver(server, monkeypatch, tmp_path, ValueError("x"))
-    assert (code, job.state) == (driver.SAID_FAILED, JobState.FAILED)
+    assert (code, job.state) == (SAID_FAILED, JobState.FAILED)
     code, job = run_driver(server, monkeypatch, tmp_path, None)
     assert (code, job.state) == (Exit.OK, JobState.SUCCEEDED)
 
@@ -244,11 +245,11 @@ def test_what_was_trained_is_registered_through_an_outage(server, monkeypatch, t
     )
     engine = LocalEngine("accuracy")
     loop.run(load_task(spec.task, spec.config, spec.seed), spec, engine)
-    fitted = Fitted(engine.best, 1, engine.reports[0]["accuracy"])
+    best = Best(spec, Fitted(engine.best, 1, engine.reports[0]["accuracy"]), (), {})
 
-    def train(*_: object) -> Fitted:
+    def train(*_: object) -> Best:
         server.failures = [503] * 20
-        return fitted
+        return best
 
     monkeypatch.setattr(driver, "_train", train)
     job = server.submit(spec)
@@ -256,28 +257,17 @@ def test_what_was_trained_is_registered_through_an_outage(server, monkeypatch, t
         claim = agent.claim("a")
     clock, told = Clock(), Told()
     connection = Connection(url=server.url, token=job.token)
-    order = driver.Order(claim, connection, str(tmp_path))
+    made = JobOrder(id=job.id, attempt=claim.attempt, spec=spec, lease_seconds=LEASE)
+    order = Order(made, connection, str(tmp_path))
     with Api(connection, patience=PATIENCE, wait=clock.wait, clock=clock) as api:
         reporter = Reporter(api, job.id, 1, LEASE, told, wait=clock.wait)
-        made = driver.run_job(order, api, reporter)
-    assert (made.model, made.version) == ("tiny", 1)
+        final = driver.run_job(order, api, reporter, driver.Ending(reporter))
+    assert (final.state, final.model, final.version) == (JobState.SUCCEEDED, "tiny", 1)
     (manifest,) = server.models["tiny"]
     assert manifest.lineage.code_sha256 == loop.unpack(engine.best)["code_sha256"]
     assert manifest.lineage.epochs == 1
     assert (manifest.lineage.job, manifest.lineage.attempt) == (job.id, 1)
     assert {f.sha256 for f in manifest.files()} <= set(server.artifacts)
-
-
-def test_one_bad_line_costs_one_epoch(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "m.jsonl")
-    spool.add(point_of({"epoch": 1, "accuracy": 0.5}, 1))
-    spool.add(point_of({"epoch": 2, "accuracy": 0.5}, 2))
-    with spool.path.open("ab") as file:
-        file.write(b'{"epoch": 3}\nnonsense\n\xff\n')
-    spool.add(point_of({"epoch": 4, "accuracy": 0.5}, 4))
-    points = spool.read()
-    assert all(isinstance(p, MetricPoint) for p in points)
-    assert [p.epoch for p in points] == [1, 2, 4]
 
 
 def test_each_attempt_builds_its_own_package(tmp_path: Path) -> None:
