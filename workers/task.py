@@ -18,7 +18,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from schemas.job import JobCause
 from schemas.model import Signature, TensorSpec
 from workers.blame import user_code
 from workers.errors import JobFailed, UsageError
@@ -228,10 +227,6 @@ def _import(module_name: str, entrypoint: str) -> ModuleType:
             if module_name == missing.name or module_name.startswith(f"{missing.name}."):
                 msg = f"task {entrypoint!r}: there is no module {missing.name!r}"
                 raise UsageError(msg, "install it where the job runs") from missing
-            detail = (
-                f"task {entrypoint!r} needs the module {missing.name!r}, which is not installed"
-            )
-            raise JobFailed(JobCause.USER_CODE, detail) from missing
         raise
 
 
