@@ -223,10 +223,10 @@ def _import(module_name: str, entrypoint: str) -> ModuleType:
             return importlib.import_module(module_name)
     except JobFailed as failure:
         missing = failure.__cause__
-        if isinstance(missing, ModuleNotFoundError) and missing.name is not None:
-            if module_name == missing.name or module_name.startswith(f"{missing.name}."):
-                msg = f"task {entrypoint!r}: there is no module {missing.name!r}"
-                raise UsageError(msg, "install it where the job runs") from missing
+        name = missing.name if isinstance(missing, ModuleNotFoundError) else None
+        if name is not None and (module_name == name or module_name.startswith(f"{name}.")):
+            msg = f"task {entrypoint!r}: there is no module {name!r}"
+            raise UsageError(msg, "install it where the job runs") from missing
         raise
 
 
