@@ -62,5 +62,5 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -c '' 2>/dev/null || $$python -m venv --clear $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt pip
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q -c constraints.txt \
-		--build-constraint constraints.txt -e '.[edge,server,train,plot]' --group dev
+		--build-constraint constraints.txt -e '.[edge,server,train,plot,examples]' --group dev
 	@touch $@

@@ -6,7 +6,6 @@ by person: six are trained on, two decide, two are held out. Accuracy on windows
 people would look far better and mean little.
 """
 
-# ruff: noqa: INP001 - a folder of tasks is no package
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -8,7 +8,6 @@ requirements.txt), so that one can see what it learnt from each. Logistic regres
 well here; what it takes to train either is the same.
 """
 
-# ruff: noqa: INP001 - a folder of tasks is no package
 from __future__ import annotations
 
 from functools import cached_property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,25 +12,13 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from orchestrator.errors import Invalid
+from schemas.yamltext import Loader
 
 MAX_BYTES = 256 * 1024
 MAX_NODES = 20_000
 MAX_DEPTH = 32
 
 Place = tuple[str | int, ...]
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, less its surprises: 1e-3 is a number, dates are text."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +50,7 @@ def load(path: Path) -> Document:
     name = str(path)
     text = _text(path, name)
     try:
-        loader = _Loader(text)
+        loader = Loader(text)
         node = loader.get_single_node()
         if not isinstance(node, MappingNode):
             line = 1 if node is None else node.start_mark.line + 1
@@ -95,7 +82,7 @@ def value_of(text: str, name: str) -> Any:
         Invalid: it is not YAML, or too large.
     """
     try:
-        loader = _Loader(text[: MAX_BYTES + 1])
+        loader = Loader(text[: MAX_BYTES + 1])
         node = loader.get_single_node()
         if node is None:
             return None
@@ -126,7 +113,7 @@ def _text(path: Path, name: str) -> str:
 class _Reader:
     """Turns nodes into values, bounded, and notes their lines."""
 
-    def __init__(self, name: str, loader: _Loader) -> None:
+    def __init__(self, name: str, loader: Loader) -> None:
         self.name = name
         self.lines: dict[Place, int] = {}
         self._loader = loader
