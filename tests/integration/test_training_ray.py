@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,12 +20,13 @@ import psutil
 import pytest
 import yaml
 
+from orchestrator.client.pack import packed
 from schemas.job import TERMINAL_JOB_STATES, JobCause, JobState
 from schemas.jobfile import JobSpec, StopRules
 from schemas.model import Manifest
-from tests.unit.workers.fake_api import FakeApi
+from tests.unit.workers.fake_api import FakeApi, FakeJob
 from workers.cluster import temp_dir_of
-from workers.driver import MARK
+from workers.order import MARK
 from workers.processes import kill_all, marked
 
 pytestmark = pytest.mark.integration
@@ -33,13 +35,50 @@ ROOT = Path(__file__).parents[2]
 START = 120.0
 LONG = 240.0
 
-TASKS = """
+TASKS = """import logging
+import os
+
+import torch
 from workers.recipes.digits import Digits
 
 
 class Forgetful(Digits):
     def optimizer(self, model):
         raise RuntimeError("no optimizer today")
+
+
+class Chatty(Digits):
+    def model(self):
+        print("a net of their own")
+        logging.getLogger("their").warning("with a warning")
+        return super().model()
+
+
+class Endless(Digits):
+    def loss(self, logits, y):
+        while os.environ.get("RANK") == "1":
+            pass
+        return super().loss(logits, y)
+
+
+class Greedy(Digits):
+    def augment(self, x, generator):
+        held = [torch.ones(2**25) for _ in range(100)]
+        return x
+
+
+class NotANumber(Digits):
+    def loss(self, logits, y):
+        return super().loss(logits, y) * float("nan")
+
+
+class Mislabelled(Digits):
+    labels = ("0", "1")
+"""
+
+IMPORTS = """import os
+
+import xgbost
 """
 
 
@@ -70,14 +109,33 @@ class Platform:
         self.home = home
         self.api = FakeApi(lease_seconds=9.0)
         self.api.write_worker_json(home)
-        (home / "their_tasks.py").write_text(TASKS)
-        environment = {**os.environ, "PYTHONPATH": str(home), "ARGOSY_TRAINING_TEST": str(home)}
+        folder = home / "theirs"
+        folder.mkdir()
+        (folder / "their_tasks.py").write_text(TASKS)
+        (folder / "their_imports.py").write_text(IMPORTS)
+        with packed(folder) as archive:
+            self.api.artifacts[archive.code.sha256] = archive.path.read_bytes()
+            self.code = archive.code
+        environment = {**os.environ, "ARGOSY_TRAINING_TEST": str(home)}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "workers.cli", "agent", "--home", str(home), "--embedded"],
             env=environment,
             stderr=(home / "agent.log").open("wb"),
         )
         self.ray = home / "agent" / "ray.json"
+
+    def submit(self, task: str, **changes: object) -> FakeJob:
+        """A job of a task in the user's folder."""
+        spec = {
+            "name": "theirs",
+            "task": task,
+            "code": self.code.model_dump(),
+            "config": {"width": 0.25},
+            "stop": {"max_epochs": 1, "require_target": False},
+            "optimize": {"int8": False},
+            **changes,
+        }
+        return self.api.submit(JobSpec.model_validate(spec))
 
     def all_processes(self) -> list[psutil.Process]:
         return marked("ARGOSY_TRAINING_TEST", str(self.home))
@@ -166,17 +224,86 @@ def test_the_example_is_trained_on_two_workers_and_registered(platform) -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "says"),
-    [("their_tasks:Forgetful", "their_tasks.py:7: RuntimeError: no optimizer today")],
+    ("task", "changes", "cause", "says"),
+    [
+        (
+            "their_tasks:Forgetful",
+            {},
+            JobCause.USER_CODE,
+            "their_tasks.py:10: RuntimeError: no optimizer today",
+        ),
+        (
+            "their_imports:Task",
+            {},
+            JobCause.USER_CODE,
+            (
+                "their_imports.py:3: No module named 'xgbost'; "
+                "give the folder a requirements.txt that names xgbost"
+            ),
+        ),
+        (
+            "their_tasks:Endless",
+            {"resources": {"workers": 2}, "training": {"hang_minutes": 0.25}},
+            JobCause.HUNG,
+            r"no step for 1\d s; rank 1 is in their_tasks.py:2\d in loss",
+        ),
+        (
+            "their_tasks:Greedy",
+            {"resources": {"memory_gb": 1.5}},
+            JobCause.OUT_OF_MEMORY,
+            (
+                r"their_tasks.py:29: out of memory: RuntimeError: .*can't allocate memory.*"
+                "; lower the batch size, or raise resources.memory_gb"
+            ),
+        ),
+        ("their_tasks:NotANumber", {}, JobCause.DIVERGED, "batch"),
+        ("their_tasks:Mislabelled", {}, JobCause.BAD_DATA, "label"),
+        (
+            "their_tasks:Chatty",
+            {"resources": {"gpus_per_worker": 1, "wait_minutes": 0.15}},
+            JobCause.RESOURCES,
+            (
+                r"waited for 0.15 min: asks for 1 worker of 1 CPU and 1 GPU; "
+                r"the cluster has \d+ CPUs and 0 GPUs, of which \d+ CPUs are free; lower"
+            ),
+        ),
+    ],
 )
-def test_an_error_in_the_users_code_fails_the_job_once(platform, task, says) -> None:
-    job = platform.api.submit(example().model_copy(update={"task": task}))
+def test_a_failure_of_the_users_making_is_explained_and_ends_the_job_once(
+    platform, task, changes, cause, says
+) -> None:
+    job = platform.submit(task, **changes)
     assert ended(platform, job) is JobState.FAILED
-    assert job.cause is JobCause.USER_CODE
-    assert says in job.detail
+    assert job.cause is cause, (job.detail, job.logs)
+    assert re.search(says, job.detail), job.detail
     assert "\n" not in job.detail
     assert job.attempt == 1
     assert job.outcomes == []
+    if cause is JobCause.RESOURCES:
+        assert job.notices
+        assert job.notices[0].startswith("asks for 1 worker of 1 CPU and 1 GPU")
+    assert until(lambda: not alive(f"{job.id}-1"), 10), "nothing of it runs on"
+
+
+def test_what_workers_print_and_take_is_told(platform) -> None:
+    job = platform.submit("their_tasks:Chatty", resources={"workers": 2})
+    assert ended(platform, job) is JobState.SUCCEEDED, (job.cause, job.detail, job.logs)
+    said = [(line.level, line.text) for line in job.logs]
+    for rank in (0, 1):
+        assert ("info", f"[rank {rank}] a net of their own") in said
+        assert ("warning", f"[rank {rank}] with a warning") in said
+    assert job.profile is not None
+    assert (platform.home / "jobs" / job.id / "profile.json").is_file()
+    assert job.live
+    assert {live.workers for live in job.live} == {2}
+    assert job.live[-1].rss_mb > 100
+    usage = job.usage[1]
+    assert 0 < usage.wall_seconds < LONG
+    assert usage.cpu_seconds == pytest.approx(2 * usage.wall_seconds)
+    assert usage.cpu_used_seconds > 2
+    (manifest,) = platform.api.models["theirs"]
+    assert manifest.lineage.code_sha256 == platform.code.sha256
+    assert manifest.baseline == job.profile.baseline
 
 
 def test_a_job_outlives_its_worker_and_its_driver_and_ends_at_a_cancel(platform) -> None:
