@@ -27,7 +27,15 @@ with the controller that made it, and no Ray Data sets are handed to the workers
 
 
 class Trainer(DataParallelTrainer):
-    """Ray Train's trainer of any backend, without its spare parts."""
+    """Ray Train's trainer of any backend, without its spare parts.
+
+    run: the name under which it reserves resources (see ``workers.reservations``).
+    """
+
+    def __init__(self, *args: Any, run: str, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        # Frozen, and by itself a random name that the next attempt could not know.
+        object.__setattr__(self.train_run_context, "run_id", run)
 
     def _create_default_callbacks(self) -> list[Any]:
         made: list[Any] = super()._create_default_callbacks()

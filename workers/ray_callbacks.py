@@ -25,6 +25,7 @@ from workers.errors import JobFailed
 from workers.mailbox import EPOCH, GROUP, Mailbox
 from workers.memory import kernel_kills
 from workers.ray_engine import HungError
+from workers.reservations import shorten
 from workers.verdict import blamed, failure_among, hung
 
 log = logging.getLogger(__name__)
@@ -119,6 +120,11 @@ class Relay(WorkerGroupCallback, ControllerCallback, ReportCallback):
         return hung(guilty or mine, self._workers)
 
     # -- the controller ----------------------------------------------------------
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """The controller begins, in a process of its own."""
+        del train_run_context
+        shorten()
 
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
         """Bound failing starts, and slow down Ray Train's wait for resources."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import resource
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from schemas.jobfile import JobSpec
 from workers.blame import blame, is_broken_link, is_collective_timeout, job_failure
 from workers.errors import JobFailed
 from workers.memory import GIB, HOST_ADVICE, killed_by_ray, limit_memory
+from workers.order import MARK
 from workers.ray_engine import CHECKPOINT
+from workers.reservations import release, run_of
 
 RUN_NAME = "train"
 KEPT = 1
@@ -76,8 +79,13 @@ def fit(spec: JobSpec, storage: str, mailbox_name: str, *, trial: int = 0) -> Fi
     from workers.ray_backend import Trainer  # noqa: PLC0415 - a second to import
 
     config = {"spec": spec.model_dump_json(), "mailbox": mailbox_name, "trial": trial}
+    mark = os.environ.get(MARK, f"alone-{uuid.uuid4().hex}")
+    release(mark, trial)
     trainer = Trainer(
-        train_worker, train_loop_config=config, **_settings(spec, storage, mailbox_name, trial)
+        train_worker,
+        run=run_of(mark, trial),
+        train_loop_config=config,
+        **_settings(spec, storage, mailbox_name, trial),
     )
     try:
         result = trainer.fit()
