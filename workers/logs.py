@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, TextIO
 
+from workers.blame import Origin, origin_of
+
 Level = Literal["debug", "info", "warning", "error"]
 Sink = Callable[[Level, str], None]
 
@@ -158,23 +160,8 @@ class Handler(logging.StreamHandler[TextIO]):
 
 def worth_telling(record: logging.LogRecord) -> bool:
     """Libraries speak from warnings on; the job and its task from info on."""
-    library = record.name.split(".")[0] in _LIBRARIES
-    return not library or record.levelno >= logging.WARNING
-
-
-_LIBRARIES = frozenset(
-    {
-        "ray",
-        "httpx",
-        "httpcore",
-        "torch",
-        "asyncio",
-        "urllib3",
-        "matplotlib",
-        "onnxscript",
-        "onnx_ir",
-    }
-)
+    # By file, not by name: some loggers are named after nothing one could list.
+    return record.levelno >= logging.WARNING or origin_of(record.pathname) is not Origin.LIBRARY
 
 
 def level_of(number: int) -> Level:

@@ -35,8 +35,6 @@ TRAIN_ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
     # The controller takes one report per poll: at the default of 2 s, short epochs queue up.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
-    # A group that cannot be placed is asked for anew, of the size that is there by then.
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
     # A process each; neither is needed on machines that are not taken back.
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
@@ -47,6 +45,11 @@ TRAIN_ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 """Set in a driver unless its user set something else."""
+
+
+PLACE_SECONDS, PLACE_SECONDS_ELASTIC = "30", "8"
+"""After which a worker group that is not placed is asked for anew. An elastic one is then of
+the size that is there: when a node is lost, Ray Train first asks for the size it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,9 @@ def fit(spec: JobSpec, storage: str, mailbox_name: str, *, trial: int = 0) -> Fi
     """
     if (done := _finished(spec, storage)) is not None:
         return done
-    for name, value in TRAIN_ENVIRONMENT.items():
+    place = PLACE_SECONDS_ELASTIC if spec.resources.workers.elastic else PLACE_SECONDS
+    known = {**TRAIN_ENVIRONMENT, "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": place}
+    for name, value in known.items():
         os.environ.setdefault(name, value)
     from workers.ray_backend import Trainer  # noqa: PLC0415 - a second to import
 

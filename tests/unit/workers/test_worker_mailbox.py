@@ -175,7 +175,10 @@ def test_prints_and_records_reach_both_the_stream_and_the_sink(
         print("no end", end="")  # noqa: T201 - likewise
         logging.basicConfig(level=logging.DEBUG)  # as a user would; it changes nothing
         logging.getLogger("their.module").warning("careful: %d", 7)
-        logging.getLogger("ray.data").info("of no interest")
+        library = logging.makeLogRecord(
+            {"msg": "of no interest", "levelno": logging.INFO, "pathname": pytest.__file__}
+        )
+        logging.getLogger().handle(library)
     finally:
         capture.stop()
     assert said == [("info", "hello"), ("warning", "careful: 7"), ("info", "no end")]
