@@ -20,10 +20,11 @@ from workers import sweep_record as records
 from workers.errors import JobFailed
 from workers.sweep_keeper import Keeper, OnTrials
 from workers.sweep_plan import Parameters, apply, at_once, plan
-from workers.sweep_record import Record
-from workers.sweep_trial import CONFIG, Assignment, Fit, storage_of, trainable
+from workers.sweep_record import Record, storage_of
+from workers.sweep_reports import CONFIG
 
 if TYPE_CHECKING:
+    from workers.sweep_trial import Fit
     from workers.train import Fitted
 
 log = logging.getLogger(__name__)
@@ -90,13 +91,17 @@ def search(
 
 
 def _run(spec: JobSpec, storage: str, mailbox: str, keeper: Keeper, fit: Fit | None) -> None:
+    from workers.train import TRAIN_ENVIRONMENT, worker_resources  # noqa: PLC0415 - as below
+
     os.environ.update(TUNE_ENVIRONMENT)
+    for name, value in TRAIN_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     import ray  # noqa: PLC0415 - seconds to import, and tests of the rest need none of it
     from ray import tune  # noqa: PLC0415 - likewise
     from ray.tune import logger  # noqa: PLC0415 - likewise
 
+    from workers.sweep_trial import Assignment, SweepTrial  # noqa: PLC0415 - likewise
     from workers.sweep_tune import TargetReached, Watch, scheduler_of  # noqa: PLC0415 - likewise
-    from workers.train import worker_resources  # noqa: PLC0415 - likewise
 
     cluster: Any = ray
     results: Any = logger.JsonLoggerCallback
@@ -110,12 +115,15 @@ def _run(spec: JobSpec, storage: str, mailbox: str, keeper: Keeper, fit: Fit | N
         metric=spec.stop.metric,
         parameters={t.number: dict(t.parameters) for t in record.trials},
         rungs={e.trial.number: dict(e.rungs) for e in record.entries if e.rungs},
+        fit=fit,
     )
     log.info("sweep: %d trials, %d at once", len(record.open()), trials)
     # On this node, so that a lost one costs a trial its workers and no more. A share of the
     # node's own mark: Tune wants something reserved, and every core is for the workers.
     here = {f"node:{cluster.util.get_node_ip_address()}": 0.001}
-    run: Any = tune.with_resources(trainable(shared, fit), tune.PlacementGroupFactory([here]))
+    run: Any = tune.with_resources(
+        tune.with_parameters(SweepTrial, shared=shared), tune.PlacementGroupFactory([here])
+    )
     with tempfile.TemporaryDirectory(prefix="argosy-sweep-") as folder:
         tune.Tuner(
             run,
@@ -129,12 +137,33 @@ def _run(spec: JobSpec, storage: str, mailbox: str, keeper: Keeper, fit: Fit | N
                 name="sweep",
                 storage_path=folder,
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
+                # The training's own are all there are.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 stop=TargetReached(spec.stop.target),
                 # Without any file of results Tune warns at the end.
-                callbacks=[Watch(keeper), results()],
+                callbacks=[Watch(keeper, lambda trial: _down(mailbox, trial), _free), results()],
                 verbose=0,
             ),
         ).fit()
+
+
+def _down(mailbox: str, trial: int) -> None:
+    """Say that a trial's workers are gone: where Tune ended it, its controller cannot."""
+    from workers.mailbox import GROUP, Mailbox  # noqa: PLC0415 - with Ray
+
+    gone = {"event": "down", "trial": trial, "workers": 0, "cpus": 0.0, "gpus": 0.0, "detail": ""}
+    Mailbox(mailbox).send(GROUP, gone)
+
+
+def _free(group: str) -> None:
+    """Remove a placement group, if it is still there."""
+    from ray._raylet import PlacementGroupID  # noqa: PLC0415 - with Ray; no public name
+    from ray.util.placement_group import (  # noqa: PLC0415 - with Ray
+        PlacementGroup,
+        remove_placement_group,
+    )
+
+    remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group))))
 
 
 def _best(spec: JobSpec, storage: str, record: Record, collect: Collect) -> Best:

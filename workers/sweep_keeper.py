@@ -13,7 +13,7 @@ from workers import sweep_record as records
 from workers.errors import JobFailed
 from workers.sweep_plan import milestones
 from workers.sweep_record import Record
-from workers.sweep_trial import BEST, ENDED, EPOCHS, failure_in
+from workers.sweep_reports import BEST, ENDED, EPOCHS, failure_in
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Keeper:
 
     def broke(self, number: int, detail: str) -> None:
         """A trial's process failed more often than it is started again."""
-        self._change(records.failed(self.record, number, JobCause.INTERNAL, detail))
+        self._change(records.failed(self.record, number, JobCause.DRIVER_DIED, detail))
 
     def close(self) -> None:
         """What has not ended by now needs not run: another trial reached the target."""

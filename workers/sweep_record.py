@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 FILE = "sweep.json"
 MAX_DETAIL = 500
+TRANSIENT = frozenset({JobCause.INTERNAL, JobCause.DRIVER_DIED})
+"""Causes that the same parameters may not meet again."""
+
 ENDED = frozenset({"done", "stopped", "failed"})
 
 
@@ -35,8 +38,13 @@ class Entry(Wire):
 
     @property
     def ended(self) -> bool:
-        """Whether it shall not run again."""
+        """Whether it shall not run again within this attempt."""
         return self.trial.state in ENDED
+
+    @property
+    def broken(self) -> bool:
+        """Whether the machinery failed it, which may do better in another attempt."""
+        return self.trial.state == "failed" and self.cause in TRANSIENT
 
 
 class Record(Wire):
@@ -69,13 +77,23 @@ def new_record(plan: Iterable[Parameters]) -> Record:
 
 
 def reopened(record: Record) -> Record:
-    """The record as another attempt finds it: what ran then waits now."""
-    waiting = {"state": "waiting"}
-    return Record(entries=tuple(e if e.ended else _changed(e, waiting) for e in record.entries))
+    """The record as another attempt finds it: what ran then, or broke, waits now."""
+    return Record(
+        entries=tuple(
+            e
+            if e.ended and not e.broken
+            else _changed(e, {"state": "waiting", "detail": None}).model_copy(
+                update={"cause": None}
+            )
+            for e in record.entries
+        )
+    )
 
 
 def started(record: Record, number: int) -> Record:
-    """A trial runs."""
+    """A trial runs; one that ended before stays as it is."""
+    if record.entry(number).ended:
+        return record
     return _with(record, number, {"state": "running"})
 
 
@@ -149,6 +167,11 @@ def _with(
 def _changed(entry: Entry, change: Mapping[str, object]) -> Entry:
     trial = Trial.model_validate({**entry.trial.model_dump(), **change})
     return entry.model_copy(update={"trial": trial})
+
+
+def storage_of(storage: str, number: int) -> str:
+    """Where a trial keeps its checkpoints: below the job's folder or URL."""
+    return f"{storage.rstrip('/')}/trial-{number}"
 
 
 def load(storage: str) -> Record | None:

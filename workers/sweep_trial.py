@@ -1,22 +1,31 @@
 """One trial of a sweep, in a process that Ray Tune starts: the driver of a Ray Train run.
 
-The pattern that Ray documents for both together: a function that Tune calls builds a
-trainer of its own, whose epochs a callback hands to Tune. It reserves none of the cores
-that its workers need.
+The training runs in a thread; each ``step`` that Tune asks for is the next epoch that it
+reports. It reserves none of the cores that its workers need.
+
+Not the function that Ray documents for Tune around Train, with its ``TuneReportCallback``:
+there the actor's main thread reports what the training sent, and waits for ever if the
+function reports or returns at that moment; and a function that Tune stops leaves the
+placement group of its workers behind.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from schemas.job import JobCause
+from ray.tune import Trainable
+
 from schemas.jobfile import JobSpec
 from workers.blame import blame
-from workers.errors import JobFailed
 from workers.sweep_plan import Parameters, apply
+from workers.sweep_record import TRANSIENT, storage_of
+from workers.sweep_reports import CONFIG, GROUP, done_report, failed_report
 
 if TYPE_CHECKING:
     from workers.train import Fitted
@@ -24,25 +33,17 @@ if TYPE_CHECKING:
 Fit = Callable[..., "Fitted"]
 """As ``workers.train.fit``."""
 
-CONFIG = "trial"
-"""The key under which Tune hands a trial its number."""
-
-ENDED = "argosy_ended"
-"""In a trial's last report: ``done`` or ``failed``, with the keys below."""
-
-EPOCHS, BEST, CAUSE, DETAIL = "argosy_epochs", "argosy_best", "argosy_cause", "argosy_detail"
-
-TRANSIENT = frozenset({JobCause.INTERNAL, JobCause.DRIVER_DIED})
-"""Causes that the same parameters may not meet again: Tune starts the trial once more."""
-
-FORWARDER = "workers.sweep_callbacks.TuneForwarder"
+FORWARDER = "workers.sweep_callbacks.Forwarder"
+POLL = 0.2
+ABORT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
     """What the trials of a sweep share. spec: as JSON. parameters, rungs: by trial.
 
-    rungs: what an earlier attempt measured at ASHA's milestones.
+    rungs: what an earlier attempt measured at ASHA's milestones. fit: instead of
+    ``workers.train.fit``.
     """
 
     spec: str
@@ -51,51 +52,97 @@ class Assignment:
     metric: str
     parameters: Mapping[int, Parameters]
     rungs: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
+    fit: Fit | None = None
 
 
-def storage_of(storage: str, number: int) -> str:
-    """Where a trial keeps its checkpoints: below the job's folder or URL."""
-    return f"{storage.rstrip('/')}/trial-{number}"
+class SweepTrial(Trainable):
+    """Gives the epochs of a training one by one, and says how it ended.
 
+    A failure of the job's own making is said, not raised: Tune starts again what raises.
+    """
 
-def trainable(shared: Assignment, fit: Fit | None = None) -> Callable[[dict[str, Any]], None]:
-    """The function that Tune runs as a trial, given ``{"trial": number}``."""
+    def setup(self, config: dict[str, Any], shared: Assignment | None = None) -> None:
+        """Start the training."""
+        from ray.util.queue import Queue  # noqa: PLC0415 - as Any
 
-    def trial(config: dict[str, Any]) -> None:
-        run_trial(shared, int(config[CONFIG]), fit)
+        from workers import sweep_callbacks  # noqa: PLC0415 - here it is set
 
-    return trial
+        assert shared is not None  # noqa: S101 - tune.with_parameters gives it
+        number = int(config[CONFIG])
+        # ASHA is new at each attempt: it hears again what it heard of this trial.
+        rungs = sorted(shared.rungs.get(number, {}).items())
+        self._waiting = deque({"epoch": epoch, shared.metric: value} for epoch, value in rungs)
+        self._outcome: Fitted | Exception | None = None
+        self._controller: Any = None
+        queue: Any = Queue
+        self._channel = queue(actor_options={"num_cpus": 0})
+        sweep_callbacks.channel = self._channel
+        os.environ["RAY_TRAIN_CALLBACKS"] = FORWARDER
+        # A daemon: a trial that is stopped ends at once.
+        self._thread = threading.Thread(target=self._train, args=(shared, number), daemon=True)
+        self._thread.start()
 
+    def step(self) -> dict[str, Any]:
+        """The next report."""
+        while not self._waiting:
+            # Asked first: what was put before the training ended is there by then.
+            ended = not self._thread.is_alive()
+            if not self._receive(0.0 if ended else POLL) and ended:
+                return self._last_report()
+        return self._waiting.popleft()
 
-def run_trial(shared: Assignment, number: int, fit: Fit | None) -> None:
-    """Train, and say how it ended. A failure of the job's own making is said, not raised."""
-    from ray import tune  # noqa: PLC0415 - seconds to import, and tests need none of it
+    def cleanup(self) -> None:
+        """End the training in order, if it still runs: it frees what its workers reserve."""
+        import ray  # noqa: PLC0415 - as Any
 
-    # ASHA is new at each attempt: it hears again what it heard of this trial.
-    for epoch, value in sorted(shared.rungs.get(number, {}).items()):
-        tune.report({"epoch": epoch, shared.metric: value})
-    os.environ["RAY_TRAIN_CALLBACKS"] = FORWARDER
-    try:
-        fitted = _fit(shared, number, fit)
-    except Exception as error:
-        failure = blame(error)
+        cluster: Any = ray
+        while self._receive(0.0):
+            pass
+        if not self._thread.is_alive() or self._controller is None:
+            return
+        # It answers by ending.
+        with contextlib.suppress(cluster.exceptions.RayError):
+            cluster.get(self._controller.abort.remote(), timeout=ABORT_SECONDS)
+
+    def _receive(self, seconds: float) -> bool:
+        """Take one message of the training's controller; whether there was one."""
+        from ray.util.queue import Empty  # noqa: PLC0415 - see setup
+
+        from workers import sweep_callbacks as said  # noqa: PLC0415 - see setup
+
+        try:
+            kind, value = self._channel.get(timeout=seconds)
+        except Empty:
+            return False
+        if kind == said.CONTROLLER:
+            self._controller = value
+        elif kind == said.GROUP:
+            self._waiting.append({GROUP: value})
+        else:
+            self._waiting.append(value)
+        return True
+
+    def _train(self, shared: Assignment, number: int) -> None:
+        try:
+            fit = shared.fit
+            if fit is None:
+                from workers.train import fit as train_fit  # noqa: PLC0415 - not where it is given
+
+                fit = train_fit
+            spec = apply(JobSpec.model_validate_json(shared.spec), shared.parameters[number])
+            storage = storage_of(shared.storage, number)
+            self._outcome = fit(spec, storage, shared.mailbox, trial=number)
+        except Exception as error:  # noqa: BLE001 - judged in _last_report
+            self._outcome = error
+
+    def _last_report(self) -> dict[str, Any]:
+        outcome = self._outcome
+        if outcome is None:
+            msg = "the training ended without a word"
+            raise RuntimeError(msg)
+        if not isinstance(outcome, Exception):
+            return done_report(outcome.epochs, outcome.best)
+        failure = blame(outcome)
         if failure.cause in TRANSIENT:
-            raise
-        tune.report({ENDED: "failed", CAUSE: str(failure.cause), DETAIL: failure.detail})
-        return
-    tune.report({ENDED: "done", EPOCHS: fitted.epochs, BEST: fitted.best})
-
-
-def _fit(shared: Assignment, number: int, fit: Fit | None) -> Fitted:
-    if fit is None:
-        from workers.train import fit as train_fit  # noqa: PLC0415 - see run_trial
-
-        fit = train_fit
-    spec = apply(JobSpec.model_validate_json(shared.spec), shared.parameters[number])
-    storage = storage_of(shared.storage, number)
-    return fit(spec, storage, shared.mailbox, trial=number)
-
-
-def failure_in(report: Mapping[str, Any]) -> JobFailed:
-    """The failure that a trial's last report tells of."""
-    return JobFailed(JobCause(report[CAUSE]), str(report[DETAIL]))
+            raise failure from outcome  # Tune starts the trial again, a few times
+        return failed_report(failure)

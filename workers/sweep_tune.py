@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,21 +13,37 @@ from ray.tune.schedulers import ASHAScheduler
 from schemas.jobfile import JobSpec
 from workers.sweep_plan import milestones, sweep_of
 from workers.sweep_record import Record
-from workers.sweep_trial import BEST, CONFIG, ENDED
+from workers.sweep_reports import BEST, CONFIG, ENDED, GROUP
 
 if TYPE_CHECKING:
     from workers.sweep_keeper import Keeper
 
 
 class Watch(Callback):
-    """Passes what Tune hears of its trials to the keeper of the record."""
+    """Passes what Tune hears of its trials to the keeper of the record.
 
-    def __init__(self, keeper: Keeper) -> None:
+    Args:
+        keeper: of the record.
+        down: called with the number of a trial whose workers are gone.
+        free: called with the id of a placement group that a trial's death may have left.
+    """
+
+    def __init__(
+        self, keeper: Keeper, down: Callable[[int], None], free: Callable[[str], None]
+    ) -> None:
         self._keeper = keeper
+        self._down = down
+        self._free = free
+        self._groups: dict[int, str] = {}
+
+    def __getstate__(self) -> dict[str, object]:
+        """Nothing: Tune saves its callbacks for a resumption of its own, which is not used."""
+        return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process was started, or started again."""
         del iteration, trials, info
+        self._let_go(_number(trial))
         self._keeper.started(_number(trial))
 
     def on_trial_result(
@@ -34,12 +51,15 @@ class Watch(Callback):
     ) -> None:
         """An epoch of a trial, or its end."""
         del iteration, trials, info
+        if GROUP in result:
+            self._groups[_number(trial)] = result[GROUP]
         self._keeper.reported(_number(trial), result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial returned, or was stopped."""
         del iteration, trials, info
         self._keeper.left(_number(trial))
+        self._down(_number(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process failed for the last time."""
@@ -47,6 +67,13 @@ class Watch(Callback):
         said = str(trial.get_error() or "").strip().splitlines()
         last = said[-1] if said else "its process ended"
         self._keeper.broke(_number(trial), re.sub(r"^workers\.errors\.\w+: ", "", last))
+        self._let_go(_number(trial))
+        self._down(_number(trial))
+
+    def _let_go(self, number: int) -> None:
+        """Of a trial whose process died: a placement group lives as long as the job does."""
+        if (group := self._groups.pop(number, None)) is not None:
+            self._free(group)
 
 
 class TargetReached(Stopper):

@@ -13,7 +13,9 @@ from workers.errors import JobFailed
 from workers.sweep import Best, search
 from workers.sweep_keeper import Keeper
 from workers.sweep_plan import plan
-from workers.sweep_trial import BEST, CAUSE, DETAIL, ENDED, EPOCHS, storage_of
+from workers.sweep_record import storage_of
+from workers.sweep_reports import done_report as done
+from workers.sweep_reports import failed_report
 from workers.train import Fitted
 
 JOB = JobSpec.model_validate(
@@ -50,12 +52,8 @@ def epoch(number: int, accuracy: float) -> dict[str, Any]:
     return {"epoch": float(number), "accuracy": accuracy, "loss": 1.0}
 
 
-def done(epochs: int, best: float) -> dict[str, Any]:
-    return {ENDED: "done", EPOCHS: epochs, BEST: best}
-
-
 def fail(cause: str, detail: str) -> dict[str, Any]:
-    return {ENDED: "failed", CAUSE: cause, DETAIL: detail}
+    return failed_report(JobFailed(JobCause(cause), detail))
 
 
 def stored(tmp_path: Path) -> records.Record:
@@ -148,6 +146,15 @@ def test_another_attempt_runs_only_what_had_not_ended(keeper) -> None:
     assert [t.state for t in found.trials] == ["done", "waiting", "waiting"]
     assert found.entry(2).rungs == {2: 0.3}
     assert found.entry(2).trial.best == 0.3
+
+
+def test_what_the_machinery_failed_is_tried_again_by_another_attempt(keeper) -> None:
+    keeper.broke(1, "the actor died")
+    keeper.reported(2, fail("diverged", "NaN"))
+    assert keeper.record.open() == (3,)
+    found = records.reopened(keeper.record)
+    assert found.open() == (1, 3)
+    assert (found.entry(1).cause, found.trials[0].detail) == (None, None)
 
 
 def test_the_best_wins_and_at_a_tie_the_one_of_fewer_epochs(keeper) -> None:
@@ -262,3 +269,32 @@ def test_the_stopper_waits_for_a_trial_to_end_by_itself() -> None:
     without = TargetReached(None)
     assert not without("a", done(1, 1.0))
     assert not without.stop_all()
+
+
+def test_a_trial_that_died_gives_back_what_its_workers_held() -> None:
+    from workers.sweep_reports import GROUP
+    from workers.sweep_tune import Watch
+
+    class Tuned:
+        def __init__(self) -> None:
+            self.config = {"trial": 2}
+
+        def get_error(self) -> str:
+            return "Traceback\nworkers.errors.JobFailed: the actor died"
+
+    freed: list[str] = []
+    down: list[int] = []
+    keeper = Keeper(records.new_record(plan(JOB)), JOB, "/nowhere", Told())
+    watch = Watch(keeper, down.append, freed.append)
+    keeper._change = lambda record: setattr(keeper, "record", record)  # nothing is written
+    watch.on_trial_start(1, [], Tuned())
+    watch.on_trial_result(1, [], Tuned(), {GROUP: "ab"})
+    assert freed == []
+    watch.on_trial_start(2, [], Tuned())
+    assert freed == ["ab"]
+    watch.on_trial_result(2, [], Tuned(), {GROUP: "cd"})
+    watch.on_trial_error(3, [], Tuned())
+    assert freed == ["ab", "cd"]
+    assert down == [2]
+    assert keeper.record.trials[1].detail == "the actor died"
+    assert keeper.record.entry(2).cause is JobCause.DRIVER_DIED
