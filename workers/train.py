@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-import queue
-import resource
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from schemas.job import JobCause
 from schemas.jobfile import JobSpec
-from workers.blame import blame, is_broken_link, is_collective_timeout, job_failure
+from workers.blame import job_failure
 from workers.errors import JobFailed
-from workers.memory import GIB, HOST_ADVICE, killed_by_ray, limit_memory
+from workers.memory import GIB, HOST_ADVICE, killed_by_ray
 from workers.order import MARK
 from workers.ray_engine import CHECKPOINT
 from workers.reservations import release, run_of
@@ -82,6 +78,7 @@ def fit(spec: JobSpec, storage: str, mailbox_name: str, *, trial: int = 0) -> Fi
     for name, value in known.items():
         os.environ.setdefault(name, value)
     from workers.ray_backend import Trainer  # noqa: PLC0415 - a second to import
+    from workers.ray_worker import train_worker  # noqa: PLC0415 - likewise
 
     config = {"spec": spec.model_dump_json(), "mailbox": mailbox_name, "trial": trial}
     mark = os.environ.get(MARK, f"alone-{uuid.uuid4().hex}")
@@ -144,7 +141,7 @@ def _settings(spec: JobSpec, storage: str, mailbox: str, trial: int) -> dict[str
 
     # Typed as Any: its static types are those of Train v1, which v2 replaces on import.
     train: Any = ray_train
-    workers, hang = spec.resources.workers, hang_seconds(spec)
+    workers, hang = spec.resources.workers, spec.training.hang_minutes * 60
     gpu = spec.resources.gpus_per_worker > 0
     return {
         "backend_config": GangConfig(
@@ -174,11 +171,6 @@ def _settings(spec: JobSpec, storage: str, mailbox: str, trial: int) -> dict[str
     }
 
 
-def hang_seconds(spec: JobSpec) -> float:
-    """Without a step for that long, a worker hangs."""
-    return spec.training.hang_minutes * 60
-
-
 def worker_resources(spec: JobSpec) -> dict[str, float]:
     """What one worker reserves, as Ray names it; memory in bytes."""
     found: dict[str, float] = {"CPU": spec.resources.cpus_per_worker}
@@ -187,88 +179,6 @@ def worker_resources(spec: JobSpec) -> dict[str, float]:
     if spec.resources.memory_gb is not None:
         found["memory"] = spec.resources.memory_gb * GIB
     return found
-
-
-def train_worker(config: Mapping[str, Any]) -> None:
-    """What each of Ray Train's workers runs."""
-    import torch  # noqa: PLC0415 - see fit
-    from ray.train.v2._internal.execution.context import (  # noqa: PLC0415 - on a worker only
-        get_train_context,
-    )
-
-    from workers.loop import run  # noqa: PLC0415 - see fit
-    from workers.mailbox import Mailbox  # noqa: PLC0415 - likewise
-    from workers.ray_engine import RayEngine, hang_teller  # noqa: PLC0415 - likewise
-    from workers.task import load_task  # noqa: PLC0415 - likewise
-    from workers.watchdog import Watchdog  # noqa: PLC0415 - likewise
-
-    spec = JobSpec.model_validate_json(config["spec"])
-    mailbox, trial = Mailbox(config["mailbox"]), int(config["trial"])
-    context: Any = get_train_context()
-    failures: queue.SimpleQueue[Any] = (
-        context.execution_context.training_thread_runner.get_exception_queue()
-    )
-    # Where cores are few, a second thread doubles the CPU time and gains nothing.
-    torch.set_num_threads(max(1, int(spec.resources.cpus_per_worker)))
-    scratch = Path(context.get_storage().local_working_directory)
-    scratch.mkdir(parents=True, exist_ok=True)
-    tell = hang_teller(mailbox, trial, failures.put)
-    watchdog = Watchdog(hang_seconds(spec), context.get_world_rank(), tell)
-    engine = RayEngine(mailbox, trial, watchdog, scratch, _device(spec))
-    with _heard(spec, mailbox, trial, engine), watchdog:
-        try:
-            _limit(spec)
-            task = load_task(spec.entrypoint, spec.config, spec.seed, spec.dataset.path)
-            run(task, spec, engine)
-        except Exception as error:
-            _unlimit()  # saying what happened takes memory, too
-            if is_broken_link(error) and not is_collective_timeout(error):
-                raise  # another worker is gone: Ray Train starts the group again
-            raise blame(error) from None
-
-
-def _device(spec: JobSpec) -> Any:
-    import torch  # noqa: PLC0415 - see fit
-
-    if not spec.resources.gpus_per_worker:
-        return torch.device("cpu")
-    from ray.train.torch import get_device  # noqa: PLC0415 - likewise
-
-    return get_device()
-
-
-@contextmanager
-def _heard(spec: JobSpec, mailbox: Any, trial: int, engine: Any) -> Iterator[None]:
-    """While the loop runs: what this process prints and takes reaches the driver."""
-    from workers.logs import Capture  # noqa: PLC0415 - see fit
-    from workers.ray_engine import FLUSH_SECONDS, printer, teller  # noqa: PLC0415 - likewise
-    from workers.vitals import Sampler  # noqa: PLC0415 - likewise
-
-    capture = Capture(printer(mailbox, engine.rank if engine.world_size > 1 else None))
-    sampler = Sampler(
-        teller(mailbox, trial, engine.rank),
-        children=spec.training.loader_workers > 0,
-        device=engine.device if engine.device.type == "cuda" else None,
-    )
-    capture.start()
-    sampler.start()
-    try:
-        yield
-    finally:
-        sampler.stop()
-        capture.stop()
-        mailbox.flush(FLUSH_SECONDS)
-
-
-def _limit(spec: JobSpec) -> None:
-    # CUDA maps far more than it uses: there, the reservation is all that is kept.
-    if spec.resources.memory_gb is not None and not spec.resources.gpus_per_worker:
-        limit_memory(spec.resources.memory_gb)
-
-
-def _unlimit() -> None:
-    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
 
 
 def failure_of(error: BaseException) -> JobFailed:

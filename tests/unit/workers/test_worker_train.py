@@ -8,7 +8,7 @@ from schemas.job import JobCause
 from schemas.jobfile import JobSpec
 from workers.errors import JobFailed
 from workers.memory import GIB
-from workers.train import failure_of, hang_seconds, worker_resources
+from workers.train import failure_of, worker_resources
 from workers.verdict import blamed, failure_among, hung
 
 
@@ -113,7 +113,5 @@ def test_what_a_worker_reserves() -> None:
         task="a:B",
         stop={"target": 0.9},
         resources={"gpus_per_worker": 2, "memory_gb": 1.5, "cpus_per_worker": 3},
-        training={"hang_minutes": 0.5},
     )
     assert worker_resources(spec) == {"CPU": 3, "GPU": 2, "memory": 1.5 * GIB}
-    assert hang_seconds(spec) == 30
