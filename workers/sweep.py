@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schemas.job import JobCause, Trial
@@ -42,6 +45,7 @@ TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 
+SCRATCH = ".tune-"
 Collect = Callable[[JobSpec, str], "Fitted"]
 """Reads a trial's best checkpoint from its storage."""
 
@@ -124,7 +128,7 @@ def _run(spec: JobSpec, storage: str, mailbox: str, keeper: Keeper, fit: Fit | N
     run: Any = tune.with_resources(
         tune.with_parameters(SweepTrial, shared=shared), tune.PlacementGroupFactory([here])
     )
-    with tempfile.TemporaryDirectory(prefix="argosy-sweep-") as folder:
+    with _scratch(storage) as folder:
         tune.Tuner(
             run,
             param_space={CONFIG: tune.grid_search(list(record.open()))},
@@ -145,6 +149,16 @@ def _run(spec: JobSpec, storage: str, mailbox: str, keeper: Keeper, fit: Fit | N
                 verbose=0,
             ),
         ).fit()
+
+
+@contextmanager
+def _scratch(storage: str) -> Iterator[str]:
+    """A folder for Tune's own files; in the job's where that is local: a kill leaves it."""
+    local = None if "://" in storage else Path(storage)
+    for left in local.glob(f"{SCRATCH}*") if local else ():
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=local, ignore_cleanup_errors=True) as name:
+        yield name
 
 
 def _down(mailbox: str, trial: int) -> None:

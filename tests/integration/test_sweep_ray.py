@@ -19,9 +19,9 @@ import pytest
 from workers.cluster import LocalHead
 from workers.sweep_record import FILE
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
-LONG = 240.0
+LONG = 500.0
 
 DRIVER = """
 import json, sys, threading
@@ -204,4 +204,5 @@ def test_a_killed_search_goes_on_where_it_stood_and_asha_ends_the_worse(head, tm
     assert [line["best"] for line in third.said("best")] == [best["best"]]
     assert third.said("values") == [], "nothing was trained again"
     assert (storage / FILE).read_bytes() == before
+    assert list(storage.glob(".tune-*")) == []
     assert head.free_cpus() == 2
