@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,16 +18,28 @@ from typing import Any, Protocol
 from fsspec.core import url_to_fs
 
 from schemas.job import JobCause, JobOrder
-from schemas.jobfile import Batch
+from schemas.jobfile import Batch, Resources
 from schemas.model import Manifest, Variant
 from workers.batch_plan import Unit, plan
-from workers.batch_score import Done, Scorer, found
+from workers.batch_score import (
+    UNFINISHED,
+    Done,
+    Scorer,
+    found,
+    part_of,
+    unfinished_of,
+    unwritable,
+)
+from workers.blame import job_failure
 from workers.errors import JobFailed, UsageError
 from workers.files import sha256_bytes, sha256_file
+from workers.memory import killed_by_ray, ran_out
 
 log = logging.getLogger("workers.batch")
 
 SUMMARY = "_argosy.json"
+MAX_BLOCKS = 2000
+"""Tasks of a batch inference: beyond that many units, a task has several."""
 
 
 class Fetcher(Protocol):
@@ -94,16 +107,70 @@ def run_batch(order: JobOrder, model: Path, mailbox_name: str) -> BatchResult:
     data = model.read_bytes()
     identity = f"{sha256_bytes(data)}\n{','.join(batch.columns)}"
     try:
-        units = plan(batch.input, identity)
+        units = plan(batch.input, identity, output=batch.output)
     except UsageError as error:
         raise JobFailed(JobCause.BAD_DATA, str(error)) from error
-    done = {unit.key: got for unit in units if (got := found(batch.output, unit)) is not None}
+    there = prepare(batch.output, units)
+    done = {u.key: got for u in there if (got := found(batch.output, u)) is not None}
     left = [unit for unit in units if unit.key not in done]
     log.info("%d of %d parts are there already", len(done), len(units))
     progress = _Progress(units, done, mailbox_name)
-    for key, one in _scored(order, data, left):
-        progress.add(key, one)
+    try:
+        for key, one in _scored(order, data, left):
+            progress.add(key, one, order.spec.resources)
+    except Exception as error:
+        raise failure_of(error) from error
+    finally:
+        progress.end()
     return _finish(batch, order, units, progress.done)
+
+
+def prepare(output: str, units: Sequence[Unit]) -> list[Unit]:
+    """Make the folder of the results ready; the units of which something is there.
+
+    What a killed attempt left unfinished goes.
+
+    Raises:
+        JobFailed: it cannot be written to, or holds the results of other work: whoever read
+            the folder would take both for one.
+    """
+    try:
+        fs, folder = url_to_fs(output.rstrip("/"))
+        fs.makedirs(folder, exist_ok=True)
+        names = [str(path).rpartition("/")[2] for path in fs.ls(folder, detail=False)]
+        by_part = {part_of(output, unit).rpartition("/")[2]: unit for unit in units}
+        parts = [name for name in names if name.startswith("part-") and name.endswith(".parquet")]
+        other = [name for name in parts if name not in by_part]
+        if other:
+            detail = (
+                f"{output} holds {len(other)} results of another model, or of other or changed "
+                f"input, such as {min(other)}; name an empty folder, or remove them"
+            )
+            raise JobFailed(JobCause.USER_CODE, detail)
+        mine = tuple(unfinished_of(part) for part in by_part)
+        for name in names:
+            if name.endswith(UNFINISHED) and name.startswith(mine):
+                fs.rm(f"{folder}/{name}")
+        probe = f"{folder}/.argosy-{secrets.token_hex(4)}{UNFINISHED}"
+        with fs.open(probe, "wb") as file:
+            file.write(b"x")
+        fs.rm(probe)
+    except OSError as error:
+        raise unwritable(output, error) from error
+    return [by_part[name] for name in parts]
+
+
+def failure_of(error: BaseException) -> JobFailed:
+    """Why inference failed; what the job did not cause is the cluster's."""
+    told = job_failure(error)
+    if told is not None:
+        return told
+    lines = str(error).strip().splitlines()
+    last = lines[-1].strip()[:2000] if lines else type(error).__name__
+    if killed_by_ray(str(error)) or ran_out(error) is not None:
+        detail = f"a worker ran out of memory: {last}; lower batch.batch_size, or workers"
+        return JobFailed(JobCause.OUT_OF_MEMORY, detail)
+    return JobFailed(JobCause.DRIVER_DIED, f"inference failed: {last}")
 
 
 class _Progress:
@@ -114,15 +181,29 @@ class _Progress:
 
         self.done = dict(done)
         self._known = {unit.key: unit.rows or 0 for unit in units}
+        self._left = len(units) - len(done)
         self._mailbox = Mailbox(mailbox_name)
+        self._up = False
         self._tell()
 
-    def add(self, key: str, done: Done) -> None:
-        """A unit is done."""
+    def add(self, key: str, done: Done, resources: Resources) -> None:
+        """A unit is done: so the actors are there, and hold what they asked for."""
+        if not self._up:
+            self._up = True
+            self._group("up", min(resources.workers.max, self._left), resources.cpus_per_worker)
         self.done[key] = done
         if done.detail:
             log.warning("left out: %s", done.detail)
         self._tell()
+
+    def end(self) -> None:
+        """The actors are gone."""
+        if self._up:
+            self._group("down", 0, 0.0)
+
+    def _group(self, event: str, workers: int, cpus: float) -> None:
+        about = {"event": event, "trial": 0, "workers": workers, "cpus": cpus * workers, "gpus": 0}
+        self._mailbox.send("group", about)
 
     def _tell(self) -> None:
         rows = sum(one.rows for one in self.done.values())
@@ -152,7 +233,8 @@ def _scored(order: JobOrder, model: bytes, units: Sequence[Unit]) -> Any:
     context.enable_progress_bars = False
     items = [{"unit": json.dumps(asdict(unit))} for unit in units]
     most = min(resources.workers.max, len(items))
-    scored = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+    blocks = min(len(items), MAX_BLOCKS)
+    scored = ray.data.from_items(items, override_num_blocks=blocks).map_batches(
         ScoringActor,
         fn_constructor_kwargs=settings,
         batch_size=1,

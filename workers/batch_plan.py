@@ -7,6 +7,8 @@ which state of the file, by which model: what is there under that key is never d
 from __future__ import annotations
 
 import hashlib
+import os
+import posixpath
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -52,20 +54,24 @@ class Header:
         return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
 
 
-def plan(source: str, identity: str, *, unit_rows: int = UNIT_ROWS) -> tuple[Unit, ...]:
+def plan(
+    source: str, identity: str, *, output: str | None = None, unit_rows: int = UNIT_ROWS
+) -> tuple[Unit, ...]:
     """The units of an input file or folder.
 
     Args:
         source: a path or URL.
         identity: of the model and of all that decides a result.
+        output: where results go; what lies there is no input.
         unit_rows: the most rows of a unit.
 
     Raises:
-        UsageError: it is not there, holds nothing that can be read, or a file is damaged.
+        UsageError: it is not there, holds nothing that can be read, or a file is damaged; or
+            the results would lie between the inputs.
     """
     fs, root = url_to_fs(source)
     units: list[Unit] = []
-    for path in _files(fs, root, source):
+    for path in _files(fs, root, source, _within(fs, root, output)):
         name = path.removeprefix(root).lstrip("/") or path.rpartition("/")[2]
         info = fs.info(path)
         state = f"{name}\n{info.get('size')}\n{info.get('mtime') or info.get('ETag')}"
@@ -78,11 +84,33 @@ def plan(source: str, identity: str, *, unit_rows: int = UNIT_ROWS) -> tuple[Uni
     return tuple(units)
 
 
-def _files(fs: Any, root: str, source: str) -> list[str]:
+def _within(fs: Any, root: str, output: str | None) -> str | None:
+    """The folder of the results, if it lies in that of the inputs."""
+    if output is None:
+        return None
+    other, place = url_to_fs(output)
+    if type(other) is not type(fs):
+        return None
+    inner, outer = (_real(fs, path) for path in (place, root))
+    if inner == outer:
+        msg = f"the results would lie between the inputs, in {output}"
+        raise UsageError(msg, "name another folder for them")
+    below = inner.startswith(f"{outer}/")
+    return posixpath.join(root, inner.removeprefix(f"{outer}/")) if below else None
+
+
+def _real(fs: Any, path: str) -> str:
+    local = "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
+    return (os.path.realpath(path) if local else path).rstrip("/")
+
+
+def _files(fs: Any, root: str, source: str, results: str | None) -> list[str]:
     if not fs.exists(root):
         msg = f"there is no input {source}"
         raise UsageError(msg, "name a file or folder that every node of the cluster sees")
     found = sorted(fs.find(root)) if fs.isdir(root) else [root]
+    if results is not None:
+        found = [path for path in found if not path.startswith(f"{results}/")]
     readable = [path for path in found if path.lower().endswith(SUFFIXES)]
     if not readable:
         msg = f"{source} holds no {', '.join(SUFFIXES)} file"
@@ -154,7 +182,7 @@ def read_header(file: Any) -> Header:
         msg = f"npy version {version} is not known"
         raise ValueError(msg)
     shape, columns_first, dtype = read(file)
-    if dtype.hasobject or (columns_first and len(shape) > 1) or not shape:
+    if dtype.kind not in "buif" or (columns_first and len(shape) > 1) or not shape:
         msg = "it must hold plain numbers, row by row"
         raise ValueError(msg)
     return Header(tuple(shape), dtype)

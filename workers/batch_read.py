@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -82,7 +83,9 @@ def _exactly(file: Any, count: int) -> bytes:
 def _csv(file: Any, columns: Sequence[str]) -> Iterator[Array]:
     import pandas as pd  # noqa: PLC0415 - only for such files
 
-    for frame in pd.read_csv(file, chunksize=10_000):
+    width = pd.read_csv(file, nrows=0).shape[1]
+    file.seek(0)
+    for frame in pd.read_csv(file, chunksize=_rows_of(8 * width)):
         yield _numbers(frame, columns)
 
 
@@ -91,8 +94,16 @@ def _parquet(file: Any, unit: Unit, columns: Sequence[str]) -> Iterator[Array]:
 
     source = pq.ParquetFile(file)
     wanted = list(columns) or None
-    for batch in source.iter_batches(10_000, row_groups=list(unit.groups), columns=wanted):
+    groups = [source.metadata.row_group(group) for group in unit.groups]
+    size = sum(group.total_byte_size for group in groups) // max(1, unit.rows or 1)
+    rows = _rows_of(size)
+    for batch in source.iter_batches(rows, row_groups=list(unit.groups), columns=wanted):
         yield _numbers(batch.to_pandas(), columns)
+
+
+def _rows_of(row_bytes: int) -> int:
+    """How many rows of a table make a piece."""
+    return max(1, min(10_000, PIECE_BYTES // max(1, row_bytes)))
 
 
 def _numbers(frame: Any, columns: Sequence[str]) -> Array:
@@ -106,11 +117,25 @@ def _numbers(frame: Any, columns: Sequence[str]) -> Array:
         raise ValueError(msg[:500])
     chosen = frame[list(columns)] if columns else frame
     if chosen.shape[1] == 1 and chosen.iloc[:, 0].dtype == object:
-        first = chosen.iloc[0, 0]
-        if isinstance(first, (list, np.ndarray)):  # one column of vectors
-            return np.stack([np.asarray(row, dtype=np.float64) for row in chosen.iloc[:, 0]])
-    numbers: Array = chosen.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
+        cells = list(chosen.iloc[:, 0])
+        if any(isinstance(cell, (list, np.ndarray)) for cell in cells):
+            return _vectors(cells)
+    if not all(pd.api.types.is_numeric_dtype(kind) for kind in chosen.dtypes):
+        chosen = chosen.apply(pd.to_numeric, errors="coerce")
+    numbers: Array = chosen.to_numpy(dtype=np.float64, na_value=np.nan)
     return numbers
+
+
+def _vectors(cells: Sequence[Any]) -> Array:
+    """A column of vectors as float64 (n, features); one of another length is all NaN."""
+    found = [None if cell is None else np.asarray(cell, dtype=np.float64) for cell in cells]
+    sizes = Counter(one.size for one in found if one is not None)
+    width = sizes.most_common(1)[0][0]
+    rows = np.full((len(found), width), np.nan)
+    for row, one in zip(rows, found, strict=True):
+        if one is not None and one.size == width:
+            row[:] = one
+    return rows
 
 
 def conform(values: Array, spec: TensorSpec) -> tuple[Array, list[str | None]]:
@@ -126,7 +151,6 @@ def conform(values: Array, spec: TensorSpec) -> tuple[Array, list[str | None]]:
     flat = values.reshape(len(values), int(np.prod(values.shape[1:])))
     errors: list[str | None] = [None] * len(values)
     target = np.dtype(spec.dtype)
-    real: Any = flat.astype(np.float64) if flat.dtype.kind == "f" else flat
     bad = np.zeros(len(values), dtype=bool)
 
     def refuse(rows: Any, why: str) -> None:
@@ -134,16 +158,20 @@ def conform(values: Array, spec: TensorSpec) -> tuple[Array, list[str | None]]:
             errors[row] = why
         bad[:] |= rows
 
-    if flat.dtype.kind == "f":
-        refuse(~np.isfinite(real).all(axis=1), "it holds a NaN or an infinity")
-    if target.kind in "iu" and flat.dtype.kind == "f":
-        refuse((real != np.rint(real)).any(axis=1), f"it holds fractions, the model takes {target}")
-    low, high = _bounds(spec, target)
-    with np.errstate(invalid="ignore"):
-        outside = (real < low).any(axis=1) | (real > high).any(axis=1)
-    refuse(outside, f"it holds a value outside of {low:g}..{high:g}")
-    safe = np.where(bad[:, None], 0, flat).astype(target)
-    return safe.reshape(values.shape), errors
+    if flat.shape[1]:
+        # A NaN or an infinity shows in one of these: the values are read through only twice.
+        least, most = flat.min(axis=1), flat.max(axis=1)
+        if flat.dtype.kind == "f":
+            fine = np.isfinite(least) & np.isfinite(most)
+            refuse(~fine, "it holds a NaN, an infinity or what is no number")
+        if target.kind in "iu" and flat.dtype.kind == "f":
+            fractions = (flat != np.rint(flat)).any(axis=1)
+            refuse(fractions, f"it holds fractions, the model takes {target}")
+        low, high = _bounds(spec, target)
+        outside = (least.astype(np.float64) < low) | (most.astype(np.float64) > high)
+        refuse(outside, f"it holds a value outside of {low:g}..{high:g}")
+    safe = np.where(bad[:, None], 0, flat) if bad.any() else flat
+    return safe.astype(target, copy=False).reshape(values.shape), errors
 
 
 def _shaped(values: Array, shape: tuple[int, ...], spec: TensorSpec) -> Array:
@@ -162,7 +190,9 @@ def _shaped(values: Array, shape: tuple[int, ...], spec: TensorSpec) -> Array:
 
 def _bounds(spec: TensorSpec, target: np.dtype[Any]) -> tuple[float, float]:
     if spec.range is not None:
-        return spec.range
+        low, high = spec.range
+        # Compared as the dtype that is served: 0.1 is another number there.
+        return float(target.type(low)), float(target.type(high))
     if target.kind in "iu":
         info = np.iinfo(target)
         return float(info.min), float(info.max)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import posixpath
 import secrets
@@ -14,12 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
+from schemas.job import JobCause
 from schemas.model import TensorSpec
 from workers.batch_plan import Unit
 from workers.batch_read import conform, pieces
-from workers.errors import WorkerError
+from workers.errors import JobFailed, UsageError
 from workers.session import Array, infer, open_session
 
+UNFINISHED = ".tmp"
 FACTS = b"argosy"
 """The key of the counts in a result's metadata."""
 
@@ -50,13 +53,28 @@ def part_of(output: str, unit: Unit) -> str:
     return posixpath.join(output.rstrip("/"), f"part-{unit.key}.parquet")
 
 
+def unfinished_of(part: str) -> str:
+    """How a part begins to be called while it is written; hidden from who reads the folder."""
+    folder, name = posixpath.split(part)
+    return posixpath.join(folder, f".{name}.")
+
+
+def unwritable(output: str, error: OSError) -> JobFailed:
+    """Results cannot be written."""
+    detail = f"results cannot be written to {output}: {error.strerror or error}"
+    return JobFailed(JobCause.USER_CODE, f"{detail}; every node must be able to write there")
+
+
 def found(output: str, unit: Unit) -> Done | None:
     """The counts of a unit that was done before, or None."""
     fs, path = url_to_fs(part_of(output, unit))
     if not fs.exists(path):
         return None
-    with fs.open(path, "rb") as file:
-        facts = (pq.ParquetFile(file).metadata.metadata or {}).get(FACTS)
+    try:
+        with fs.open(path, "rb") as file:
+            facts = (pq.ParquetFile(file).metadata.metadata or {}).get(FACTS)
+    except (pa.ArrowInvalid, OSError):  # a machine that lost its power may leave half of it
+        return None
     return None if facts is None else Done(**json.loads(facts))
 
 
@@ -95,17 +113,19 @@ class Scorer:
         if before is not None:
             return before
         fs, path = url_to_fs(part_of(self._output, unit))
-        fs.makedirs(posixpath.dirname(path), exist_ok=True)
-        temporary = f"{path}.{secrets.token_hex(4)}.tmp"
+        temporary = f"{unfinished_of(path)}{secrets.token_hex(4)}{UNFINISHED}"
         try:
+            fs.makedirs(posixpath.dirname(path), exist_ok=True)
             done = self._write(fs, temporary, unit)
             fs.mv(temporary, path)
-        except WorkerError as error:
-            fs.rm(temporary) if fs.exists(temporary) else None
+        except UsageError as error:
             return Done(detail=str(error))
-        except BaseException:
-            fs.rm(temporary) if fs.exists(temporary) else None
-            raise
+        except OSError as error:  # what reading raises is a UsageError
+            raise unwritable(self._output, error) from error
+        finally:
+            with contextlib.suppress(OSError):
+                if fs.exists(temporary):
+                    fs.rm(temporary)
         return done
 
     def _write(self, fs: Any, path: str, unit: Unit) -> Done:
@@ -120,23 +140,33 @@ class Scorer:
 
     def _table(self, unit: Unit, first: int, values: Array) -> tuple[pa.Table, int]:
         x, wrong = conform(values, self._spec)
-        out = infer(self._session, x, batch=self._batch) if len(x) else np.zeros((0, 1))
+        out = self._infer(unit, first, x) if len(x) else np.zeros((0, 1))
         flat = out.reshape(len(out), int(np.prod(out.shape[1:]))).astype(np.float32)
         fine = np.array([error is None for error in wrong], dtype=bool)
-        classes = flat.argmax(axis=1) if len(flat) else np.zeros(0, dtype=np.int64)
         named = len(self._labels) == flat.shape[1] and out.ndim == 2  # noqa: PLR2004 - (n, classes)
+        told = fine if named else np.zeros(len(x), dtype=bool)
+        classes = flat.argmax(axis=1) if named and len(x) else np.zeros(len(x), dtype=np.int64)
+        index = pa.array(classes, pa.int64(), mask=~told)
+        ends = np.arange(len(x) + 1, dtype=np.int32) * flat.shape[1]
         columns = {
-            "source": [unit.name] * len(x),
+            "source": pa.repeat(unit.name, len(x)),
             "row": np.arange(first, first + len(x)),
-            "class": _where(fine, classes) if named else [None] * len(x),
-            "label": _where(fine, [self._labels[c] for c in classes]) if named else [None] * len(x),
-            "confidence": _where(fine, flat.max(axis=1, initial=-np.inf)) if named else None,
-            "output": _where(fine, list(flat)),
-            "error": wrong,
+            "class": index,
+            "label": pa.array(self._labels or ("",), pa.string()).take(index),
+            "confidence": pa.array(flat.max(axis=1, initial=-np.inf), mask=~told),
+            "output": pa.ListArray.from_arrays(
+                pa.array(ends), pa.array(flat.ravel()), mask=pa.array(~fine)
+            ),
+            "error": pa.array(wrong, pa.string()),
         }
-        columns["confidence"] = columns["confidence"] or [None] * len(x)
         return pa.table(columns, SCHEMA), int((~fine).sum())
 
-
-def _where(fine: Array, values: Any) -> list[Any]:
-    return [value if ok else None for ok, value in zip(fine, values, strict=True)]
+    def _infer(self, unit: Unit, first: int, x: Array) -> Array:
+        try:
+            return infer(self._session, x, batch=self._batch)
+        except MemoryError:
+            raise
+        except Exception as error:
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            msg = f"{unit.name}: the model fails on rows {first} to {first + len(x) - 1}: {said}"
+            raise UsageError(msg, "see what shapes it takes") from error

@@ -148,7 +148,9 @@ def _last_frame(error: BaseException) -> str:
 
 def job_failure(error: BaseException) -> JobFailed | None:
     """The ``JobFailed`` that lies under an exception: what a retry would only repeat."""
-    return next((e for e in _under(error) if isinstance(e, JobFailed)), None)
+    # A task of Ray raises an heir of the failure's class, without what the failure says.
+    found = (e for e in _under(error) if isinstance(e, JobFailed))
+    return next((e for e in found if isinstance(e.cause, JobCause)), None)
 
 
 def _under(error: BaseException) -> Iterator[BaseException]:
