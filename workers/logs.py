@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
 from workers.blame import Origin, origin_of
 
@@ -104,6 +105,19 @@ class Tee(io.TextIOBase):
         """Of the original."""
         return self.original.encoding
 
+    @property
+    def buffer(self) -> Any:
+        """Of the original: bytes written there do not pass here."""
+        return self.original.buffer
+
+    def reconfigure(self, **options: Any) -> None:
+        """Of the original, which decides how text is written."""
+        self.original.reconfigure(**options)  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        """Not: what the process says last still goes here."""
+        self.flush()
+
     def writable(self) -> bool:
         """Yes."""
         return True
@@ -173,6 +187,21 @@ def level_of(number: int) -> Level:
     return "info" if number >= logging.INFO else "debug"
 
 
+_OF_RAY = re.compile(r"^\d{4}-\d\d-\d\d [\d:,]+\t(DEBUG|INFO|WARNING|ERROR|CRITICAL) ")
+
+
+def printed(line: str) -> Level | None:
+    """The level of a printed line; None for one that is not worth telling.
+
+    Ray's own loggers write to the stream, each with a handler that nobody else can filter.
+    """
+    found = _OF_RAY.match(line)
+    if found is None:
+        return "info"
+    level = level_of(logging.getLevelNamesMapping()[found[1]])
+    return level if level in {"warning", "error"} else None
+
+
 class Capture:
     """While entered: prints and log records of this process reach the sink as well.
 
@@ -185,16 +214,19 @@ class Capture:
 
     def start(self) -> None:
         """Put the tees and the handler in place."""
-        self._out = Tee(sys.stdout, lambda line: self._outlet.say("info", line))
-        self._err = Tee(sys.stderr, lambda line: self._outlet.say("info", line))
+        self._out = Tee(sys.stdout, self._printed)
+        self._err = Tee(sys.stderr, self._printed)
         self._handler = Handler(sys.stderr, self._outlet)
         root = logging.getLogger()
         self._before = (list(root.handlers), root.level)
         root.handlers[:] = [self._handler]
         root.setLevel(logging.INFO)
-        for name in ("ray", "ray.train", "ray.data"):  # they write to the stream themselves
-            logging.getLogger(name).setLevel(logging.WARNING)
         sys.stdout, sys.stderr = self._out, self._err
+
+    def _printed(self, line: str) -> None:
+        level = printed(line)
+        if level is not None:
+            self._outlet.say(level, line)
 
     def stop(self) -> None:
         """Put back what was there."""

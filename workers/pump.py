@@ -79,7 +79,6 @@ class Pump:
         self._wait = Wait()
         self._deciding = False
         self._moved = False
-        self._batch: dict[str, int] | None = None
         self._ticked = clock()
         self._sizes: dict[int, int] = {}
         self._done = threading.Event()
@@ -157,18 +156,26 @@ class Pump:
         self._moved = True
 
     def _on_log(self, payload: Mapping[str, Any]) -> None:
-        rank, text = payload.get("rank"), str(payload["text"])
         level: Level = payload["level"]
-        self._reporter.log(level, text if rank is None else f"[rank {rank}] {text}")
+        self._reporter.log(level, str(payload["text"]))
 
     def _on_dropped(self, payload: Mapping[str, Any]) -> None:
         self._reporter.log("warning", f"{payload['n']} printed lines were left out")
 
     def _on_batch(self, payload: Mapping[str, Any]) -> None:
         done, total = int(payload["done"]), int(payload["total"])
+        if not self._meter.workers and not self._cluster.stuck():
+            self._count_actors()
         live = Live(at=datetime.now(UTC), done=done, total=total, workers=self._meter.workers)
-        self._batch = {"done": done, "total": total}
         self._reporter.live(live)
+
+    def _count_actors(self) -> None:
+        """Ray Data's actors are counted as asked for: it does not tell how many it started."""
+        asked = self._spec.resources
+        n = asked.workers.min
+        cpus, gpus = asked.cpus_per_worker * n, float(asked.gpus_per_worker * n)
+        now = self._clock()
+        self._meter = usage.up(self._meter, 0, workers=n, cpus=cpus, gpus=gpus, now=now)
 
     def _on_group(self, payload: Mapping[str, Any]) -> None:
         now, trial, event = self._clock(), int(payload["trial"]), payload["event"]

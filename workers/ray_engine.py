@@ -87,11 +87,14 @@ def teller(mailbox: Mailbox, trial: int, rank: int) -> Callable[[Vitals], None]:
     return tell
 
 
-def printer(mailbox: Mailbox, rank: int | None) -> Callable[[Level, str], None]:
-    """What hands lines to the driver. rank: named in front, unless None."""
+def printer(mailbox: Mailbox, trial: int, rank: int | None) -> Callable[[Level, str], None]:
+    """What hands lines to the driver. trial, rank: named in front, unless 0 or None."""
+    parts = [f"trial {trial}"] if trial else []
+    parts += [] if rank is None else [f"rank {rank}"]
+    front = f"[{', '.join(parts)}] " if parts else ""
 
     def say(level: Level, text: str) -> None:
-        mailbox.send(LOG, {"level": level, "text": text, "rank": rank})
+        mailbox.send(LOG, {"level": level, "text": f"{front}{text}"})
 
     return say
 

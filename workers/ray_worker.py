@@ -53,7 +53,7 @@ def train_worker(config: Mapping[str, Any]) -> None:
             _limit(spec)
             task = load_task(spec.entrypoint, spec.config, spec.seed, spec.dataset.path)
             run(task, spec, engine)
-        except Exception as error:
+        except BaseException as error:  # SystemExit too, from wherever it comes
             _unlimit()  # saying what happened takes memory, too
             if is_broken_link(error) and not is_collective_timeout(error):
                 raise  # another worker is gone: Ray Train starts the group again
@@ -73,7 +73,7 @@ def _device(spec: JobSpec) -> Any:
 @contextmanager
 def _heard(spec: JobSpec, mailbox: Mailbox, trial: int, engine: RayEngine) -> Iterator[None]:
     """While the loop runs: what this process prints and takes reaches the driver."""
-    capture = Capture(printer(mailbox, engine.rank if engine.world_size > 1 else None))
+    capture = Capture(printer(mailbox, trial, engine.rank if engine.world_size > 1 else None))
     sampler = Sampler(
         teller(mailbox, trial, engine.rank),
         children=spec.training.loader_workers > 0,

@@ -185,3 +185,9 @@ def test_prints_and_records_reach_both_the_stream_and_the_sink(
     assert out.getvalue() == "hello\nno end"
     assert "careful: 7" in err.getvalue()
     assert sys.stdout is out
+
+
+def test_rays_own_lines_are_told_from_warnings_on() -> None:
+    assert logs.printed("2026-11-22 08:26:18,306\tINFO streaming.py:215 -- Starting") is None
+    assert logs.printed("2026-11-22 08:26:17,952\tWARNING util.py:650 -- old") == "warning"
+    assert logs.printed("2026-11-22 is a date") == "info"

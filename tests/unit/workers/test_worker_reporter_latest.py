@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 from datetime import UTC, datetime
 
 import pytest
@@ -179,7 +180,7 @@ def test_messages_become_live_figures_epochs_and_lines(reporter, clock) -> None:
     pump.receive("live", {"trial": 0, "step": step})
     vitals = {"cpu_percent": 50.0, "rss_mb": 300.0, "cpu_seconds": 7.0}
     pump.receive("usage", {"worker": "0", "vitals": vitals})
-    pump.receive("log", {"level": "info", "text": "hello", "rank": 1})
+    pump.receive("log", {"level": "info", "text": "[rank 1] hello"})
     pump.receive("epoch", {"epoch": 1, "trial": 0, "at": NOW.isoformat(), "values": {"loss": 1.0}})
     pump.receive("epoch", {"epoch": 2, "values": {"loss": float("nan")}})
     pump.receive("unheard", {})
@@ -235,3 +236,45 @@ def test_bad_data_ends_the_job_and_explains_what_came_of_it(tmp_path) -> None:
     with pytest.raises(JobFailed, match="nowhere_at_all"):
         looked.result()
     assert failed[0].cause is JobCause.USER_CODE
+
+
+def test_batch_inference_counts_its_actors_once_there_is_room(reporter, clock) -> None:
+    cluster = Cluster()
+    pump = Pump(SPEC, Nothing(), cluster, reporter, lambda _: None, clock)
+    pump.receive("batch", {"done": 0, "total": 10})
+    assert reporter._latest["live"].workers == 0
+    cluster.waits = False
+    pump.receive("batch", {"done": 5, "total": 10})
+    clock.now += 10
+    pump.settle()
+    message = reporter._take()
+    assert (message.live.done, message.live.total, message.live.workers) == (5, 10, 4)
+    assert message.usage.gpu_seconds == 40
+
+
+LOOP = """
+import threading
+from workers.recipes.digits import Digits
+
+class Endless(Digits):
+    def splits(self):
+        threading.Event().wait(60)
+"""
+
+
+def test_a_task_that_hangs_in_the_driver_is_told_with_its_line(tmp_path, monkeypatch) -> None:
+    (tmp_path / "endless_splits.py").write_text(LOOP)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    failed: queue.SimpleQueue[JobFailed] = queue.SimpleQueue()
+    spec = DIGITS.model_copy(
+        update={
+            "task": "endless_splits:Endless",
+            "training": DIGITS.training.model_copy(update={"hang_minutes": 0.01}),
+        }
+    )
+    Profiling(spec, None, lambda _: None, failed.put).start()
+    failure = failed.get(timeout=30)
+    assert failure.cause is JobCause.HUNG
+    assert failure.detail.startswith("no step for ")
+    assert "endless_splits.py:7 in splits" in failure.detail
