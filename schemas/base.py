@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -35,6 +36,10 @@ def _as_utc(value: datetime) -> datetime:
     if value.tzinfo is None:
         msg = "needs a time zone, as in 2026-01-31T12:00:00Z"
         raise ValueError(msg)
+    if not MINYEAR < value.year < MAXYEAR:
+        # Beyond them a shift to another zone has no result, here or at whoever shows it.
+        msg = f"needs a year from {MINYEAR + 1} to {MAXYEAR - 1}"
+        raise ValueError(msg)
     return value.astimezone(UTC)
 
 
@@ -47,5 +52,32 @@ Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 VersionNo = Annotated[int, Field(ge=1, le=2**31 - 1)]
 """The number of a model version."""
 
-Line = Annotated[str, AfterValidator(lambda text: text.replace("\x00", ""))]
-"""Text from a log or an error; NUL, which PostgreSQL cannot hold, is taken out."""
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def storable(text: str) -> str:
+    """The text; refused if a database or a peer could not hold it.
+
+    Raises:
+        ValueError: it has NUL or half of a surrogate pair.
+    """
+    found = _UNSTORABLE.search(text)
+    if found is not None:
+        msg = f"has a character that cannot be stored: {found[0]!r}"
+        raise ValueError(msg)
+    return text
+
+
+Line = Annotated[str, AfterValidator(lambda text: _UNSTORABLE.sub("", text))]
+"""Text from a log or an error.
+
+What no database or peer can hold is taken out: NUL, and halves of surrogate pairs.
+"""
+
+PlainText = Annotated[str, AfterValidator(storable)]
+"""Text that a person wrote; refused where ``Line`` would take something out."""
+
+
+def at_most(limit: float) -> AfterValidator:
+    """A figure that is cut down to a limit: too large to be true, but no reason to fail."""
+    return AfterValidator(lambda value: min(value, limit))

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from schemas.base import Count, Line, UtcTime, VersionNo, Wire
+from schemas.base import Count, Line, UtcTime, VersionNo, Wire, at_most
 from schemas.dataset import DatasetProfile
 from schemas.ids import JobId, Name
-from schemas.jobfile import MAX_TRIALS, Choice, JobSpec
+from schemas.jobfile import MAX_TRIALS, Choice, JobSpec, SweptKey
 from schemas.model import Manifest
 
 
@@ -51,7 +51,11 @@ class JobCause(StrEnum):
     INTERNAL = "internal"
 
 
-Percent = Annotated[float, Field(ge=0)]
+_LIMIT = 1e12  # so that neither sums over attempts nor prices lead to infinity
+Figure = Annotated[float, Field(ge=0), at_most(_LIMIT)]
+"""Something measured; never more than 10¹²."""
+
+MetricName = Annotated[Line, StringConstraints(max_length=200)]
 
 
 class MetricPoint(Wire):
@@ -60,7 +64,7 @@ class MetricPoint(Wire):
     epoch: Count
     trial: Annotated[int, Field(ge=0, le=MAX_TRIALS)] = 0
     at: UtcTime
-    values: Annotated[dict[str, float], Field(max_length=64)]
+    values: Annotated[dict[MetricName, float], Field(max_length=64)]
 
 
 class LogLine(Wire):
@@ -85,13 +89,13 @@ class Live(Wire):
     done: Count = 0
     total: Count = 0
     loss: float | None = None
-    samples_per_s: Annotated[float, Field(ge=0)] | None = None
-    eta_seconds: Annotated[float, Field(ge=0)] | None = None
+    samples_per_s: Figure | None = None
+    eta_seconds: Figure | None = None
     workers: Count = 0
-    cpu_percent: Percent | None = None
-    rss_mb: Annotated[float, Field(ge=0)] | None = None
-    gpu_percent: Percent | None = None
-    gpu_mem_mb: Annotated[float, Field(ge=0)] | None = None
+    cpu_percent: Figure | None = None
+    rss_mb: Figure | None = None
+    gpu_percent: Figure | None = None
+    gpu_mem_mb: Figure | None = None
 
 
 class Usage(Wire):
@@ -101,10 +105,10 @@ class Usage(Wire):
     that. cpu_used_seconds: CPU time of the workers.
     """
 
-    wall_seconds: Annotated[float, Field(ge=0)] = 0.0
-    cpu_seconds: Annotated[float, Field(ge=0)] = 0.0
-    gpu_seconds: Annotated[float, Field(ge=0)] = 0.0
-    cpu_used_seconds: Annotated[float, Field(ge=0)] = 0.0
+    wall_seconds: Figure = 0.0
+    cpu_seconds: Figure = 0.0
+    gpu_seconds: Figure = 0.0
+    cpu_used_seconds: Figure = 0.0
 
 
 class Cost(Wire):
@@ -118,7 +122,7 @@ class Trial(Wire):
     """One training of a sweep. best: of the judged metric."""
 
     number: Annotated[int, Field(ge=1, le=MAX_TRIALS)]
-    parameters: Annotated[dict[str, Choice], Field(max_length=16)]
+    parameters: Annotated[dict[SweptKey, Choice], Field(max_length=16)]
     state: Literal["waiting", "running", "done", "stopped", "failed"] = "waiting"
     epochs: Count = 0
     best: float | None = None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from schemas.base import Authored
+from schemas.base import Authored, PlainText
 from schemas.ids import JobId, Name, Sha256
+from schemas.plain import check_plain
 from schemas.workers import WorkerRange, Workers
 
 MAX_CODE_BYTES = 64 * 1024**2
@@ -23,8 +23,13 @@ RESERVED_MODULES = frozenset({"schemas", "workers", "orchestrator", "edge_client
 MAX_CONFIG_BYTES = 64 * 1024
 MAX_TRIALS = 256
 
-Place = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+Place = Annotated[PlainText, StringConstraints(min_length=1, max_length=2000)]
 """A folder, file or URL that every node of the cluster sees."""
+
+Entrypoint = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", max_length=300)
+]
+"""A task class as ``module:Class``."""
 
 ModelRef = Annotated[
     str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?@[1-9][0-9]{0,9}$")
@@ -172,7 +177,9 @@ class Span(Authored):
         return self
 
 
-Choice = str | int | float | bool | None
+Column = Annotated[PlainText, StringConstraints(min_length=1, max_length=200)]
+
+Choice = Annotated[PlainText, StringConstraints(max_length=1000)] | int | float | bool | None
 SweptKey = Annotated[
     str, StringConstraints(pattern=r"^(config|training)\.[A-Za-z_][\w.]{0,99}$|^seed$")
 ]
@@ -239,7 +246,7 @@ class Batch(Authored):
     output: Place
     variant: Name | None = None
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 256
-    columns: Annotated[tuple[str, ...], Field(max_length=10_000)] = ()
+    columns: Annotated[tuple[Column, ...], Field(max_length=10_000)] = ()
 
 
 class JobSpec(Authored):
@@ -253,7 +260,7 @@ class JobSpec(Authored):
     """
 
     name: Name
-    task: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = None
+    task: Entrypoint | None = None
     batch: Batch | None = None
     code: Code | None = None
     model: Name | None = None
@@ -274,9 +281,7 @@ class JobSpec(Authored):
     @field_validator("config")
     @classmethod
     def _bounded(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if len(json.dumps(value, default=str)) > MAX_CONFIG_BYTES:
-            msg = f"has more than {MAX_CONFIG_BYTES} bytes; put data into files"
-            raise ValueError(msg)
+        check_plain(value, MAX_CONFIG_BYTES)
         return value
 
     @model_validator(mode="after")

@@ -31,5 +31,8 @@ class SqlAgents:
     def all(self) -> Sequence[AgentRecord]:
         return self._agents.all(select(AgentRow).order_by(AgentRow.name))
 
-    def prune(self, before: datetime) -> None:
-        self._session.execute(delete(AgentRow).where(AgentRow.seen_at < before))
+    def prune(self, before: datetime, keep: int) -> None:
+        newest = select(AgentRow.seen_at).order_by(AgentRow.seen_at.desc())
+        bound = self._session.scalar(newest.offset(keep - 1).limit(1))
+        oldest = before if bound is None else max(bound, before)
+        self._session.execute(delete(AgentRow).where(AgentRow.seen_at < oldest))

@@ -79,6 +79,12 @@ class SqlJobHistory:
             )
             self._session.execute(gone, execution_options={"synchronize_session": False})
 
+    def drop_metrics_after(self, job_id: str, trial: int, epoch: int) -> None:
+        gone = delete(JobMetricRow).where(
+            JobMetricRow.job_id == job_id, JobMetricRow.trial == trial, JobMetricRow.epoch > epoch
+        )
+        self._session.execute(gone, execution_options={"synchronize_session": False})
+
     def add_logs(self, job_id: str, lines: Iterable[LogLine]) -> None:
         rows = [
             {"job_id": job_id, "at": line.at, "level": line.level, "text": line.text}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 
-from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from orchestrator.adapters.repository import Records
@@ -17,6 +17,12 @@ from schemas.job import JobState
 from schemas.jobfile import Resources
 
 _ACTIVE = [state.value for state in ACTIVE]
+_RESOURCES = JobRow.spec["resources"].as_string()
+
+
+@lru_cache(maxsize=1024)
+def _resources(text: str | None) -> Resources:
+    return Resources() if text is None else Resources.model_validate_json(text)
 
 
 class SqlJobs:
@@ -53,35 +59,40 @@ class SqlJobs:
             wanted.append(JobRow.name == name)
         return self._jobs.newest(JobRow.id, before, limit, *wanted)
 
+    def by_submission(self, key: str) -> JobRecord | None:
+        found = self._jobs.all(select(JobRow).where(JobRow.submission == key))
+        return found[0] if found else None
+
     def queued(self, limit: int) -> Sequence[QueuedJob]:
-        # A long queue is not loaded whole: half are those that waited longest, half those
-        # of the highest priority, so that neither age nor priority is ever overlooked.
-        age = (JobRow.created_at, JobRow.id)
-        found: dict[str, QueuedJob] = {}
-        for keys in (age, (JobRow.priority.desc(), *age)):
-            query = (
-                select(
-                    JobRow.id,
-                    JobRow.project,
-                    JobRow.priority,
-                    JobRow.spec["resources"].label("resources"),
-                    JobRow.not_before,
-                    JobRow.created_at,
-                )
-                .where(JobRow.state == JobState.QUEUED.value)
-                .order_by(*keys)
-                .limit(limit // 2)
+        # Of jobs alike in project, priority and resources, the older always comes first. So
+        # a long queue is looked at in part, and nobody's is hidden behind somebody else's.
+        alike = (JobRow.project, JobRow.priority, _RESOURCES)
+        place = func.row_number().over(partition_by=alike, order_by=(JobRow.created_at, JobRow.id))
+        queued = (
+            select(
+                JobRow.id,
+                JobRow.project,
+                JobRow.priority,
+                JobRow.not_before,
+                JobRow.created_at,
+                _RESOURCES.label("resources"),
+                place.label("place"),
             )
-            for row in self._session.execute(query):
-                found[row.id] = QueuedJob(
-                    id=row.id,
-                    project=row.project,
-                    priority=row.priority,
-                    resources=Resources.model_validate(row.resources or {}),
-                    not_before=row.not_before,
-                    created_at=row.created_at,
-                )
-        return list(found.values())
+            .where(JobRow.state == JobState.QUEUED.value)
+            .subquery()
+        )
+        query = select(queued).where(queued.c.place <= limit)
+        return [
+            QueuedJob(
+                id=row.id,
+                project=row.project,
+                priority=row.priority,
+                resources=_resources(row.resources),
+                not_before=row.not_before,
+                created_at=row.created_at,
+            )
+            for row in self._session.execute(query)
+        ]
 
     def active(self) -> Sequence[ActiveJob]:
         query = select(JobRow.id, JobRow.project, JobRow.agent).where(JobRow.state.in_(_ACTIVE))
@@ -91,14 +102,11 @@ class SqlJobs:
         ]
 
     def recent_use(self, since: datetime) -> Mapping[str, float]:
-        query = select(JobRow.project, JobRow.usage).where(
+        query = select(JobRow.project, func.sum(JobRow.cpu_seconds)).where(
             or_(JobRow.ended_at >= since, and_(JobRow.ended_at.is_(None), JobRow.attempt > 0))
         )
-        used: defaultdict[str, float] = defaultdict(float)
-        for project, usage in self._session.execute(query):
-            for attempt in usage.values():
-                used[project] += float(attempt.get("cpu_seconds", 0.0))
-        return used
+        used = self._session.execute(query.group_by(JobRow.project))
+        return {project: float(seconds) for project, seconds in used}
 
     def lease_expired(self, now: datetime) -> Sequence[JobRecord]:
         query = select(JobRow).where(JobRow.state.in_(_ACTIVE), JobRow.lease_until <= now)

@@ -50,10 +50,17 @@ class Base(DeclarativeBase):
 
 
 class JobRow(Base):
-    """A job and its lease. ``usage`` is by attempt."""
+    """A job and its lease.
+
+    submission: the key that its client gave, so that a repeat is no second job. usage: by
+    attempt; cpu_seconds: of all of them.
+    """
 
     __tablename__ = "jobs"
-    __table_args__ = (Index("ix_jobs_ended_at", "ended_at"),)
+    __table_args__ = (
+        Index("ix_jobs_ended_at", "ended_at"),
+        Index("ux_jobs_submission", "submission", unique=True),
+    )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     name: Mapped[str] = mapped_column(String(64))
@@ -84,6 +91,8 @@ class JobRow(Base):
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
+    submission: Mapped[str | None] = mapped_column(String(64))
+    cpu_seconds: Mapped[float] = mapped_column(default=0.0, server_default="0")
 
 
 class JobProfileRow(Base):

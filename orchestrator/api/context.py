@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Path, Query, Request
 
 from orchestrator.errors import Forbidden, Invalid
@@ -24,6 +25,8 @@ from orchestrator.services.uploads import UploadService
 
 DEFAULT_PAGE = 50
 MAX_PAGE = 500
+MAX_UPLOADS = 8
+"""At once; more wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class Context:
     """Everything the API calls.
 
     health: the state of each part by name ("ok" or what is wrong). stopping: set when
-    the server ends, so that streams end too.
+    the server ends, so that streams end too. uploading: the threads that uploads may hold.
     """
 
     uow: UnitOfWork
@@ -48,6 +51,7 @@ class Context:
     root_json: str
     health: Callable[[], dict[str, str]]
     stopping: threading.Event = field(default_factory=threading.Event)
+    uploading: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(MAX_UPLOADS))
 
 
 def context(request: Request) -> Context:

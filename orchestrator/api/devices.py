@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends, status
 from fastapi.responses import PlainTextResponse
 
+from orchestrator.api.body import StrictRoute
 from orchestrator.api.context import DEFAULT_PAGE, Allow, Ctx, Cursor, Limit
 from orchestrator.services.keys import Role
 from schemas.api import Page
@@ -17,8 +18,13 @@ from schemas.device import (
     TokenView,
 )
 
-operator = APIRouter(prefix="/v1", tags=["devices"], dependencies=[Depends(Allow(Role.ADMIN))])
-public = APIRouter(prefix="/v1", tags=["enrollment"])
+operator = APIRouter(
+    prefix="/v1",
+    tags=["devices"],
+    route_class=StrictRoute,
+    dependencies=[Depends(Allow(Role.ADMIN))],
+)
+public = APIRouter(prefix="/v1", tags=["enrollment"], route_class=StrictRoute)
 
 
 @operator.post("/tokens", status_code=status.HTTP_201_CREATED, operation_id="create_token")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response, status
+from fastapi import APIRouter, Depends, Header, Query, Response, status
 
+from orchestrator.api.body import StrictRoute
 from orchestrator.api.context import DEFAULT_PAGE, Allow, Ctx, Cursor, Limit, own_job
 from orchestrator.services.keys import Role
 from schemas.api import Page
@@ -22,21 +23,34 @@ from schemas.job import (
 )
 from schemas.jobfile import JobSpec
 
-operator = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(Allow(Role.ADMIN))])
-agent = APIRouter(prefix="/v1/worker", tags=["workers"], dependencies=[Depends(Allow(Role.WORKER))])
+operator = APIRouter(
+    prefix="/v1/jobs",
+    tags=["jobs"],
+    route_class=StrictRoute,
+    dependencies=[Depends(Allow(Role.ADMIN))],
+)
+agent = APIRouter(
+    prefix="/v1/worker",
+    tags=["workers"],
+    route_class=StrictRoute,
+    dependencies=[Depends(Allow(Role.WORKER))],
+)
 driver = APIRouter(
     prefix="/v1/jobs",
     tags=["workers"],
+    route_class=StrictRoute,
     dependencies=[Depends(Allow(Role.JOB)), Depends(own_job)],
 )
 
 Filter = Annotated[str | None, Query(max_length=100)]
+SubmissionKey = Annotated[str | None, Header(pattern="^[A-Za-z0-9_-]{16,64}$")]
 States = Annotated[tuple[JobState, ...], Query(max_length=len(JobState))]
 
 
 @operator.post("", status_code=status.HTTP_201_CREATED, operation_id="submit_job")
-def submit(ctx: Ctx, spec: JobSpec) -> JobView:
-    return ctx.jobs.submit(spec)
+def submit(ctx: Ctx, spec: JobSpec, idempotency_key: SubmissionKey = None) -> JobView:
+    """Queue a job; with an ``Idempotency-Key``, a repeat answers with the job it made."""
+    return ctx.jobs.submit(spec, idempotency_key)
 
 
 @operator.get("", operation_id="list_jobs")

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
-from anyio import from_thread
+from anyio import fail_after, from_thread, to_thread
 from fastapi import APIRouter, Depends, Path, Request, Response, status
 from fastapi.responses import StreamingResponse
+from starlette.requests import ClientDisconnect
 
+from orchestrator.api.body import StrictRoute
 from orchestrator.api.context import DEFAULT_PAGE, Allow, Caller, Ctx, Cursor, Limit
+from orchestrator.errors import Invalid
 from orchestrator.services.keys import Role
 from schemas.api import Page, Stored
 from schemas.base import VersionNo
@@ -20,8 +23,14 @@ operator = APIRouter(
     prefix="/v1/models", tags=["models"], dependencies=[Depends(Allow(Role.ADMIN))]
 )
 writer = APIRouter(
-    prefix="/v1", tags=["models"], dependencies=[Depends(Allow(Role.ADMIN, Role.JOB))]
+    prefix="/v1",
+    tags=["models"],
+    route_class=StrictRoute,
+    dependencies=[Depends(Allow(Role.ADMIN, Role.JOB))],
 )
+
+STALL_SECONDS = 60.0
+"""An upload of which nothing comes for so long is given up."""
 
 Digest = Annotated[Sha256, Path()]
 ModelName = Annotated[Name, Path()]
@@ -59,9 +68,10 @@ def register(
 
 
 @writer.put("/artifacts/{sha256}", operation_id="upload_artifact")
-def upload(ctx: Ctx, sha256: Digest, request: Request) -> Stored:
+async def upload(ctx: Ctx, sha256: Digest, request: Request) -> Stored:
     """Store the body under its SHA-256."""
-    return ctx.uploads.put(sha256, _body(request))
+    # A slow sender holds a thread of these few, and none of those that answer all others.
+    return await to_thread.run_sync(ctx.uploads.put, sha256, _body(request), limiter=ctx.uploading)
 
 
 @writer.get("/artifacts/{sha256}", operation_id="download_artifact")
@@ -79,7 +89,15 @@ def _body(request: Request) -> Iterator[bytes]:
     stream = request.stream().__aiter__()
 
     async def following() -> bytes | None:
-        return await anext(stream, None)
+        try:
+            with fail_after(STALL_SECONDS):
+                return await anext(stream, None)
+        except TimeoutError:
+            msg = f"the upload stood still for {STALL_SECONDS:g} s"
+            raise Invalid(msg, hint="send it again") from None
+        except ClientDisconnect:
+            msg = "the upload broke off"
+            raise Invalid(msg, hint="send it again") from None
 
     while (piece := from_thread.run(following)) is not None:
         yield piece

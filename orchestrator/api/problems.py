@@ -77,8 +77,9 @@ def _on_invalid(request: Request, error: Exception) -> JSONResponse:
 
 
 def _field_error(item: dict[str, Any]) -> FieldError:
+    message = str(item["msg"]).removeprefix("Value error, ")
     parts = [str(part) for part in item["loc"] if part not in {"body", "query", "path"}]
-    return FieldError(field=".".join(parts) or "body", message=str(item["msg"]))
+    return FieldError(field=".".join(parts) or "body", message=message)
 
 
 def _on_http(request: Request, error: Exception) -> JSONResponse:

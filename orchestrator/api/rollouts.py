@@ -7,6 +7,7 @@ from typing import Literal
 
 from fastapi import APIRouter, Depends, status
 
+from orchestrator.api.body import StrictRoute
 from orchestrator.api.context import DEFAULT_PAGE, Allow, Ctx, Cursor, Limit
 from orchestrator.domain.rollout import RolloutEvent
 from orchestrator.services.keys import Role
@@ -16,7 +17,12 @@ from schemas.ids import Name
 from schemas.rollout import RolloutSpec, RolloutView
 from schemas.telemetry import TelemetrySummary
 
-router = APIRouter(prefix="/v1", tags=["rollouts"], dependencies=[Depends(Allow(Role.ADMIN))])
+router = APIRouter(
+    prefix="/v1",
+    tags=["rollouts"],
+    route_class=StrictRoute,
+    dependencies=[Depends(Allow(Role.ADMIN))],
+)
 
 
 class Act(StrEnum):

@@ -24,6 +24,7 @@ from schemas.jobfile import (
     RESERVED_MODULES,
     Code,
 )
+from schemas.modules import hidden_by
 
 REQUIREMENTS = "requirements.txt"
 MAX_NAMED = 10
@@ -103,6 +104,10 @@ def _check_names(top: Path, found: Sequence[Found]) -> None:
         shadows |= module in RESERVED_MODULES and ending.rpartition(".")[2] in _MODULE_ENDINGS
         if shadows:
             detail = f"{top / first} would hide the platform's own module {module!r}"
+            raise Invalid(detail, hint="rename it, or move it a folder down")
+        standard = hidden_by(one.name)
+        if standard is not None:
+            detail = f"{top / first} would hide Python's own module {standard!r}"
             raise Invalid(detail, hint="rename it, or move it a folder down")
 
 

@@ -15,6 +15,8 @@ FRESH = timedelta(seconds=10)
 """An agent that asks again so soon is not written again: most polls only read."""
 
 FORGOTTEN = timedelta(days=1)
+MAX_AGENTS = 1000
+"""Known at once; of more, those that have not asked for the longest are forgotten."""
 
 
 def is_news(known: AgentRecord | None, agent: AgentRecord) -> bool:
@@ -28,7 +30,7 @@ def save(tx: Transaction, agent: AgentRecord) -> None:
     """Keep an agent that asks for work, and forget those that have not for a day."""
     if is_news(tx.agents.get(agent.name), agent):
         tx.agents.save(agent)
-        tx.agents.prune(agent.seen_at - FORGOTTEN)
+        tx.agents.prune(agent.seen_at - FORGOTTEN, MAX_AGENTS)
 
 
 def heard(tx: Transaction, name: str | None, now: datetime) -> None:

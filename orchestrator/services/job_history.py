@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -16,7 +16,10 @@ from schemas.dataset import DatasetProfile
 from schemas.job import JobProgress, LogLine, MetricPoint
 
 METRICS_CAP = 5_000
-"""Points kept of each training; thinned when there are twice as many."""
+"""Points kept of a training; thinned when there are twice as many."""
+
+SWEPT_CAP = 500
+"""The same of each trial of a sweep."""
 
 LOG_CAP = LogCap()
 _BATCH = 1000
@@ -37,9 +40,8 @@ def record(tx: Transaction, record: JobRecord, report: JobProgress, now: datetim
         the job with its new figures; the caller saves it.
     """
     if report.metrics:
-        tx.job_history.put_metrics(record.id, report.metrics)
-        _thin(tx, record, {point.trial for point in report.metrics})
-        record = _measured(record, report.metrics)
+        _keep(tx, record, report.metrics)
+        record = _measured(tx, record, report.metrics)
     if report.logs:
         _log(tx, record.id, report.logs, LOG_CAP)
     if report.profile is not None:
@@ -49,7 +51,8 @@ def record(tx: Transaction, record: JobRecord, report: JobProgress, now: datetim
         record = replace(record, trials=report.trials)
     if report.usage is not None:
         usage = {**record.usage, str(report.attempt): report.usage}
-        record = replace(record, usage=usage)
+        seconds = sum(one.cpu_seconds for one in usage.values())
+        record = replace(record, usage=usage, cpu_seconds=seconds)
     if report.live is not None:
         record = replace(record, live=report.live)
         tx.events.replace_live(record.id, report.live.model_dump(mode="json"), now)
@@ -148,11 +151,25 @@ def _keys(record: JobRecord) -> tuple[str, ...]:
     return tuple(dict.fromkeys((record.spec.stop.metric, *curves.KEYS)))
 
 
-def _measured(record: JobRecord, points: Sequence[MetricPoint]) -> JobRecord:
+def _keep(tx: Transaction, record: JobRecord, points: Sequence[MetricPoint]) -> None:
+    """Store points. Epochs beyond them are of work that was lost, and is done again."""
+    tx.job_history.put_metrics(record.id, points)
+    newest: dict[int, int] = {}
+    for point in points:
+        newest[point.trial] = max(point.epoch, newest.get(point.trial, 0))
+    for trial, epoch in sorted(newest.items()):
+        tx.job_history.drop_metrics_after(record.id, trial, epoch)
+        _thin(tx, record, trial)
+
+
+def _measured(tx: Transaction, record: JobRecord, points: Sequence[MetricPoint]) -> JobRecord:
     """With the best figures so far, of all trials, and the last."""
     metric = record.spec.stop.metric
     best = record.best
-    for point in points:
+    judged: Iterable[MetricPoint] = points
+    if any(_undoes(point, best) for point in points):
+        best, judged = {}, _stored(tx, record.id)
+    for point in judged:
         value = point.values.get(metric)
         if value is not None and value > best.get(metric, float("-inf")):
             best = {**point.values, "epoch": float(point.epoch)}
@@ -161,17 +178,26 @@ def _measured(record: JobRecord, points: Sequence[MetricPoint]) -> JobRecord:
     return replace(record, best=best, last=dict(points[-1].values))
 
 
-def _thin(tx: Transaction, record: JobRecord, trials: set[int]) -> None:
+def _undoes(point: MetricPoint, best: Mapping[str, float]) -> bool:
+    """Whether the best epoch is one that is done again."""
+    return point.trial == best.get("trial", 0.0) and point.epoch <= best.get("epoch", -1.0)
+
+
+def _stored(tx: Transaction, job_id: str) -> Iterator[MetricPoint]:
+    for trial in tx.job_history.trials(job_id):
+        yield from tx.job_history.series(job_id, trial)
+
+
+def _thin(tx: Transaction, record: JobRecord, trial: int) -> None:
     """Thin the older half of a training that has grown beyond twice the cap."""
-    for trial in sorted(trials):
-        if not tx.job_history.has_more_metrics(record.id, trial, 2 * METRICS_CAP):
-            continue
-        points = tx.job_history.series(record.id, trial)
-        older = points[: len(points) // 2]
-        kept = curves.downsample(older, METRICS_CAP // 2, _keys(record))
-        stay = {point.epoch for point in kept}
-        gone = [point.epoch for point in older if point.epoch not in stay]
-        tx.job_history.drop_metrics(record.id, trial, gone)
+    cap = SWEPT_CAP if trial else METRICS_CAP
+    if not tx.job_history.has_more_metrics(record.id, trial, 2 * cap):
+        return
+    points = tx.job_history.series(record.id, trial)
+    older = points[: len(points) // 2]
+    stay = {point.epoch for point in curves.downsample(older, cap // 2, _keys(record))}
+    gone = [point.epoch for point in older if point.epoch not in stay]
+    tx.job_history.drop_metrics(record.id, trial, gone)
 
 
 def _log(tx: Transaction, job_id: str, lines: Sequence[LogLine], cap: LogCap) -> None:

@@ -16,7 +16,6 @@ from orchestrator.services import agents, job_history, keys, orders, queues
 from orchestrator.services.job_view import view
 from orchestrator.services.keys import Role
 from orchestrator.services.ports import Artifacts, Clock, Transaction, UnitOfWork
-from orchestrator.services.queues import QueueState
 from orchestrator.services.records import AgentRecord, JobRecord
 from schemas.ids import new_id
 from schemas.job import (
@@ -34,7 +33,6 @@ from schemas.job import (
 from schemas.jobfile import JobSpec
 
 _LAST_WORDS = timedelta(minutes=10)
-_NO_QUEUE = QueueState({}, (), ())
 
 
 class JobService:
@@ -64,15 +62,24 @@ class JobService:
         self._prices = prices
         self._began = clock()
 
-    def submit(self, spec: JobSpec) -> JobView:
-        """Queue a job.
+    def submit(self, spec: JobSpec, submission: str | None = None) -> JobView:
+        """Queue a job, once for each key of a submission.
 
         Raises:
-            NotFound, Conflict, Revoked, Invalid: its code or the model that it infers with
-                is not here.
+            NotFound, Conflict, Revoked, Invalid: its code, the model that it infers with or
+                the job that it was cloned from is not here.
+            Conflict: another job was submitted with this key.
         """
         with self._uow.read() as tx:
-            orders.check(tx, self._artifacts, spec)
+            known = _submitted(tx, spec, submission)
+            if known is None:
+                orders.check(tx, self._artifacts, spec)
+        if known is None:
+            with self._uow() as tx:
+                known = _submitted(tx, spec, submission) or self._queue(tx, spec, submission)
+        return self.get(known.id)
+
+    def _queue(self, tx: Transaction, spec: JobSpec, submission: str | None) -> JobRecord:
         record = JobRecord(
             id=new_id("job"),
             name=spec.name,
@@ -82,11 +89,11 @@ class JobService:
             spec=spec,
             max_attempts=spec.max_attempts,
             created_at=self._clock(),
+            submission=submission,
         )
-        with self._uow() as tx:
-            tx.jobs.add(record)
-            self._announce(tx, record)
-        return self.get(record.id)
+        tx.jobs.add(record)
+        self._announce(tx, record)
+        return record
 
     def get(self, job_id: str) -> JobView:
         """One job."""
@@ -235,7 +242,9 @@ class JobService:
             if isinstance(action, machine.Refuse):
                 raise error_of(action.code, action.detail)
         moved = record.moved(job)
-        if report is not None and record.state not in TERMINAL_JOB_STATES:
+        if record.state in TERMINAL_JOB_STATES:
+            report = None  # said after the end
+        if report is not None:
             moved = job_history.record(tx, moved, report, now)
             if job.state is JobState.SUCCEEDED:
                 moved = _with_result(tx, moved, report)
@@ -268,7 +277,7 @@ class JobService:
     def _views(self, tx: Transaction, records: Sequence[JobRecord]) -> list[JobView]:
         now = self._clock()
         waits = any(record.state is JobState.QUEUED for record in records)
-        queue = queues.look(tx, now) if waits else _NO_QUEUE
+        queue = queues.look(tx, now) if waits else queues.NOTHING
         return [view(record, queue, self._prices, now) for record in records]
 
 
@@ -277,6 +286,15 @@ def _found(tx: Transaction, job_id: str, *, lock: bool = False) -> JobRecord:
     if record is None:
         msg = f"there is no job {job_id}"
         raise NotFound(msg, hint="`argosy job ls` lists them")
+    return record
+
+
+def _submitted(tx: Transaction, spec: JobSpec, submission: str | None) -> JobRecord | None:
+    """The job that was submitted with a key before."""
+    record = None if submission is None else tx.jobs.by_submission(submission)
+    if record is not None and record.spec != spec:
+        msg = f"another job was submitted with this key: {record.id}"
+        raise Conflict(msg, hint="give each job an Idempotency-Key of its own")
     return record
 
 

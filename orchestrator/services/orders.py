@@ -64,7 +64,8 @@ def check(tx: Transaction, artifacts: Artifacts, spec: JobSpec) -> None:
     """See that all that a job needs from here is here.
 
     Raises:
-        NotFound: its code has not been uploaded, or there is no such model version.
+        NotFound: its code has not been uploaded, or there is no such model version, or no
+            job that it was cloned from.
         Conflict: the code that was uploaded has another size.
         Revoked: the model version was withdrawn.
         Invalid: the model version has no such variant.
@@ -73,6 +74,9 @@ def check(tx: Transaction, artifacts: Artifacts, spec: JobSpec) -> None:
         _check_code(artifacts, spec.code)
     if spec.batch is not None:
         _manifest(tx, spec.batch)
+    if spec.cloned_from is not None and tx.jobs.get(spec.cloned_from) is None:
+        msg = f"cloned_from: there is no job {spec.cloned_from}"
+        raise NotFound(msg, hint="`argosy job ls` lists them")
 
 
 def _check_code(artifacts: Artifacts, code: Code) -> None:

@@ -13,7 +13,7 @@ from orchestrator.services.records import JobRecord, QueuedJob
 from schemas.job import Capacity
 
 MAX_QUEUED = 1000
-"""Jobs of a longer queue that are considered at a time."""
+"""Jobs that are considered at a time, of those alike in project, priority and resources."""
 
 RECENT = timedelta(hours=24)
 """How long what a project used counts against it."""
@@ -21,19 +21,19 @@ RECENT = timedelta(hours=24)
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """One look at the queue. order: ids, the next one first."""
+    """One look at the queue. places: by id, from 1, in order."""
 
     jobs: Mapping[str, QueuedJob]
-    order: tuple[str, ...]
+    places: Mapping[str, int]
     offers: tuple[Offer, ...]
 
     def position(self, job_id: str) -> int | None:
         """A job's place, from 1; None when it is not queued, or too far behind."""
-        return self.order.index(job_id) + 1 if job_id in self.jobs else None
+        return self.places.get(job_id)
 
     def ready(self, capacity: Capacity | None, now: datetime) -> Iterator[str]:
         """The jobs that may start now on a cluster of that capacity, in order."""
-        for job_id in self.order:
+        for job_id in self.places:
             job = self.jobs[job_id]
             rested = job.not_before is None or job.not_before <= now
             if rested and queue.fits(job.resources, capacity) is None:
@@ -49,13 +49,18 @@ class QueueState:
         return queue.notice(record.spec.resources, failure, self.offers, now)
 
 
+NOTHING = QueueState({}, {}, ())
+"""An empty queue."""
+
+
 def look(tx: Transaction, now: datetime) -> QueueState:
     """The queue in one transaction."""
     jobs = {job.id: job for job in tx.jobs.queued(MAX_QUEUED)}
     if not jobs:
-        return QueueState({}, (), ())
+        return NOTHING
     waiting = [Waiting(job.id, job.project, job.priority, job.created_at) for job in jobs.values()]
     running = [Running(job.id, job.project) for job in tx.jobs.active()]
     order = queue.order(waiting, running, tx.jobs.recent_use(now - RECENT), now)
     offers = [Offer(agent.name, agent.capacity, agent.seen_at) for agent in tx.agents.all()]
-    return QueueState(jobs, order, tuple(offers))
+    places = {job_id: place for place, job_id in enumerate(order, 1)}
+    return QueueState(jobs, places, tuple(offers))

@@ -27,7 +27,8 @@ from schemas.rollout import (
 class JobRecord:
     """A job and its lease (``lease_hash`` is SHA-256 of the lease).
 
-    usage: by attempt, as text. problems: of its data set.
+    usage: by attempt, as text; cpu_seconds: of all of them. problems: of its data set.
+    submission: the key that its client gave, if any.
     """
 
     id: str
@@ -59,6 +60,8 @@ class JobRecord:
     created_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    submission: str | None = None
+    cpu_seconds: float = 0.0
 
     def machine(self) -> Job:
         """The part that the state machine knows."""

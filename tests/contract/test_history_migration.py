@@ -78,3 +78,35 @@ def test_it_leads_back(old):
         assert connection.scalar(text(kinds)) == 0, "the first version does not know them"
     migrate(old)
     assert differences(old) == []
+
+
+def test_what_was_used_before_counts_still(old):
+    usage = '{"1": {"cpu_seconds": 20.5}, "2": {"cpu_seconds": 9.5}}'
+    with old.begin() as connection:
+        command.upgrade(alembic_config(connection), "0002")
+        connection.execute(text("UPDATE jobs SET usage = :usage"), {"usage": usage})
+    migrate(old)
+    with SqlUnitOfWork(old).read() as tx:
+        job = tx.jobs.get("job_1")
+        assert job is not None
+        assert (job.cpu_seconds, job.submission) == (30.0, None)
+        assert tx.jobs.recent_use(job.created_at) == {"default": 30.0}
+
+
+def test_a_migration_that_is_cut_off_leaves_all_as_it_was(old, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def cut_off(*_):
+        raise Killed
+
+    for last in ("drop_table", "create_index"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"alembic.op.{last}", cut_off)
+            with pytest.raises(Killed):
+                migrate(old)
+        with old.begin() as connection:
+            assert connection.scalar(text("SELECT count(*) FROM job_metrics")) == 1
+            assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "0001"
+    migrate(old)
+    assert differences(old) == []

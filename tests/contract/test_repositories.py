@@ -26,8 +26,8 @@ from orchestrator.services.records import (
 )
 from schemas.device import ActiveModel, DeviceState, Presence
 from schemas.ids import new_id
-from schemas.job import Capacity, JobState, Usage
-from schemas.jobfile import JobSpec
+from schemas.job import Capacity, JobState
+from schemas.jobfile import JobSpec, Resources
 from schemas.rollout import Evidence, ExecState, RolloutSpec, RolloutState, WaveState
 
 pytestmark = pytest.mark.integration
@@ -163,20 +163,37 @@ def test_the_queue_holds_what_waits_and_expired_leases_are_found(uow):
         assert list(tx.jobs.lease_expired(NOW - timedelta(seconds=1))) == []
 
 
-def test_of_a_long_queue_the_oldest_and_the_most_urgent_are_loaded(uow):
+def test_of_a_long_queue_the_oldest_of_each_kind_are_loaded(uow):
+    gpu = SPEC.model_copy(
+        update={"resources": Resources.model_validate({"workers": "2..4", "gpus_per_worker": 1})}
+    )
     old = [job(created_at=NOW - timedelta(hours=i)) for i in (3, 2)]
     young = [job(created_at=NOW + timedelta(seconds=i)) for i in range(4)]
-    urgent = [job(created_at=NOW + timedelta(minutes=i), priority=i) for i in (9, 8)]
+    others = [job(priority=9), job(project="b"), job(spec=gpu)]
     with uow() as tx:
-        for record in (*urgent, *young, *old):
+        for record in (*others, *young, *old):
             tx.jobs.add(record)
-        assert {j.id for j in tx.jobs.queued(4)} == {j.id for j in (*old, *urgent)}
+        found = {j.id: j for j in tx.jobs.queued(2)}
+    assert set(found) == {j.id for j in (*old, *others)}
+    assert found[others[2].id].resources == gpu.resources
+    assert found[old[0].id].created_at == old[0].created_at
+
+
+def test_a_submission_is_found_by_its_key_and_never_twice(uow):
+    made = job(submission="k" * 16)
+    with uow() as tx:
+        tx.jobs.add(made)
+        tx.jobs.add(job())
+        tx.jobs.add(job())
+        assert tx.jobs.by_submission("k" * 16) == made
+        assert tx.jobs.by_submission("x" * 16) is None
+    with pytest.raises(IntegrityError), uow() as tx:
+        tx.jobs.add(job(submission="k" * 16))
 
 
 def test_use_is_added_up_by_project_and_forgotten_with_time(uow):
     def used(*seconds, **more):
-        usage = {str(i): Usage(cpu_seconds=s) for i, s in enumerate(seconds, 1)}
-        return job(usage=usage, attempt=len(seconds), **more)
+        return job(cpu_seconds=sum(seconds), attempt=len(seconds), **more)
 
     since = NOW - timedelta(hours=24)
     ended = {"state": JobState.SUCCEEDED, "ended_at": NOW - timedelta(hours=1)}
@@ -215,7 +232,7 @@ def test_agents_are_kept_by_name_and_forgotten_with_time(uow):
         tx.agents.save(AgentRecord(name="a", seen_at=NOW - timedelta(days=2)))
         tx.agents.save(AgentRecord(name="b", capacity=capacity, seen_at=NOW))
         assert [a.name for a in tx.agents.all()] == ["a", "b"]
-        tx.agents.prune(NOW - timedelta(days=1))
+        tx.agents.prune(NOW - timedelta(days=1), 100)
     with uow() as tx:
         assert list(tx.agents.all()) == [AgentRecord(name="b", capacity=capacity, seen_at=NOW)]
         assert tx.agents.get("a") is None

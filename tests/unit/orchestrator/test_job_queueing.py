@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.domain.cost import Prices
+from orchestrator.services import queues
 from orchestrator.services.keys import Role
 from tests.unit.orchestrator.platform import Platform
 
@@ -177,3 +178,34 @@ def test_leases_that_ended_while_the_server_was_away_get_one_more(platform, admi
     assert again.expire_leases() == 0
     platform.clock.forward(20)
     assert again.expire_leases() == 1
+
+
+def test_a_flood_of_one_project_hides_nobody(platform, admin, worker, monkeypatch):
+    monkeypatch.setattr(queues, "MAX_QUEUED", 4)
+    for _ in range(10):
+        submit(admin, project="a")
+        platform.clock.forward(1)
+    modest = submit(admin, project="b")
+    assert job(admin, modest)["position"] == 2
+    assert [claim(worker)["spec"]["project"] for _ in range(3)] == ["a", "b", "a"]
+
+
+def test_jobs_that_no_cluster_can_hold_hide_none_that_one_can(platform, admin, worker, monkeypatch):
+    monkeypatch.setattr(queues, "MAX_QUEUED", 4)
+    for _ in range(10):
+        submit(admin, resources={"gpus_per_worker": 8})
+        platform.clock.forward(1)
+    small = submit(admin)
+    assert claim(worker, capacity=SMALL)["id"] == small["id"]
+
+
+def test_age_counts_among_priorities_in_a_long_queue(platform, admin, worker, monkeypatch):
+    monkeypatch.setattr(queues, "MAX_QUEUED", 2)
+    old = submit(admin, priority=-10)["id"]
+    platform.clock.forward(3 * 3600)
+    middle = [submit(admin, priority=0)["id"] for _ in range(3)]
+    platform.clock.forward(7 * 3600)
+    high = [submit(admin, priority=3)["id"] for _ in range(3)]
+    assert [claim(worker)["id"] for _ in range(3)] == [*middle]
+    assert [claim(worker)["id"] for _ in range(3)] == high
+    assert claim(worker)["id"] == old
