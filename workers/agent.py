@@ -266,7 +266,7 @@ class Agent:
             log.warning("%s: no heartbeat: %s", one.claimed.submission, error)
             return one
         except LeaseLostError as error:
-            log.warning("%s: %s", one.claimed.submission, error)
+            log.info("%s: %s", one.claimed.submission, error)
             return self._keep(one, lost(one.state))
         return self._keep(one, beaten(one.state, reply))
 

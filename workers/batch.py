@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from fsspec.core import url_to_fs
 
 from schemas.job import JobCause, JobOrder
-from schemas.jobfile import Batch, Resources
+from schemas.jobfile import Batch
 from schemas.model import Manifest, Variant
 from workers.batch_plan import Unit, plan
 from workers.batch_score import (
@@ -34,6 +34,7 @@ from workers.blame import job_failure
 from workers.errors import JobFailed, UsageError
 from workers.files import sha256_bytes, sha256_file
 from workers.memory import killed_by_ray, ran_out
+from workers.reservations import share
 
 log = logging.getLogger("workers.batch")
 
@@ -117,11 +118,9 @@ def run_batch(order: JobOrder, model: Path, mailbox_name: str) -> BatchResult:
     progress = _Progress(units, done, mailbox_name)
     try:
         for key, one in _scored(order, data, left):
-            progress.add(key, one, order.spec.resources)
+            progress.add(key, one)
     except Exception as error:
         raise failure_of(error) from error
-    finally:
-        progress.end()
     return _finish(batch, order, units, progress.done)
 
 
@@ -181,29 +180,15 @@ class _Progress:
 
         self.done = dict(done)
         self._known = {unit.key: unit.rows or 0 for unit in units}
-        self._left = len(units) - len(done)
         self._mailbox = Mailbox(mailbox_name)
-        self._up = False
         self._tell()
 
-    def add(self, key: str, done: Done, resources: Resources) -> None:
-        """A unit is done: so the actors are there, and hold what they asked for."""
-        if not self._up:
-            self._up = True
-            self._group("up", min(resources.workers.max, self._left), resources.cpus_per_worker)
+    def add(self, key: str, done: Done) -> None:
+        """A unit is done."""
         self.done[key] = done
         if done.detail:
             log.warning("left out: %s", done.detail)
         self._tell()
-
-    def end(self) -> None:
-        """The actors are gone."""
-        if self._up:
-            self._group("down", 0, 0.0)
-
-    def _group(self, event: str, workers: int, cpus: float) -> None:
-        about = {"event": event, "trial": 0, "workers": workers, "cpus": cpus * workers, "gpus": 0}
-        self._mailbox.send("group", about)
 
     def _tell(self) -> None:
         rows = sum(one.rows for one in self.done.values())
@@ -229,6 +214,7 @@ def _scored(order: JobOrder, model: bytes, units: Sequence[Unit]) -> Any:
         "columns": batch.columns,
         "batch_size": batch.batch_size,
     }
+    share()  # Ray Data asks the coordinator, too
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     items = [{"unit": json.dumps(asdict(unit))} for unit in units]

@@ -119,7 +119,8 @@ class Scorer:
             done = self._write(fs, temporary, unit)
             fs.mv(temporary, path)
         except UsageError as error:
-            return Done(detail=str(error))
+            said = str(error)
+            return Done(detail=said if said.startswith(unit.name) else f"{unit.name}: {said}")
         except OSError as error:  # what reading raises is a UsageError
             raise unwritable(self._output, error) from error
         finally:

@@ -55,9 +55,9 @@ def user_code() -> Iterator[None]:
     """
     try:
         yield
-    except WorkerError:
+    except (WorkerError, GeneratorExit, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # SystemExit too: a task does not end its process
         if is_broken_link(error):
             raise  # the exchange of gradients runs inside the user's forward and backward
         raise blame(error) from error

@@ -19,7 +19,9 @@ from typing import IO, NoReturn
 
 from schemas.job import JobCause
 from schemas.jobfile import MAX_CODE_FILES, MAX_UNPACKED_BYTES, RESERVED_MODULES, Code
+from schemas.modules import hidden_by
 from workers.errors import JobFailed, RefusedError
+from workers.files import drop_stale
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +79,7 @@ class CodeCache:
         """Drop the least recently used beyond the limits, but none of ``in_use`` (digests)."""
         if not self._folder.is_dir():
             return
+        drop_stale(self._folder)
         found = [p for p in self._folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
         found.sort(key=lambda p: p.stat().st_mtime, reverse=True)
         total = 0
@@ -147,6 +150,8 @@ def _no_shadows(paths: Sequence[PurePosixPath]) -> None:
         is_module = len(path.parts) > 1 or ending.rpartition(".")[2] in _MODULE_ENDINGS
         if is_module and module in RESERVED_MODULES and (len(path.parts) == 1 or not ending):
             _refuse(f"{first} at its top would hide the platform's own module; rename it")
+        if hidden_by(str(path)) is not None:
+            _refuse(f"{first} at its top would hide Python's own module of that name; rename it")
 
 
 def _write(source: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, left: int) -> int:

@@ -16,7 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -68,8 +68,9 @@ class Ending:
 
 def leave(code: int) -> NoReturn:
     """Exit at once: Ray's exit hooks wait for processes that the agent ends anyway."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # a task may have closed or replaced it
+            stream.flush()
     os._exit(code)
 
 
@@ -101,7 +102,7 @@ def main() -> int:
     ending = Ending(reporter)
     try:
         final = run_job(order, api, reporter, ending)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the job ends by it
+    except BaseException as error:  # noqa: BLE001 - even SystemExit: the job ends by it
         # The traceback goes to the driver's own log, which Ray keeps, not to the API.
         _stderr().write("".join(traceback.format_exception(error)))
         return ending.failed(blame(error))

@@ -33,7 +33,7 @@ from packaging.utils import canonicalize_name
 
 from workers import pip
 from workers.errors import WorkerError
-from workers.files import write_atomic
+from workers.files import drop_stale, write_atomic
 from workers.order import CODE, ENVIRONMENTS, INSTALL_SECONDS, REQUIREMENTS
 from workers.requirements import MAX_BYTES, check, constraints, key_of, read, refuse, resolved
 
@@ -174,6 +174,7 @@ def _make(folder: Path, data: bytes, asked: Wanted, deadline: float) -> None:
 
 def prune(root: Path, keep: int) -> None:
     """Drop the least recently used environments beyond ``keep``, but none in use."""
+    drop_stale(root)
     found = [path for path in root.iterdir() if (path / _READY).is_file()]
     found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for path in found[keep:]:

@@ -94,10 +94,10 @@ def fetch(samples: Samples, indices: Indices) -> Batch:
         return samples.batch(indices)
     if type(samples) is TensorDataset and len(samples.tensors) == _PAIR:
         rows = torch.from_numpy(indices)
-        return samples.tensors[0][rows], samples.tensors[1][rows].long()
+        return _plain(samples.tensors[0][rows]), _plain(samples.tensors[1][rows]).long()
     pairs = [samples[index] for index in indices.tolist()]
     try:
-        x = torch.stack([torch.as_tensor(pair[0]) for pair in pairs])
+        x = _plain(torch.stack([torch.as_tensor(pair[0]) for pair in pairs]))
         y = torch.tensor([int(pair[1]) for pair in pairs], dtype=torch.int64)
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
         text = str(error).splitlines()[0][:300]
@@ -107,6 +107,11 @@ def fetch(samples: Samples, indices: Indices) -> Batch:
         )
         raise JobFailed(JobCause.BAD_DATA, detail) from error
     return x, y
+
+
+def _plain(values: Tensor) -> Tensor:
+    """On the CPU and without a gradient, whatever a task's samples are."""
+    return values.detach().cpu()
 
 
 def _some(indices: Sequence[int]) -> str:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from schemas.model import ModelFile
 from schemas.transfer import CHUNK_BYTES, leaves_digest, leaves_of
+
+STALE_SECONDS = 24 * 3600.0
+"""Nothing takes so long to make as this is long."""
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -59,3 +64,14 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def drop_stale(folder: Path) -> None:
+    """Remove what killed processes left half made or half removed: old ``.new-``, ``.gone-``."""
+    for path in (*folder.glob(".new-*"), *folder.glob(".gone-*")):
+        try:
+            old = time.time() - path.stat().st_mtime > STALE_SECONDS
+        except FileNotFoundError:
+            continue
+        if old:
+            shutil.rmtree(path, ignore_errors=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from schemas.job import HeartbeatReply, JobCause
-from workers.order import NO_ENVIRONMENT, SAID_FAILED
+from workers.order import NO_ENVIRONMENT
 
 STOP_GRACE = 4.0
 """Seconds between asking Ray to stop a job and killing what is left of it; then both again."""
@@ -44,7 +44,9 @@ class Followed:
     """What the agent knows of a job it claimed. Times are of a monotonic clock.
 
     cancel: the orchestrator wants it stopped. lost: another attempt holds it.
-    asked_last: a heartbeat was sent after the driver's end, to learn of a cancel.
+    asked_last: a heartbeat was sent after the driver's end, to learn of a cancel, or, by
+    its refusal, that the driver has said its last word: the user's code can end it too, with
+    any exit code.
     away_since: the cluster does not answer.
     """
 
@@ -75,7 +77,7 @@ def step(job: Followed, seen: Seen, now: float) -> tuple[Followed, tuple[Do, ...
     job = replace(job, away_since=None)
     if seen.state is DriverState.ACTIVE:
         return _running(job, now)
-    if job.lost or _spoke_itself(seen):
+    if job.lost:
         return job, (Do.KILL, Do.FORGET)
     if not job.cancel and not job.asked_last:
         return replace(job, asked_last=True), (Do.KILL, Do.BEAT)
@@ -149,7 +151,3 @@ def _running(job: Followed, now: float) -> tuple[Followed, tuple[Do, ...]]:
 
 def _next_beat(job: Followed, now: float) -> float:
     return now + min(job.lease_seconds / 3, MAX_BEAT)
-
-
-def _spoke_itself(seen: Seen) -> bool:
-    return seen.state is DriverState.ENDED and seen.exit_code in {0, SAID_FAILED}

@@ -11,7 +11,10 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from schemas.job import JobCause
 from workers.engine import Engine
+from workers.errors import JobFailed
+from workers.task import SPLITS, Splits
 
 
 class Group:
@@ -30,6 +33,41 @@ class Group:
         if not any(p.requires_grad for p in net.parameters()):
             return net
         return DistributedDataParallel(net, device_ids=devices, gradient_as_bucket_view=True)
+
+    def all_used(self, net: nn.Module) -> None:
+        """After the first exchange of gradients: whether each parameter has one.
+
+        Raises:
+            JobFailed: user_code: one has none, and the workers would wait for it.
+        """
+        if not self.together:
+            return
+        named = net.named_parameters()
+        unused = [name for name, p in named if p.requires_grad and p.grad is None]
+        if unused:
+            shown = ", ".join(unused[:5]) + (" …" if len(unused) > 5 else "")  # noqa: PLR2004
+            detail = (
+                f"{len(unused)} parameters of the model have no part in the loss ({shown}), which "
+                "workers that train together must all have; leave them out, or set their "
+                "requires_grad to False"
+            )
+            raise JobFailed(JobCause.USER_CODE, detail)
+
+    def same_splits(self, splits: Splits) -> None:
+        """Whether all workers have made the same splits, as far as their sizes tell.
+
+        Raises:
+            JobFailed: user_code: they have not.
+        """
+        mine = {name: len(splits.get(name)) for name in SPLITS}
+        for rank, theirs in enumerate(self.gather(mine)):
+            for name, n in theirs.items():
+                if n != mine[name]:
+                    detail = (
+                        f"Task.splits gives {mine[name]} samples of {name} on one worker and {n} "
+                        f"on rank {rank}; it must give the same everywhere: draw by self.seed"
+                    )
+                    raise JobFailed(JobCause.USER_CODE, detail)
 
     def alone(self, model: nn.Module) -> AbstractContextManager[None]:
         """Within: forward and backward without an exchange of gradients."""

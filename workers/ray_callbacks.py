@@ -21,6 +21,7 @@ from ray.train.v2._internal.execution.callback import (
 )
 
 from schemas.job import JobCause
+from workers import durable
 from workers.errors import JobFailed
 from workers.mailbox import EPOCH, GROUP, Mailbox
 from workers.memory import kernel_kills
@@ -121,10 +122,11 @@ class Relay(WorkerGroupCallback, ControllerCallback, ReportCallback):
 
     # -- the controller ----------------------------------------------------------
 
-    def after_controller_start(self, train_run_context: Any) -> None:
-        """The controller begins, in a process of its own."""
-        del train_run_context
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Arrive in the controller, before it begins: it reserves before any callback."""
+        self.__dict__.update(state)
         shorten()
+        durable.install()
 
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
         """Bound failing starts, and slow down Ray Train's wait for resources."""

@@ -15,7 +15,7 @@ from workers.errors import JobFailed
 from workers.memory import GIB, HOST_ADVICE, killed_by_ray
 from workers.order import MARK
 from workers.ray_engine import CHECKPOINT
-from workers.reservations import release, run_of
+from workers.reservations import release, run_of, share
 
 RUN_NAME = "train"
 KEPT = 1
@@ -82,6 +82,7 @@ def fit(spec: JobSpec, storage: str, mailbox_name: str, *, trial: int = 0) -> Fi
 
     config = {"spec": spec.model_dump_json(), "mailbox": mailbox_name, "trial": trial}
     mark = os.environ.get(MARK, f"alone-{uuid.uuid4().hex}")
+    share()
     release(mark, trial)
     trainer = Trainer(
         train_worker,

@@ -58,6 +58,7 @@ class Trainer:
             self._net = task.model().to(engine.device)
             self._optimizer = task.optimizer(self._net)
             splits = task.splits()
+            self._group.same_splits(splits)
         self._feed = Feed(
             splits,
             batch_size=task.batch_size,
@@ -82,7 +83,7 @@ class Trainer:
         self._diagnosis = Diagnosis(task, self._net, self._feed, engine, self._group)
         self._generator = torch.Generator()
         self._own_names: tuple[str, ...] | None = None
-        self._checked = False
+        self._checked = self._stepped = False
 
     def restore(self) -> History:
         """Take over the last checkpoint, if there is one."""
@@ -182,6 +183,9 @@ class Trainer:
 
     def _step(self, epoch: int, step: int, steps_per_epoch: int) -> None:
         """One step of the optimizer, unless the gradients are known not to be finite."""
+        if not self._stepped:
+            self._group.all_used(self._net)
+            self._stepped = True
         norm = get_total_norm([p.grad for p in self._parameters if p.grad is not None])
         if (bad := self._guard.step(norm)) is not None:
             together = self._spec.training.accumulate

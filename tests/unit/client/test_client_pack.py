@@ -236,8 +236,23 @@ def test_nothing_may_hide_the_platforms_modules(tmp_path: Path, module: str, for
     assert f"would hide the platform's own module '{module}'" in refused(tmp_path).detail
 
 
+@pytest.mark.parametrize("name", ["random.py", "queue/__init__.py", "calendar.so"])
+def test_nothing_may_hide_pythons_modules(tmp_path: Path, name: str) -> None:
+    write(tmp_path, FILES | {name: ""})
+    assert "would hide Python's own module" in refused(tmp_path).detail
+
+
 def test_such_a_name_further_down_or_of_data_is_fine(tmp_path: Path) -> None:
-    files = {"pkg/torch.py": "", "pkg/schemas/a.py": "", "ray.txt": "", "torchlike.py": ""}
+    files = {
+        "test/__init__.py": "",
+        "random/a.txt": "",
+        "pkg/queue.py": "",
+        "types.txt": "",
+        "pkg/torch.py": "",
+        "pkg/schemas/a.py": "",
+        "ray.txt": "",
+        "torchlike.py": "",
+    }
     assert names(write(tmp_path, files)) == sorted(files)
 
 

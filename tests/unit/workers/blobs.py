@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
+from torch import distributed as dist
+from torch.utils.data import Subset, TensorDataset
 
 from schemas.jobfile import JobSpec, Resources, StopRules, Training
 from schemas.model import TensorSpec
@@ -116,6 +118,38 @@ class Reading(Blobs):
     def __init__(self, config: Mapping[str, Any], seed: int) -> None:
         super().__init__(config, seed)
         self.found = self.data_path
+
+
+class Idle(OneSum):
+    """A net with a part that its forward leaves out."""
+
+    def model(self) -> nn.Module:
+        return WithIdle(super().model())
+
+
+class WithIdle(nn.Module):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.idle = net, nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class Drifting(Blobs):
+    """Splits that are others in each process."""
+
+    def splits(self) -> Splits:
+        whole = super().splits()
+        n = TRAIN - (dist.get_rank() if dist.is_initialized() else 0)
+        return Splits(Subset(whole.train, range(n)), whole.validation, whole.test)
+
+
+class Quitting(Blobs):
+    """Ends its process, as a script would."""
+
+    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        sys.exit(f"done after {logits.shape} and {y.shape}")
 
 
 class Uneven(Blobs):

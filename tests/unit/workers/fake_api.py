@@ -177,7 +177,8 @@ class FakeApi:
     def _heartbeat(self, job: FakeJob, token: str, beat: Heartbeat) -> tuple[int, BaseModel]:
         self._require(token == AGENT_TOKEN)
         self._held(job, beat.attempt)
-        self._held(job, job.attempt if beat.lease == job.lease else -1)
+        ended = job.state in TERMINAL_JOB_STATES
+        self._held(job, job.attempt if beat.lease == job.lease and not ended else -1)
         job.heartbeats += 1
         return 200, self._reply(job)
 
@@ -186,6 +187,8 @@ class FakeApi:
     ) -> tuple[int, BaseModel | None]:
         self._require(token == AGENT_TOKEN)
         self._held(job, outcome.attempt)
+        if job.state in TERMINAL_JOB_STATES:
+            return 200, None
         job.outcomes.append(outcome)
         if outcome.cancelled:
             job.state = JobState.CANCELLED

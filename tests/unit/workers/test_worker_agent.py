@@ -161,15 +161,19 @@ def test_a_driver_that_had_its_say_is_cleaned_up_and_forgotten(world) -> None:
     world.tick()
     job.state = JobState.SUCCEEDED
     world.cluster.seen[f"{job.id}-1"] = Seen(DriverState.ENDED, 0)
-    world.tick()
-    assert world.killed == [f"{job.id}-1"]
+    world.tick(2)
+    assert set(world.killed) == {f"{job.id}-1"}
     assert world.files == []
     assert job.outcomes == []
 
 
 @pytest.mark.parametrize(
     ("code", "says"),
-    [(None, "was killed"), (1, "exit code 1 before it reported an end; its last line: boom")],
+    [
+        (None, "was killed"),
+        (0, "exit code 0 before it reported an end"),
+        (1, "exit code 1 before it reported an end; its last line: boom"),
+    ],
 )
 def test_a_driver_that_died_is_spoken_for(world, code, says) -> None:
     job = world.server.submit(SPEC)
@@ -267,8 +271,9 @@ def test_a_restarted_agent_goes_on_following(world) -> None:
     world.tick(4)
     assert job.heartbeats > beats
     assert list(world.cluster.started) == [f"{job.id}-1"], "no second driver"
+    job.state = JobState.SUCCEEDED
     world.cluster.seen[f"{job.id}-1"] = Seen(DriverState.ENDED, 0)
-    world.tick()
+    world.tick(2)
     assert world.files == []
 
 

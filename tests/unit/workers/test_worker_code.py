@@ -54,6 +54,9 @@ def test_files_are_unpacked_with_their_folders(tmp_path: Path) -> None:
         ("torch.txt", b"no module"),
         ("ray-notes/a.py", b""),
         ("lib/torch.py", b""),
+        ("lib/random.py", b""),
+        ("test/__init__.py", b""),
+        ("data/queue/a.txt", b""),
         (".gitignore", b"task.py"),
         (".rayignore", b"task.py"),
     )
@@ -66,6 +69,9 @@ def test_files_are_unpacked_with_their_folders(tmp_path: Path) -> None:
         "torch.txt",
         "ray-notes/a.py",
         "lib/torch.py",
+        "lib/random.py",
+        "test/__init__.py",
+        "data/queue/a.txt",
         ".gitignore",
     }
     assert (out / "task.py").read_bytes() == b"x = 1"
@@ -87,6 +93,8 @@ def test_files_are_unpacked_with_their_folders(tmp_path: Path) -> None:
         ("torch.py", "hide the platform's own module"),
         ("ray/__init__.py", "hide the platform's own module"),
         ("workers.cpython-311-x86_64-linux-gnu.so", "hide the platform's own module"),
+        ("random.py", "hide Python's own module"),
+        ("queue/__init__.py", "hide Python's own module"),
         (entry("link", stat.S_IFLNK | 0o777), "link or a device"),
         (entry("pipe", stat.S_IFIFO | 0o644), "link or a device"),
         (entry("disk", stat.S_IFBLK | 0o644), "link or a device"),

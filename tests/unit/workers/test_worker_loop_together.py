@@ -30,6 +30,8 @@ SCENARIOS = {
     "sample": (spec_of(), {"bad": [37]}),
     "shard": (spec_of(), {"bad": [37], "shards": [30, 5, 20, 15]}),
     "gradient": (spec_of(task="tests.unit.workers.blobs:RootOfZero"), {"batch_size": 4}),
+    "idle": (spec_of(task="tests.unit.workers.blobs:Idle"), {}),
+    "splits": (spec_of(task="tests.unit.workers.blobs:Drifting"), {}),
     "metric": (spec_of(task="tests.unit.workers.blobs:Uneven"), {"held": 1}),
 }
 
@@ -87,6 +89,20 @@ def test_the_gradient_of_one_is_told_by_both(found) -> None:
     assert "the gradient was nan in epoch 1" in one[1]
     classes = one[1].split("classes ")[1].split(";")[0]
     assert "2" in classes, "the batch with the rare class, whichever worker had it"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("idle", "2 parameters of the model have no part in the loss (idle.weight, idle.bias)"),
+        ("splits", "Task.splits gives"),
+    ],
+)
+def test_what_one_process_allows_and_two_do_not_is_explained(found, name, says) -> None:
+    for worker in found[name]:
+        cause, detail = worker["failure"]
+        assert cause == "user_code"
+        assert says in detail
 
 
 def test_a_worker_without_a_validation_sample_agrees_with_the_other(found) -> None:
