@@ -15,7 +15,7 @@ BENCHES := $(patsubst benchmarks/%.py,%,$(filter-out benchmarks/_%,$(wildcard be
 BENCH_OUT := build/benchmarks
 ARGS ?=
 
-.PHONY: help setup demo test check unit bench bench-smoke clean
+.PHONY: help setup demo test test-all check unit bench bench-smoke clean
 
 help: ## say what there is
 	@echo "usage: make TARGET [ARGS=...] [PYTHON=/path/to/python3.11]"
@@ -30,7 +30,11 @@ demo: $(STAMP) ## the whole loop on this machine (ARGS=--keep leaves it running)
 test: check ## everything that CI runs
 	@.ci/need.sh mosquitto postgresql
 	@$(MAKE) --no-print-directory bench-smoke
-	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term $(ARGS)
+
+test-all: ## the tests of CI and those that take minutes each: every kill in every state
+	@.ci/need.sh mosquitto postgresql
+	$(BIN)/python -m pytest $(ARGS)
 
 check: $(STAMP) ## style, types and import rules, without running anything
 	$(BIN)/ruff check .

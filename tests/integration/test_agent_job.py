@@ -113,6 +113,7 @@ def test_requirements_that_cannot_be_met_fail_the_job_once_with_their_name(world
     assert job.attempt == 1
 
 
+@pytest.mark.slow
 def test_a_killed_agent_takes_its_jobs_along_and_its_successor_goes_on(world) -> None:
     index = f"--no-index\n--find-links {world.index}\ngreeting\n"
     stop = {"max_epochs": 100_000, "patience": 10_000, "require_target": False}

@@ -168,6 +168,7 @@ def test_a_grid_runs_side_by_side_and_a_failed_trial_does_not_end_it(head, tmp_p
     assert {1: "running", 2: "running"} in shown, "side by side"
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_where_it_stood_and_asha_ends_the_worse(head, tmp_path) -> None:
     # Each trial takes the whole cluster: one that was ended must give it back.
     span = {"min": 1e-5, "max": 1e-1, "log": True}

@@ -1,12 +1,10 @@
 """Every part killed in every state of a job: it ends well, with nothing lost but seconds.
 
-By default two jobs live through all of it, one after the other. ``ARGOSY_FULL_MATRIX=1``
-runs every pair of a victim and a state as a job of its own (about 20 minutes).
+Two jobs live through all of it, one kill after the other. The slow tests take every pair of
+a victim and a state as a job of its own (about 20 minutes).
 """
 
 from __future__ import annotations
-
-import os
 
 import pytest
 
@@ -16,7 +14,6 @@ from tests.matrix.conftest import Matrix
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
-FULL = bool(os.environ.get("ARGOSY_FULL_MATRIX"))
 NOISE = 0.03
 EPOCHS = 36
 
@@ -92,7 +89,6 @@ def undisturbed() -> float:
     return history.best
 
 
-@pytest.mark.skipif(FULL, reason="the full matrix has every pair by itself")
 def test_a_job_outlives_every_kill_while_it_trains(matrix: Matrix, undisturbed: float) -> None:
     job = matrix.argosy.jobs.submit(spec("gauntlet"))
     epoch = 3
@@ -105,7 +101,6 @@ def test_a_job_outlives_every_kill_while_it_trains(matrix: Matrix, undisturbed: 
     check(matrix, matrix.ended(job.id), undisturbed)
 
 
-@pytest.mark.skipif(FULL, reason="the full matrix has every pair by itself")
 def test_a_job_outlives_kills_before_and_after_its_training(
     matrix: Matrix, undisturbed: float
 ) -> None:
@@ -116,7 +111,7 @@ def test_a_job_outlives_kills_before_and_after_its_training(
     check(matrix, matrix.ended(job.id), undisturbed)
 
 
-@pytest.mark.skipif(not FULL, reason="set ARGOSY_FULL_MATRIX=1")
+@pytest.mark.slow
 @pytest.mark.parametrize(("victim", "state"), PAIRS, ids=lambda v: str(v).lower())
 def test_one_kill(matrix: Matrix, undisturbed: float, victim: str, state: JobState) -> None:
     job = matrix.argosy.jobs.submit(spec(f"{victim}-{state.value.lower()}"))
