@@ -16,11 +16,11 @@ from hypothesis.extra import numpy as hnp
 
 from schemas.model import TensorSpec
 from tests.fakes.edge_models import linear_onnx
-from workers.batch import _unit
+from workers.batch import _unit, prepare
 from workers.batch_plan import plan
 from workers.batch_read import conform, pieces
 from workers.batch_score import Scorer, found, part_of
-from workers.errors import UsageError
+from workers.errors import JobFailed, UsageError
 
 FEATURES = 4
 SPEC = TensorSpec(name="x", dtype="float32", shape=(-1, FEATURES), range=(-10.0, 10.0))
@@ -173,3 +173,70 @@ def test_units_travel_as_json(tmp_path, rows) -> None:
     pd.DataFrame(rows).rename(columns=str).to_parquet(tmp_path / "in.parquet", row_group_size=4)
     for unit in plan(str(tmp_path), "m", unit_rows=3):
         assert _unit(json.dumps(asdict(unit))) == unit
+
+
+def test_results_below_the_input_are_no_input(tmp_path, rows) -> None:
+    np.save(tmp_path / "in.npy", rows)
+    output = tmp_path / "out"
+    before = plan(str(tmp_path), "m", output=str(output))
+    for unit in before:
+        scorer(output).score(unit)
+    assert plan(str(tmp_path), "m", output=str(output)) == before
+    link = tmp_path.parent / f"{tmp_path.name}-link"
+    link.symlink_to(tmp_path)
+    for same in (tmp_path, f"file://{tmp_path}/", link):
+        with pytest.raises(UsageError, match="between the inputs"):
+            plan(str(tmp_path), "m", output=str(same))
+
+
+def test_a_folder_of_results_is_of_one_work_and_rid_of_what_was_killed(tmp_path, rows) -> None:
+    np.save(tmp_path / "in.npy", rows)
+    output = tmp_path / "out"
+    (unit,) = plan(str(tmp_path / "in.npy"), "m")
+    assert prepare(str(output), [unit]) == []
+    scorer(output).score(unit)
+    (output / f".{Path(part_of(str(output), unit)).name}.0a1b.tmp").write_bytes(b"half")
+    assert prepare(str(output), [unit]) == [unit]
+    assert [path.name for path in output.iterdir()] == [Path(part_of(str(output), unit)).name]
+    (other,) = plan(str(tmp_path / "in.npy"), "another model")
+    with pytest.raises(JobFailed, match="1 results of another model"):
+        prepare(str(output), [other])
+
+
+def test_half_a_part_is_made_again(tmp_path, rows) -> None:
+    np.save(tmp_path / "in.npy", rows)
+    (unit,) = plan(str(tmp_path / "in.npy"), "m")
+    done = scorer(tmp_path / "out").score(unit)
+    part = Path(part_of(str(tmp_path / "out"), unit))
+    part.write_bytes(part.read_bytes()[:-20])
+    assert found(str(tmp_path / "out"), unit) is None
+    assert scorer(tmp_path / "out").score(unit) == done == found(str(tmp_path / "out"), unit)
+
+
+def test_no_row_one_row_and_rows_of_text(tmp_path, rows) -> None:
+    np.save(tmp_path / "none.npy", rows[:0])
+    np.save(tmp_path / "one.npy", rows[:1])
+    (tmp_path / "head.csv").write_text("a,b,c,d\n")
+    (tmp_path / "text.csv").write_text("a,b,c,d\n1,2,3,x\n1,2,3,4\n")
+    np.save(tmp_path / "words.npy", np.array(["a", "b"]))
+    with pytest.raises(UsageError, match=r"words.npy cannot be read: it must hold plain numbers"):
+        plan(str(tmp_path), "m")
+    (tmp_path / "words.npy").unlink()
+    done = {u.name: scorer(tmp_path / "out").score(u) for u in plan(str(tmp_path), "m")}
+    counts = {name: (one.rows, one.errors, one.detail) for name, one in done.items()}
+    assert counts == {"head.csv": (0, 0, None), "one.npy": (1, 0, None), "text.csv": (2, 1, None)}
+
+
+def test_vectors_in_parquet_may_be_missing_or_ragged(tmp_path, rows) -> None:
+    frame = pd.DataFrame({"v": [None, *rows[:3].tolist(), [1.0]]})
+    frame.to_parquet(tmp_path / "in.parquet")
+    (unit,) = plan(str(tmp_path), "m")
+    (found_rows,) = pieces(unit)
+    np.testing.assert_allclose(found_rows[1:4], rows[:3], rtol=1e-6)
+    assert np.isnan(found_rows[[0, 4]]).all()
+
+
+def test_a_bound_is_that_of_the_served_dtype() -> None:
+    spec = TensorSpec(name="x", dtype="float32", shape=(-1, 1), range=(0.0, 0.1))
+    assert conform(np.array([[np.float32(0.1)]]), spec)[1] == [None]
+    assert conform(np.array([[0.11]]), spec)[1] != [None]
