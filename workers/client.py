@@ -41,6 +41,8 @@ SERVER_ERROR = 500
 NO_CONTENT = 204
 TOO_MANY = 429
 
+_CHANCE = random.Random()  # noqa: S311 - jitter, no secret; a task's own draws stay its own
+
 PATIENCE = 1800.0
 """Seconds for which a driver offers what it made to a server that is away."""
 
@@ -195,7 +197,7 @@ class Api:
         attempt = 0
         while attempt < tries or self._clock() < until:
             if attempt > 0:
-                self._wait(backoff(attempt, random.random()))  # noqa: S311 - jitter, no secret
+                self._wait(backoff(attempt, _CHANCE.random()))
             attempt += 1
             try:
                 response = request()

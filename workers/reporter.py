@@ -29,6 +29,8 @@ from workers.client import PATIENCE, backoff
 from workers.errors import MAX_DETAIL, ApiError, LeaseLostError, RefusedError
 from workers.logs import Level
 
+_CHANCE = random.Random()  # noqa: S311 - jitter, no secret; a task's own draws stay its own
+
 MAX_BUFFERED = 10_000
 """Log lines and metrics kept while the API is away; the oldest go first."""
 
@@ -258,7 +260,7 @@ class Reporter:
                 over = self._clock() - self._sent_at - self._lease_seconds
                 if over > self._margin:
                     return self._stop(f"the lease has been over for {over:.0f} s: {error}")
-                self._wait(backoff(attempt, random.random()))  # noqa: S311 - jitter, no secret
+                self._wait(backoff(attempt, _CHANCE.random()))
                 continue
             # The server renewed the lease after this moment: ours ends no later than its own.
             self._sent_at = asked
