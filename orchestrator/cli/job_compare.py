@@ -79,7 +79,7 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
     for key, one in value.items():
         if isinstance(one, Mapping):
             yield from flat(one, f"{prefix}{key}.")
-        elif one is not None:
+        elif one is not None and one != []:
             yield f"{prefix}{key}", one
 
 

@@ -48,16 +48,21 @@ class Lines:
         view = training.view
         if view is None:
             return
+        if view.state in {JobState.QUEUED, JobState.RUNNING}:
+            self._state(view)
         for point in fresh:
             _epoch(view, point)
-        if (view.state, view.attempt) != self.state and view.state not in TERMINAL_JOB_STATES:
-            again = f"  attempt {view.attempt}" if view.attempt > 1 else ""
-            console.stamped(view.name, view.id, console.state(view.state), again)
-        self.state = (view.state, view.attempt)
+        self._state(view)  # beyond training: its epochs came before
         self._waits(view)
         self._problems(view)
         self._trials(view)
         self._live(view)
+
+    def _state(self, view: JobView) -> None:
+        if (view.state, view.attempt) != self.state and view.state not in TERMINAL_JOB_STATES:
+            again = f"  attempt {view.attempt}" if view.attempt > 1 else ""
+            console.stamped(view.name, view.id, console.state(view.state), again)
+        self.state = (view.state, view.attempt)
 
     def _waits(self, view: JobView) -> None:
         # The time that is left changes at each look; what it waits for does not.
@@ -77,7 +82,8 @@ class Lines:
             if self.trials.get(trial.number) != trial.state and trial.state != "waiting":
                 best = "" if trial.best is None else f"best {console.percent(trial.best)}"
                 epochs = f"{trial.epochs} epochs" if trial.epochs else ""
-                parts = [epochs, best, parameters_text(trial), console.clean(trial.detail or "")]
+                why = " ".join(console.clean(trial.detail or "").split())
+                parts = [epochs, best, parameters_text(trial), why]
                 text = "  ".join(part for part in parts if part)
                 console.stamped(f"trial {trial.number}", console.state(trial.state), f" {text}")
             self.trials[trial.number] = trial.state

@@ -48,11 +48,11 @@ def logs(
         reader = _Reader(argosy, job_id, search, level)
         if tail is not None:
             reader.last(tail)
-        else:
+        elif not follow:
             reader.drain()
         if follow:
-            for _look in argosy.jobs.follow(job_id):
-                reader.drain()
+            for _look in argosy.jobs.follow(job_id, beside=lambda _view: reader.drain()):
+                pass
 
 
 class _Reader:
@@ -82,9 +82,10 @@ class _Reader:
             )
             for line in page.items:
                 _print(line)
-            if not page.items or page.next in {None, self._cursor}:
+            # Also where nothing was found: what was searched is not searched again.
+            before, self._cursor = self._cursor, page.next or self._cursor
+            if not page.items or self._cursor == before:
                 return
-            self._cursor = page.next
 
 
 def _print(line: LogLine) -> None:

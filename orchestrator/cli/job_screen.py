@@ -30,6 +30,7 @@ _STEPS = (
     (JobState.REGISTERING, "register"),
 )
 _ORDER = [JobState.QUEUED, *(state for state, _ in _STEPS), JobState.SUCCEEDED]
+_UNDONE = {JobState.FAILED, JobState.CANCELLED}  # at a step that nobody noted
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _SPARKS = 40
 _BAR = 40
@@ -39,13 +40,24 @@ _TRIALS = 12
 
 @dataclass(slots=True)
 class Training:
-    """What is known of a job while it is watched. live: the newest there ever was."""
+    """What is known of a job while it is watched.
+
+    live: the newest there ever was. attempt: the one that the points are of.
+    """
 
     view: JobView | None = None
     points: list[MetricPoint] = field(default_factory=list)
     outage: str | None = None
     aside: str | None = None
     live: Live | None = None
+    attempt: int = 0
+
+    def rewind(self, view: JobView) -> None:
+        """Forget the epochs that a later attempt does again."""
+        self.attempt = self.attempt or view.attempt
+        if self.points and view.attempt > self.attempt and view.epoch < self.points[-1].epoch:
+            self.points = [point for point in self.points if point.epoch < view.epoch]
+            self.attempt = view.attempt
 
     def see(self, view: JobView) -> None:
         """Take a newer look at the job."""
@@ -58,7 +70,7 @@ class Training:
         if view is None:
             return Text(self.outage or "")
         lines: list[RenderableType] = [heading(view)]
-        lines += [] if view.spec.batch else [steps(view)]
+        lines += [] if view.spec.batch or view.state in _UNDONE else [steps(view)]
         lines += _waiting(view)
         if view.spec.batch is not None:
             lines += _batch(self)
@@ -180,9 +192,12 @@ def _batch(training: Training) -> list[RenderableType]:
     live = training.live
     if live is None or not live.total:
         return [Text("  starting the workers", "dim")]
+    view = training.view
+    done = live.total if view and view.state is JobState.SUCCEEDED else live.done
     bars = Table.grid(padding=(0, 1))
-    bars.add_row(" ", _bar(live.done, live.total), Text(f"{live.done:,} of {live.total:,} rows"))
-    return [bars, _pairs(live_parts(live, rows=True))]
+    bars.add_row(" ", _bar(done, live.total), Text(f"{done:,} of {live.total:,} rows"))
+    running = view is not None and view.state is JobState.RUNNING
+    return [bars, _pairs(live_parts(live, rows=True))] if running else [bars]
 
 
 def _now(view: JobView) -> list[RenderableType]:

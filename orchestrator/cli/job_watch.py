@@ -43,17 +43,23 @@ def watch_job(
     if console.is_live():
         live = Live(training, console=console.err(), refresh_per_second=_REFRESHES)
     frame: AbstractContextManager[object] = live or nullcontext()
+    fresh: list[MetricPoint] = []
+
+    def beside(view: JobView) -> None:
+        training.rewind(view)
+        fresh.extend(_fresh(argosy, view, [*training.points, *fresh]))
+
     with frame:
-        for look in argosy.jobs.follow(job, timeout):
+        for look in argosy.jobs.follow(job, timeout, beside=beside):
             training.outage = look.outage.detail if look.outage else None
             training.aside = aside()
-            fresh: list[MetricPoint] = []
             if look.value is not None:
-                fresh = _fresh(argosy, look.value, training.points)
                 training.points += fresh
                 training.see(look.value)
             if live is None:
-                lines.update(training, fresh)
+                lines.update(training, fresh if look.value else ())
+            if look.value is not None:
+                fresh.clear()
     if training.view is None:  # follow() yields a view or raises
         raise AssertionError
     say_end(training)

@@ -99,9 +99,11 @@ def excluded(rules: Sequence[Rules], path: str) -> bool:
 
 def _lines(path: Path) -> list[str]:
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return []
         with path.open("rb") as file:
             raw = file.read(MAX_IGNORE_BYTES + 1)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+    except FileNotFoundError:
         return []
     except OSError as error:
         detail = f"{path} cannot be read: {error.strerror}"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 
+from orchestrator.client.errors import ArgosyError, InterruptedAnswerError, is_outage
 from orchestrator.client.events import Bell
 from orchestrator.client.follow import Look, follow
 from orchestrator.client.pack import Packed, packed
@@ -14,6 +17,9 @@ from schemas.api import Page, Stored
 from schemas.dataset import DatasetProfile
 from schemas.job import TERMINAL_JOB_STATES, AgentView, JobState, JobView, LogLine, MetricPoint
 from schemas.jobfile import JobSpec
+
+RETRY_PAUSES = (0.5, 2.0, 5.0)
+"""Seconds before a submission is sent again whose answer did not come."""
 
 
 class Jobs(Resource):
@@ -34,16 +40,35 @@ class Jobs(Resource):
                 task is installed on the cluster, or the spec names code uploaded before.
             told: called with the packed folder before it is sent.
 
+        A connection that breaks before the answer is made again, a few times: it is one
+        job all the same.
+
         Raises:
             Invalid: the folder holds what must not travel, or is none.
             TooLarge: it holds too much.
         """
         if folder is None:
-            return self._transport.post("/v1/jobs", JobView, spec)
+            return self._submit(spec)
         with packed(Path(folder)) as code:
             told(code)
             self.upload(code)
-        return self.submit(spec.model_copy(update={"code": code.code}))
+        return self._submit(spec.model_copy(update={"code": code.code}))
+
+    def _submit(self, spec: JobSpec) -> JobView:
+        # The key makes one job of it, however often it arrives.
+        key = {"Idempotency-Key": secrets.token_hex(16)}
+        pauses = iter(RETRY_PAUSES)
+        interrupted = False
+        while True:
+            try:
+                return self._transport.post("/v1/jobs", JobView, spec, key)
+            except ArgosyError as error:
+                # What nobody answered at first is not tried again: there is no platform.
+                interrupted |= isinstance(error, InterruptedAnswerError)
+                pause = next(pauses, None)
+                if not interrupted or not is_outage(error) or pause is None:
+                    raise
+                time.sleep(pause)
 
     def upload(self, code: Packed) -> Stored:
         """Store a packed folder; once more changes nothing."""
@@ -134,14 +159,32 @@ class Jobs(Resource):
         """Ask for the job's end."""
         return self._transport.post(f"/v1/jobs/{segment(job)}/cancel", JobView)
 
-    def follow(self, job: str, timeout: float | None = None) -> Iterator[Look[JobView]]:
+    def follow(
+        self,
+        job: str,
+        timeout: float | None = None,
+        *,
+        beside: Callable[[JobView], object] = lambda _view: None,
+    ) -> Iterator[Look[JobView]]:
         """Look at the job now and whenever it changes, until it ends.
+
+        Args:
+            job: its id.
+            timeout: seconds.
+            beside: what else to fetch at each look. Where it meets an outage, the whole
+                look is made again; so what it fetches at the last one is all there is.
 
         Raises:
             WaitTimeoutError: it did not end within ``timeout`` seconds.
         """
+
+        def look() -> JobView:
+            view = self.get(job)
+            beside(view)
+            return view
+
         return follow(
-            lambda: self.get(job),
+            look,
             lambda view: view.state in TERMINAL_JOB_STATES,
             Bell(self._transport, job),
             timeout=timeout,

@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
 from orchestrator.client.checkout import revision
 from orchestrator.client.secrecy import MAX_SCANNED, Secret, secret_name, secrets_in
 from orchestrator.client.selection import Found, select
-from orchestrator.errors import Invalid, TooLarge
+from orchestrator.errors import Invalid, TooLarge, Unavailable
 from schemas.errors import FieldError
 from schemas.jobfile import (
     MAX_CODE_BYTES,
@@ -25,6 +26,10 @@ from schemas.jobfile import (
     Code,
 )
 from schemas.modules import hidden_by
+
+FREE_BYTES = 64 * 1024**2
+MAX_RATIO = 200
+"""Bytes for each packed one, beyond the first: what an agent unpacks."""
 
 REQUIREMENTS = "requirements.txt"
 MAX_NAMED = 10
@@ -63,8 +68,12 @@ def packed(folder: Path) -> Iterator[Packed]:
     _check_names(top, found)
     _check_sizes(found)
     with tempfile.NamedTemporaryFile(prefix="argosy-code-", suffix=".zip") as file:
-        _write(file, found)
-        sha256, size = _digest(file)
+        try:
+            _write(file, found)
+            sha256, size = _digest(file)
+        except OSError as error:
+            detail = f"the archive cannot be written in {tempfile.gettempdir()}: {error.strerror}"
+            raise Unavailable(detail, hint="make room there, or set TMPDIR") from error
         at = revision(top, {one.tracked_as for one in found})
         names = tuple(one.name for one in found)
         code = Code(
@@ -153,6 +162,10 @@ def _write(file: IO[bytes], found: Sequence[Found]) -> None:
     if file.tell() > MAX_CODE_BYTES:
         detail = f"the folder packs to more than {MAX_CODE_BYTES // 1024**2} MiB"
         raise _too_large(detail, _largest(found))
+    total = sum(one.size for one in found)
+    if total > FREE_BYTES + MAX_RATIO * file.tell():
+        detail = f"the folder's {total / 1024**2:,.0f} MiB are nearly all the same byte"
+        raise _too_large(detail, _largest(found))
 
 
 def _add(archive: zipfile.ZipFile, one: Found) -> list[Secret]:
@@ -162,28 +175,35 @@ def _add(archive: zipfile.ZipFile, one: Found) -> list[Secret]:
     info.external_attr = (0o100755 if one.executable else 0o100644) << 16
     info.file_size = one.size
     secrets: list[Secret] = []
-    try:
-        with one.path.open("rb") as source:
-            head = source.read(MAX_SCANNED + 1)
-            if len(head) <= MAX_SCANNED:
-                secrets += secrets_in(one.name, head)
-            with archive.open(info, "w") as target:
-                written, piece = 0, head
-                while piece:
-                    written += len(piece)
-                    if written > one.size:
-                        break
-                    target.write(piece)
-                    piece = source.read(_PIECE)
-    except OSError as error:
-        detail = f"{one.name} cannot be read: {error.strerror}"
-        raise Invalid(
-            detail, hint="name it in .argosyignore, if the job does not need it"
-        ) from error
+    pieces = _pieces(one)
+    head = next(pieces, b"")
+    if len(head) <= MAX_SCANNED:
+        secrets += secrets_in(one.name, head)
+    written = 0
+    with archive.open(info, "w") as target:
+        for piece in chain([head], pieces):
+            written += len(piece)
+            if written > one.size:
+                break
+            target.write(piece)
     if written != one.size:
         detail = f"{one.name} changed while it was packed"
         raise Invalid(detail, hint="submit again when nothing writes to it")
     return secrets
+
+
+def _pieces(one: Found) -> Iterator[bytes]:
+    """The file's bytes; the first piece is as long as what is searched for secrets."""
+    try:
+        with one.path.open("rb") as source:
+            size = MAX_SCANNED + 1
+            while piece := source.read(size):
+                yield piece
+                size = _PIECE
+    except OSError as error:
+        detail = f"{one.name} cannot be read: {error.strerror}"
+        hint = "name it in .argosyignore, if the job does not need it"
+        raise Invalid(detail, hint=hint) from error
 
 
 def _refused(secrets: Sequence[Secret]) -> Invalid:

@@ -27,7 +27,7 @@ ENDED_ROLLOUTS = frozenset({RolloutState.SUCCEEDED, RolloutState.ABORTED, Rollou
 
 def segment(text: str | int) -> str:
     """A value as one segment of a path."""
-    return quote(str(text), safe="")
+    return quote(str(text), safe="", errors="surrogateescape")
 
 
 def is_settled(rollout: RolloutView) -> bool:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from orchestrator.client.errors import (
     AnswerError,
     InterruptedAnswerError,
+    Invalid,
     ProfileError,
     UnreachableError,
     refusal,
@@ -64,10 +65,17 @@ class Transport:
         """Ask; ``answer`` is the type of what comes back."""
         return self._call("GET", path, answer, params=_present(params))
 
-    def post(self, path: str, answer: type[T], body: BaseModel | None = None) -> T:
+    def post(
+        self,
+        path: str,
+        answer: type[T],
+        body: BaseModel | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> T:
         """Ask for a change."""
         content = None if body is None else body.model_dump_json()
-        headers = {} if body is None else {"Content-Type": "application/json"}
+        kind = {} if body is None else {"Content-Type": "application/json"}
+        headers = {**kind, **(headers or {})}
         return self._call("POST", path, answer, content=content, headers=headers)
 
     def put(self, path: str, answer: type[T], source: Path) -> T:
@@ -186,6 +194,9 @@ def _problem(response: httpx.Response) -> Problem | None:
 def _network_errors(url: str) -> Iterator[None]:
     try:
         yield
+    except UnicodeEncodeError as error:
+        detail = f"{str(error.object)[:80]!r} is not UTF-8 text"
+        raise Invalid(detail, hint="check the terminal's encoding") from None
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
         if "certificate verify failed" in str(error).lower():
             detail = f"the certificate of {url} is not signed by the CA in the credentials"

@@ -13,7 +13,7 @@ from orchestrator.errors import NotFound
 from orchestrator.services.ports import Transaction, UnitOfWork
 from orchestrator.services.records import JobRecord
 from schemas.dataset import DatasetProfile
-from schemas.job import JobProgress, LogLine, MetricPoint
+from schemas.job import TERMINAL_JOB_STATES, JobProgress, LogLine, MetricPoint, Trial
 
 METRICS_CAP = 5_000
 """Points kept of a training; thinned when there are twice as many."""
@@ -60,14 +60,25 @@ def record(tx: Transaction, record: JobRecord, report: JobProgress, now: datetim
 
 
 def settle(tx: Transaction, record: JobRecord) -> JobRecord:
-    """Take the live figures from a job that does not run any more.
+    """Take from a job that does not run any more what is true only while it runs.
 
-    To be called with every job that may have changed its state, before it is saved.
+    That is its live figures and, once it has ended, that trials run or wait. To be called
+    with every job that may have changed its state, before it is saved.
     """
-    if record.state in ACTIVE or record.live is None:
+    if record.state in ACTIVE:
         return record
-    tx.events.remove_live(record.id)
-    return replace(record, live=None)
+    if record.live is not None:
+        tx.events.remove_live(record.id)
+        record = replace(record, live=None)
+    if record.state in TERMINAL_JOB_STATES:
+        record = replace(record, trials=tuple(_ended(trial) for trial in record.trials))
+    return record
+
+
+def _ended(trial: Trial) -> Trial:
+    if trial.state not in {"running", "waiting"}:
+        return trial
+    return trial.model_copy(update={"state": "stopped"})
 
 
 class JobHistoryService:

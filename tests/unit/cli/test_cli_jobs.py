@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -11,10 +12,12 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from argosy_fake_platform import NOW, State, job_view
+from rich.console import Console
 
 from orchestrator.cli import job_local
 from orchestrator.cli.job_compare import flat
 from orchestrator.cli.job_local import run_child
+from orchestrator.cli.job_screen import Training
 from schemas.dataset import Baseline, DatasetProfile, Overlap, SplitProfile
 from schemas.job import (
     AgentView,
@@ -400,3 +403,74 @@ def test_a_child_ends_with_the_signal_its_parent_gets(number: int, tmp_path: Pat
     else:
         process.send_signal(number)
     assert process.wait(20) == (41 if number == signal.SIGINT else 42)
+
+
+@pytest.mark.parametrize("outage_after", range(7, 12))
+def test_following_a_log_survives_an_outage(argosy: Any, fake: State, outage_after: int) -> None:
+    view = add(fake)
+    ended = view.model_copy(update={"state": JobState.SUCCEEDED})
+    fake.jobs[view.id] = [view, view, view, ended]
+    fake.logs[view.id] = [LogLine(at=NOW, text=f"line {n}") for n in range(5)]
+    fake.outage_after = outage_after
+    answer = argosy("job", "logs", "-f", view.id)
+    assert answer.code == 0
+    assert [line.split()[-1] for line in answer.out.splitlines()] == list("01234")
+
+
+def test_what_was_searched_is_not_searched_again(argosy: Any, fake: State) -> None:
+    view = add(fake)
+    ended = view.model_copy(update={"state": JobState.SUCCEEDED})
+    fake.jobs[view.id] = [view, view, ended]
+    fake.logs[view.id] = [LogLine(at=NOW, text=f"line {n}") for n in range(5)]
+    answer = argosy("job", "logs", "-f", "--search", "nothing", view.id)
+    assert (answer.code, answer.out) == (0, "")
+    cursors = [q.get("cursor") for _, path, q in fake.seen if path.endswith("/logs")]
+    assert (cursors[0], set(cursors[1:])) == (None, {"5"})
+
+
+@pytest.mark.parametrize(
+    "argv", [("get", "X"), ("ls", "--name", "X"), ("logs", "X", "--search", "X")]
+)
+def test_what_is_no_text_is_said_to_be_none(argosy: Any, argv: tuple[str, ...]) -> None:
+    answer = argosy("job", *(word.replace("X", "\udcff") for word in argv))
+    assert answer.code in {2, 5}
+    assert answer.err.startswith("error: ")
+    assert "fault of argosy" not in answer.err
+
+
+def test_a_batch_that_is_done_shows_all_of_its_rows() -> None:
+    batch = {"model": "digits@3", "input": "/in", "output": "/out"}
+    asked = JobSpec.model_validate({"name": "b", "batch": batch})
+    live = Live(at=NOW, done=2000, total=10_000, samples_per_s=5, eta_seconds=8)
+    training = Training()
+    training.see(job_view(JobState.RUNNING, spec=asked, live=live))
+    console = Console(width=100, file=io.StringIO())
+    console.print(training)
+    training.see(job_view(JobState.SUCCEEDED, spec=asked))
+    console.print(training)
+    before, after = console.file.getvalue().split("SUCCEEDED")  # type: ignore[attr-defined]
+    assert "2,000 of 10,000" in before
+    assert "ETA" in before
+    assert "10,000 of 10,000" in after
+    assert "ETA" not in after
+
+
+def test_watch_shows_the_epochs_that_are_done_again(argosy: Any, fake: State) -> None:
+    def point(epoch: int, value: float) -> MetricPoint:
+        return MetricPoint(epoch=epoch, at=NOW, values={"accuracy": value})
+
+    view = add(fake, epoch=3)
+    points = [point(1, 0.1), point(2, 0.2), point(3, 0.3)]
+    fake.metrics[view.id] = points
+    training = Training()
+    training.see(view)
+    training.rewind(view)
+    training.points = list(points)
+    again = view.model_copy(update={"attempt": 2})
+    training.rewind(again)
+    assert training.points == points, "nothing is done again yet"
+    training.rewind(again.model_copy(update={"epoch": 2}))
+    assert [p.epoch for p in training.points] == [1]
+    training.points += [point(2, 0.25), point(3, 0.35)]
+    training.rewind(again.model_copy(update={"epoch": 2}))
+    assert len(training.points) == 3, "once an attempt"

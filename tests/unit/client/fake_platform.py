@@ -65,6 +65,9 @@ class State:
     events: list[Event] = field(default_factory=list)
     page_size: int = 2
     outages: int = 0
+    lost_answers: int = 0
+    outage_after: int | None = None
+    submissions: dict[str, JobView] = field(default_factory=dict)
     events_per_connection: int = 1000
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
 
@@ -94,6 +97,10 @@ def make_app(state: State) -> FastAPI:  # noqa: C901, PLR0915 - a list of routes
     @app.middleware("http")
     async def guard(request: Request, proceed: Any) -> Any:
         state.seen.append((request.method, request.url.path, dict(request.query_params)))
+        if state.outage_after is not None:
+            state.outage_after -= 1
+            if state.outage_after < 0:
+                state.outage_after, state.outages = None, 1
         if state.outages > 0:
             state.outages -= 1
             return _problem(
@@ -104,7 +111,11 @@ def make_app(state: State) -> FastAPI:  # noqa: C901, PLR0915 - a list of routes
             return _problem(
                 Problem(title="no", status=401, code=Code.UNAUTHENTICATED, detail=detail)
             )
-        return await proceed(request)
+        answer = await proceed(request)
+        if state.lost_answers > 0:
+            state.lost_answers -= 1
+            answer.headers["content-length"] = "100000"  # and the connection breaks off
+        return answer
 
     @app.exception_handler(RefusedError)
     def refused(_request: Request, error: RefusedError) -> JSONResponse:
@@ -123,11 +134,15 @@ def make_app(state: State) -> FastAPI:  # noqa: C901, PLR0915 - a list of routes
         return Health(ok=True, version="0", parts={"database": "ok"})
 
     @app.post("/v1/jobs", status_code=201)
-    def submit(spec: JobSpec) -> JobView:
+    def submit(spec: JobSpec, idempotency_key: Annotated[str | None, Header()] = None) -> JobView:
+        if idempotency_key in state.submissions:
+            return state.submissions[idempotency_key]
         if spec.code is not None and spec.code.sha256 not in state.artifacts:
             raise RefusedError(422, Code.INVALID, "the code was not uploaded")
         view = job_view(spec=spec)
         state.jobs[view.id] = [view]
+        if idempotency_key is not None:
+            state.submissions[idempotency_key] = view
         return view
 
     @app.put("/v1/artifacts/{sha256}")

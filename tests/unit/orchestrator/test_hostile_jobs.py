@@ -157,6 +157,17 @@ def test_the_lost_work_of_one_trial_leaves_the_others_alone(job):
     assert (job.view()["best"]["trial"], job.view()["best"]["accuracy"]) == (2, 0.7)
 
 
+def test_no_trial_runs_on_when_its_job_has_ended(job):
+    trials = [
+        {"number": n, "parameters": {"config.lr": n}, "state": state}
+        for n, state in enumerate(("done", "running", "waiting", "failed"), 1)
+    ]
+    job.send(trials=trials)
+    job.send(state="FAILED", cause="user_code")
+    states = [trial["state"] for trial in job.view()["trials"]]
+    assert states == ["done", "stopped", "stopped", "failed"]
+
+
 def test_trials_that_nobody_asked_for_are_kept_in_small(job, monkeypatch):
     monkeypatch.setattr(job_history, "SWEPT_CAP", 10)
     for start in range(1, 60, 12):
