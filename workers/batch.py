@@ -53,11 +53,25 @@ class Fetcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What was inferred, earlier attempts included. files: input files."""
+    """What was inferred, earlier attempts included.
+
+    rows: read. errors: of them, those with no answer but the reason. files: input files.
+    left_out: why parts could not be read at all.
+    """
 
     rows: int
     errors: int
     files: int
+    left_out: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        files = "1 file" if self.files == 1 else f"{self.files:,} files"
+        parts = [f"{self.rows:,} rows of {files}"]
+        if self.errors:
+            parts.append(f"{self.errors:,} rows refused (column error)")
+        if self.left_out:
+            parts.append(f"{len(self.left_out)} parts left out: {self.left_out[0]}")
+        return "; ".join(parts)
 
 
 def variant_for(manifest: Manifest, wanted: str | None, machine: str) -> Variant:
@@ -261,10 +275,10 @@ def _finish(
     rows = sum(one.rows for one in done.values())
     if unread and not rows:
         raise JobFailed(JobCause.BAD_DATA, f"nothing could be inferred: {unread[0]}")
-    result = BatchResult(
-        rows, sum(one.errors for one in done.values()), len({u.name for u in units})
-    )
-    summary = {"job": order.id, "model": batch.model, **asdict(result), "unread": unread[:100]}
+    errors = sum(one.errors for one in done.values())
+    result = BatchResult(rows, errors, len({u.name for u in units}), tuple(unread))
+    counts = {"rows": rows, "errors": errors, "files": result.files, "left_out": unread[:100]}
+    summary = {"job": order.id, "model": batch.model, **counts}
     fs, path = url_to_fs(f"{batch.output.rstrip('/')}/{SUMMARY}")
     with fs.open(path, "w") as file:
         json.dump(summary, file, indent=1)

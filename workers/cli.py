@@ -63,7 +63,7 @@ def agent(
     embedded: bool,
     autoscaling: bool,
 ) -> None:
-    r"""Claim jobs and run them on Ray: on the cluster of $RAY_ADDRESS, or --embedded.
+    """Claim jobs and run them on Ray: on the cluster of $RAY_ADDRESS, or --embedded.
 
     \b
     RAY_ADDRESS     the dashboard's URL, as in http://head:8265
@@ -71,7 +71,7 @@ def agent(
                     RAY_AUTH_TOKEN_PATH. Neither is handed to jobs.
     ARGOSY_URL, ARGOSY_TOKEN, ARGOSY_CA
                     the server [default: what HOME/worker.json says]
-    """
+    """  # noqa: D301 - click reads the backspace
     import os
 
     from workers.agent_main import Options, run

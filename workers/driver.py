@@ -209,8 +209,8 @@ def _infer(order: Order, api: Api, reporter: Reporter, ending: Ending) -> Final:
         model = fetch_model(fetcher, job.manifest, job.spec.batch.variant, folder)
         with _timed("inference"), _connected(order, reporter, ending) as mailbox:
             result = run_batch(job, model, mailbox)
-    log.info("%d rows of %d files, %d errors", result.rows, result.files, result.errors)
-    return Final(JobState.SUCCEEDED)
+    log.info("%s", result)
+    return Final(JobState.SUCCEEDED, detail=str(result))
 
 
 @contextmanager

@@ -124,7 +124,7 @@ def say_end(training: Training) -> None:
     if view.started_at and view.ended_at:
         took = f" in {console.duration((view.ended_at - view.started_at).total_seconds())}"
     if view.state is JobState.SUCCEEDED:
-        _succeeded(training, view, took)
+        _succeeded(view, took)
     else:
         _not_succeeded(view, took)
     used = ", ".join(text for text in (usage_text(view.usage), cost_text(view.cost)) if text)
@@ -132,10 +132,9 @@ def say_end(training: Training) -> None:
         console.say(f"  used {used}", style="dim")
 
 
-def _succeeded(training: Training, view: JobView, took: str) -> None:
+def _succeeded(view: JobView, took: str) -> None:
     if view.spec.batch is not None:
-        rows = f"{training.live.total:,} rows" if training.live and training.live.total else "done"
-        text = f"✓ succeeded{took}: {rows}, in {view.spec.batch.output}"
+        text = f"✓ succeeded{took}: {view.detail or 'done'}; in {view.spec.batch.output}"
         console.say(Text(console.clean(text), "green"))
         return
     metric = view.spec.stop.metric

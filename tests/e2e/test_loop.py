@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import psutil
+import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.home import Home
@@ -74,7 +75,8 @@ def rollout(argosy, job, fleet):
 def test_training_reaches_its_target_on_two_workers(argosy, job):
     spec = JobSpec.model_validate(job.spec)
     assert job.state is JobState.SUCCEEDED, job.detail
-    assert spec.resources.workers == 2
+    assert str(spec.resources.workers) == "2"
+    assert argosy.jobs.profile(job.id).baseline.n == 1041
     assert job.best["accuracy"] >= spec.stop.target
     epochs = [point.epoch for point in argosy.jobs.metrics(job.id)]
     assert epochs == list(range(1, len(epochs) + 1))
@@ -96,6 +98,24 @@ def test_the_version_holds_measured_variants_and_its_lineage(argosy, job):
     assert manifest.lineage.dataset_sha256
     assert manifest.lineage.parity_max_abs < 1e-3
     assert [p.name for p in manifest.lineage.passes]
+
+
+def test_the_cluster_scores_what_the_devices_will_see(running, argosy, job, held_out):
+    """``argosy batch`` over the test split is right as often as the registry says."""
+    folder = running.folder / "to-score"
+    folder.mkdir()
+    held = np.load(held_out)
+    np.save(folder / "digits.npy", held["x"])
+    out = running.folder / "scored"
+    scored = running.argosy("batch", f"{job.model}@{job.version}", str(folder), str(out))
+    assert scored.returncode == 0, scored.stderr
+    table = pq.read_table(out).to_pandas().sort_values("row")
+    assert len(table) == len(held["y"])
+    assert table["error"].isna().all()
+    manifest = argosy.models.version(job.model, job.version).manifest
+    said = next(a.value for a in manifest.variants[0].accuracy if a.split == "test")
+    right = float((table["class"].to_numpy() == held["y"]).mean())
+    assert right == pytest.approx(said, abs=0.005)
 
 
 def test_the_rollout_passed_wave_by_wave(argosy, rollout, fleet):

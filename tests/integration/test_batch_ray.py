@@ -104,7 +104,7 @@ def test_a_killed_inference_is_taken_up_and_leaves_what_one_loop_would(world, tm
     assert wrong == {"a.npy": 0, "b.csv": 2, "c.parquet": 2}
     summary = json.loads((output / "_argosy.json").read_text())
     assert (summary["rows"], summary["errors"], summary["files"]) == (ROWS + 10, 4, 4)
-    assert "wrong.npy" in summary["unread"][0]
+    assert "wrong.npy" in summary["left_out"][0]
     assert any("wrong.npy" in line.text for line in job.logs)
     assert (job.live[-1].done, job.live[-1].total) == (ROWS + 10, ROWS + 10)
     assert job.usage[2].cpu_seconds > 0

@@ -339,13 +339,15 @@ def test_batch_is_watched_to_its_end(argosy: Any, fake: State) -> None:
     )  # fmt: skip
     ended = running.model_copy(
         update={"state": JobState.SUCCEEDED, "live": None, "ended_at": NOW,
+                "detail": "1,990 rows of 2 files; 10 rows refused (column error)",
                 "usage": Usage(cpu_seconds=3600)}
     )  # fmt: skip
     fake.jobs[running.id] = [running, ended]
     answer = argosy("job", "watch", running.id)
     assert answer.code == 0
     assert "500 of 2,000 rows  rows/s 100  workers 2" in answer.err
-    assert "✓ succeeded in 0.0 s: 2,000 rows, in /out" in answer.err
+    assert "✓ succeeded in 0.0 s: 1,990 rows of 2 files; 10 rows refused" in answer.err
+    assert "; in /out" in answer.err
     assert "used 1 core-hours" in answer.err
 
 
