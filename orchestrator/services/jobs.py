@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.domain import job as machine
 from orchestrator.domain.cost import Prices
-from orchestrator.errors import Conflict, LeaseLost, NotFound, error_of
+from orchestrator.errors import LeaseLost, NotFound, error_of
 from orchestrator.services import agents, job_history, keys, orders, queues
 from orchestrator.services.job_view import view
 from orchestrator.services.keys import Role
@@ -71,12 +71,12 @@ class JobService:
             Conflict: another job was submitted with this key.
         """
         with self._uow.read() as tx:
-            known = _submitted(tx, spec, submission)
+            known = orders.submitted(tx, spec, submission)
             if known is None:
                 orders.check(tx, self._artifacts, spec)
         if known is None:
             with self._uow() as tx:
-                known = _submitted(tx, spec, submission) or self._queue(tx, spec, submission)
+                known = orders.submitted(tx, spec, submission) or self._queue(tx, spec, submission)
         return self.get(known.id)
 
     def _queue(self, tx: Transaction, spec: JobSpec, submission: str | None) -> JobRecord:
@@ -247,7 +247,7 @@ class JobService:
         if report is not None:
             moved = job_history.record(tx, moved, report, now)
             if job.state is JobState.SUCCEEDED:
-                moved = _with_result(tx, moved, report)
+                moved = orders.with_result(tx, moved, report)
         if job.state in TERMINAL_JOB_STATES and record.ended_at is None:
             moved = replace(moved, ended_at=now, lease_hash=None)
             # A last report whose answer was lost is repeated, and must be heard.
@@ -289,15 +289,6 @@ def _found(tx: Transaction, job_id: str, *, lock: bool = False) -> JobRecord:
     return record
 
 
-def _submitted(tx: Transaction, spec: JobSpec, submission: str | None) -> JobRecord | None:
-    """The job that was submitted with a key before."""
-    record = None if submission is None else tx.jobs.by_submission(submission)
-    if record is not None and record.spec != spec:
-        msg = f"another job was submitted with this key: {record.id}"
-        raise Conflict(msg, hint="give each job an Idempotency-Key of its own")
-    return record
-
-
 def _check_lease(record: JobRecord, lease: str) -> None:
     if record.lease_hash is None or not hmac.compare_digest(record.lease_hash, keys.digest(lease)):
         msg = f"the lease on {record.id} is not yours any more"
@@ -307,16 +298,3 @@ def _check_lease(record: JobRecord, lease: str) -> None:
 def _claimable(record: JobRecord, now: datetime) -> bool:
     rested = record.not_before is None or record.not_before <= now
     return record.state is JobState.QUEUED and rested
-
-
-def _with_result(tx: Transaction, record: JobRecord, report: JobProgress) -> JobRecord:
-    if record.spec.batch is not None:
-        return record
-    model, version = report.model, report.version
-    if model is None or version is None:
-        msg = "a job that succeeded names the model and version it registered"
-        raise Conflict(msg)
-    if model != record.spec.model_name or tx.models.get(model, version) is None:
-        msg = f"{record.id} has not registered {model}@{version}"
-        raise Conflict(msg)
-    return replace(record, model=model, version=version)

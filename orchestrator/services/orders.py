@@ -1,6 +1,8 @@
-"""What a job needs from here: checked when it is submitted, handed to its driver later."""
+"""What a job needs from here, and gives back: checked when it is submitted and when it ends."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from orchestrator.domain.job import ACTIVE
 from orchestrator.errors import Conflict, Forbidden, Invalid, LeaseLost, NotFound, Revoked
@@ -8,7 +10,7 @@ from orchestrator.services.models import found
 from orchestrator.services.ports import Artifacts, Transaction, UnitOfWork
 from orchestrator.services.records import JobRecord
 from schemas.errors import FieldError
-from schemas.job import JobOrder
+from schemas.job import JobOrder, JobProgress
 from schemas.jobfile import Batch, Code, JobSpec
 from schemas.model import Manifest
 
@@ -77,6 +79,37 @@ def check(tx: Transaction, artifacts: Artifacts, spec: JobSpec) -> None:
     if spec.cloned_from is not None and tx.jobs.get(spec.cloned_from) is None:
         msg = f"cloned_from: there is no job {spec.cloned_from}"
         raise NotFound(msg, hint="`argosy job ls` lists them")
+
+
+def submitted(tx: Transaction, spec: JobSpec, submission: str | None) -> JobRecord | None:
+    """The job that was submitted with a key before.
+
+    Raises:
+        Conflict: it is another one.
+    """
+    record = None if submission is None else tx.jobs.by_submission(submission)
+    if record is not None and record.spec != spec:
+        msg = f"another job was submitted with this key: {record.id}"
+        raise Conflict(msg, hint="give each job an Idempotency-Key of its own")
+    return record
+
+
+def with_result(tx: Transaction, record: JobRecord, report: JobProgress) -> JobRecord:
+    """The job with the version that its last report names.
+
+    Raises:
+        Conflict: it registered none, or another.
+    """
+    if record.spec.batch is not None:
+        return record
+    model, version = report.model, report.version
+    if model is None or version is None:
+        msg = "a job that succeeded names the model and version it registered"
+        raise Conflict(msg)
+    if model != record.spec.model_name or tx.models.get(model, version) is None:
+        msg = f"{record.id} has not registered {model}@{version}"
+        raise Conflict(msg)
+    return replace(record, model=model, version=version)
 
 
 def _check_code(artifacts: Artifacts, code: Code) -> None:
