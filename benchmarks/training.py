@@ -75,7 +75,7 @@ def load_of(gpus: int, *, quick: bool) -> Load:
     """
     if gpus:
         return Load(gpus, 1, 4 if quick else 8, 20 if quick else 400, 512 * gpus)
-    return Load(2, 0, 4 if quick else 6, 5 if quick else 40, 64)
+    return Load(2, 0, 4 if quick else 5, 5 if quick else 20, 64)
 
 
 def count_gpus() -> int:
@@ -139,7 +139,9 @@ def in_turn(
         first = number % len(names)
         for name in names[first:] + names[:first]:
             note(f"round {number + 1} of {rounds}: {name}")
-            found[name].append(sides[name]())
+            measured = sides[name]()
+            note("  " + "  ".join(f"{key} {value:.4g}" for key, value in measured.items()))
+            found[name].append(measured)
     return {
         name: {key: tuple(one[key] for one in values) for key in values[0]}
         for name, values in found.items()
