@@ -228,6 +228,7 @@ def _mark_best(axes: Axes, panel: Panel, one: Curves, colour: str, trial: int) -
             va="top" if len(values) > 1 else "bottom",
             fontsize=9,
             color=colour,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
         )
 
 
