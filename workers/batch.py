@@ -70,7 +70,8 @@ class BatchResult:
         if self.errors:
             parts.append(f"{self.errors:,} rows refused (column error)")
         if self.left_out:
-            parts.append(f"{len(self.left_out)} parts left out: {self.left_out[0]}")
+            left = "1 part" if len(self.left_out) == 1 else f"{len(self.left_out)} parts"
+            parts.append(f"{left} left out: {self.left_out[0]}")
         return "; ".join(parts)
 
 
