@@ -13,7 +13,7 @@ from workers.blame import user_code
 from workers.errors import UsageError
 from workers.feed import fetch
 from workers.sampling import cut
-from workers.task import SPLITS, Samples, Task
+from workers.task import Samples, Task
 
 CHUNK = 1024
 
@@ -81,12 +81,4 @@ def set_sha256(data: Labelled) -> str:
     digest = hashlib.sha256(f"{data.x.dtype}{data.x.shape}".encode())
     digest.update(np.ascontiguousarray(data.x).tobytes())
     digest.update(data.y.tobytes())
-    return digest.hexdigest()
-
-
-def dataset_sha256(parts: dict[str, Labelled]) -> str:
-    """The hash of all splits together."""
-    digest = hashlib.sha256()
-    for name in SPLITS:
-        digest.update(f"{name}:{set_sha256(parts[name])}\n".encode())
     return digest.hexdigest()
