@@ -14,6 +14,8 @@ STAMP := $(VENV)/.installed
 BENCHES := $(patsubst benchmarks/%.py,%,$(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
 BENCH_OUT := build/benchmarks
 ARGS ?=
+# Two files of tests at a time, the long ones first (tests/conftest.py orders them).
+TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo test test-all check unit bench bench-smoke clean
 
@@ -30,11 +32,11 @@ demo: $(STAMP) ## the whole loop on this machine (ARGS=--keep leaves it running)
 test: check ## everything that CI runs
 	@.ci/need.sh mosquitto postgresql
 	@$(MAKE) --no-print-directory bench-smoke
-	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest $(TOGETHER) -m "not slow" --cov --cov-report=term $(ARGS)
 
 test-all: ## the tests of CI and those that take minutes each: every kill in every state
 	@.ci/need.sh mosquitto postgresql
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(TOGETHER) $(ARGS)
 
 check: $(STAMP) ## style, types and import rules, without running anything
 	$(BIN)/ruff check .

@@ -13,10 +13,10 @@ import sys
 import time
 from pathlib import Path
 
-from workers.data import split_arrays
+from workers.optimization.session import infer, open_session
 from workers.run_local import read_job, run
-from workers.session import infer, open_session
 from workers.task import load_task
+from workers.training.data import split_arrays
 
 
 def main(job: Path, folder: Path) -> None:

@@ -20,9 +20,9 @@ from torch import nn
 from benchmarks._training_marks import read, step_us
 from benchmarks._training_task import TimedDigits
 from schemas.jobfile import JobSpec
-from workers.local import LocalEngine
-from workers.loop import run
 from workers.task import load_task
+from workers.training.local import LocalEngine
+from workers.training.loop import run
 
 EPOCHS = 3
 CONFIG = {"repeat": 10, "batch_size": 64, "width": 0.25}

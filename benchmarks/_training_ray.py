@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.jobfile import JobSpec
-from workers.train import fit, worker_resources
+from workers.distributed.train import fit, worker_resources
 
 MAILBOX = "argosy-bench"
 
@@ -36,7 +36,7 @@ def cluster(spec: JobSpec) -> Iterator[None]:
     )
     import ray  # noqa: PLC0415 - its environment is read as it is imported
 
-    from workers.mailbox import Postbox  # noqa: PLC0415 - with it
+    from workers.distributed.mailbox import Postbox  # noqa: PLC0415 - with it
 
     local: Any = ray
     cpus = worker_resources(spec)["CPU"] * spec.resources.workers.max

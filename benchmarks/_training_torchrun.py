@@ -16,9 +16,9 @@ import torch.distributed as dist
 
 from schemas.jobfile import JobSpec
 from workers.files import write_atomic
-from workers.loop import Metrics, run
-from workers.steps import Step
 from workers.task import load_task
+from workers.training.loop import Metrics, run
+from workers.training.steps import Step
 
 
 class TorchrunEngine:

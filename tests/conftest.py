@@ -50,6 +50,19 @@ _START_SECONDS = 60
 _STOP_SECONDS = 20
 
 
+_LONG_FIRST = ("matrix", "integration", "e2e", "delivery", "contract", "property", "unit")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take minutes first, so that they do not run alone at the end."""
+
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        return _LONG_FIRST.index(folder) if folder in _LONG_FIRST else len(_LONG_FIRST)
+
+    items.sort(key=rank)
+
+
 def _missing(what: str) -> NoReturn:
     """Skip the test that needs ``what``; fail it in CI, where nothing may go unrun."""
     message = f"{what} is not installed; `make test` installs it"

@@ -74,7 +74,7 @@ def agent(
     """  # noqa: D301 - click reads the backspace
     import os
 
-    from workers.agent_main import Options, run
+    from workers.agent.main import Options, run
     from workers.settings import home_folder
 
     options = Options(
@@ -98,10 +98,10 @@ def agent(
 @click.option("--seed", type=click.IntRange(0), default=0, help="The job's seed.")
 def export_split(task: str, split: str, out: Path, pairs: tuple[str, ...], seed: int) -> None:
     """Write a split of a TASK (module:Class) as an npz file with the arrays x and y."""
-    from workers.data import split_arrays
     from workers.files import write_atomic
-    from workers.package import npz
+    from workers.optimization.package import npz
     from workers.task import load_task
+    from workers.training.data import split_arrays
 
     data = split_arrays(load_task(task, config_of(pairs), seed), split)
     write_atomic(out, npz({"x": data.x, "y": data.y}))

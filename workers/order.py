@@ -36,7 +36,7 @@ ENVIRONMENTS = "ARGOSY_ENVIRONMENTS"
 
 INSTALL_SECONDS = "ARGOSY_INSTALL_SECONDS"
 
-DRIVER = "workers.driver"
+DRIVER = "workers.driver.main"
 """The module that runs a job."""
 
 NO_ENVIRONMENT = 78

@@ -23,16 +23,16 @@ from pydantic import ValidationError
 from schemas.job import JobCause, JobState
 from schemas.jobfile import JobSpec
 from schemas.yamltext import Loader
-from workers.dataset import profile_splits
 from workers.errors import JobFailed, UsageError
-from workers.local import LocalEngine
-from workers.loop import Metrics, Trained
-from workers.loop import run as train
-from workers.package import Package
-from workers.pipeline import build, training_of
-from workers.steps import Step
-from workers.stop import target_missed
+from workers.inspection.dataset import profile_splits
+from workers.optimization.package import Package
+from workers.optimization.pipeline import build, training_of
 from workers.task import Task, load_task
+from workers.training.local import LocalEngine
+from workers.training.loop import Metrics, Trained
+from workers.training.loop import run as train
+from workers.training.steps import Step
+from workers.training.stop import target_missed
 
 log = logging.getLogger(__name__)
 

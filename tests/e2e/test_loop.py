@@ -23,7 +23,7 @@ from schemas.rollout import ExecState, RolloutSpec, RolloutState, WaveState
 from tests.e2e.big_model import register
 from tests.e2e.conftest import STOP_SECONDS, marked, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB_FILE = ROOT / "examples" / "digits" / "job.yaml"

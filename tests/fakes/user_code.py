@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 
+from workers.agent.processes import marked
 from workers.order import MARK
-from workers.processes import marked
 
 
 def wheel(folder: Path, name: str, version: str, files: dict[str, str], needs: str = "") -> None:

@@ -20,12 +20,12 @@ import psutil
 import pytest
 
 from tests.fakes.user_code import environ_of, forget_token, runs, until, wheel
-from workers.cluster import LocalHead, temp_dir_of
+from workers.agent.follow import DriverState, Seen
+from workers.agent.head import LocalHead, temp_dir_of
+from workers.agent.processes import kill_all, marked
+from workers.agent.ray_jobs import RayJobs
 from workers.errors import ClusterError
-from workers.follow import DriverState, Seen
 from workers.order import CODE, ENVIRONMENTS, JOB_DIR, JOB_TOKEN, MARK, NO_ENVIRONMENT, REQUIREMENTS
-from workers.processes import kill_all, marked
-from workers.ray_jobs import RayJobs
 
 pytestmark = pytest.mark.integration
 
@@ -170,7 +170,7 @@ def test_code_and_packages_reach_driver_and_workers_without_any_secret(cluster, 
         assert not set(environment) & set(SECRETS)
     everything = psutil.Process().children(recursive=True)
     for process in everything:
-        if "workers.keeper" not in " ".join(process.cmdline()):
+        if "workers.agent.keeper" not in " ".join(process.cmdline()):
             assert SECRET not in json.dumps(environ_of(process.pid)), process
 
     cluster.end("one")

@@ -18,8 +18,8 @@ from schemas.job import TERMINAL_JOB_STATES, JobCause, JobState
 from schemas.jobfile import JobSpec
 from tests.fakes.user_code import until, wheel
 from tests.unit.workers.fake_api import FakeApi, FakeJob
+from workers.agent.processes import kill_all, marked
 from workers.order import MARK
-from workers.processes import kill_all, marked
 
 pytestmark = pytest.mark.integration
 

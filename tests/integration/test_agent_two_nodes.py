@@ -16,12 +16,12 @@ import psutil
 import pytest
 
 from tests.fakes.user_code import forget_token, runs, until, wheel
-from workers.cluster import free_ports, head_environment
+from workers.agent.follow import DriverState
+from workers.agent.head import free_ports, head_environment
+from workers.agent.processes import kill_all, marked
+from workers.agent.ray_jobs import ANSWER_SECONDS, CONNECT_SECONDS, RayJobs
 from workers.errors import ClusterError
-from workers.follow import DriverState
 from workers.order import ENVIRONMENTS, JOB_DIR, MARK, REQUIREMENTS
-from workers.processes import kill_all, marked
-from workers.ray_jobs import ANSWER_SECONDS, CONNECT_SECONDS, RayJobs
 
 pytestmark = pytest.mark.integration
 
@@ -177,7 +177,7 @@ def test_a_wrong_token_is_refused_in_one_line(nodes, tmp_path) -> None:
     wrong = tmp_path / "token"
     wrong.write_text("f" * 64)
     wrong.chmod(0o600)
-    code = "from workers.ray_jobs import RayJobs\nRayJobs(None)"
+    code = "from workers.agent.ray_jobs import RayJobs\nRayJobs(None)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "RAY_AUTH_TOKEN_PATH": str(wrong)},

@@ -19,8 +19,8 @@ from schemas.model import Manifest
 from tests.fakes.edge_models import FEATURES, linear_onnx, release, run_onnx
 from tests.fakes.user_code import until
 from tests.unit.workers.fake_api import FakeApi, FakeJob
+from workers.agent.processes import kill_all, marked
 from workers.order import JOB_TOKEN, MARK
-from workers.processes import kill_all, marked
 
 pytestmark = pytest.mark.integration
 
@@ -86,7 +86,7 @@ def test_a_killed_inference_is_taken_up_and_leaves_what_one_loop_would(world, tm
 
     assert until(lambda: any(output.glob("part-*.parquet")), LONG), "parts come as they are made"
     for process in marked(MARK, f"{job.id}-1"):
-        if "workers.driver" in " ".join(process.cmdline()):
+        if "workers.driver.main" in " ".join(process.cmdline()):
             process.kill()
     assert world.api.wait(lambda: job.attempt == 2, 60)
     before = {p: p.stat().st_mtime_ns for p in output.glob("part-*.parquet")}

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from workers.cluster import LocalHead
-from workers.sweep_record import FILE
+from workers.agent.head import LocalHead
+from workers.sweep.record import FILE
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -29,8 +29,8 @@ from pathlib import Path
 import ray
 from schemas.jobfile import JobSpec
 from workers.errors import JobFailed
-from workers.mailbox import Postbox
-from workers.sweep import search
+from workers.distributed.mailbox import Postbox
+from workers.sweep.search import search
 
 spec, storage, out = JobSpec.model_validate_json(sys.argv[1]), sys.argv[2], open(sys.argv[3], "a")
 lock, done = threading.Lock(), threading.Event()

@@ -25,9 +25,9 @@ from schemas.job import TERMINAL_JOB_STATES, JobCause, JobState
 from schemas.jobfile import JobSpec, StopRules
 from schemas.model import Manifest
 from tests.unit.workers.fake_api import FakeApi, FakeJob
-from workers.cluster import temp_dir_of
+from workers.agent.head import temp_dir_of
+from workers.agent.processes import kill_all, marked
 from workers.order import MARK
-from workers.processes import kill_all, marked
 
 pytestmark = pytest.mark.integration
 

@@ -19,9 +19,9 @@ import pytest
 from orchestrator.client import Argosy
 from schemas.job import JobState, JobView
 from tests.e2e.conftest import Running, free_port, marked, until
-from workers.cluster import head_environment
+from workers.agent.head import head_environment
+from workers.agent.processes import marked as marked_as
 from workers.order import MARK
-from workers.processes import marked as marked_as
 
 START = 90
 POLL = 0.02
@@ -101,7 +101,7 @@ class Matrix:
             case "worker":
                 self._first(job, "RayTrainWorker").kill()
             case "driver":
-                self._first(job, "workers.driver").kill()
+                self._first(job, "workers.driver.main").kill()
             case "node":
                 self.nodes.kill("second")
                 self.nodes.start("second")
@@ -154,11 +154,11 @@ class Matrix:
         while (view := self.look(job)).state is not state:
             assert time.monotonic() < deadline, view
             assert view.state is JobState.OPTIMIZING, f"it was not seen {state}: {view}"
-            for driver in self.processes(view, "workers.driver"):
+            for driver in self.processes(view, "workers.driver.main"):
                 driver.resume()
                 time.sleep(POLL)
                 driver.suspend()
-        for driver in self.processes(view, "workers.driver"):
+        for driver in self.processes(view, "workers.driver.main"):
             driver.resume()
         return view
 

@@ -74,8 +74,8 @@ def undisturbed() -> float:
     """The best accuracy of the same job when nobody harms it: in this process, without Ray."""
     import torch
 
-    from workers.local import train_here
     from workers.task import load_task
+    from workers.training.local import train_here
 
     wanted = spec("undisturbed")
     threads = torch.get_num_threads()

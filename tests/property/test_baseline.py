@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.baseline import BINS, baseline_of, bin_counts, edges_of
+from workers.inspection.baseline import BINS, baseline_of, bin_counts, edges_of
 
 ANY = st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=60)
 SPREAD = st.one_of(

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.jobfile import Schedule
-from workers.schedule import factor
-from workers.steps import eta_seconds
+from workers.training.schedule import factor
+from workers.training.steps import eta_seconds
 
 schedules = st.builds(
     Schedule,

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.jobfile import StopRules
-from workers.evaluate import wilson
-from workers.follow import STOP_GRACE, Do, DriverState, Followed, Seen, beaten, step
-from workers.profile import Candidate, preference
-from workers.stop import (
+from workers.agent.follow import STOP_GRACE, Do, DriverState, Followed, Seen, beaten, step
+from workers.optimization.evaluate import wilson
+from workers.optimization.latency import Candidate, preference
+from workers.training.stop import (
     History,
     Verdict,
     checkpoint_due,

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.jobfile import JobSpec, Span, Sweep
-from workers.sweep_plan import apply, draw_span, plan
+from workers.sweep.plan import apply, draw_span, plan
 
 numbers = st.floats(min_value=1e-6, max_value=1e6)
 choices = st.lists(

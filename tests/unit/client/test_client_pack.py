@@ -17,7 +17,7 @@ from orchestrator.client.pack import packed
 from orchestrator.errors import ArgosyError, Invalid, TooLarge
 from schemas.errors import Exit
 from schemas.jobfile import RESERVED_MODULES
-from workers.code import unpack
+from workers.agent.code import unpack
 
 FILES = {"task.py": "class T: ...\n", "pkg/__init__.py": "", "pkg/deep/a.py": "x = 1\n"}
 

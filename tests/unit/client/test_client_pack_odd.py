@@ -13,7 +13,7 @@ import pytest
 from orchestrator.client import pack
 from orchestrator.client.pack import packed
 from orchestrator.errors import Invalid, TooLarge, Unavailable
-from workers import code
+from workers.agent import code
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ from schemas.errors import Code as Reason
 from schemas.job import Capacity, JobCause, JobState
 from schemas.jobfile import JobSpec
 from tests.unit.workers.fake_api import AGENT_TOKEN, FakeApi, FakeJob
-from workers.agent import Agent
-from workers.claims import Claims
+from workers.agent.agent import Agent
+from workers.agent.claims import Claims
+from workers.agent.code import CodeCache
+from workers.agent.follow import AWAY_SECONDS, DriverState, Seen
+from workers.agent.launch import Launch, Launcher, in_background, local_job_dir
 from workers.client import Api
-from workers.code import CodeCache
 from workers.errors import ClusterError, RefusedError, UsageError
-from workers.follow import AWAY_SECONDS, DriverState, Seen
-from workers.launch import Launch, Launcher, in_background, local_job_dir
 from workers.order import JOB_DIR, MARK, NO_ENVIRONMENT, REQUIREMENTS, read_order
 from workers.settings import Connection
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from schemas.dataset import MAX_CLASSES_SHOWN
-from workers.baseline import (
+from workers.inspection.baseline import (
     baseline_of,
     bin_counts,
     channel_axis,

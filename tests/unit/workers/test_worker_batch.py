@@ -16,10 +16,10 @@ from hypothesis.extra import numpy as hnp
 
 from schemas.model import TensorSpec
 from tests.fakes.edge_models import linear_onnx
-from workers.batch import _unit, prepare
-from workers.batch_plan import plan
-from workers.batch_read import conform, pieces
-from workers.batch_score import Scorer, found, part_of
+from workers.batch.plan import plan
+from workers.batch.read import conform, pieces
+from workers.batch.score import Scorer, found, part_of
+from workers.batch.score_all import _unit, prepare
 from workers.errors import JobFailed, UsageError
 
 FEATURES = 4

@@ -11,8 +11,8 @@ from schemas.job import AgentOutcome, JobProgress, JobState
 from schemas.jobfile import JobSpec
 from tests.unit.workers.fake_api import AGENT_TOKEN, FakeApi
 from workers.client import Api, backoff
+from workers.driver.reporter import Final, Reporter, next_seq
 from workers.errors import ApiError, ApiUnavailableError, LeaseLostError, RefusedError, UsageError
-from workers.reporter import Final, Reporter, next_seq
 from workers.settings import Connection, load_connection
 
 SPEC = JobSpec(name="x", task="a:B", stop={"target": 0.9})

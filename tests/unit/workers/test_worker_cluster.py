@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from workers import cluster
+from workers.agent import head as cluster
 
 
 def test_the_head_has_no_fixed_port_and_listens_on_loopback() -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from schemas.job import JobCause
 from schemas.jobfile import MAX_CODE_FILES, MAX_UNPACKED_BYTES, Code
-from workers import code as subject
-from workers.code import CodeCache, unpack
+from workers.agent import code as subject
+from workers.agent.code import CodeCache, unpack
 from workers.errors import JobFailed
 
 

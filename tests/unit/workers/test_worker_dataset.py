@@ -12,11 +12,11 @@ from schemas.dataset import DatasetProfile
 from schemas.job import JobCause
 from schemas.jobfile import Dataset
 from schemas.model import TensorSpec
-from workers.data import Labelled, set_sha256, split_arrays
-from workers.dataset import profile_splits
 from workers.errors import JobFailed
-from workers.stream import SetHash, Stream, evenly_spaced
+from workers.inspection.dataset import profile_splits
+from workers.inspection.stream import SetHash, Stream, evenly_spaced
 from workers.task import SPLITS, Splits, Task, load_task
+from workers.training.data import Labelled, set_sha256, split_arrays
 
 SPEC = TensorSpec(name="x", dtype="float32", shape=(-1, 2, 3), range=(-100.0, 100.0))
 
@@ -102,7 +102,7 @@ def test_the_fingerprint_is_the_one_of_the_stacked_arrays() -> None:
 
 def test_a_set_read_in_blocks_has_the_hash_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     task = Plain()
-    monkeypatch.setattr("workers.stream.BLOCK_SAMPLES", 7)
+    monkeypatch.setattr("workers.inspection.stream.BLOCK_SAMPLES", 7)
     stream = Stream(task, task.parts["train"], "train")
     digest = SetHash(len(stream))
     sizes = []

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from schemas.job import HeartbeatReply, JobCause
-from workers.follow import (
+from workers.agent.follow import (
     AWAY_SECONDS,
     MAX_BEAT,
     STOP_GRACE,

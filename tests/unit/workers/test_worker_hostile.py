@@ -15,16 +15,16 @@ from pyarrow.fs import LocalFileSystem
 
 from schemas.job import JobCause
 from tests.unit.workers.blobs import Quitting, spec_of
-from workers import loop
 from workers.blame import user_code
-from workers.durable import write_record
+from workers.distributed.durable import write_record
+from workers.distributed.logs import Capture
+from workers.distributed.reservations import NOBODYS
 from workers.errors import JobFailed
-from workers.feed import fetch
 from workers.files import STALE_SECONDS, drop_stale
-from workers.local import LocalEngine
-from workers.logs import Capture
 from workers.order import JOB_TOKEN, MARK
-from workers.reservations import NOBODYS
+from workers.training import loop
+from workers.training.feed import fetch
+from workers.training.local import LocalEngine
 
 
 def test_a_task_that_ends_its_process_fails_with_its_line() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from workers.processes import kill_all, marked
+from workers.agent.processes import kill_all, marked
 
 MARK = "ARGOSY_KEEPER_TEST"
 
@@ -32,7 +32,8 @@ time.sleep(600)
 
 PARENT = """
 import subprocess, sys, time
-subprocess.Popen([sys.executable, "-m", "workers.keeper", *sys.argv[1:]], stdin=subprocess.PIPE)
+keeper = [sys.executable, "-m", "workers.agent.keeper", *sys.argv[1:]]
+subprocess.Popen(keeper, stdin=subprocess.PIPE)
 time.sleep(600)
 """
 

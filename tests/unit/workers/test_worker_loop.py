@@ -16,18 +16,18 @@ from schemas.job import JobCause, JobState
 from schemas.jobfile import JobSpec, Optimize, StopRules
 from schemas.model import Manifest
 from schemas.transfer import leaves_digest, leaves_of
-from workers import loop, trainer
-from workers.data import split_arrays
 from workers.errors import JobFailed, UsageError
-from workers.export import export, parity
 from workers.files import blocks_of, sha256_file
-from workers.local import LocalEngine, train_here
-from workers.optimize import accuracy_gate, choose_scheme, quantize
-from workers.pipeline import Training, build, training_of
+from workers.optimization.export import export, parity
+from workers.optimization.pipeline import Training, build, training_of
+from workers.optimization.quantize import accuracy_gate, choose_scheme, quantize
+from workers.optimization.session import infer, open_session
 from workers.recipes.digits import Digits
-from workers.session import infer, open_session
-from workers.stop import Verdict
 from workers.task import SPLITS, load_task
+from workers.training import loop, trainer
+from workers.training.data import split_arrays
+from workers.training.local import LocalEngine, train_here
+from workers.training.stop import Verdict
 
 DIGITS = "workers.recipes.digits:Digits"
 
@@ -249,7 +249,7 @@ def test_int8_is_smaller_and_was_measured(package) -> None:
 def test_a_variant_that_loses_too_much_is_rejected_with_the_reason(
     task, trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from workers import pipeline
+    from workers.optimization import pipeline
 
     def ruin(source, target, scheme, calibration):
         # Ranges from empty images: everything saturates.

@@ -13,13 +13,13 @@ from torch import nn
 
 from schemas.job import JobCause
 from tests.unit.workers.blobs import CLASSES, TRAIN, Blobs, OneSum, arrays, spec_of
-from workers import loop
 from workers.errors import JobFailed, UsageError
-from workers.feed import Feed
-from workers.local import LocalEngine
-from workers.stop import Verdict
 from workers.task import cross_entropy
-from workers.trainer import balanced
+from workers.training import loop
+from workers.training.feed import Feed
+from workers.training.local import LocalEngine
+from workers.training.stop import Verdict
+from workers.training.trainer import balanced
 
 VOLATILE = {"samples_per_s", "epoch_seconds"}
 

@@ -12,8 +12,8 @@ import torch
 
 from tests.unit.workers import blobs
 from tests.unit.workers.blobs import OneSum, spec_of
-from workers import loop
-from workers.local import LocalEngine
+from workers.training import loop
+from workers.training.local import LocalEngine
 
 ROOT = Path(blobs.__file__).parents[3]
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from workers import logs, mailbox
-from workers.logs import Allowance, Capture, Lines, Outlet, spend
-from workers.mailbox import DROPPED, EPOCH, LOG, Box, Mailbox, Pile
+from workers.distributed import logs, mailbox
+from workers.distributed.logs import Allowance, Capture, Lines, Outlet, spend
+from workers.distributed.mailbox import DROPPED, EPOCH, LOG, Box, Mailbox, Pile
 
 
 def test_messages_stay_until_they_are_acknowledged() -> None:
@@ -111,7 +111,9 @@ def test_epochs_wait_for_a_mailbox_that_is_away() -> None:
 
 
 def test_the_mailbox_imports_nothing_heavy() -> None:
-    code = "import sys, workers.mailbox; print([m for m in sys.modules if m in sys.argv])"
+    code = (
+        "import sys, workers.distributed.mailbox; print([m for m in sys.modules if m in sys.argv])"
+    )
     heavy = ["ray", "torch", "pydantic", "numpy", "httpx", "psutil"]
     found = subprocess.run(
         [sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True

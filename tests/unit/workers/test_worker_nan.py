@@ -9,12 +9,12 @@ import torch
 
 from schemas.job import JobCause
 from tests.unit.workers.blobs import TRAIN, Blobs, OneSum, RootOfZero, spec_of
-from workers import loop
-from workers.divergence import MAX_NAMED, facts_of
 from workers.errors import JobFailed
-from workers.feed import Feed
-from workers.local import LocalEngine
-from workers.step_guard import Bad, StepGuard, _Step, first_bad
+from workers.training import loop
+from workers.training.divergence import MAX_NAMED, facts_of
+from workers.training.feed import Feed
+from workers.training.local import LocalEngine
+from workers.training.step_guard import Bad, StepGuard, _Step, first_bad
 
 IMMEDIATE, DEFERRED = 1, 4
 

@@ -5,10 +5,18 @@ from __future__ import annotations
 import pytest
 
 from schemas.job import JobCause
-from workers import requirements
+from workers.agent.scrub import harmless
+from workers.environment import requirements
+from workers.environment.requirements import (
+    check,
+    constraints,
+    explain,
+    is_network,
+    key_of,
+    read,
+    resolved,
+)
 from workers.errors import JobFailed
-from workers.requirements import check, constraints, explain, is_network, key_of, read, resolved
-from workers.scrub import harmless
 
 BASE = {"numpy": "2.4.6", "torch": "2.13.0+cpu", "ray": "2.60.0"}
 

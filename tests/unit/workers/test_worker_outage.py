@@ -14,17 +14,18 @@ from schemas.errors import Code, Exit
 from schemas.job import HeartbeatReply, JobCause, JobOrder, JobProgress, JobState, MetricPoint
 from schemas.jobfile import JobSpec
 from tests.unit.workers.fake_api import AGENT_TOKEN, FakeApi
-from workers import driver, loop
 from workers.blame import blame
 from workers.client import PATIENCE, Api
+from workers.distributed.train import Fitted
+from workers.driver import main as driver
+from workers.driver.reporter import MARGIN, Final, Reporter
 from workers.errors import ApiError, ApiUnavailableError, ClusterError, LeaseLostError, RefusedError
-from workers.local import LocalEngine
 from workers.order import SAID_FAILED, Order, order_environment
-from workers.reporter import MARGIN, Final, Reporter
 from workers.settings import Connection
-from workers.sweep import Best
+from workers.sweep.search import Best
 from workers.task import load_task
-from workers.train import Fitted
+from workers.training import loop
+from workers.training.local import LocalEngine
 
 SPEC = JobSpec(name="x", task="a:B", stop={"target": 0.9})
 JOB = "job_0000000000000000"

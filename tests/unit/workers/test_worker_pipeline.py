@@ -13,14 +13,14 @@ from torch.utils.data import TensorDataset
 from schemas.job import JobCause
 from schemas.jobfile import Code, JobSpec
 from schemas.model import TensorSpec
-from workers import pipeline
-from workers.dataset import profile_splits
 from workers.errors import JobFailed
-from workers.export import export
-from workers.optimize import choose_scheme, quantize
-from workers.package import environment, required
-from workers.pipeline import Training, build, code_folder
-from workers.session import infer, open_session
+from workers.inspection.dataset import profile_splits
+from workers.optimization import pipeline
+from workers.optimization.export import export
+from workers.optimization.package import environment, required
+from workers.optimization.pipeline import Training, build, code_folder
+from workers.optimization.quantize import choose_scheme, quantize
+from workers.optimization.session import infer, open_session
 from workers.task import Splits, Task, load_task
 
 SPEC = JobSpec.model_validate(
@@ -153,7 +153,7 @@ def test_a_quantized_file_with_stacked_products_would_fail_without_the_exclusion
     task = Stacked({}, 0)
     samples = task.splits().validation.tensors[0].numpy()
     source = export(task.model(), task.signature, samples, tmp_path / "m.onnx").path
-    monkeypatch.setattr("workers.optimize.stacked_products", lambda _: [])
+    monkeypatch.setattr("workers.optimization.quantize.stacked_products", lambda _: [])
     quantize(source, tmp_path / "q.onnx", choose_scheme("x86_64"), samples)
     with pytest.raises(Exception, match="QLinearMatMul"):
         infer(open_session(tmp_path / "q.onnx"), samples)

@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from workers import ray_jobs
+from workers.agent import ray_jobs
+from workers.agent.ray_jobs import RayJobs, capacity_of
 from workers.errors import ClusterError
-from workers.ray_jobs import RayJobs, capacity_of
 
 HUNG = threading.Event()
 

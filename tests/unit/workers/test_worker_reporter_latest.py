@@ -18,13 +18,13 @@ from schemas.job import (
     Usage,
 )
 from schemas.jobfile import JobSpec
-from workers import mailbox
+from workers.distributed import mailbox
+from workers.driver.profiling import Beating, Profiling
+from workers.driver.pump import Pump
+from workers.driver.reporter import CALM, Final, Reporter
+from workers.driver.waiting import Offer
 from workers.errors import JobFailed
 from workers.memory import GIB
-from workers.profiling import Beating, Profiling
-from workers.pump import Pump
-from workers.reporter import CALM, Final, Reporter
-from workers.waiting import Offer
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SPEC = JobSpec(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.reservations import run_of, runs_before
+from workers.distributed.reservations import run_of, runs_before
 
 
 @given(st.integers(1, 20), st.integers(0, 256))

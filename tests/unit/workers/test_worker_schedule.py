@@ -7,9 +7,9 @@ import torch
 
 from schemas.jobfile import Schedule
 from tests.unit.workers.blobs import Blobs, spec_of
-from workers import loop
-from workers.local import LocalEngine
-from workers.schedule import Rates, factor
+from workers.training import loop
+from workers.training.local import LocalEngine
+from workers.training.schedule import Rates, factor
 
 
 def optimizer_of(**options) -> torch.optim.Optimizer:

@@ -13,12 +13,13 @@ import torch
 from schemas.job import JobCause
 from schemas.model import TensorSpec
 from tests.unit.workers.blobs import TRAIN, Blobs, arrays, sharded, spec_of
-from workers import loop, shards
-from workers.data import set_sha256, stack
+from workers import shards
 from workers.errors import JobFailed, UsageError
-from workers.feed import Feed
-from workers.local import LocalEngine
 from workers.shards import Shard, ShardedSamples, load_npz, npz_shards
+from workers.training import loop
+from workers.training.data import set_sha256, stack
+from workers.training.feed import Feed
+from workers.training.local import LocalEngine
 
 LENGTHS = [30, 5, 20, 15]
 SPEC = TensorSpec(name="x", dtype="float32", shape=(-1, 4))

@@ -7,7 +7,7 @@ import pytest
 from schemas.jobfile import JobSpec, Span
 from schemas.workers import WorkerRange
 from workers.errors import UsageError
-from workers.sweep_plan import apply, at_once, draw_span, milestones, plan
+from workers.sweep.plan import apply, at_once, draw_span, milestones, plan
 
 
 def job(sweep: dict[str, Any], **more: Any) -> JobSpec:

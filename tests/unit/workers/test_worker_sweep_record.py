@@ -8,15 +8,15 @@ import pytest
 
 from schemas.job import JobCause, Trial
 from schemas.jobfile import JobSpec
-from workers import sweep_record as records
+from workers.distributed.train import Fitted
 from workers.errors import JobFailed
-from workers.sweep import Best, search
-from workers.sweep_keeper import Keeper
-from workers.sweep_plan import plan
-from workers.sweep_record import storage_of
-from workers.sweep_reports import done_report as done
-from workers.sweep_reports import failed_report
-from workers.train import Fitted
+from workers.sweep import record as records
+from workers.sweep.keeper import Keeper
+from workers.sweep.plan import plan
+from workers.sweep.record import storage_of
+from workers.sweep.reports import done_report as done
+from workers.sweep.reports import failed_report
+from workers.sweep.search import Best, search
 
 JOB = JobSpec.model_validate(
     {
@@ -235,7 +235,7 @@ def test_a_target_reached_before_the_driver_died_needs_no_more_trials(tmp_path, 
 
 
 def test_asha_hears_what_ended_trials_measured_before() -> None:
-    from workers.sweep_tune import scheduler_of
+    from workers.sweep.tune import scheduler_of
 
     class Now:
         trial_id = "now"
@@ -255,7 +255,7 @@ def test_asha_hears_what_ended_trials_measured_before() -> None:
 
 
 def test_the_stopper_waits_for_a_trial_to_end_by_itself() -> None:
-    from workers.sweep_tune import TargetReached
+    from workers.sweep.tune import TargetReached
 
     stopper = TargetReached(0.9)
     assert not stopper("a", epoch(1, 0.95))
@@ -272,8 +272,8 @@ def test_the_stopper_waits_for_a_trial_to_end_by_itself() -> None:
 
 
 def test_a_trial_that_died_gives_back_what_its_workers_held() -> None:
-    from workers.sweep_reports import GROUP
-    from workers.sweep_tune import Watch
+    from workers.sweep.reports import GROUP
+    from workers.sweep.tune import Watch
 
     class Tuned:
         def __init__(self) -> None:

@@ -9,10 +9,10 @@ import torch
 
 from schemas.errors import Exit
 from schemas.job import JobCause
-from workers.data import set_sha256, split_arrays
 from workers.errors import JobFailed, UsageError
-from workers.feed import Feed
 from workers.task import SPLITS, code_sha256, load_task
+from workers.training.data import set_sha256, split_arrays
+from workers.training.feed import Feed
 
 DIGITS = "workers.recipes.digits:Digits"
 

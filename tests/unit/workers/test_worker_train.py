@@ -6,10 +6,10 @@ import pytest
 
 from schemas.job import JobCause
 from schemas.jobfile import JobSpec
+from workers.distributed.train import failure_of, worker_resources
+from workers.distributed.verdict import blamed, failure_among, hung
 from workers.errors import JobFailed
 from workers.memory import GIB
-from workers.train import failure_of, worker_resources
-from workers.verdict import blamed, failure_among, hung
 
 
 class RayActorError(Exception):

@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.jobfile import Resources
-from workers import board, usage, waiting
-from workers.board import Board, Vitals
+from workers.distributed import board
+from workers.distributed.board import Board, Vitals
+from workers.driver import usage, waiting
+from workers.driver.usage import Meter
+from workers.driver.waiting import Offer, Tell, Wait
 from workers.memory import GIB
-from workers.steps import Step
-from workers.usage import Meter
-from workers.waiting import Offer, Tell, Wait
+from workers.training.steps import Step
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from workers import loop
-from workers.watchdog import Hang, Watchdog, explain
+from workers.training import loop
+from workers.training.watchdog import Hang, Watchdog, explain
 
 TASK = """
 def forward(inside, release):

@@ -14,9 +14,9 @@ import torch.distributed as dist
 
 from schemas.jobfile import JobSpec
 from tests.unit.workers import blobs
-from workers import loop
 from workers.errors import JobFailed
-from workers.local import LocalEngine
+from workers.training import loop
+from workers.training.local import LocalEngine
 
 
 def main(rank: int, store: str, scenarios: str) -> None:

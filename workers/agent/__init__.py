@@ -1,0 +1,1 @@
+"""Claims jobs, starts their drivers and follows them."""

@@ -1,0 +1,1 @@
+"""What runs on the cluster for one job, from its order to its end."""

@@ -1,0 +1,1 @@
+"""What is known of the data before anything is trained on it."""

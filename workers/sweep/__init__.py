@@ -1,0 +1,1 @@
+"""Several trainings of one job, of which the best is registered."""

@@ -1,0 +1,1 @@
+"""The training loop of one worker: plain PyTorch, with and without Ray."""
