@@ -9,7 +9,7 @@ from edge_client.errors import TransferError
 from edge_client.partial import Partial, split_leaves
 from edge_client.store import Store
 from edge_client.transfer import Bucket, Pull, Taken
-from schemas.model import ModelFile
+from schemas.measure import ModelFile
 from schemas.transfer import CHUNK_BYTES, Need, Reply, decode_chunk
 
 ASK_AGAIN_SECONDS = 3.0

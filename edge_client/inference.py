@@ -17,7 +17,8 @@ import onnxruntime as ort
 from edge_client.errors import InferenceError, InputError, LoadError
 from edge_client.onnx_guard import refuse_external_data
 from edge_client.slots import Slot
-from schemas.model import Manifest, Signature, TensorSpec, Variant
+from schemas.model import Manifest, Variant
+from schemas.signature import Signature, TensorSpec
 
 Array: TypeAlias = npt.NDArray[Any]
 

@@ -12,7 +12,8 @@ from edge_client.slots import Slot
 from edge_client.states import Idle, Offer, State
 from edge_client.trust import Genuine, read_manifest
 from schemas.errors import DeviceCause
-from schemas.model import ModelFile, Variant
+from schemas.measure import ModelFile
+from schemas.model import Variant
 
 
 def keep_manifest(device: Device, offer: Offer, text: bytes, signed: bytes) -> ManifestAccepted:

@@ -21,7 +21,7 @@ from edge_client.errors import DigestError
 from edge_client.files import disk_errors, fsync_folder, hash_file, read_limited, write_atomic
 from edge_client.settings import MIB
 from schemas.base import Wire
-from schemas.model import MAX_FILE_BYTES, ModelFile
+from schemas.measure import MAX_FILE_BYTES, ModelFile
 from schemas.transfer import CHUNK_BYTES, chunk_count, leaves_digest
 
 FLUSH_SECONDS = 0.5

@@ -30,7 +30,8 @@ from edge_client.store import Store
 from schemas.base import Wire
 from schemas.errors import DeviceCause
 from schemas.ids import Name, Sha256
-from schemas.model import Golden, Manifest
+from schemas.measure import Golden
+from schemas.model import Manifest
 
 MAX_GOLDEN_BYTES = 256 * MIB
 MAX_GOLDEN_ARRAYS = 128

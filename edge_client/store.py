@@ -12,7 +12,8 @@ from edge_client.errors import DigestError, DiskFullError
 from edge_client.files import disk_errors, hash_file, read_limited, write_atomic
 from edge_client.partial import Partial, read_map, split_leaves
 from edge_client.settings import MIB, Home
-from schemas.model import MAX_FILE_BYTES, MAX_MANIFEST_BYTES, ModelFile
+from schemas.measure import MAX_FILE_BYTES, ModelFile
+from schemas.model import MAX_MANIFEST_BYTES
 from schemas.transfer import leaves_digest
 
 RESERVE = 16 * MIB

@@ -16,7 +16,7 @@ from edge_client.errors import InferenceError, InputError, NoModelError, UsageEr
 from edge_client.inference import Array, Loaded
 from edge_client.runtime import Runtime
 from edge_client.settings import GIB
-from schemas.model import TensorSpec
+from schemas.signature import TensorSpec
 
 MAX_SOURCE_BYTES = 2 * GIB
 _BEHIND_SECONDS = 1.0

@@ -12,7 +12,7 @@ from typing import Annotated, Self
 from pydantic import Field, StringConstraints
 
 from schemas import PROTOCOL
-from schemas.base import MAX_INTEGER, Authored, UtcTime, Wire
+from schemas.base import MAX_INTEGER, Authored, Line, UtcTime, Wire
 from schemas.ids import BootId, DeviceId, Name, RolloutId, Sha256, TokenId
 
 MAX_CSR_BYTES = 8 * 1024
@@ -116,10 +116,19 @@ class JoinToken:
             raise ValueError(msg) from error
 
 
+Isa = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,32}$")]
+
+
 class Hardware(Wire):
-    """What a device says it is."""
+    """What a device says it is.
+
+    isa: instruction sets that decide which kernels run: ``avx2``, ``avx512_vnni``,
+    ``avx_vnni``, ``amx_int8``, ``neon``, ``dotprod``, ``i8mm``. board: its maker's name of it.
+    """
 
     arch: Annotated[str, StringConstraints(max_length=32)]
+    isa: Annotated[tuple[Isa, ...], Field(max_length=64)] = ()
+    board: Annotated[Line, StringConstraints(max_length=100)] | None = None
     cpus: Annotated[int, Field(ge=1, le=4096)]
     ram_mb: Annotated[int, Field(ge=1)]
     providers: Annotated[tuple[str, ...], Field(max_length=32)]

@@ -10,8 +10,9 @@ from pydantic import Field, StringConstraints
 from schemas.base import Count, Line, UtcTime, VersionNo, Wire, at_most
 from schemas.dataset import DatasetProfile
 from schemas.ids import JobId, Name
-from schemas.jobfile import MAX_TRIALS, Choice, JobSpec, SweptKey
+from schemas.jobfile import JobSpec
 from schemas.model import Manifest
+from schemas.sweep import MAX_TRIALS, Choice, SweptKey
 
 
 class JobState(StrEnum):

@@ -8,7 +8,10 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from schemas.base import Authored, PlainText
 from schemas.ids import JobId, Name, Sha256
+from schemas.optimize import OnnxSource, Optimize
+from schemas.place import Place
 from schemas.plain import check_plain
+from schemas.sweep import Sweep
 from schemas.workers import WorkerRange, Workers
 
 MAX_CODE_BYTES = 64 * 1024**2
@@ -21,10 +24,6 @@ RESERVED_MODULES = frozenset({"schemas", "workers", "orchestrator", "edge_client
 """No file or folder at the top of a code folder may be such a module: it would shadow ours."""
 
 MAX_CONFIG_BYTES = 64 * 1024
-MAX_TRIALS = 256
-
-Place = Annotated[PlainText, StringConstraints(min_length=1, max_length=2000)]
-"""A folder, file or URL that every node of the cluster sees."""
 
 Entrypoint = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", max_length=300)
@@ -138,19 +137,6 @@ class StopRules(Authored):
     require_target: bool = True
 
 
-class Optimize(Authored):
-    """What is done to the trained model.
-
-    max_accuracy_drop: the largest loss of accuracy (0..1) against FP32, on the
-    validation split, at which a variant is kept. calibration_samples: inputs, from
-    the training split, that set the quantization ranges.
-    """
-
-    int8: bool = True
-    max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.02
-    calibration_samples: Annotated[int, Field(ge=8, le=100_000)] = 256
-
-
 class Promote(Authored):
     """Which alias moves to the version once it is registered.
 
@@ -161,76 +147,7 @@ class Promote(Authored):
     min_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
-class Span(Authored):
-    """A range of a swept number. log: drawn evenly over its logarithm. whole: integers."""
-
-    min: float
-    max: float
-    log: bool = False
-    whole: bool = False
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if not self.min < self.max or (self.log and self.min <= 0):
-            msg = "needs min < max, and min > 0 where log is true"
-            raise ValueError(msg)
-        return self
-
-
 Column = Annotated[PlainText, StringConstraints(min_length=1, max_length=200)]
-
-Choice = Annotated[PlainText, StringConstraints(max_length=1000)] | int | float | bool | None
-SweptKey = Annotated[
-    str, StringConstraints(pattern=r"^(config|training)\.[A-Za-z_][\w.]{0,99}$|^seed$")
-]
-
-
-class Sweep(Authored):
-    """Several trainings, of which the best is registered. ``{key: [values]}`` is a grid.
-
-    space: by key of the job file (``config.lr``), the values to try, or a span to draw
-    from. method: every combination (grid), ``trials`` drawn at random, or ASHA, which ends
-    the worse of them early, the first after ``grace_epochs``, keeping one in ``reduction``
-    (Li et al., 2018, arXiv 1810.05934). parallel: trials at once.
-    """
-
-    space: Annotated[
-        dict[SweptKey, Annotated[tuple[Choice, ...], Field(min_length=1, max_length=64)] | Span],
-        Field(min_length=1, max_length=16),
-    ]
-    method: Literal["grid", "random", "asha"] = "grid"
-    trials: Annotated[int, Field(ge=1, le=MAX_TRIALS)] | None = None
-    parallel: Annotated[int, Field(ge=1, le=64)] = 1
-    grace_epochs: Annotated[int, Field(ge=1, le=10_000)] = 3
-    reduction: Annotated[int, Field(ge=2, le=16)] = 3
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short(cls, value: Any) -> Any:
-        if isinstance(value, dict) and value and not set(value) & set(cls.model_fields):
-            return {"space": value}
-        return value
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        combinations = 1
-        for values in self.space.values():
-            if isinstance(values, Span):
-                if self.method == "grid":
-                    msg = "a grid needs lists of values; method random or asha draws from spans"
-                    raise ValueError(msg)
-            else:
-                combinations *= len(values)
-        if self.method == "grid" and self.trials is not None:
-            msg = "a grid tries every combination; leave trials out, or use method random"
-            raise ValueError(msg)
-        if self.method == "grid" and combinations > MAX_TRIALS:
-            msg = f"the grid has {combinations} combinations, more than {MAX_TRIALS}"
-            raise ValueError(msg)
-        if self.method != "grid" and self.trials is None:
-            msg = "method random and asha need trials"
-            raise ValueError(msg)
-        return self
 
 
 class Batch(Authored):
@@ -254,14 +171,18 @@ class JobSpec(Authored):
 
     name: the job's and, unless ``model`` is given, the model's name. task: the
     entrypoint ``module:Class``, of the code folder or a recipe that is installed. Instead
-    of it: batch. code: the folder of the user's code. config: passed to the task as it is.
-    project: whose share of the cluster it counts to. priority: higher ones start first.
-    seed: of the weights, the split and the shuffling. cloned_from: the job it was cloned from.
+    of it: batch, or onnx. base: a registered version of this task's, whose weights are
+    optimized anew; nothing is trained from the beginning. code: the folder of the user's
+    code. config: passed to the task as it is. project: whose share of the cluster it counts
+    to. priority: higher ones start first. seed: of the weights, the split and the
+    shuffling. cloned_from: the job it was cloned from.
     """
 
     name: Name
     task: Entrypoint | None = None
     batch: Batch | None = None
+    onnx: OnnxSource | None = None
+    base: ModelRef | None = None
     code: Code | None = None
     model: Name | None = None
     config: dict[str, Any] = Field(default_factory=dict)
@@ -286,14 +207,21 @@ class JobSpec(Authored):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.task is None) == (self.batch is None):
-            msg = "either task or batch is needed, and not both"
+        if sum(part is not None for part in (self.task, self.batch, self.onnx)) != 1:
+            msg = "either task, batch or onnx is needed, and only one of them"
             raise ValueError(msg)
-        if self.task is not None and self.stop.require_target and self.stop.target is None:
+        if self.base is not None and (self.task is None or self.sweep is not None):
+            msg = "base needs a task, and takes no sweep"
+            raise ValueError(msg)
+        trains = self.task is not None and self.base is None
+        if trains and self.stop.require_target and self.stop.target is None:
             msg = "stop.target is needed unless stop.require_target is false"
             raise ValueError(msg)
         if self.batch is not None and (self.sweep or self.code or self.model):
             msg = "batch inference takes no sweep, code or model"
+            raise ValueError(msg)
+        if self.onnx is not None and (self.sweep or self.code or self.config):
+            msg = "a model made elsewhere takes no sweep, code or config"
             raise ValueError(msg)
         return self
 
@@ -301,7 +229,7 @@ class JobSpec(Authored):
     def entrypoint(self) -> str:
         """The task, of a job that has one."""
         if self.task is None:
-            msg = "batch inference has no task"
+            msg = "only a training has a task"
             raise ValueError(msg)
         return self.task
 

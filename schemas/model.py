@@ -6,125 +6,94 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from schemas.base import UtcTime, Wire
+from schemas.base import Authored, Line, PlainText, UtcTime, VersionNo, Wire
+from schemas.budget import Budget
 from schemas.dataset import Baseline
 from schemas.ids import JobId, Name, Sha256
-from schemas.jobfile import Choice, Code
+from schemas.jobfile import Code, ModelRef
+from schemas.measure import Accuracy, Benchmark, Golden, MeasuredVariant, ModelFile
+from schemas.ops import Postprocess, Preprocess
+from schemas.paired import Paired
+from schemas.signature import Signature
+from schemas.sweep import Choice
 
-# Both are bounded by what a broker passes on at once (1 MiB): a manifest, and the chunk
-# digests of a file, each travel in one reply.
-MAX_FILE_BYTES = 512 * 1024**2
+# A manifest travels in one reply, which a broker passes on up to 1 MiB.
 MAX_MANIFEST_BYTES = 512 * 1024
-
-DType = Literal["uint8", "int8", "int32", "int64", "float16", "float32", "float64", "bool"]
-
-
-class TensorSpec(Wire):
-    """A named tensor. ``shape`` holds -1 for the batch; ``range`` is inclusive."""
-
-    name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
-    dtype: DType
-    shape: Annotated[tuple[int, ...], Field(max_length=8)]
-    layout: Annotated[str, StringConstraints(max_length=16)] | None = None
-    range: tuple[float, float] | None = None
-    meaning: Annotated[str, StringConstraints(max_length=500)] | None = None
-
-
-class Signature(Wire):
-    """What goes in and what comes out."""
-
-    inputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1, max_length=32)]
-    outputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1, max_length=32)]
-
-
-class ModelFile(Wire):
-    """A file of a variant.
-
-    sha256: of the whole. leaves_sha256: of the concatenated SHA-256 digests of its
-    64 KiB chunks, so that a device can check each chunk as it arrives.
-    """
-
-    path: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-    size: Annotated[int, Field(gt=0, le=MAX_FILE_BYTES)]
-    sha256: Sha256
-    leaves_sha256: Sha256
+MAX_TAGS = 64
 
 
 class Requires(Wire):
-    """What a device must have to run a variant; empty tuples mean anything."""
+    """What a device must have to run a variant; empty tuples mean anything.
+
+    isa: instruction sets, as ``Hardware.isa`` names them. ort: the oldest ONNX Runtime.
+    """
 
     arch: tuple[str, ...] = ()
+    isa: tuple[str, ...] = ()
     ram_mb: int | None = None
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
-
-
-class Accuracy(Wire):
-    """A metric over ``n`` labelled samples of the split with hash ``set_sha256``.
-
-    low and high bound the 95 % Wilson interval.
-    """
-
-    metric: str = "accuracy"
-    value: Annotated[float, Field(ge=0, le=1)]
-    n: Annotated[int, Field(ge=1)]
-    low: Annotated[float, Field(ge=0, le=1)]
-    high: Annotated[float, Field(ge=0, le=1)]
-    split: str
-    set_sha256: Sha256
-
-
-class Benchmark(Wire):
-    """Latency in milliseconds of single inferences, measured where ``host`` says."""
-
-    host: str
-    provider: str
-    batch: int
-    runs: int
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
-    load_ms: float
-    rss_mb: float | None = None
-
-
-class Golden(Wire):
-    """Inputs with the outputs they must give, as an npz artifact.
-
-    The archive holds ``in_<i>``/``out_<i>`` arrays in the signature's order.
-    tolerance: the largest absolute difference allowed on an output.
-    """
-
-    file: ModelFile
-    samples: int
-    tolerance: Annotated[float, Field(gt=0)]
+    ort: Annotated[str, StringConstraints(pattern=r"^\d{1,4}(\.\d{1,6}){0,2}$")] | None = None
 
 
 class Variant(Wire):
-    """One runnable form of the model. The first that fits a device is offered."""
+    """One runnable form of the model.
+
+    Which one a device gets is decided by what it requires, by the budget of the device's
+    class and by what was measured there; the order here, best first, decides where nothing
+    was. sizes: compressed_bytes of the file by zstd. pruned: the share of channels that was
+    taken out. float_nodes: operators that stayed in float though their kind is quantized.
+    paired: against the FP32 variant, on the validation split. front: nothing else is better
+    in every respect.
+    """
 
     id: Name
     precision: Literal["fp32", "fp16", "int8"]
     scheme: str
     opset: int
     file: ModelFile
+    compressed_bytes: int | None = None
+    pruned: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    float_nodes: Annotated[tuple[str, ...], Field(max_length=1000)] = ()
     requires: Requires = Requires()
-    accuracy: tuple[Accuracy, ...]
+    accuracy: tuple[Accuracy, ...] = ()
+    paired: Paired | None = None
     benchmarks: tuple[Benchmark, ...] = ()
     golden: Golden
+    front: bool = True
+
+    def accuracy_on(self, split: str) -> Accuracy | None:
+        """What was measured on a split."""
+        return next((a for a in self.accuracy if a.split == split), None)
 
 
 class RejectedVariant(Wire):
-    """A variant that was made and not kept, with the reason."""
+    """A variant that was made and not kept, with the reason.
+
+    size, p50_ms, paired: as far as they were measured.
+    """
 
     id: Name
-    reason: str
+    reason: Line
+    size: int | None = None
+    p50_ms: float | None = None
+    paired: Paired | None = None
+
+
+class ExportedFile(Wire):
+    """The model for another runtime. parity_max_abs: against torch, on ``samples`` inputs."""
+
+    format: Literal["torch-export", "litert"]
+    file: ModelFile
+    parity_max_abs: float
+    samples: int
 
 
 class Lineage(Wire):
     """Where a version came from.
 
     code_sha256: of the packed code folder, or of the file of a task that is installed.
-    parameters: what a sweep chose.
+    parameters: what a sweep chose. parent: the version whose weights were the beginning.
+    source: the name of a file that was made elsewhere, source_sha256: its digest.
     """
 
     job: JobId | None = None
@@ -136,29 +105,45 @@ class Lineage(Wire):
     dataset_sha256: Sha256 | None = None
     seed: int | None = None
     epochs: int | None = None
+    parent: ModelRef | None = None
+    source: str | None = None
+    source_sha256: Sha256 | None = None
     parity_max_abs: float | None = None
     environment: dict[str, str] = Field(default_factory=dict)
     passes: tuple[Pass, ...] = ()
 
 
 class Pass(Wire):
-    """One step from trained weights to a variant, with hashes of both sides."""
+    """One step from trained weights to a variant, with hashes of both sides.
+
+    variant: that it led to; None where it led to several.
+    """
 
     name: str
     parameters: dict[str, str | int | float | bool] = Field(default_factory=dict)
     input_sha256: Sha256
     output_sha256: Sha256
+    variant: Name | None = None
 
 
 class Manifest(Wire):
-    """A model version, whole. Immutable; its JSON is a signed target."""
+    """A model version, whole. Immutable; its JSON is a signed target.
+
+    budgets: per device class, that the search was held to. exports: for other runtimes.
+    weights: the trained net's state, from which a later job can go on; no device needs it.
+    """
 
     schema_version: Literal[1] = 1
     model: Name
     signature: Signature
     labels: Annotated[tuple[str, ...], Field(max_length=100_000)] = ()
+    preprocess: Annotated[tuple[Preprocess, ...], Field(max_length=16)] = ()
+    postprocess: Annotated[tuple[Postprocess, ...], Field(max_length=16)] = ()
     variants: Annotated[tuple[Variant, ...], Field(min_length=1, max_length=64)]
-    rejected: tuple[RejectedVariant, ...] = ()
+    rejected: Annotated[tuple[RejectedVariant, ...], Field(max_length=200)] = ()
+    budgets: Annotated[dict[Name, Budget], Field(max_length=32)] = Field(default_factory=dict)
+    exports: Annotated[tuple[ExportedFile, ...], Field(max_length=8)] = ()
+    weights: ModelFile | None = None
     lineage: Lineage = Lineage()
     baseline: Baseline | None = None
 
@@ -167,12 +152,25 @@ class Manifest(Wire):
         return next((v for v in self.variants if v.id == variant_id), None)
 
     def files(self) -> tuple[ModelFile, ...]:
-        """Every file the version needs, golden vectors included."""
-        return tuple(f for v in self.variants for f in (v.file, v.golden.file))
+        """Every file the version needs, those that no device needs included."""
+        served = [f for v in self.variants for f in (v.file, v.golden.file)]
+        outcomes = [a.outcomes for v in self.variants for a in v.accuracy if a.outcomes]
+        other = [e.file for e in self.exports] + ([self.weights] if self.weights else [])
+        return (*served, *outcomes, *other)
+
+
+class VersionNote(Wire):
+    """What people write on a version: tags are short and unique, a note is free text."""
+
+    tags: Annotated[tuple[Name, ...], Field(max_length=MAX_TAGS)] = ()
+    note: Annotated[PlainText, StringConstraints(max_length=10_000)] = ""
 
 
 class ModelVersionView(Wire):
-    """A registered version, as the API shows it."""
+    """A registered version, as the API shows it.
+
+    measured: on devices, by class. purged: its files were collected; only the record is left.
+    """
 
     model: Name
     version: int
@@ -180,6 +178,11 @@ class ModelVersionView(Wire):
     manifest_sha256: Sha256
     aliases: tuple[Name, ...] = ()
     revoked: bool = False
+    revoked_reason: str | None = None
+    purged: bool = False
+    tags: tuple[Name, ...] = ()
+    note: str = ""
+    measured: tuple[MeasuredVariant, ...] = ()
     created_at: UtcTime
 
 
@@ -189,6 +192,68 @@ class ModelView(Wire):
     name: Name
     versions: tuple[int, ...]
     aliases: dict[Name, int] = Field(default_factory=dict)
+
+
+class AliasRequest(Authored):
+    """Move an alias. expected: the version it must be at now; None: whatever it is at."""
+
+    version: VersionNo
+    expected: VersionNo | None = None
+
+
+class RevokeRequest(Authored):
+    """Take a version back: it is offered to no device any more, and no alias stays on it."""
+
+    reason: Annotated[PlainText, StringConstraints(min_length=1, max_length=2000)]
+
+
+class ComparedVariant(Wire):
+    """One side of a comparison."""
+
+    model: Name
+    version: VersionNo
+    variant: Variant
+    measured: tuple[MeasuredVariant, ...] = ()
+
+
+class Comparison(Wire):
+    """Two versions side by side. paired: b against a on the same samples of ``split``.
+
+    unpaired: why there is no paired figure, in words.
+    """
+
+    a: ComparedVariant
+    b: ComparedVariant
+    split: str
+    paired: Paired | None = None
+    unpaired: str | None = None
+
+
+class CollectRequest(Authored):
+    """Collect files that nothing needs. keep_last: versions per model. dry_run: only say."""
+
+    dry_run: bool = True
+    keep_last: Annotated[int, Field(ge=1, le=10_000)] = 3
+    older_than_days: Annotated[float, Field(ge=0, le=36_500)] = 30
+
+
+class CollectReport(Wire):
+    """What was, or would be, collected. purged: versions as ``name@number``."""
+
+    dry_run: bool
+    purged: tuple[str, ...]
+    artifacts: int
+    bytes: int
+
+
+class AliasChange(Wire):
+    """One move of an alias. version: None when it was removed. by: a job, or an operator."""
+
+    alias: Name
+    version: VersionNo | None
+    before: VersionNo | None = None
+    by: str
+    at: UtcTime
 
 
 class VersionNumber(Wire):

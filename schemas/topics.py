@@ -21,6 +21,7 @@ class Up(StrEnum):
     EXEC = "exec"
     TELE = "tele"
     NEED = "need"
+    BENCH = "bench"
 
 
 class Down(StrEnum):

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from schemas.base import Wire
 from schemas.ids import Sha256
-from schemas.model import MAX_FILE_BYTES
+from schemas.measure import MAX_FILE_BYTES
 
 CHUNK_BYTES = 64 * 1024
 MAX_WINDOW = 64

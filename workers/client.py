@@ -28,7 +28,8 @@ from schemas.job import (
     JobOrder,
     JobProgress,
 )
-from schemas.model import MAX_FILE_BYTES, Manifest, VersionNumber
+from schemas.measure import MAX_FILE_BYTES
+from schemas.model import Manifest, VersionNumber
 from workers.errors import ApiError, ApiUnavailableError, LeaseLostError, RefusedError, UsageError
 from workers.settings import Connection
 

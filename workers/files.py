@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from schemas.model import ModelFile
+from schemas.measure import ModelFile
 from schemas.transfer import CHUNK_BYTES, leaves_digest, leaves_of
 
 STALE_SECONDS = 24 * 3600.0

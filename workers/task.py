@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from schemas.model import Signature, TensorSpec
+from schemas.signature import Signature, TensorSpec
 from workers.blame import user_code
 from workers.errors import JobFailed, UsageError
 from workers.files import sha256_file

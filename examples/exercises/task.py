@@ -18,7 +18,7 @@ from seglearn.datasets import load_watch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from schemas.model import TensorSpec
+from schemas.signature import TensorSpec
 from workers.task import Splits, Task
 
 CHANNELS = 6

@@ -19,7 +19,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from schemas.model import TensorSpec
+from schemas.signature import TensorSpec
 from workers.task import Splits, Task
 
 FEATURES = 30

@@ -14,7 +14,7 @@ from schemas.api import Page
 from schemas.base import MAX_INTEGER, Line
 from schemas.dataset import DatasetProfile
 from schemas.job import LogLine, MetricPoint
-from schemas.jobfile import MAX_TRIALS
+from schemas.sweep import MAX_TRIALS
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(Allow(Role.ADMIN))])
 

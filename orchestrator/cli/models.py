@@ -11,7 +11,8 @@ from orchestrator.cli.options import home_option, output_option
 
 if TYPE_CHECKING:
     from orchestrator.cli.output import Shape
-    from schemas.model import Accuracy, ModelVersionView, ModelView, Variant
+    from schemas.measure import Accuracy
+    from schemas.model import ModelVersionView, ModelView, Variant
 
 
 @click.group()

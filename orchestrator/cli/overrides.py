@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.cli.job_faults import known_keys, nearest
 from orchestrator.cli.yamlfile import Place, value_of
 from orchestrator.errors import Invalid
-from schemas.jobfile import Sweep
+from schemas.sweep import Sweep
 
 _SWEEP, _SPACE, _CONFIG = "sweep", "space", "config"
 

@@ -10,7 +10,9 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from schemas.model import Accuracy, Golden, Manifest, ModelFile, Signature, TensorSpec, Variant
+from schemas.measure import Accuracy, Golden, ModelFile
+from schemas.model import Manifest, Variant
+from schemas.signature import Signature, TensorSpec
 from schemas.transfer import CHUNK_BYTES, leaves_digest, leaves_of
 
 CLASSES = 10

@@ -14,16 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_client.inference import Loaded, load_model
 from edge_client.slots import Slot
-from schemas.model import (
-    Accuracy,
-    Golden,
-    Manifest,
-    ModelFile,
-    Requires,
-    Signature,
-    TensorSpec,
-    Variant,
-)
+from schemas.measure import Accuracy, Golden, ModelFile
+from schemas.model import Manifest, Requires, Variant
+from schemas.signature import Signature, TensorSpec
 from schemas.transfer import CHUNK_BYTES, leaves_digest, leaves_of
 
 FEATURES, CLASSES = 4, 3

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.jobfile import JobSpec, Span, Sweep
+from schemas.jobfile import JobSpec
+from schemas.sweep import Span, Sweep
 from workers.sweep.plan import apply, draw_span, plan
 
 numbers = st.floats(min_value=1e-6, max_value=1e6)

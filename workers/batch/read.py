@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from fsspec.core import url_to_fs
 
-from schemas.model import TensorSpec
+from schemas.signature import TensorSpec
 from workers.batch.plan import Header, Unit, member_of, read_header
 from workers.errors import UsageError
 from workers.optimization.session import Array

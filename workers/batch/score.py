@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
 from schemas.job import JobCause
-from schemas.model import TensorSpec
+from schemas.signature import TensorSpec
 from workers.batch.plan import Unit
 from workers.batch.read import conform, pieces
 from workers.errors import JobFailed, UsageError

@@ -253,7 +253,7 @@ class ScoringActor:
     def __init__(self, model: Any, spec: str, **settings: Any) -> None:
         import ray  # noqa: PLC0415 - an actor has it
 
-        from schemas.model import TensorSpec  # noqa: PLC0415 - likewise
+        from schemas.signature import TensorSpec  # noqa: PLC0415 - likewise
 
         self._scorer = Scorer(ray.get(model), TensorSpec.model_validate_json(spec), **settings)
 

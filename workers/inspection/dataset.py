@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from schemas.dataset import DatasetProfile, Overlap, Split, SplitProfile
 from schemas.job import JobCause
 from schemas.jobfile import Dataset
-from schemas.model import TensorSpec
+from schemas.signature import TensorSpec
 from workers.errors import JobFailed
 from workers.inspection.baseline import Values, baseline_of, input_statistics, most_frequent
 from workers.inspection.findings import Look, Shared, problems_of

@@ -8,7 +8,7 @@ from enum import IntEnum
 
 from schemas.dataset import Overlap, Split, SplitProfile
 from schemas.jobfile import Dataset
-from schemas.model import TensorSpec
+from schemas.signature import TensorSpec
 
 MAX_RATIO = 20
 """Of the largest class of the training split to the smallest, above which it is told."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from schemas.job import JobCause
-from schemas.model import TensorSpec
+from schemas.signature import TensorSpec
 from workers.blame import user_code
 from workers.errors import JobFailed
 from workers.task import Samples, Task

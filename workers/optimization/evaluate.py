@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from schemas.model import Accuracy
+from schemas.measure import Accuracy
 from workers.inspection.stream import SetHash, Stream
 from workers.optimization.session import infer
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from schemas.job import JobCause
-from schemas.model import MAX_FILE_BYTES, Signature
+from schemas.measure import MAX_FILE_BYTES
+from schemas.signature import Signature
 from workers.blame import user_code
 from workers.errors import JobFailed
 from workers.files import write_atomic

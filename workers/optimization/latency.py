@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from schemas.model import Benchmark
+from schemas.measure import Benchmark
 from workers.errors import WorkerError
 from workers.optimization.session import PROVIDER, Array, open_session
 

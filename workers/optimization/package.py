@@ -14,18 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from schemas.dataset import Baseline
-from schemas.model import (
-    MAX_MANIFEST_BYTES,
-    Accuracy,
-    Benchmark,
-    Golden,
-    Lineage,
-    Manifest,
-    RejectedVariant,
-    Requires,
-    Signature,
-    Variant,
-)
+from schemas.measure import Accuracy, Benchmark, Golden
+from schemas.model import MAX_MANIFEST_BYTES, Lineage, Manifest, RejectedVariant, Requires, Variant
+from schemas.signature import Signature
 from workers.errors import WorkerError
 from workers.files import describe, write_atomic
 from workers.optimization.session import Array, infer, open_session

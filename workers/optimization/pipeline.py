@@ -15,8 +15,10 @@ from typing import Any
 
 from schemas.dataset import DatasetProfile
 from schemas.job import JobCause, JobState
-from schemas.jobfile import Choice, Code, JobSpec
-from schemas.model import Accuracy, Lineage, Pass, RejectedVariant
+from schemas.jobfile import Code, JobSpec
+from schemas.measure import Accuracy
+from schemas.model import Lineage, Pass, RejectedVariant
+from schemas.sweep import Choice
 from workers.blame import user_code
 from workers.errors import JobFailed, WorkerError
 from workers.files import sha256_bytes, sha256_file

@@ -21,7 +21,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from schemas.model import Accuracy
+from schemas.measure import Accuracy
 from workers.files import write_atomic
 from workers.optimization.session import Array, batches
 

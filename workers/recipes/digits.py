@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from schemas.model import TensorSpec
+from schemas.signature import TensorSpec
 from workers.errors import UsageError
 from workers.task import Splits, Task, cross_entropy
 

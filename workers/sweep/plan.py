@@ -15,7 +15,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from schemas.jobfile import Choice, JobSpec, Span, Sweep
+from schemas.jobfile import JobSpec
+from schemas.sweep import Choice, Span, Sweep
 from schemas.workers import WorkerRange
 from workers.errors import UsageError
 

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from schemas.base import Wire
 from schemas.job import JobCause, Trial
-from schemas.jobfile import MAX_TRIALS
+from schemas.sweep import MAX_TRIALS
 from workers.files import write_atomic
 from workers.sweep.plan import Parameters
 

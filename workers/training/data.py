@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.model import TensorSpec
+from schemas.signature import TensorSpec
 from workers.blame import user_code
 from workers.errors import UsageError
 from workers.sampling import cut

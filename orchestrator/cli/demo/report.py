@@ -19,7 +19,8 @@ from orchestrator.cli.demo.plan import Plan
 from orchestrator.cli.output import Cell, print_table
 from orchestrator.home import write_atomic
 from schemas.job import JobView
-from schemas.model import Accuracy, ModelVersionView
+from schemas.measure import Accuracy
+from schemas.model import ModelVersionView
 from schemas.rollout import RolloutState, RolloutView
 from schemas.telemetry import TelemetrySummary
 

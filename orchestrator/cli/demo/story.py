@@ -24,7 +24,8 @@ from orchestrator.cli.rollout_watch import outcome, watch_rollout
 from orchestrator.client import Argosy
 from schemas.errors import Exit
 from schemas.job import JobState
-from schemas.model import Accuracy, ModelVersionView
+from schemas.measure import Accuracy
+from schemas.model import ModelVersionView
 from schemas.rollout import Gates, RolloutSpec, WaveSpec
 from schemas.telemetry import TelemetrySummary
 

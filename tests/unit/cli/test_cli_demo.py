@@ -27,7 +27,8 @@ from orchestrator.errors import ArgosyError, Conflict, Invalid, Unavailable
 from schemas.api import PORT
 from schemas.ids import new_id
 from schemas.job import JobState
-from schemas.model import Accuracy, ModelVersionView
+from schemas.measure import Accuracy
+from schemas.model import ModelVersionView
 from schemas.rollout import RolloutState
 from schemas.telemetry import TelemetrySummary
 

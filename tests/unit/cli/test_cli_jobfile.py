@@ -39,7 +39,7 @@ def test_a_whole_job_is_read(tmp_path: Path) -> None:
         ),
         (GOOD + "max_epochs: 3\n", "F:5: there is no key 'max_epochs'", "'stop.max_epochs'"),
         (GOOD + "zzz: 3\n", "F:5: there is no key 'zzz'", "allowed here: name, task"),
-        ("name: digits\nstop: {target: 1}\n", "F:1: either task or batch is needed", ""),
+        ("name: digits\nstop: {target: 1}\n", "F:1: either task, batch or onnx is needed", ""),
         ("task: a:B\nstop: {target: 1}\n", "F:1: the key 'name' is missing", "lower-case"),
         ("name: A\ntask: a:B\nstop: {target: 1}\n", "F:1: name cannot be 'A'", "lower-case"),
         ("name: a\ntask: a:B\n", "F:1: stop.target is needed unless", ""),

@@ -12,7 +12,8 @@ from orchestrator.cli.jobfile import JobFile, cloned, load_job
 from orchestrator.cli.overrides import doubts, parse
 from orchestrator.errors import ArgosyError, Invalid
 from schemas.job import JobState
-from schemas.jobfile import JobSpec, Span
+from schemas.jobfile import JobSpec
+from schemas.sweep import Span
 
 GOOD = "name: digits\ntask: workers.recipes.digits:Digits\nstop: {target: 0.9}\nconfig: {lr: 0.1}\n"
 

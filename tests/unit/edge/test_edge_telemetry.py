@@ -17,7 +17,7 @@ from edge_client.slots import Slot
 from edge_client.stream import Stream, fit, read_source
 from edge_client.telemetry import Buffer, Clocks, Windows, rss_mb
 from edge_client.transport import Acknowledged
-from schemas.model import TensorSpec
+from schemas.signature import TensorSpec
 from schemas.telemetry import Window, bucket_of
 from tests.fakes.edge_models import linear_onnx, loaded, samples
 

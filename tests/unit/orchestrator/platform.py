@@ -37,8 +37,10 @@ from orchestrator.services.telemetry import TelemetryService
 from orchestrator.services.transfer import TransferService
 from orchestrator.services.uploads import UploadService
 from schemas.device import Birth, BrokerAddress, EnrollRequest, Hardware, TokenRequest
-from schemas.model import Accuracy, Golden, Manifest, ModelFile, Signature, TensorSpec, Variant
+from schemas.measure import Accuracy, Golden, ModelFile
+from schemas.model import Manifest, Variant
 from schemas.rollout import ExecReport
+from schemas.signature import Signature, TensorSpec
 from schemas.telemetry import Window
 from schemas.topics import Up, UpTopic
 from schemas.transfer import CHUNK_BYTES, leaves_digest, leaves_of

@@ -13,7 +13,7 @@ from torch import distributed as dist
 from torch.utils.data import Subset, TensorDataset
 
 from schemas.jobfile import JobSpec, Resources, StopRules, Training
-from schemas.model import TensorSpec
+from schemas.signature import TensorSpec
 from workers.shards import Shard, ShardedSamples
 from workers.task import Splits, Task
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from schemas.model import TensorSpec
+from schemas.signature import TensorSpec
 from tests.fakes.edge_models import linear_onnx
 from workers.batch.plan import plan
 from workers.batch.read import conform, pieces

@@ -11,7 +11,7 @@ from torch.utils.data import TensorDataset
 from schemas.dataset import DatasetProfile
 from schemas.job import JobCause
 from schemas.jobfile import Dataset
-from schemas.model import TensorSpec
+from schemas.signature import TensorSpec
 from workers.errors import JobFailed
 from workers.inspection.dataset import profile_splits
 from workers.inspection.stream import SetHash, Stream, evenly_spaced

@@ -13,8 +13,9 @@ from torch import nn
 
 from schemas.errors import Exit
 from schemas.job import JobCause, JobState
-from schemas.jobfile import JobSpec, Optimize, StopRules
+from schemas.jobfile import JobSpec, StopRules
 from schemas.model import Manifest
+from schemas.optimize import Optimize
 from schemas.transfer import leaves_digest, leaves_of
 from workers.errors import JobFailed, UsageError
 from workers.files import blocks_of, sha256_file

@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 
 from schemas.job import JobCause
 from schemas.jobfile import Code, JobSpec
-from schemas.model import TensorSpec
+from schemas.signature import TensorSpec
 from workers.errors import JobFailed
 from workers.inspection.dataset import profile_splits
 from workers.optimization import pipeline

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from schemas.job import JobCause
-from schemas.model import TensorSpec
+from schemas.signature import TensorSpec
 from tests.unit.workers.blobs import TRAIN, Blobs, arrays, sharded, spec_of
 from workers import shards
 from workers.errors import JobFailed, UsageError

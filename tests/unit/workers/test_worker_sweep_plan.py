@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from schemas.jobfile import JobSpec, Span
+from schemas.jobfile import JobSpec
+from schemas.sweep import Span
 from schemas.workers import WorkerRange
 from workers.errors import UsageError
 from workers.sweep.plan import apply, at_once, draw_span, milestones, plan
