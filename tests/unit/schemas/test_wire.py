@@ -33,7 +33,7 @@ from schemas.transfer import (
 )
 from schemas.trust import signable
 
-DEVICE = new_id("dev")
+DEVICE = new_id("dev", now_ms=1_700_000_000_000, entropy=1)
 BOOT = "0" * 32
 
 
