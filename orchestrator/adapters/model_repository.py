@@ -1,15 +1,22 @@
-"""Model versions and aliases in SQL."""
+"""Model versions, their files and aliases in SQL."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import fields
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.adapters.repository import Records
-from orchestrator.adapters.tables import AliasRow, ModelVersionRow
-from orchestrator.services.records import VersionRecord
+from orchestrator.adapters.tables import AliasChangeRow, AliasRow, ModelVersionRow, VersionFileRow
+from orchestrator.services.records import VersionHead, VersionRecord
+from schemas.model import AliasChange
+
+_SAME = and_(
+    VersionFileRow.model == ModelVersionRow.model,
+    VersionFileRow.version == ModelVersionRow.version,
+)
 
 
 class SqlModels:
@@ -21,6 +28,20 @@ class SqlModels:
 
     def add(self, record: VersionRecord) -> None:
         self._versions.add(record)
+
+    def add_files(self, model: str, version: int, files: Mapping[str, bool]) -> None:
+        self._session.add_all(
+            VersionFileRow(model=model, version=version, sha256=sha256, served=served)
+            for sha256, served in files.items()
+        )
+        self._session.flush()
+
+    def save(self, record: VersionRecord) -> None:
+        self._versions.save(record, record.model, record.version)
+
+    def set_purged(self, model: str, version: int, *, purged: bool = True) -> None:
+        where = (ModelVersionRow.model == model, ModelVersionRow.version == version)
+        self._session.execute(update(ModelVersionRow).where(*where).values(purged=purged))
 
     def get(self, model: str, version: int) -> VersionRecord | None:
         return self._versions.get(model, version)
@@ -49,6 +70,26 @@ class SqlModels:
         query = select(ModelVersionRow.version).where(ModelVersionRow.model == model)
         return list(self._session.scalars(query.order_by(ModelVersionRow.version.desc())))
 
+    def versions_all(self) -> Sequence[VersionHead]:
+        columns = [getattr(ModelVersionRow, field.name) for field in fields(VersionHead)]
+        query = select(*columns).order_by(ModelVersionRow.model, ModelVersionRow.version)
+        rows = self._session.execute(query).mappings()
+        return [VersionHead(**{**row, "tags": tuple(row["tags"])}) for row in rows]
+
+    def files_needed(self) -> Set[str]:
+        query = select(VersionFileRow.sha256).join(ModelVersionRow, _SAME).distinct()
+        return set(self._session.scalars(query.where(ModelVersionRow.purged.is_(False))))
+
+    def serves(self, sha256: str) -> bool:
+        query = select(VersionFileRow.version).join(ModelVersionRow, _SAME)
+        query = query.where(
+            VersionFileRow.sha256 == sha256,
+            VersionFileRow.served.is_(True),
+            ModelVersionRow.purged.is_(False),
+            ModelVersionRow.revoked.is_(False),
+        )
+        return self._session.scalar(query.limit(1)) is not None
+
     def names(self, after: str | None, limit: int) -> Sequence[str]:
         query = select(ModelVersionRow.model).distinct().order_by(ModelVersionRow.model)
         if after is not None:
@@ -62,3 +103,22 @@ class SqlModels:
     def set_alias(self, model: str, alias: str, version: int) -> None:
         self._session.merge(AliasRow(model=model, alias=alias, version=version))
         self._session.flush()
+
+    def drop_alias(self, model: str, alias: str) -> None:
+        where = (AliasRow.model == model, AliasRow.alias == alias)
+        self._session.execute(delete(AliasRow).where(*where))
+
+    def add_alias_change(self, model: str, change: AliasChange) -> None:
+        self._session.add(AliasChangeRow(model=model, **change.model_dump()))
+        self._session.flush()
+
+    def alias_changes(
+        self, model: str, alias: str, before: int | None, limit: int
+    ) -> Sequence[tuple[int, AliasChange]]:
+        query = select(AliasChangeRow).where(
+            AliasChangeRow.model == model, AliasChangeRow.alias == alias
+        )
+        if before is not None:
+            query = query.where(AliasChangeRow.id < before)
+        rows = self._session.scalars(query.order_by(AliasChangeRow.id.desc()).limit(limit))
+        return [(row.id, AliasChange.model_validate(row, from_attributes=True)) for row in rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -46,6 +46,16 @@ class SqlRollouts:
     def running(self) -> Sequence[str]:
         query = select(RolloutRow.id).where(RolloutRow.state == RolloutState.RUNNING.value)
         return list(self._session.scalars(query.order_by(RolloutRow.id)))
+
+    def of_version(
+        self, model: str, version: int, states: Collection[RolloutState]
+    ) -> Sequence[RolloutRecord]:
+        query = select(RolloutRow).where(
+            RolloutRow.model == model,
+            RolloutRow.version == version,
+            RolloutRow.state.in_([state.value for state in states]),
+        )
+        return self._rollouts.all(query.order_by(RolloutRow.id))
 
     def waves(self, rollout_id: str) -> Sequence[WaveRecord]:
         query = select(WaveRow).where(WaveRow.rollout_id == rollout_id).order_by(WaveRow.idx)

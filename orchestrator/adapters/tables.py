@@ -11,11 +11,13 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     String,
     Text,
     TypeDecorator,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -165,7 +167,28 @@ class ModelVersionRow(Base):
     signed: Mapped[str] = mapped_column(Text)
     job_id: Mapped[str | None] = mapped_column(String(32))
     revoked: Mapped[bool] = mapped_column(default=False)
+    revoked_reason: Mapped[str | None] = mapped_column(Text)
+    purged: Mapped[bool] = mapped_column(default=False, server_default=false())
+    tags: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
+    note: Mapped[str] = mapped_column(Text, default="", server_default="")
     created_at: Mapped[datetime]
+
+
+class VersionFileRow(Base):
+    """A file that a version names. served: devices fetch it."""
+
+    __tablename__ = "version_files"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["model", "version"], ["model_versions.model", "model_versions.version"]
+        ),
+        Index("ix_version_files_sha256", "sha256"),
+    )
+
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    served: Mapped[bool]
 
 
 class AliasRow(Base):
@@ -176,6 +199,21 @@ class AliasRow(Base):
     model: Mapped[str] = mapped_column(String(64), primary_key=True)
     alias: Mapped[str] = mapped_column(String(64), primary_key=True)
     version: Mapped[int]
+
+
+class AliasChangeRow(Base):
+    """One move of an alias. version: None when it was removed."""
+
+    __tablename__ = "alias_changes"
+    __table_args__ = (Index("ix_alias_changes_alias", "model", "alias", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    model: Mapped[str] = mapped_column(String(64))
+    alias: Mapped[str] = mapped_column(String(64))
+    version: Mapped[int | None]
+    before: Mapped[int | None]
+    by: Mapped[str] = mapped_column(String(64))
+    at: Mapped[datetime]
 
 
 class JoinTokenRow(Base):

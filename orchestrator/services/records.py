@@ -129,7 +129,10 @@ class AgentRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersionRecord:
-    """A model version. ``manifest`` and ``signed`` are JSON text, kept byte for byte."""
+    """A model version. ``manifest`` and ``signed`` are JSON text, kept byte for byte.
+
+    purged: its files were collected; only this record is left.
+    """
 
     model: str
     version: int
@@ -138,6 +141,23 @@ class VersionRecord:
     signed: str
     job_id: str | None
     revoked: bool = False
+    revoked_reason: str | None = None
+    purged: bool = False
+    tags: tuple[str, ...] = ()
+    note: str = ""
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionHead:
+    """A model version without its manifest, for those who look at all of them."""
+
+    model: str
+    version: int
+    job_id: str | None
+    revoked: bool
+    purged: bool
+    tags: tuple[str, ...]
     created_at: datetime
 
 
