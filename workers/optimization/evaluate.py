@@ -1,17 +1,31 @@
-"""Accuracy with its uncertainty."""
+"""Accuracy with its uncertainty, and which samples were right."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from schemas.measure import Accuracy
+from schemas.paired import Outcomes
 from workers.inspection.stream import SetHash, Stream
 from workers.optimization.session import infer
 
 Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """How a variant does on a split.
+
+    accuracy: without its outcomes file. outcomes: the same, sample by sample, so that any
+    two variants can be compared in pairs.
+    """
+
+    accuracy: Accuracy
+    outcomes: Outcomes
 
 
 def wilson(correct: int, n: int, z: float = Z95) -> tuple[float, float]:
@@ -32,18 +46,29 @@ def wilson(correct: int, n: int, z: float = Z95) -> tuple[float, float]:
     return low, high
 
 
-def measure(session: Any, stream: Stream) -> Accuracy:
+def score(session: Any, stream: Stream) -> Scored:
     """The share of a split's samples whose most probable class is theirs, by a session.
 
-    Read as a stream: no split has to fit into memory. Errors as in ``Stream.blocks``.
+    Read as a stream: no split has to fit into memory; a bit per sample is kept. Scores that
+    are not numbers (NaN) are wrong, whatever class they would be taken for. Errors as in
+    ``Stream.blocks``.
     """
     digest = SetHash(len(stream))
+    right: list[bytes] = []
+    carried = np.zeros(0, dtype=np.bool_)
     correct = 0
     for block in stream.blocks():
         digest.update(block)
-        correct += int((np.argmax(infer(session, block.x), axis=1) == block.y).sum())
+        scores = infer(session, block.x)
+        hits = (np.argmax(scores, axis=1) == block.y) & ~np.isnan(scores).any(axis=1)
+        correct += int(hits.sum())
+        carried = np.concatenate([carried, hits])
+        whole = len(carried) // 8 * 8
+        right.append(np.packbits(carried[:whole]).tobytes())
+        carried = carried[whole:]
+    right.append(np.packbits(carried).tobytes())
     low, high = wilson(correct, len(stream))
-    return Accuracy(
+    accuracy = Accuracy(
         value=correct / len(stream),
         n=len(stream),
         low=low,
@@ -51,3 +76,9 @@ def measure(session: Any, stream: Stream) -> Accuracy:
         split=stream.split,
         set_sha256=digest.hexdigest(),
     )
+    return Scored(accuracy, Outcomes(len(stream), b"".join(right)))
+
+
+def measure(session: Any, stream: Stream) -> Accuracy:
+    """The accuracy alone."""
+    return score(session, stream).accuracy

@@ -1,31 +1,194 @@
-"""How long one inference takes: measured, never inferred from the precision.
+"""What a variant costs: measured, never inferred from its precision.
 
-Variants are measured alternately in short blocks, so that a busy moment of the
-machine falls on all of them. They are ranked by thread CPU time, which other
-processes disturb less than the wall clock.
+``costs`` measures several variants together: single inferences and batches timed in turn,
+load, first run and memory in processes of their own, energy, size, and where its nodes run.
 """
 
 from __future__ import annotations
 
-import json
 import platform
-import subprocess
-import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime as ort
+import pyarrow as pa
 
-from schemas.measure import Benchmark
+from schemas.measure import Benchmark, Energy
 from workers.errors import WorkerError
-from workers.optimization.session import PROVIDER, Array, open_session
+from workers.optimization.energy import Rapl, estimated, find_rapl, metered
+from workers.optimization.footprint import Footprint, footprint
+from workers.optimization.host import host_name
+from workers.optimization.session import PROVIDER, Array, fixed_batch, open_session
+from workers.optimization.timing import (
+    ROUNDS,
+    Failure,
+    Times,
+    alternate,
+    attempt,
+    median_ms,
+    percentiles,
+)
 
-WARM_UP = 20
-BLOCK = 25
-ROUNDS = 16
-CHILD_SECONDS = 120
+BATCHES = (1, 32)
+STARTS = 3
+"""Processes that load a model: the first of them may find its file not in memory."""
+
+METERED_SECONDS = 0.3
+ZSTD_LEVEL = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a variant costs on this machine, with one thread.
+
+    benchmarks: of single inferences, then of batches of 32; of a graph of a fixed batch size,
+    of that one. cpu_ms: median thread CPU time of the first of them. compressed_bytes: of the
+    file by zstd at its usual level.
+    """
+
+    benchmarks: tuple[Benchmark, ...]
+    cpu_ms: float
+    compressed_bytes: int
+
+
+def costs(
+    models: Mapping[str, Path],
+    samples: Array | Mapping[str, Array],
+    *,
+    rounds: int = ROUNDS,
+    starts: int = STARTS,
+    rapl: Rapl | None = None,
+) -> dict[str, Cost | Failure]:
+    """Measure variants of one model against each other.
+
+    Args:
+        models: variant id to file.
+        samples: real inputs (n, …) of the one input, or by name of several.
+        rounds: blocks of runs per model and batch size.
+        starts: processes in which each is loaded.
+        rapl: the meter; looked for when it is left out.
+
+    Returns:
+        In the order of ``models``; a failure where one cannot be loaded or run, which the
+        others do not suffer from.
+    """
+    meter = rapl or find_rapl()
+    opened = {name: attempt(partial(_open, path, samples)) for name, path in models.items()}
+    usable = {name: one for name, one in opened.items() if not isinstance(one, Failure)}
+    times: dict[str, list[Times]] = {name: [] for name in usable}
+    failed = {name: one for name, one in opened.items() if isinstance(one, Failure)}
+    for turn in range(max((len(one.feeds) for one in usable.values()), default=0)):
+        runs = {
+            name: one.runner(turn)
+            for name, one in usable.items()
+            if name not in failed and turn < len(one.feeds)
+        }
+        for name, found in alternate(runs, rounds=rounds).items():
+            if isinstance(found, Failure):
+                failed[name] = found
+            else:
+                times[name].append(found)
+    result: dict[str, Cost | Failure] = {}
+    for name in models:
+        if name in failed:
+            result[name] = failed[name]
+        else:
+            result[name] = _cost(models[name], usable[name], times[name], starts, meter)
+    return result
+
+
+def compressed_bytes(path: Path) -> int:
+    """The size of a file compressed by zstd."""
+    with pa.memory_map(str(path)) as file:
+        packed = pa.Codec("zstd", compression_level=ZSTD_LEVEL).compress(file.read_buffer())
+    return int(packed.size)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A session, and what it is fed: (batch size, inputs by name for the i-th run)."""
+
+    session: Any
+    feeds: tuple[tuple[int, list[dict[str, Array]]], ...]
+
+    def runner(self, turn: int) -> Callable[[int], object]:
+        """The i-th inference of a batch size."""
+        _, feeds = self.feeds[turn]
+        session = self.session
+        return lambda i: session.run(None, feeds[i % len(feeds)])
+
+
+def _open(path: Path, samples: Array | Mapping[str, Array]) -> _Opened:
+    session = open_session(path)
+    if not isinstance(samples, Mapping):
+        samples = {session.get_inputs()[0].name: samples}
+    fixed = fixed_batch(session)
+    sizes = BATCHES if fixed is None else (fixed,)
+    return _Opened(session, tuple((size, parts(samples, size)) for size in sizes))
+
+
+def parts(samples: Mapping[str, Array], size: int) -> list[dict[str, Array]]:
+    """Inputs cut into batches of exactly ``size``, the first samples taken again to fill one.
+
+    Raises:
+        ValueError: there are no samples.
+    """
+    n = min(len(one) for one in samples.values())
+    if n == 0:
+        msg = "there are no samples to run"
+        raise ValueError(msg)
+    rows = [np.arange(start, start + size) % n for start in range(0, n, size)]
+    return [{name: np.ascontiguousarray(x[r]) for name, x in samples.items()} for r in rows]
+
+
+def _cost(
+    path: Path, opened: _Opened, times: Sequence[Times], starts: int, meter: Rapl | None
+) -> Cost | Failure:
+    try:
+        first = [feeds[0] for _, feeds in opened.feeds]
+        alone = footprint(path, first, starts=starts)
+    except WorkerError as error:
+        return Failure(error.message)
+    benchmarks = tuple(
+        _benchmark(i, size, times[i], alone, _energy(opened, i, times[i], meter))
+        for i, (size, _) in enumerate(opened.feeds)
+    )
+    return Cost(benchmarks, median_ms(times[0].cpu), compressed_bytes(path))
+
+
+def _energy(opened: _Opened, turn: int, times: Times, meter: Rapl | None) -> Energy:
+    """Of one run. A meter is read over many of them, apart from the timing."""
+    found = None
+    if meter is not None:
+        found = metered(meter, opened.runner(turn), seconds=METERED_SECONDS)
+    return found or estimated(median_ms(times.cpu))
+
+
+def _benchmark(turn: int, batch: int, times: Times, alone: Footprint, energy: Energy) -> Benchmark:
+    p50, p95, p99 = percentiles(times.wall)
+    return Benchmark(
+        host=host_name(),
+        arch=platform.machine()[:32],
+        provider=PROVIDER,
+        batch=batch,
+        runs=len(times.wall),
+        warm_up=times.warm_up,
+        p50_ms=p50,
+        p95_ms=p95,
+        p99_ms=p99,
+        cpu_ms=median_ms(times.cpu),
+        load_ms=alone.load_ms,
+        first_ms=alone.first_ms if turn == 0 else None,
+        rss_mb=alone.rss_mb[turn],
+        rss_growth_mb=alone.growth_mb[turn],
+        energy=energy,
+        nodes=alone.nodes,
+        ort=ort.__version__[:32],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,98 +199,21 @@ class Timing:
     cpu_ms: float
 
 
-def host_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """This machine's kind: CPU model, architecture and system."""
-    model = platform.processor() or "unknown CPU"
-    try:
-        for line in cpuinfo.read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                model = value.strip()
-                break
-    except OSError:
-        pass
-    return f"{model}, {platform.machine()}, {platform.system()}, 1 thread"
-
-
 def profile(
     models: Mapping[str, Path], samples: Array, *, rounds: int = ROUNDS
 ) -> dict[str, Timing]:
-    """Time single inferences of each model, alternated block by block.
-
-    Args:
-        models: variant id to file.
-        samples: real inputs, (n, …); each inference takes one.
-        rounds: blocks of ``BLOCK`` inferences per model.
-    """
-    sessions = {name: open_session(path) for name, path in models.items()}
-    wall: dict[str, list[int]] = {name: [] for name in models}
-    cpu: dict[str, list[int]] = {name: [] for name in models}
-    for turn in range(-1, rounds):
-        for name, session in sessions.items():
-            feed = session.get_inputs()[0].name
-            out = [session.get_outputs()[0].name]
-            for i in range(WARM_UP if turn < 0 else BLOCK):
-                one = samples[i % len(samples)][None]
-                cpu_before, before = time.thread_time_ns(), time.perf_counter_ns()
-                session.run(out, {feed: one})
-                after, cpu_after = time.perf_counter_ns(), time.thread_time_ns()
-                if turn >= 0:
-                    wall[name].append(after - before)
-                    cpu[name].append(cpu_after - cpu_before)
-    return {name: _timing(wall[name], cpu[name], *load_cost(path)) for name, path in models.items()}
-
-
-def _timing(wall: list[int], cpu: list[int], load_ms: float, rss_mb: float | None) -> Timing:
-    p50, p95, p99 = (float(q) / 1e6 for q in np.percentile(wall, [50, 95, 99]))
-    benchmark = Benchmark(
-        host=host_name(),
-        provider=PROVIDER,
-        batch=1,
-        runs=len(wall),
-        p50_ms=p50,
-        p95_ms=p95,
-        p99_ms=p99,
-        load_ms=load_ms,
-        rss_mb=rss_mb,
-    )
-    return Timing(benchmark, float(np.median(cpu)) / 1e6)
-
-
-_CHILD = """
-import json, re, sys, time
-from pathlib import Path
-import onnxruntime
-from workers.optimization.session import open_session
-started = time.perf_counter()
-open_session(Path(sys.argv[1]))
-load = (time.perf_counter() - started) * 1e3
-peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
-print(json.dumps({"load_ms": load, "rss_mb": int(peak[1]) / 1024 if peak else None}))
-"""
-
-
-def load_cost(path: Path) -> tuple[float, float | None]:
-    """Milliseconds to load a model, and the peak RSS in MiB, in a process of its own.
-
-    The peak is VmHWM: unlike ru_maxrss it does not begin with the parent's.
+    """The costs of single inferences; see ``costs``.
 
     Raises:
-        WorkerError: the model cannot be loaded there.
+        WorkerError: one of the models cannot be measured.
     """
-    done = subprocess.run(
-        [sys.executable, "-c", _CHILD, str(path)],
-        capture_output=True,
-        text=True,
-        timeout=CHILD_SECONDS,
-        check=False,
-    )
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or ["no message"]
-        msg = f"{path.name} cannot be loaded by itself: {lines[-1][:500]}"
-        raise WorkerError(msg)
-    found = json.loads(done.stdout.splitlines()[-1])
-    return float(found["load_ms"]), found["rss_mb"]
+    found = {}
+    for name, cost in costs(models, samples, rounds=rounds, starts=1).items():
+        if isinstance(cost, Failure):
+            msg = f"{name}: {cost.reason}"
+            raise WorkerError(msg)
+        found[name] = Timing(cost.benchmarks[0], cost.cpu_ms)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
