@@ -255,6 +255,32 @@ class DeviceRow(Base):
     last_seen_at: Mapped[datetime | None]
 
 
+class DeviceClassRow(Base):
+    """What an operator said of a class of devices."""
+
+    __tablename__ = "device_classes"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    spec: Mapped[dict[str, Any]]
+    updated_at: Mapped[datetime]
+
+
+class MeasuredRow(Base):
+    """What a device measured of a variant's file; the newest for each batch size.
+
+    Its class is the device's, so a device that changes it takes its figures along.
+    """
+
+    __tablename__ = "measured"
+    __table_args__ = (Index("ix_measured_sha256", "sha256"),)
+
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    batch: Mapped[int] = mapped_column(primary_key=True)
+    benchmark: Mapped[dict[str, Any]]
+    at: Mapped[datetime]
+
+
 class RolloutRow(Base):
     """A rollout."""
 

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from orchestrator.adapters.agent_repository import SqlAgents
+from orchestrator.adapters.device_class_repository import SqlDeviceClasses, SqlMeasured
 from orchestrator.adapters.device_repository import SqlDevices
 from orchestrator.adapters.job_history_repository import SqlJobHistory
 from orchestrator.adapters.job_repository import SqlJobs
@@ -20,11 +21,13 @@ from orchestrator.adapters.telemetry_repository import SqlEvents, SqlKeys, SqlTe
 from orchestrator.errors import Unavailable
 from orchestrator.services.ports import (
     Agents,
+    DeviceClasses,
     Devices,
     Events,
     JobHistory,
     Jobs,
     Keys,
+    Measured,
     Models,
     Rollouts,
     Telemetry,
@@ -49,6 +52,8 @@ class SqlTransaction:
         self.agents: Agents = SqlAgents(session)
         self.models: Models = SqlModels(session)
         self.devices: Devices = SqlDevices(session)
+        self.device_classes: DeviceClasses = SqlDeviceClasses(session)
+        self.measured: Measured = SqlMeasured(session)
         self.rollouts: Rollouts = SqlRollouts(session)
         self.telemetry: Telemetry = SqlTelemetry(session)
         self.keys: Keys = SqlKeys(session)

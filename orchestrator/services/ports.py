@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol
@@ -11,11 +12,13 @@ from orchestrator.domain.logs import LogQuery, LogTotals
 from orchestrator.services.records import (
     ActiveJob,
     AgentRecord,
+    DeviceClassRecord,
     DeviceRecord,
     DeviceTotals,
     ExecutionRecord,
     JobRecord,
     KeyRecord,
+    MeasuredRecord,
     QueuedJob,
     RolloutRecord,
     TokenRecord,
@@ -28,6 +31,7 @@ from orchestrator.services.records import (
 from schemas.api import Event
 from schemas.dataset import DatasetProfile
 from schemas.job import JobState, LogLine, MetricPoint
+from schemas.measure import MeasuredVariant
 from schemas.model import AliasChange
 from schemas.rollout import Assignment, Command, ExecState, RolloutState
 
@@ -108,7 +112,7 @@ class Models(Protocol):
     def last_version(self, model: str) -> int: ...
     def versions(self, model: str) -> Sequence[int]: ...
     def versions_all(self) -> Sequence[VersionHead]: ...
-    def files_needed(self) -> Set[str]: ...
+    def files_needed(self) -> AbstractSet[str]: ...
     def serves(self, sha256: str) -> bool: ...
     def names(self, after: str | None, limit: int) -> Sequence[str]: ...
     def aliases(self, model: str) -> Mapping[str, int]: ...
@@ -134,6 +138,32 @@ class Devices(Protocol):
     def targeted(self, device_class: str | None, tags: Iterable[str]) -> Sequence[DeviceRecord]: ...
     def many(self, ids: Iterable[str]) -> Mapping[str, DeviceRecord]: ...
     def silent(self, since: datetime) -> Sequence[DeviceRecord]: ...
+
+
+class DeviceClasses(Protocol):
+    """Classes of devices: those that an operator spoke of, and those that devices are in.
+
+    names: of both kinds, by name. devices: how many are in each class, revoked ones apart.
+    """
+
+    def put(self, record: DeviceClassRecord) -> None: ...
+    def get(self, name: str) -> DeviceClassRecord | None: ...
+    def delete(self, name: str) -> None: ...
+    def all(self) -> Sequence[DeviceClassRecord]: ...
+    def names(self, after: str | None, limit: int) -> Sequence[str]: ...
+    def devices(self, names: Collection[str]) -> Mapping[str, int]: ...
+
+
+class Measured(Protocol):
+    """What devices measured of variants.
+
+    put: keeps the newest for each device, file and batch size. batches: the sizes that a
+    device measured a file with. of_version: by variant and class of device, aggregated.
+    """
+
+    def put(self, record: MeasuredRecord) -> None: ...
+    def batches(self, device_id: str, sha256: str) -> Collection[int]: ...
+    def of_version(self, model: str, version: int) -> Sequence[MeasuredVariant]: ...
 
 
 class Rollouts(Protocol):
@@ -203,6 +233,8 @@ class Transaction(Protocol):
     agents: Agents
     models: Models
     devices: Devices
+    device_classes: DeviceClasses
+    measured: Measured
     rollouts: Rollouts
     telemetry: Telemetry
     keys: Keys

@@ -9,10 +9,12 @@ from typing import Any, Self
 from orchestrator.domain.execution import Execution
 from orchestrator.domain.job import Job
 from orchestrator.domain.rollout import Rollout
+from schemas.budget import DeviceClassSpec
 from schemas.device import ActiveModel, DeviceState, Hardware, Presence
 from schemas.errors import DeviceCause
 from schemas.job import Capacity, JobCause, JobState, Live, Trial, Usage
 from schemas.jobfile import JobSpec, Resources
+from schemas.measure import Benchmark
 from schemas.rollout import (
     Evidence,
     ExecState,
@@ -196,6 +198,26 @@ class DeviceRecord:
     spki_sha256: str
     enrolled_at: datetime
     last_seen_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceClassRecord:
+    """What an operator said of a class of devices."""
+
+    name: str
+    spec: DeviceClassSpec
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredRecord:
+    """What a device measured of a variant's file, in batches of one size."""
+
+    device_id: str
+    sha256: str
+    batch: int
+    benchmark: Benchmark
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
