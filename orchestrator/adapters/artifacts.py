@@ -9,26 +9,37 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
-import re
 import secrets
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from orchestrator.errors import DigestMismatch, Invalid, NotFound, TooLarge, Unavailable
+from orchestrator.adapters.artifact_stream import (
+    DIGEST,
+    DIGEST_BYTES,
+    LEAVES,
+    check_chunk,
+    check_digest,
+    copy,
+    cut,
+    missing,
+    pieces,
+)
+from orchestrator.domain.collect import Artifact
+from orchestrator.errors import Unavailable
 from orchestrator.home import sync_folder, write_atomic
 from schemas.api import Stored
 from schemas.transfer import CHUNK_BYTES, chunk_count
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_DIGEST_BYTES = 32
 _OPEN_FILES = 32
 _STALE_SECONDS = 86400.0
+_FRESH_SECONDS = 3600.0
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class _OpenFile:
@@ -45,31 +56,6 @@ class _OpenFile:
             os.close(self.descriptor)
 
 
-class _Leaves:
-    """Digests of consecutive 64 KiB chunks of a stream that is cut anyhow."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-        self._filled = 0
-        self.digests = bytearray()
-
-    def update(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            part = view[: CHUNK_BYTES - self._filled]
-            self._hash.update(part)
-            self._filled += len(part)
-            view = view[len(part) :]
-            if self._filled == CHUNK_BYTES:
-                self.finish()
-
-    def finish(self) -> None:
-        if self._filled:
-            self.digests += self._hash.digest()
-            self._hash = hashlib.sha256()
-            self._filled = 0
-
-
 class ArtifactStore:
     """Artifacts in a folder. Every method may be called from any thread.
 
@@ -83,7 +69,7 @@ class ArtifactStore:
         self._temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._open: OrderedDict[str, _OpenFile] = OrderedDict()
-        self._sweep()
+        self._sweep_temporary(time.time() - _STALE_SECONDS)
 
     def put(self, stream: Iterable[bytes], sha256: str, max_size: int) -> Stored:
         """Store a stream under its digest. Storing the same bytes again changes nothing.
@@ -103,8 +89,8 @@ class ArtifactStore:
         temporary = self._temporary / secrets.token_hex(16)
         try:
             with temporary.open("xb") as file:
-                size, leaves = _copy(stream, file, sha256, max_size)
-                created = not final.exists()
+                size, leaves = copy(stream, file, sha256, max_size)
+                created = not self._renew(final)
                 if created:
                     file.flush()
                     os.fsync(file.fileno())
@@ -116,7 +102,7 @@ class ArtifactStore:
                 sync_folder(final.parent)
                 sync_folder(self._root)
         except OSError as error:
-            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            if error.errno not in _FULL:
                 raise
             msg = "the disk of the artifact store is full"
             raise Unavailable(msg, hint=f"make room below {self._root}") from error
@@ -130,10 +116,7 @@ class ArtifactStore:
         Raises:
             Invalid: ``sha256`` is not a digest.
         """
-        if not _DIGEST.fullmatch(sha256):
-            msg = f"not a SHA-256 digest (64 lower-case hex characters): {sha256[:80]!r}"
-            raise Invalid(msg)
-        return self._root / sha256[:2] / sha256
+        return self._root / check_digest(sha256)[:2] / sha256
 
     def exists(self, sha256: str) -> bool:
         """Whether it is stored."""
@@ -148,7 +131,7 @@ class ArtifactStore:
         try:
             return self.path(sha256).open("rb")
         except FileNotFoundError:
-            raise _missing(sha256) from None
+            raise missing(sha256) from None
 
     def read_chunk(self, sha256: str, index: int) -> bytes:
         """Its chunk number ``index`` (64 KiB; the last may be shorter).
@@ -157,9 +140,7 @@ class ArtifactStore:
             NotFound: there is no such artifact, or it has fewer chunks.
         """
         handle = self._handle(sha256)
-        if not 0 <= index < chunk_count(handle.size):
-            msg = f"artifact {sha256} has {chunk_count(handle.size)} chunks, so none with {index}"
-            raise NotFound(msg)
+        check_chunk(sha256, handle.size, index)
         return os.pread(handle.descriptor, CHUNK_BYTES, index * CHUNK_BYTES)
 
     def leaves(self, sha256: str) -> list[bytes]:
@@ -178,14 +159,67 @@ class ArtifactStore:
             flat = _leaves_path(path).read_bytes()
         except FileNotFoundError:
             flat = b""
-        if len(flat) != count * _DIGEST_BYTES:
+        if len(flat) != count * DIGEST_BYTES:
             flat = self._recompute(sha256)
-        return [flat[i : i + _DIGEST_BYTES] for i in range(0, len(flat), _DIGEST_BYTES)]
+        return cut(flat)
+
+    def stored(self) -> Iterator[Artifact]:
+        """Every artifact, in no order."""
+        for path in self._files():
+            if DIGEST.fullmatch(path.name):
+                with contextlib.suppress(FileNotFoundError):
+                    found = path.stat()
+                    at = datetime.fromtimestamp(found.st_mtime, UTC)
+                    yield Artifact(path.name, found.st_size, at)
+
+    def delete(self, sha256: str, before: datetime) -> bool:
+        """Delete it, unless it was stored, or stored again, since ``before``.
+
+        Answers whether it is gone by this call.
+        """
+        path = self.path(sha256)
+        with self._lock:
+            try:
+                if path.stat().st_mtime >= before.timestamp():
+                    return False
+            except FileNotFoundError:
+                return False
+            # Leaves without their file would be litter; a file without leaves heals.
+            _leaves_path(path).unlink(missing_ok=True)
+            path.unlink()
+            self._open.pop(sha256, None)
+        return True
+
+    def sweep(self, before: datetime) -> None:
+        """Remove what killed uploads have left since before then."""
+        horizon = before.timestamp()
+        self._sweep_temporary(horizon)
+        for path in self._files():
+            litter = path.name.endswith(".tmp") or (
+                path.name.endswith(LEAVES) and not path.with_name(path.stem).exists()
+            )
+            if litter:
+                _remove_old(path, horizon)
+
+    def _files(self) -> Iterator[Path]:
+        for folder in sorted(self._root.glob("[0-9a-f][0-9a-f]")):
+            yield from folder.iterdir()
+
+    def _renew(self, path: Path) -> bool:
+        """Whether it is there; it then counts as stored just now."""
+        with self._lock:
+            try:
+                age = time.time() - path.stat().st_mtime
+            except FileNotFoundError:
+                return False
+            if age > _FRESH_SECONDS:
+                os.utime(path)
+        return True
 
     def _recompute(self, sha256: str) -> bytes:
         with self.open(sha256) as file:
             size = os.fstat(file.fileno()).st_size
-            _, leaves = _copy(_pieces(file), None, sha256, size)
+            _, leaves = copy(pieces(file), None, sha256, size)
         write_atomic(_leaves_path(self.path(sha256)), leaves)
         return leaves
 
@@ -197,51 +231,23 @@ class ArtifactStore:
                 try:
                     handle = _OpenFile(path)
                 except FileNotFoundError:
-                    raise _missing(sha256) from None
+                    raise missing(sha256) from None
                 self._open[sha256] = handle
             self._open.move_to_end(sha256)
             if len(self._open) > _OPEN_FILES:
                 self._open.popitem(last=False)
         return handle
 
-    def _sweep(self) -> None:
-        """Remove what uploads that were killed long ago have left."""
-        horizon = time.time() - _STALE_SECONDS
+    def _sweep_temporary(self, horizon: float) -> None:
         for path in self._temporary.iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_mtime < horizon:
-                    path.unlink()
+            _remove_old(path, horizon)
 
 
-def _copy(
-    stream: Iterable[bytes], file: BinaryIO | None, sha256: str, max_size: int
-) -> tuple[int, bytes]:
-    """Hash a stream, writing it where a file is given; answers (size, leaf digests)."""
-    whole, leaves, size = hashlib.sha256(), _Leaves(), 0
-    for piece in stream:
-        size += len(piece)
-        if size > max_size:
-            msg = f"an upload is larger than the {max_size} bytes that are allowed"
-            raise TooLarge(msg)
-        whole.update(piece)
-        leaves.update(piece)
-        if file is not None:
-            file.write(piece)
-    if whole.hexdigest() != sha256:
-        msg = f"the bytes have the SHA-256 {whole.hexdigest()}, not {sha256}"
-        raise DigestMismatch(msg, hint="send the file again, whole")
-    leaves.finish()
-    return size, bytes(leaves.digests)
-
-
-def _pieces(file: BinaryIO) -> Iterator[bytes]:
-    while piece := file.read(1024 * 1024):
-        yield piece
+def _remove_old(path: Path, horizon: float) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_mtime < horizon:
+            path.unlink()
 
 
 def _leaves_path(path: Path) -> Path:
-    return path.with_name(path.name + ".leaves")
-
-
-def _missing(sha256: str) -> NotFound:
-    return NotFound(f"there is no artifact {sha256}")
+    return path.with_name(path.name + LEAVES)
