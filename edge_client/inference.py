@@ -15,9 +15,9 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from edge_client.errors import InferenceError, InputError, LoadError
-from edge_client.onnx_guard import refuse_external_data
 from edge_client.slots import Slot
 from schemas.model import Manifest, Variant
+from schemas.onnx_guard import UnsafeModelError, check_model
 from schemas.signature import Signature, TensorSpec
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -74,7 +74,7 @@ class Model:
         Raises:
             LoadError: it cannot be loaded here, or is not what the signature says.
         """
-        refuse_external_data(onnx)
+        refuse_unsafe(onnx)
         self.signature = signature
         self.labels = labels
         self.provider, providers = _providers(variant)
@@ -138,6 +138,18 @@ class Model:
             msg = f"the model has no input {min(unknown)!r}"
             raise InputError(msg)
         return {spec.name: _checked(spec, inputs) for spec in specs}
+
+
+def refuse_unsafe(onnx: bytes) -> None:
+    """Check a file before onnxruntime sees it.
+
+    Raises:
+        LoadError: the guard refuses it.
+    """
+    try:
+        check_model(onnx)
+    except UnsafeModelError as error:
+        raise LoadError(str(error)) from error
 
 
 def load_model(onnx: bytes, manifest: Manifest, variant_id: str) -> Model:

@@ -9,8 +9,7 @@ import onnx
 import pytest
 
 from edge_client.errors import GoldenError, InferenceError, InputError, LoadError, NoModelError
-from edge_client.inference import load_model
-from edge_client.onnx_guard import refuse_external_data
+from edge_client.inference import load_model, refuse_unsafe
 from edge_client.probe import check_golden, read_golden
 from edge_client.runtime import Runtime
 from edge_client.telemetry import Windows
@@ -94,7 +93,7 @@ def test_tensors_in_other_files_are_refused(tmp_path, where):
         attribute.name, attribute.type = "body", onnx.AttributeProto.GRAPH
         attribute.g.initializer.append(outside)
     with pytest.raises(LoadError, match="other files"):
-        refuse_external_data(plain.SerializeToString())
+        refuse_unsafe(plain.SerializeToString())
 
 
 def test_a_file_onnx_itself_wrote_with_external_data_is_refused(tmp_path):
@@ -103,13 +102,13 @@ def test_a_file_onnx_itself_wrote_with_external_data_is_refused(tmp_path):
         onnx.load_from_string(linear_onnx()), path, save_as_external_data=True, size_threshold=0
     )
     with pytest.raises(LoadError, match="other files"):
-        refuse_external_data(path.read_bytes())
+        refuse_unsafe(path.read_bytes())
 
 
 @pytest.mark.parametrize("data", [b"\x00\xff", b"\x3a\xff\xff\xff\xff\x0f", b"\xff" * 40])
 def test_bytes_that_are_no_protobuf_are_refused(data):
     with pytest.raises(LoadError):
-        refuse_external_data(data)
+        refuse_unsafe(data)
 
 
 def test_golden_vectors_decide():
