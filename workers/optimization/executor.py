@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -82,3 +83,22 @@ def failed(error: BaseException) -> TrialFailed:
     """What a call raised, as its result."""
     found = blame(error)
     return TrialFailed(found.cause, found.detail)
+
+
+_watchers: list[Callable[[], None]] = []
+
+
+@contextmanager
+def beating(tell: Callable[[], None]) -> Iterator[None]:
+    """Within: ``beat`` calls ``tell``, such as a watchdog's, whatever thread it is in."""
+    _watchers.append(tell)
+    try:
+        yield
+    finally:
+        _watchers.remove(tell)
+
+
+def beat() -> None:
+    """Say that work goes on in this process: a batch, or a task elsewhere that is watched."""
+    for tell in _watchers:
+        tell()
