@@ -22,6 +22,8 @@ from orchestrator.errors import ArgosyError, Unavailable
 from orchestrator.home import Credentials, Home
 from orchestrator.services import keys
 from orchestrator.services.agents import AgentService
+from orchestrator.services.aliases import AliasService
+from orchestrator.services.comparison import ComparisonService
 from orchestrator.services.devices import DeviceService
 from orchestrator.services.engine import RolloutEngine
 from orchestrator.services.inbox import Inbox
@@ -32,6 +34,7 @@ from orchestrator.services.orders import OrderService
 from orchestrator.services.publisher import DesiredPublisher
 from orchestrator.services.reports import ReportService
 from orchestrator.services.retention import Retention
+from orchestrator.services.revocation import RevocationService
 from orchestrator.services.rollouts import RolloutService
 from orchestrator.services.telemetry import TelemetryService
 from orchestrator.services.transfer import TransferService
@@ -154,6 +157,9 @@ def build(settings: Settings) -> Program:
         orders=OrderService(uow, settings.lease_seconds),
         agents=AgentService(uow),
         models=models,
+        aliases=AliasService(uow, clock),
+        comparison=ComparisonService(uow, artifacts),
+        revocation=RevocationService(uow, clock),
         devices=devices,
         rollouts=RolloutService(uow, clock),
         telemetry=telemetry,

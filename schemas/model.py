@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, field_validator
 
 from schemas.base import Authored, Line, PlainText, UtcTime, VersionNo, Wire
 from schemas.budget import Budget
@@ -159,11 +159,19 @@ class Manifest(Wire):
         return (*served, *outcomes, *other)
 
 
-class VersionNote(Wire):
+class VersionNote(Authored):
     """What people write on a version: tags are short and unique, a note is free text."""
 
     tags: Annotated[tuple[Name, ...], Field(max_length=MAX_TAGS)] = ()
     note: Annotated[PlainText, StringConstraints(max_length=10_000)] = ""
+
+    @field_validator("tags")
+    @classmethod
+    def _unique(cls, tags: tuple[Name, ...]) -> tuple[Name, ...]:
+        if len(set(tags)) < len(tags):
+            msg = "tags repeat"
+            raise ValueError(msg)
+        return tags
 
 
 class ModelVersionView(Wire):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import fields
 
 from sqlalchemy import and_, delete, func, select, update
@@ -76,7 +77,7 @@ class SqlModels:
         rows = self._session.execute(query).mappings()
         return [VersionHead(**{**row, "tags": tuple(row["tags"])}) for row in rows]
 
-    def files_needed(self) -> Set[str]:
+    def files_needed(self) -> AbstractSet[str]:
         query = select(VersionFileRow.sha256).join(ModelVersionRow, _SAME).distinct()
         return set(self._session.scalars(query.where(ModelVersionRow.purged.is_(False))))
 

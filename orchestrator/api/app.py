@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from orchestrator.api import agents, devices, events, job_history, jobs, models, problems, rollouts
+from orchestrator.api import (
+    agents,
+    aliases,
+    devices,
+    events,
+    job_history,
+    jobs,
+    models,
+    problems,
+    rollouts,
+)
 from orchestrator.api.context import Context
 from orchestrator.version import VERSION
 
@@ -41,6 +51,7 @@ def make_app(context: Context) -> FastAPI:
         jobs.driver,
         agents.operator,
         models.operator,
+        aliases.router,
         models.writer,
         devices.operator,
         rollouts.router,

@@ -13,12 +13,15 @@ from fastapi import Depends, Path, Query, Request
 from orchestrator.errors import Forbidden, Invalid
 from orchestrator.services import keys
 from orchestrator.services.agents import AgentService
+from orchestrator.services.aliases import AliasService
+from orchestrator.services.comparison import ComparisonService
 from orchestrator.services.devices import DeviceService
 from orchestrator.services.jobs import JobService
 from orchestrator.services.keys import Principal, Role
 from orchestrator.services.models import ModelService
 from orchestrator.services.orders import OrderService
 from orchestrator.services.ports import Clock, UnitOfWork
+from orchestrator.services.revocation import RevocationService
 from orchestrator.services.rollouts import RolloutService
 from orchestrator.services.telemetry import TelemetryService
 from orchestrator.services.uploads import UploadService
@@ -43,6 +46,9 @@ class Context:
     orders: OrderService
     agents: AgentService
     models: ModelService
+    aliases: AliasService
+    comparison: ComparisonService
+    revocation: RevocationService
     devices: DeviceService
     rollouts: RolloutService
     telemetry: TelemetryService

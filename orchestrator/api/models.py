@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated
 
 from anyio import fail_after, from_thread, to_thread
-from fastapi import APIRouter, Depends, Path, Request, Response, status
+from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
@@ -17,10 +17,21 @@ from orchestrator.services.keys import Role
 from schemas.api import Page, Stored
 from schemas.base import VersionNo
 from schemas.ids import Name, Sha256
-from schemas.model import Manifest, ModelVersionView, ModelView, VersionNumber
+from schemas.model import (
+    Comparison,
+    Manifest,
+    ModelVersionView,
+    ModelView,
+    RevokeRequest,
+    VersionNote,
+    VersionNumber,
+)
 
 operator = APIRouter(
-    prefix="/v1/models", tags=["models"], dependencies=[Depends(Allow(Role.ADMIN))]
+    prefix="/v1/models",
+    tags=["models"],
+    route_class=StrictRoute,
+    dependencies=[Depends(Allow(Role.ADMIN))],
 )
 writer = APIRouter(
     prefix="/v1",
@@ -34,6 +45,7 @@ STALL_SECONDS = 60.0
 
 Digest = Annotated[Sha256, Path()]
 ModelName = Annotated[Name, Path()]
+Split = Annotated[str, Query(min_length=1, max_length=50)]
 
 
 @operator.get("", operation_id="list_models")
@@ -52,6 +64,34 @@ def get_version(ctx: Ctx, name: ModelName, version: VersionNo) -> ModelVersionVi
     return ctx.models.get(name, version)
 
 
+@operator.put("/{name}/versions/{version}/note", operation_id="annotate_model_version")
+def annotate(ctx: Ctx, name: ModelName, version: VersionNo, note: VersionNote) -> ModelVersionView:
+    """Replace the tags and the note of a version."""
+    return ctx.models.annotate(name, version, note)
+
+
+@operator.post("/{name}/versions/{version}/revoke", operation_id="revoke_model_version")
+def revoke(
+    ctx: Ctx, name: ModelName, version: VersionNo, request: RevokeRequest, caller: Caller
+) -> ModelVersionView:
+    """Take a version back: its aliases go, its rollouts are aborted; a repeat changes nothing."""
+    return ctx.revocation.revoke(name, version, request, caller.key_id)
+
+
+@operator.get("/{name}/compare", operation_id="compare_model_versions")
+def compare(
+    ctx: Ctx,
+    name: ModelName,
+    a: VersionNo,
+    b: VersionNo,
+    variant_a: Name | None = None,
+    variant_b: Name | None = None,
+    split: Split = "test",
+) -> Comparison:
+    """Version b held against a, on the same samples where both were measured on them."""
+    return ctx.comparison.compare(name, a, b, variant_a=variant_a, variant_b=variant_b, split=split)
+
+
 @writer.post(
     "/models/{name}/versions",
     status_code=status.HTTP_201_CREATED,
@@ -61,7 +101,7 @@ def register(
     ctx: Ctx, name: ModelName, manifest: Manifest, caller: Caller, response: Response
 ) -> VersionNumber:
     """Register a version; the same manifest again gives the number it has, with 200."""
-    number = ctx.models.register(name, manifest, caller.subject)
+    number = ctx.models.register(name, manifest, caller.subject, by=caller.key_id)
     if not number.created:
         response.status_code = status.HTTP_200_OK
     return number

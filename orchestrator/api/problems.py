@@ -102,7 +102,7 @@ class RequestGuard:
 
     Args:
         app: what comes behind.
-        max_body: bytes; uploads (``PUT``) are bounded where they are stored.
+        max_body: bytes; uploads of artifacts are bounded where they are stored.
     """
 
     def __init__(self, app: ASGIApp, max_body: int = MAX_BODY) -> None:
@@ -116,13 +116,14 @@ class RequestGuard:
             return
         request_id = secrets.token_hex(8)
         scope["request_id"] = request_id
+        upload = scope["method"] == "PUT" and scope["path"].startswith("/v1/artifacts/")
         seen = 0
 
         async def bounded() -> Message:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
-            if scope["method"] != "PUT" and seen > self._max:
+            if seen > self._max and not upload:
                 raise HTTPException(413, f"a request body may have {self._max} bytes")
             return message
 

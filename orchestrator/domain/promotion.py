@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from orchestrator.domain import alias as rules
 from schemas.jobfile import Promote
 from schemas.model import Manifest
 
@@ -24,13 +26,20 @@ class Promotion:
     level: Literal["info", "warning"] = "info"
 
 
-def decide(promote: Promote, manifest: Manifest, *, first: bool) -> Promotion:
+def decide(
+    promote: Promote,
+    manifest: Manifest,
+    *,
+    first: bool,
+    there: Mapping[str, int] | None = None,
+) -> Promotion:
     """Judge a new version by its first variant's accuracy on the test split.
 
     Args:
         promote: the job's wish; the default of one that has none.
         manifest: the version's.
         first: it is the model's first version.
+        there: the model's aliases, as they are.
     """
     why_not = _why_not(promote, manifest)
     if why_not is not None:
@@ -39,6 +48,11 @@ def decide(promote: Promote, manifest: Manifest, *, first: bool) -> Promotion:
     wanted = (CHAMPION,) if first else ()
     if promote.alias is None:
         return Promotion(wanted)
+    unfit = rules.unfit(promote.alias) or rules.refused(
+        manifest.model, there or {}, promote.alias, None
+    )
+    if unfit is not None:
+        return Promotion(wanted, f"the alias {promote.alias} was not moved: {unfit}", "warning")
     aliases = tuple(dict.fromkeys((*wanted, promote.alias)))
     return Promotion(aliases, f"the alias {promote.alias} was moved to the new version")
 

@@ -12,7 +12,6 @@ from orchestrator.domain import execution as machine
 from orchestrator.domain.engine import ExecutionFacts, Snapshot, WaveFacts
 from orchestrator.domain.rollout import Happened, step_wave
 from orchestrator.services import rollouts
-from orchestrator.services.models import found as found_version
 from orchestrator.services.ports import Clock, Transaction, UnitOfWork
 from orchestrator.services.records import (
     DeviceRecord,
@@ -21,6 +20,7 @@ from orchestrator.services.records import (
     RolloutRecord,
     WaveRecord,
 )
+from orchestrator.services.versions import found as found_version
 from schemas.device import DeviceState, Presence
 from schemas.model import Manifest
 from schemas.rollout import (

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from orchestrator.domain import promotion
-from orchestrator.errors import Forbidden, Invalid, LeaseLost, NotFound, TooLarge
-from orchestrator.services import job_history
+from orchestrator.errors import Forbidden, Invalid, LeaseLost, TooLarge
+from orchestrator.services import aliases, collection, job_history, registration
 from orchestrator.services.ports import Artifacts, Clock, Signer, Transaction, UnitOfWork
 from orchestrator.services.records import JobRecord, VersionRecord
+from orchestrator.services.versions import found, model_view, version_view
 from schemas.errors import FieldError
 from schemas.job import JobProgress, LogLine
 from schemas.jobfile import Promote
@@ -19,9 +21,12 @@ from schemas.model import (
     Manifest,
     ModelVersionView,
     ModelView,
+    VersionNote,
     VersionNumber,
 )
-from schemas.transfer import leaves_digest
+
+OPERATOR = "operator"
+"""Who moved an alias, where no key says it."""
 
 
 class ModelService:
@@ -40,19 +45,22 @@ class ModelService:
         self._artifacts = artifacts
         self._signer = signer
 
-    def register(self, name: str, manifest: Manifest, job_id: str | None) -> VersionNumber:
+    def register(
+        self, name: str, manifest: Manifest, job_id: str | None, *, by: str | None = None
+    ) -> VersionNumber:
         """Give a manifest the next number; the same manifest keeps the one it has.
 
         job_id: the job that registers, which makes one version of its own model however
-        often it is tried.
+        often it is tried. by: the key of an operator who registers. A version whose files
+        were collected is whole again when its manifest comes again with all its files.
 
         Raises:
             Forbidden, LeaseLost: the job's model is another, or the job was lost.
-            Invalid: it belongs to another model, repeats an id, or a file is missing or
-                is not what the manifest says.
+            Invalid: it belongs to another model, contradicts itself, or a file is missing
+                or is not what the manifest says.
             TooLarge: the manifest is.
         """
-        self._check(name, manifest)
+        registration.check(name, manifest, self._artifacts)
         text = manifest.model_dump_json()
         raw = text.encode()
         if len(raw) > MAX_MANIFEST_BYTES:
@@ -60,12 +68,12 @@ class ModelService:
             raise TooLarge(msg)
         sha256 = hashlib.sha256(raw).hexdigest()
         with self._uow() as tx:
+            collection.check_there(self._artifacts, manifest)
             job = None if job_id is None else _check_job(tx, name, manifest, job_id)
-            known = tx.models.by_manifest(name, sha256) or (
-                tx.models.by_job(name, job_id) if job_id is not None else None
-            )
+            known = _known(tx, name, sha256, job_id)
             if known is not None:
                 return VersionNumber(model=name, version=known.version, created=False)
+            _check_parent(tx, manifest)
             # Signing is computation, not IO, so number and signature share a transaction.
             version = tx.models.last_version(name) + 1
             signed = self._signer.sign_manifest(name, version, raw).decode()
@@ -79,81 +87,116 @@ class ModelService:
                 created_at=self._clock(),
             )
             tx.models.add(record)
-            self._promote(tx, record, manifest, job)
+            tx.models.add_files(name, version, _files(manifest))
+            self._promote(tx, record, manifest, job, by=job_id or by or OPERATOR)
         return VersionNumber(model=name, version=version, created=True)
 
     def _promote(
-        self, tx: Transaction, record: VersionRecord, manifest: Manifest, job: JobRecord | None
+        self,
+        tx: Transaction,
+        record: VersionRecord,
+        manifest: Manifest,
+        job: JobRecord | None,
+        *,
+        by: str,
     ) -> None:
         """Move the aliases that a new version is due, and tell of it."""
         now = self._clock()
         promote = Promote() if job is None else job.spec.promote
-        verdict = promotion.decide(promote, manifest, first=record.version == 1)
-        for alias in verdict.aliases:
-            tx.models.set_alias(record.model, alias, record.version)
-        data: dict[str, Any] = {"model": record.model, "version": record.version}
+        there = tx.models.aliases(record.model)
+        verdict = promotion.decide(promote, manifest, first=record.version == 1, there=there)
+        data: dict[str, Any] = {
+            "model": record.model,
+            "version": record.version,
+            "change": "registered",
+        }
         if verdict.aliases:
             data["aliases"] = list(verdict.aliases)
         tx.events.add("model", record.model, data, now)
+        for alias in verdict.aliases:
+            aliases.move(tx, record.model, alias, record.version, by=by, now=now)
         if job is not None and verdict.text is not None:
             line = LogLine(at=now, level=verdict.level, text=verdict.text)
             report = JobProgress(attempt=job.attempt, seq=max(0, job.seq), logs=(line,))
             job_history.record(tx, job, report, now)
 
-    def _check(self, name: str, manifest: Manifest) -> None:
-        errors: list[FieldError] = []
-        if manifest.model != name:
-            text = f"is {manifest.model!r}, but it is registered as {name!r}"
-            errors.append(FieldError(field="model", message=text))
-        ids = [variant.id for variant in manifest.variants]
-        if len(set(ids)) != len(ids):
-            errors.append(FieldError(field="variants", message=f"ids repeat: {', '.join(ids)}"))
-        for file in manifest.files():
-            where, store = f"file {file.path}", self._artifacts
-            if not store.exists(file.sha256):
-                text = f"artifact {file.sha256} has not been uploaded"
-            elif store.size(file.sha256) != file.size:
-                text = f"has {store.size(file.sha256)} bytes, not {file.size}"
-            elif leaves_digest(store.leaves(file.sha256)) != file.leaves_sha256:
-                text = "leaves_sha256 is not that of its chunks"
-            else:
-                continue
-            errors.append(FieldError(field=where, message=text))
-        if errors:
-            first = f"{errors[0].field}: {errors[0].message}"
-            msg = f"the manifest cannot be registered: {first}"
-            raise Invalid(msg, fields=errors)
+    def annotate(self, name: str, version: int, note: VersionNote) -> ModelVersionView:
+        """Replace what people wrote on a version.
+
+        Raises:
+            NotFound: there is no such version.
+        """
+        with self._uow() as tx:
+            record = found(tx, name, version)
+            noted = replace(record, tags=note.tags, note=note.note)
+            if noted != record:
+                tx.models.save(noted)
+                data = {"model": name, "version": version, "change": "noted"}
+                tx.events.add("model", name, data | {"tags": list(note.tags)}, self._clock())
+            return version_view(tx, noted)
 
     def get(self, name: str, version: int) -> ModelVersionView:
         """One version."""
         with self._uow.read() as tx:
-            record = found(tx, name, version)
-            aliases = tx.models.aliases(name)
-        return ModelVersionView(
-            model=name,
-            version=version,
-            manifest=Manifest.model_validate_json(record.manifest),
-            manifest_sha256=record.manifest_sha256,
-            aliases=tuple(sorted(a for a, v in aliases.items() if v == version)),
-            revoked=record.revoked,
-            created_at=record.created_at,
-        )
+            return version_view(tx, found(tx, name, version))
 
     def model(self, name: str) -> ModelView:
         """One model with its versions."""
         with self._uow.read() as tx:
-            return _model(tx, name)
+            return model_view(tx, name)
 
     def page(self, after: str | None, limit: int) -> Sequence[ModelView]:
         """Models by name."""
         with self._uow.read() as tx:
-            return [_model(tx, name) for name in tx.models.names(after, limit)]
+            return [model_view(tx, name) for name in tx.models.names(after, limit)]
 
     def signed_manifest(self, manifest_sha256: str) -> tuple[str, str] | None:
-        """A manifest's JSON and its signature, by digest; None when there is none."""
+        """A manifest's JSON and its signature, by digest.
+
+        None when there is none, or its version was revoked or has no files any more.
+        """
         with self._uow.read() as tx:
             record = tx.models.by_digest(manifest_sha256)
-        return None if record is None or record.revoked else (record.manifest, record.signed)
+        if record is None or record.revoked or record.purged:
+            return None
+        return record.manifest, record.signed
+
+    def serves(self, sha256: str) -> bool:
+        """Whether devices may fetch a file.
+
+        Some version has it for them that is neither revoked nor purged.
+        """
+        with self._uow.read() as tx:
+            return tx.models.serves(sha256)
+
+
+def _known(tx: Transaction, name: str, sha256: str, job_id: str | None) -> VersionRecord | None:
+    """The version that this manifest, or this job, has made already."""
+    same = tx.models.by_manifest(name, sha256)
+    if same is None:
+        return None if job_id is None else tx.models.by_job(name, job_id)
+    if same.purged:
+        tx.models.set_purged(name, same.version, purged=False)
+    return same
+
+
+def _files(manifest: Manifest) -> dict[str, bool]:
+    """Digest → whether devices fetch it."""
+    files = {file.sha256: False for file in manifest.files()}
+    for variant in manifest.variants:
+        files[variant.file.sha256] = files[variant.golden.file.sha256] = True
+    return files
+
+
+def _check_parent(tx: Transaction, manifest: Manifest) -> None:
+    parent = manifest.lineage.parent
+    if parent is None:
+        return
+    name, _, number = parent.partition("@")
+    if tx.models.get(name, int(number)) is None:
+        text = f"there is no {parent}"
+        msg = f"the manifest cannot be registered: lineage.parent: {text}"
+        raise Invalid(msg, fields=[FieldError(field="lineage.parent", message=text)])
 
 
 def _check_job(tx: Transaction, name: str, manifest: Manifest, job_id: str) -> JobRecord:
@@ -171,26 +214,3 @@ def _check_job(tx: Transaction, name: str, manifest: Manifest, job_id: str) -> J
         msg = f"the manifest's lineage names {manifest.lineage.job}, but {job_id} registers it"
         raise Forbidden(msg)
     return job
-
-
-def _model(tx: Transaction, name: str) -> ModelView:
-    versions = tx.models.versions(name)
-    if not versions:
-        msg = f"there is no model {name!r}"
-        raise NotFound(msg, hint="`argosy model ls` lists them")
-    return ModelView(name=name, versions=tuple(versions), aliases=dict(tx.models.aliases(name)))
-
-
-def found(tx: Transaction, name: str, version: int) -> VersionRecord:
-    """A version's record.
-
-    Raises:
-        NotFound: there is none; the message names those there are.
-    """
-    record = tx.models.get(name, version)
-    if record is None:
-        versions = tx.models.versions(name)
-        there = ", ".join(f"{name}@{v}" for v in versions[:5])
-        msg = f"there is no {name}@{version}" + (f"; there is {there}" if there else "")
-        raise NotFound(msg, hint="`argosy model ls` lists the models")
-    return record

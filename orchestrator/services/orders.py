@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from orchestrator.domain.job import ACTIVE
 from orchestrator.errors import Conflict, Forbidden, Invalid, LeaseLost, NotFound, Revoked
-from orchestrator.services.models import found
 from orchestrator.services.ports import Artifacts, Transaction, UnitOfWork
 from orchestrator.services.records import JobRecord
+from orchestrator.services.versions import found
 from schemas.errors import FieldError
 from schemas.job import JobOrder, JobProgress
 from schemas.jobfile import Batch, Code, JobSpec

@@ -7,9 +7,9 @@ from datetime import timedelta
 
 from orchestrator.domain.execution import IN_FLIGHT
 from orchestrator.services import rollouts
-from orchestrator.services.models import found as found_version
 from orchestrator.services.ports import Downlink, Signer, Transaction, UnitOfWork
 from orchestrator.services.records import ExecutionRecord
+from orchestrator.services.versions import found as found_version
 from schemas.rollout import SERVER_TERMINAL, Assignment, Command
 
 _DESIRED_DAYS = 30

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from orchestrator.domain.execution import Reported
 from orchestrator.services import rollouts
-from orchestrator.services.models import found as found_version
 from orchestrator.services.ports import Clock, Transaction
 from orchestrator.services.records import ExecutionRecord
+from orchestrator.services.versions import found as found_version
 from schemas.device import ActiveModel
 from schemas.model import Manifest
 from schemas.rollout import EXEC_TERMINAL, ExecReport, ExecState

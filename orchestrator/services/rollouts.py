@@ -10,10 +10,10 @@ from orchestrator.domain import execution as executions
 from orchestrator.domain import rollout as machine
 from orchestrator.domain.cohort import Candidate, plan_waves
 from orchestrator.domain.rollout import Happened, RolloutEvent
-from orchestrator.errors import IllegalTransition, Invalid, NotFound, Revoked
-from orchestrator.services.models import found as found_version
+from orchestrator.errors import IllegalTransition, Invalid, NotFound
 from orchestrator.services.ports import Clock, Transaction, UnitOfWork
 from orchestrator.services.records import ExecutionRecord, RolloutRecord, WaveRecord
+from orchestrator.services.versions import usable
 from schemas.ids import new_id
 from schemas.model import Manifest
 from schemas.rollout import (
@@ -40,15 +40,13 @@ class RolloutService:
         """Freeze who is in which wave; nothing is sent before ``start``.
 
         Raises:
-            NotFound, Revoked, Invalid: the version is not there, was revoked, or has no
-                such variant; or no device is targeted.
+            NotFound, Revoked, Conflict: the version is not there, was revoked, or its
+                files were collected.
+            Invalid: it has no such variant, or no device is targeted.
         """
         now, rollout_id = self._clock(), new_id("rol")
         with self._uow() as tx:
-            version = found_version(tx, spec.model, spec.version)
-            if version.revoked:
-                msg = f"{spec.model}@{spec.version} was revoked; it is offered to no device"
-                raise Revoked(msg)
+            version = usable(tx, spec.model, spec.version)
             _check_variant(Manifest.model_validate_json(version.manifest), spec)
             devices = tx.devices.targeted(spec.device_class, spec.tags)
             if not devices:
@@ -103,14 +101,8 @@ class RolloutService:
             record = found(tx, rollout_id, lock=True)
             record = apply(tx, record, Happened(kind, PauseReason.OPERATOR), now)
             if kind is RolloutEvent.ABORT:
-                self._cancel_executions(tx, record, now)
+                cancel_executions(tx, record, "the rollout was aborted", now)
             return view(tx, record)
-
-    def _cancel_executions(self, tx: Transaction, record: RolloutRecord, now: datetime) -> None:
-        ended = executions.Ended(ExecState.CANCELLED, "the rollout was aborted")
-        for execution in tx.rollouts.executions(record.id):
-            if execution.state not in EXEC_TERMINAL:
-                move_execution(tx, execution, ended, now)
 
 
 def _check_variant(manifest: Manifest, spec: RolloutSpec) -> None:
@@ -161,6 +153,14 @@ def apply(tx: Transaction, record: RolloutRecord, event: Happened, now: datetime
         tx.rollouts.save(moved)
         announce(tx, moved, now)
     return moved
+
+
+def cancel_executions(tx: Transaction, record: RolloutRecord, why: str, now: datetime) -> None:
+    """End what a rollout has not ended yet."""
+    ended = executions.Ended(ExecState.CANCELLED, why)
+    for execution in tx.rollouts.executions(record.id):
+        if execution.state not in EXEC_TERMINAL:
+            move_execution(tx, execution, ended, now)
 
 
 def move_execution(

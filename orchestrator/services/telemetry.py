@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import timedelta
 
-from orchestrator.services.models import found
 from orchestrator.services.ports import Clock, Transaction, UnitOfWork
 from orchestrator.services.records import WindowFigures, WindowRecord
+from orchestrator.services.versions import found
 from schemas.telemetry import TelemetrySummary, Window, quantile
 
 _MAX_AHEAD = timedelta(minutes=5)

@@ -13,7 +13,7 @@ class TransferService:
     """The server's side of the transfer; it keeps no state about any device.
 
     Args:
-        models: the signed manifests.
+        models: the signed manifests, and which files devices may fetch.
         artifacts: the files.
     """
 
@@ -28,8 +28,10 @@ class TransferService:
         """
         if need.kind == "manifest":
             return self._manifest(need)
-        if not self._artifacts.exists(need.sha256):
-            return _refused(need, "there is no such file")
+        # Only what a version that stands has for devices: neither code of jobs, nor what was
+        # revoked since the device got its manifest.
+        if not (self._models.serves(need.sha256) and self._artifacts.exists(need.sha256)):
+            return _refused(need, "no version that is not revoked has such a file")
         if need.kind == "leaves":
             leaves = self._artifacts.leaves(need.sha256)
             return Reply(
@@ -54,7 +56,9 @@ class TransferService:
     def _manifest(self, need: Need) -> Reply:
         found = self._models.signed_manifest(need.sha256)
         if found is None:
-            return _refused(need, "there is no such manifest, or its version was revoked")
+            return _refused(
+                need, "there is no such manifest, or its version was revoked or collected"
+            )
         manifest, signed = found
         return Reply(kind="manifest", sha256=need.sha256, manifest=manifest, signed=signed)
 

@@ -23,6 +23,8 @@ from orchestrator.api.app import make_app
 from orchestrator.api.context import Context
 from orchestrator.services import keys
 from orchestrator.services.agents import AgentService
+from orchestrator.services.aliases import AliasService
+from orchestrator.services.comparison import ComparisonService
 from orchestrator.services.devices import DeviceService
 from orchestrator.services.engine import RolloutEngine
 from orchestrator.services.inbox import Inbox, UpMessage
@@ -32,6 +34,7 @@ from orchestrator.services.models import ModelService
 from orchestrator.services.orders import OrderService
 from orchestrator.services.publisher import DesiredPublisher
 from orchestrator.services.reports import ReportService
+from orchestrator.services.revocation import RevocationService
 from orchestrator.services.rollouts import RolloutService
 from orchestrator.services.telemetry import TelemetryService
 from orchestrator.services.transfer import TransferService
@@ -122,6 +125,9 @@ class Platform:
                 orders=OrderService(self.uow, 30),
                 agents=AgentService(self.uow),
                 models=self.models,
+                aliases=AliasService(self.uow, self.clock),
+                comparison=ComparisonService(self.uow, self.artifacts),
+                revocation=RevocationService(self.uow, self.clock),
                 devices=self.devices,
                 rollouts=self.rollouts,
                 telemetry=self.telemetry,

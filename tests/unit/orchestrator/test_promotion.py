@@ -29,7 +29,8 @@ def run(platform, admin):
 
 def accurate(platform, value, *, split="test", content=b"weights"):
     manifest = platform.manifest(content=content)
-    accuracy = manifest.variants[0].accuracy[0].model_copy(update={"value": value, "split": split})
+    measured = {"value": value, "split": split, "low": 0.0, "high": 1.0}
+    accuracy = manifest.variants[0].accuracy[0].model_copy(update=measured)
     first = manifest.variants[0].model_copy(update={"accuracy": (accuracy,)})
     return manifest.model_copy(update={"variants": (first, *manifest.variants[1:])})
 
