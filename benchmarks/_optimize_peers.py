@@ -70,10 +70,48 @@ def nncf(model: Path, archive: Path, out: Path) -> None:
     onnx.save(tool.quantize(onnx.load(model), data), out)
 
 
+def olive(model: Path, archive: Path, out: Path) -> None:
+    """Olive's ``OnnxStaticQuantization`` pass with nothing set but the data."""
+    import torch  # noqa: PLC0415 - see ort_static
+    from olive.data.component.dataset import BaseDataset  # noqa: PLC0415, F401 - fills the registry
+    from olive.data.config import DataComponentConfig, DataConfig  # noqa: PLC0415
+    from olive.data.registry import Registry  # noqa: PLC0415
+    from olive.model import ONNXModelHandler  # noqa: PLC0415
+    from olive.passes.olive_pass import create_pass_from_dict  # noqa: PLC0415
+    from olive.passes.onnx.quantization import OnnxStaticQuantization  # noqa: PLC0415
+
+    feeds = calibration(model, archive)
+
+    class Inputs(torch.utils.data.Dataset[Any]):
+        def __len__(self) -> int:
+            return len(feeds)
+
+        def __getitem__(self, i: int) -> tuple[dict[str, Any], int]:
+            return {name: value[0] for name, value in feeds[i].items()}, 0
+
+    @Registry.register_dataset("argosy_inputs")
+    def inputs(**_: Any) -> Inputs:
+        return Inputs()
+
+    config = DataConfig(
+        name="calibration",
+        load_dataset_config=DataComponentConfig(type="argosy_inputs"),
+        pre_process_data_config=DataComponentConfig(type="skip_pre_process"),
+        post_process_data_config=DataComponentConfig(type="skip_post_process"),
+    )
+    found = create_pass_from_dict(
+        OnnxStaticQuantization, {"data_config": config}, disable_search=True
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        made = found.run(ONNXModelHandler(model_path=str(model)), str(Path(folder) / "olive"))
+        onnx.save(onnx.load(made.model_path), out)
+
+
 RECIPES: dict[str, Callable[[Path, Path, Path], None]] = {
     "ort-static": ort_static,
     "ort-dynamic": ort_dynamic,
     "nncf": nncf,
+    "olive": olive,
 }
 
 if __name__ == "__main__":
