@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from fastapi import FastAPI
 
-from orchestrator.adapters.artifacts import ArtifactStore
+from orchestrator.adapters.artifact_place import check_artifacts, open_artifacts
 from orchestrator.adapters.broker import read_gateway
 from orchestrator.adapters.ca import CertificateAuthority
 from orchestrator.adapters.database import migrate
@@ -23,6 +23,7 @@ from orchestrator.home import Credentials, Home
 from orchestrator.services import keys
 from orchestrator.services.agents import AgentService
 from orchestrator.services.aliases import AliasService
+from orchestrator.services.collection import CollectionService
 from orchestrator.services.comparison import ComparisonService
 from orchestrator.services.devices import DeviceService
 from orchestrator.services.engine import RolloutEngine
@@ -77,8 +78,10 @@ def prepare_database(settings: Settings) -> None:
 
     Raises:
         Invalid: the price table is damaged: told here, before anything has started.
+        Unavailable: artifacts cannot be kept where the settings say: likewise.
     """
     load_prices(settings)
+    check_artifacts(settings)
     home = Home(settings.home)
     engine = make_engine(settings.database)
     migrate(engine)
@@ -117,7 +120,7 @@ def build(settings: Settings) -> Program:
     """
     home, clock = Home(settings.home), utc_now
     uow = SqlUnitOfWork(make_engine(settings.database))
-    artifacts = ArtifactStore(home.artifacts)
+    artifacts = open_artifacts(settings)
     authority = CertificateAuthority.open(home.ca, clock)
     signer = TrustStore.open(home.trust, clock)
     address = read_gateway(home)
@@ -150,6 +153,7 @@ def build(settings: Settings) -> Program:
         },
         settings.tick_seconds,
     )
+    collection = CollectionService(uow, clock, artifacts)
     context = Context(
         uow=uow,
         clock=clock,
@@ -163,7 +167,8 @@ def build(settings: Settings) -> Program:
         devices=devices,
         rollouts=RolloutService(uow, clock),
         telemetry=telemetry,
-        uploads=UploadService(artifacts, settings.max_artifact_bytes),
+        uploads=UploadService(artifacts, settings.max_artifact_bytes, collection.why_gone),
+        collection=collection,
         ca_pem=authority.pem,
         root_json=signer.root_json,
         health=lambda: {

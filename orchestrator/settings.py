@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from orchestrator.artifact_url import Bucket, parse
 from orchestrator.errors import Invalid
 from schemas.api import MQTT_PORT, PORT
 
@@ -43,6 +44,8 @@ class Settings:
         heartbeat_seconds: how often devices and agents say that they are there.
         certificate_days: how long a device's certificate is valid.
         tick_seconds: how often the services compare what is desired with what is.
+        artifacts: where artifacts are kept: a folder, or ``s3://bucket/prefix`` with
+            options (see ``artifact_url``); None is a folder in the home.
         max_artifact_bytes: the largest upload.
         event_days: how long what happened is kept for readers of events.
         prices: the price table; None is ``prices.yaml`` in the home, where there is one.
@@ -63,6 +66,7 @@ class Settings:
     heartbeat_seconds: float = 10.0
     certificate_days: int = 7
     tick_seconds: float = 0.25
+    artifacts: str | None = None
     max_artifact_bytes: int = 2 * 1024**3
     event_days: int = 14
     prices: Path | None = None
@@ -87,6 +91,11 @@ class Settings:
     def database(self) -> str:
         """The SQLAlchemy URL of the database."""
         return self.database_url or f"sqlite:///{self.home / 'argosy.db'}"
+
+    @property
+    def artifact_place(self) -> Path | Bucket | None:
+        """Where artifacts are kept; None is the home's own folder."""
+        return None if self.artifacts is None else parse(self.artifacts, "ARGOSY_ARTIFACTS")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -168,6 +177,12 @@ def _file(text: str, source: str) -> Path:
         msg = f"{source}: a file's name has no control characters"
         raise Invalid(msg)
     return Path(text).expanduser().absolute()
+
+
+def _artifacts(text: str, source: str) -> str:
+    place = parse(text, source)
+    # A path is made absolute here: the children that read it run elsewhere.
+    return str(place) if isinstance(place, Path) else text
 
 
 def _host(text: str, source: str) -> str:
@@ -265,6 +280,7 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
     "heartbeat_seconds": _seconds,
     "certificate_days": _integer,
     "tick_seconds": _seconds,
+    "artifacts": _artifacts,
     "max_artifact_bytes": _integer,
     "event_days": _days,
     "prices": _file,

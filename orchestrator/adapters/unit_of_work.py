@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from orchestrator.adapters.agent_repository import SqlAgents
 from orchestrator.adapters.device_class_repository import SqlDeviceClasses, SqlMeasured
 from orchestrator.adapters.device_repository import SqlDevices
+from orchestrator.adapters.holdings_repository import SqlHoldings
 from orchestrator.adapters.job_history_repository import SqlJobHistory
 from orchestrator.adapters.job_repository import SqlJobs
 from orchestrator.adapters.model_repository import SqlModels
@@ -24,6 +25,7 @@ from orchestrator.services.ports import (
     DeviceClasses,
     Devices,
     Events,
+    HoldingsView,
     JobHistory,
     Jobs,
     Keys,
@@ -56,6 +58,7 @@ class SqlTransaction:
         self.measured: Measured = SqlMeasured(session)
         self.rollouts: Rollouts = SqlRollouts(session)
         self.telemetry: Telemetry = SqlTelemetry(session)
+        self.holdings: HoldingsView = SqlHoldings(session)
         self.keys: Keys = SqlKeys(session)
         self.events: Events = SqlEvents(session)
 

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from orchestrator.api import (
     agents,
     aliases,
+    artifacts,
     devices,
     events,
     job_history,
@@ -53,6 +54,7 @@ def make_app(context: Context) -> FastAPI:
         models.operator,
         aliases.router,
         models.writer,
+        artifacts.operator,
         devices.operator,
         rollouts.router,
         events.operator,

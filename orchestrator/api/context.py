@@ -14,6 +14,7 @@ from orchestrator.errors import Forbidden, Invalid
 from orchestrator.services import keys
 from orchestrator.services.agents import AgentService
 from orchestrator.services.aliases import AliasService
+from orchestrator.services.collection import CollectionService
 from orchestrator.services.comparison import ComparisonService
 from orchestrator.services.devices import DeviceService
 from orchestrator.services.jobs import JobService
@@ -53,6 +54,7 @@ class Context:
     rollouts: RolloutService
     telemetry: TelemetryService
     uploads: UploadService
+    collection: CollectionService
     ca_pem: str
     root_json: str
     health: Callable[[], dict[str, str]]

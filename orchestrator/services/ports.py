@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol
 
+from orchestrator.domain.collect import Artifact, Holdings, Ref
 from orchestrator.domain.logs import LogQuery, LogTotals
 from orchestrator.services.records import (
     ActiveJob,
@@ -204,6 +205,18 @@ class Telemetry(Protocol):
     def figures(self, model: str, version: int) -> Iterable[WindowFigures]: ...
 
 
+class HoldingsView(Protocol):
+    """What needs which files.
+
+    named: which of the digests a version that is not purged, or a job that is not over or
+    ended after ``since``, names. lost: a version that was purged and named that digest.
+    """
+
+    def all(self) -> Holdings: ...
+    def named(self, digests: Collection[str], since: datetime) -> AbstractSet[str]: ...
+    def lost(self, sha256: str) -> Ref | None: ...
+
+
 class Keys(Protocol):
     """API keys."""
 
@@ -237,6 +250,7 @@ class Transaction(Protocol):
     measured: Measured
     rollouts: Rollouts
     telemetry: Telemetry
+    holdings: HoldingsView
     keys: Keys
     events: Events
 
@@ -255,6 +269,19 @@ class Artifacts(Protocol):
     def size(self, sha256: str) -> int: ...
     def leaves(self, sha256: str) -> Sequence[bytes]: ...
     def read_chunk(self, sha256: str, index: int) -> bytes: ...
+
+
+class ArtifactShelf(Protocol):
+    """The artifacts as a whole: what there is, and how it goes.
+
+    delete: unless it was stored, or stored again, since ``before``; answers whether it is
+    gone by this call. sweep: removes what uploads that were killed before then have left.
+    """
+
+    def exists(self, sha256: str) -> bool: ...
+    def stored(self) -> Iterable[Artifact]: ...
+    def delete(self, sha256: str, before: datetime) -> bool: ...
+    def sweep(self, before: datetime) -> None: ...
 
 
 class Signer(Protocol):

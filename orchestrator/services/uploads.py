@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
+from orchestrator.errors import NotFound
 from schemas.api import Stored
 
 
@@ -22,11 +23,13 @@ class UploadService:
     Args:
         store: where they are.
         max_bytes: the largest that is taken.
+        why_gone: why an artifact is not there any more, where that is known.
     """
 
-    def __init__(self, store: Store, max_bytes: int) -> None:
+    def __init__(self, store: Store, max_bytes: int, why_gone: Callable[[str], str | None]) -> None:
         self._store = store
         self._max = max_bytes
+        self._why_gone = why_gone
 
     def put(self, sha256: str, stream: Iterable[bytes]) -> Stored:
         """Store what a stream holds, if it has that digest."""
@@ -36,9 +39,15 @@ class UploadService:
         """An artifact's size and its bytes, in pieces.
 
         Raises:
-            NotFound: there is none.
+            NotFound: there is none, or not any more, with the version that it was of.
         """
-        size = self._store.size(sha256)
+        try:
+            size = self._store.size(sha256)
+        except NotFound:
+            why = self._why_gone(sha256)
+            if why is None:
+                raise
+            raise NotFound(why) from None
         return size, self._pieces(sha256, size)
 
     def _pieces(self, sha256: str, size: int) -> Iterator[bytes]:

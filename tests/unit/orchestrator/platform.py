@@ -24,6 +24,7 @@ from orchestrator.api.context import Context
 from orchestrator.services import keys
 from orchestrator.services.agents import AgentService
 from orchestrator.services.aliases import AliasService
+from orchestrator.services.collection import CollectionService
 from orchestrator.services.comparison import ComparisonService
 from orchestrator.services.devices import DeviceService
 from orchestrator.services.engine import RolloutEngine
@@ -102,6 +103,7 @@ class Platform:
         self.jobs = JobService(self.uow, self.clock, 30, artifacts=self.artifacts, prices=prices)
         self.rollouts = RolloutService(self.uow, self.clock)
         self.telemetry = TelemetryService(self.uow, self.clock)
+        self.collection = CollectionService(self.uow, self.clock, self.artifacts)
         self.transfer = TransferService(self.models, self.artifacts)
         self.devices = DeviceService(
             self.uow,
@@ -131,7 +133,8 @@ class Platform:
                 devices=self.devices,
                 rollouts=self.rollouts,
                 telemetry=self.telemetry,
-                uploads=UploadService(self.artifacts, 10 * 1024**2),
+                uploads=UploadService(self.artifacts, 10 * 1024**2, self.collection.why_gone),
+                collection=self.collection,
                 ca_pem=self.ca.pem,
                 root_json=self.trust.root_json,
                 health=lambda: {"api": "ok"},
