@@ -25,11 +25,13 @@ from orchestrator.services.agents import AgentService
 from orchestrator.services.aliases import AliasService
 from orchestrator.services.collection import CollectionService
 from orchestrator.services.comparison import ComparisonService
+from orchestrator.services.device_classes import DeviceClassService
 from orchestrator.services.devices import DeviceService
 from orchestrator.services.engine import RolloutEngine
 from orchestrator.services.inbox import Inbox
 from orchestrator.services.jobs import JobService
 from orchestrator.services.keys import Role
+from orchestrator.services.measured import MeasuredService
 from orchestrator.services.models import ModelService
 from orchestrator.services.orders import OrderService
 from orchestrator.services.publisher import DesiredPublisher
@@ -165,6 +167,7 @@ def build(settings: Settings) -> Program:
         comparison=ComparisonService(uow, artifacts),
         revocation=RevocationService(uow, clock),
         devices=devices,
+        device_classes=DeviceClassService(uow, clock),
         rollouts=RolloutService(uow, clock),
         telemetry=telemetry,
         uploads=UploadService(artifacts, settings.max_artifact_bytes, collection.why_gone),
@@ -177,5 +180,5 @@ def build(settings: Settings) -> Program:
             "control loop": "ok" if not loop.failing else f"failing: {', '.join(loop.failing)}",
         },
     )
-    inbox = Inbox(uow, devices, ReportService(clock), telemetry)
+    inbox = Inbox(uow, devices, ReportService(clock), telemetry, MeasuredService(clock))
     return Program(make_app(context), context, gateway, inbox, loop)

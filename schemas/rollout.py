@@ -157,7 +157,7 @@ class RolloutSpec(Authored):
     """A rollout as an operator asks for it.
 
     device_class/tags: the target; every device when both are empty. variant: one
-    variant for all, else the first that fits each device. offer_seconds: how long an
+    variant for all, else the best for each device, as the resolution says. offer_seconds: how long an
     offered device that is online may stay silent. step_seconds: how long it may make
     no progress. straggler_seconds: how long a device that was never there is waited for
     after the last wave passed.
@@ -274,13 +274,31 @@ class WaveView(Wire):
     executions: tuple[ExecutionView, ...] = ()
 
 
+class VariantShare(Wire):
+    """How many devices of a class get a variant, or none, for the reason.
+
+    p50_ms: of a single inference there; estimated: not measured by that class itself.
+    """
+
+    device_class: Name
+    variant: Name | None = None
+    devices: int
+    p50_ms: float | None = None
+    estimated: bool = False
+    reason: str | None = None
+
+
 class RolloutView(Wire):
-    """A rollout, as the API shows it."""
+    """A rollout, as the API shows it.
+
+    preview: while it is a draft, who would get which variant if it started now.
+    """
 
     id: RolloutId
     spec: RolloutSpec
     state: RolloutState
     pause_reason: PauseReason | None = None
     waves: tuple[WaveView, ...] = ()
+    preview: tuple[VariantShare, ...] = ()
     created_at: UtcTime
     ended_at: UtcTime | None = None

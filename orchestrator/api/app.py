@@ -8,6 +8,7 @@ from orchestrator.api import (
     agents,
     aliases,
     artifacts,
+    device_classes,
     devices,
     events,
     job_history,
@@ -56,6 +57,7 @@ def make_app(context: Context) -> FastAPI:
         models.writer,
         artifacts.operator,
         devices.operator,
+        device_classes.operator,
         rollouts.router,
         events.operator,
     ):

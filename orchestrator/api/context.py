@@ -16,6 +16,7 @@ from orchestrator.services.agents import AgentService
 from orchestrator.services.aliases import AliasService
 from orchestrator.services.collection import CollectionService
 from orchestrator.services.comparison import ComparisonService
+from orchestrator.services.device_classes import DeviceClassService
 from orchestrator.services.devices import DeviceService
 from orchestrator.services.jobs import JobService
 from orchestrator.services.keys import Principal, Role
@@ -51,6 +52,7 @@ class Context:
     comparison: ComparisonService
     revocation: RevocationService
     devices: DeviceService
+    device_classes: DeviceClassService
     rollouts: RolloutService
     telemetry: TelemetryService
     uploads: UploadService

@@ -32,8 +32,8 @@ class ExecutionFacts:
 
     updated_at: the last change of state or progress. online: the device is connected.
     usable: the device may take part (active, not revoked). installed: it already serves
-    exactly what is wanted. fits: some variant runs on it. window_at: when its last
-    telemetry of the new version came.
+    exactly what is wanted. fits: it may have some variant; why_not: where not, every
+    reason. window_at: when its last telemetry of the new version came.
     """
 
     id: str
@@ -44,6 +44,7 @@ class ExecutionFacts:
     usable: bool = True
     installed: bool = False
     fits: bool = True
+    why_not: str = ""
     n: int = 0
     errors: int = 0
     labelled: int = 0
@@ -213,7 +214,8 @@ def _last_sign(execution: ExecutionFacts) -> datetime:
 
 def _first_contact(execution: ExecutionFacts) -> tuple[Action, ...]:
     if not execution.fits:
-        return (End(execution.id, ExecState.NO_VARIANT, "no variant runs on this device"),)
+        detail = execution.why_not or "no variant fits"
+        return (End(execution.id, ExecState.NO_VARIANT, detail),)
     if execution.installed:
         return (End(execution.id, ExecState.ALREADY_INSTALLED, "it already serves this version"),)
     return (Offer(execution.id),) if execution.online else ()

@@ -7,17 +7,25 @@ from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
 
-from schemas.measure import Benchmark, MeasuredVariant
+from schemas.measure import MeasuredVariant
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """What one device measured of a variant, in batches of one."""
+    """What one device measured of a variant, in batches of one.
+
+    The figures are those of ``schemas.measure.Benchmark``; millijoules: of its energy.
+    """
 
     variant: str
     device_class: str
     device: str
-    benchmark: Benchmark
+    p50_ms: float
+    p95_ms: float
+    load_ms: float
+    cpu_ms: float | None = None
+    rss_growth_mb: float | None = None
+    millijoules: float | None = None
     at: datetime
 
 
@@ -28,23 +36,21 @@ def by_class(samples: Iterable[Sample]) -> tuple[MeasuredVariant, ...]:
     """
     groups: dict[tuple[str, str], list[Sample]] = {}
     for sample in samples:
-        if sample.benchmark.batch == 1:
-            groups.setdefault((sample.variant, sample.device_class), []).append(sample)
+        groups.setdefault((sample.variant, sample.device_class), []).append(sample)
     return tuple(_group(*key, groups[key]) for key in sorted(groups))
 
 
 def _group(variant: str, device_class: str, samples: Sequence[Sample]) -> MeasuredVariant:
-    found = [sample.benchmark for sample in samples]
     return MeasuredVariant(
         variant=variant,
         device_class=device_class,
         devices=len(samples),
-        p50_ms=median(one.p50_ms for one in found),
-        p95_ms=median(one.p95_ms for one in found),
-        cpu_ms=_median(one.cpu_ms for one in found),
-        load_ms=median(one.load_ms for one in found),
-        rss_growth_mb=_median(one.rss_growth_mb for one in found),
-        millijoules=_median(one.energy.millijoules if one.energy else None for one in found),
+        p50_ms=median(one.p50_ms for one in samples),
+        p95_ms=median(one.p95_ms for one in samples),
+        cpu_ms=_median(one.cpu_ms for one in samples),
+        load_ms=median(one.load_ms for one in samples),
+        rss_growth_mb=_median(one.rss_growth_mb for one in samples),
+        millijoules=_median(one.millijoules for one in samples),
         device=samples[0].device if len(samples) == 1 else None,
         at=max(sample.at for sample in samples),
     )

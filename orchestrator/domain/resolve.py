@@ -29,12 +29,14 @@ class Figures:
     """What is known of a variant on a class of devices.
 
     p50_ms: median of single runs, None where nobody measured it. rss_mb: the growth of the
-    process, MiB. devices: how many of the class measured it; 0: the figures are estimated.
+    process, MiB; rss_estimated: not by the class itself. devices: how many of the class
+    measured the latency; 0: it is estimated.
     """
 
     p50_ms: float | None = None
     rss_mb: float | None = None
     devices: int = 0
+    rss_estimated: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +137,9 @@ def _figures(
     mine, theirs = own.get(variant), made[variant]
     rss = theirs.rss_growth_mb if theirs else None
     if mine is not None:
-        at_class = mine.rss_growth_mb
-        return Figures(mine.p50_ms, rss if at_class is None else at_class, mine.devices)
+        if mine.rss_growth_mb is None:
+            return Figures(mine.p50_ms, rss, mine.devices)
+        return Figures(mine.p50_ms, mine.rss_growth_mb, mine.devices, rss_estimated=False)
     return Figures(theirs.p50_ms * scale, rss) if theirs else Figures()
 
 
@@ -183,11 +186,12 @@ def _why_not(
     size = variant.file.size / _MB
     if limits.max_size_mb is not None and size > limits.max_size_mb:
         yield f"has {size:.4g} MB, {at_most} {limits.max_size_mb:g}"
-    how = "" if figures.devices else "an estimated "
     p50, rss = figures.p50_ms, figures.rss_mb
     if limits.max_latency_ms is not None and p50 is not None and p50 > limits.max_latency_ms:
+        how = "" if figures.devices else "an estimated "
         yield f"takes {how}{p50:.4g} ms, {at_most} {limits.max_latency_ms:g}"
     if limits.max_rss_mb is not None and rss is not None and rss > limits.max_rss_mb:
+        how = "an estimated " if figures.rss_estimated else ""
         yield f"takes {how}{rss:.4g} MiB of memory, {at_most} {limits.max_rss_mb:g}"
 
 

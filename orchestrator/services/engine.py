@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from orchestrator.domain import engine, fit
+from orchestrator.domain import engine
 from orchestrator.domain import execution as machine
 from orchestrator.domain.engine import ExecutionFacts, Snapshot, WaveFacts
+from orchestrator.domain.resolve import Choice, installed
 from orchestrator.domain.rollout import Happened, step_wave
 from orchestrator.services import rollouts
 from orchestrator.services.ports import Clock, Transaction, UnitOfWork
@@ -20,6 +21,7 @@ from orchestrator.services.records import (
     RolloutRecord,
     WaveRecord,
 )
+from orchestrator.services.resolution import Resolver
 from orchestrator.services.versions import found as found_version
 from schemas.device import DeviceState, Presence
 from schemas.model import Manifest
@@ -39,6 +41,7 @@ _PUBLISH_LIMIT = 200
 class _Loaded:
     rollout: RolloutRecord
     manifest: Manifest
+    resolver: Resolver
     waves: Mapping[int, WaveRecord]
     executions: Mapping[str, ExecutionRecord]
     devices: Mapping[str, DeviceRecord]
@@ -104,9 +107,9 @@ class RolloutEngine:
         self, tx: Transaction, loaded: _Loaded, record: ExecutionRecord, now: datetime
     ) -> None:
         device = tx.devices.get(record.device_id, lock=True)
-        variant = _variant(loaded, device) if device else None
-        if device is None or variant is None:
-            return
+        choice = loaded.resolver.resolve(device) if device else None
+        if device is None or not isinstance(choice, Choice):
+            return  # it changed since the decision; the next round decides anew
         newer = _newer(tx, loaded.rollout, device.id)
         if newer is not None:
             ended = machine.Ended(ExecState.SUPERSEDED, f"superseded by {newer}")
@@ -117,27 +120,28 @@ class RolloutEngine:
         tx.devices.save(replace(device, sequence=sequence))
         offered = rollouts.move_execution(tx, record, machine.Offered(), now)
         tx.rollouts.save_execution(
-            replace(offered, variant=variant, sequence=sequence, offered_at=now, published=False)
+            replace(
+                offered,
+                variant=choice.variant.id,
+                sequence=sequence,
+                offered_at=now,
+                published=False,
+            )
         )
 
 
 def _load(tx: Transaction, rollout: RolloutRecord) -> _Loaded:
     version = found_version(tx, rollout.model, rollout.version)
+    manifest = Manifest.model_validate_json(version.manifest)
     executions = {e.id: e for e in tx.rollouts.executions(rollout.id)}
     return _Loaded(
         rollout,
-        Manifest.model_validate_json(version.manifest),
+        manifest,
+        Resolver(tx, manifest, rollout.version, rollout.spec.variant),
         {wave.idx: wave for wave in tx.rollouts.waves(rollout.id)},
         executions,
         tx.devices.many(e.device_id for e in executions.values()),
     )
-
-
-def _variant(loaded: _Loaded, device: DeviceRecord) -> str | None:
-    if device.hardware is None:
-        return None
-    chosen = fit.choose(loaded.manifest, device.hardware, loaded.rollout.spec.variant)
-    return chosen.id if chosen else None
 
 
 def _snapshot(loaded: _Loaded, totals: Mapping[str, DeviceTotals]) -> Snapshot:
@@ -162,8 +166,10 @@ def _snapshot(loaded: _Loaded, totals: Mapping[str, DeviceTotals]) -> Snapshot:
 def _facts(
     loaded: _Loaded, record: ExecutionRecord, device: DeviceRecord, totals: DeviceTotals | None
 ) -> ExecutionFacts:
-    variant_id = _variant(loaded, device)
-    variant = loaded.manifest.variant(variant_id) if variant_id else None
+    # Only the first contact looks at it, and most of a large fleet is beyond that.
+    waits = record.state is ExecState.SCHEDULED
+    choice = loaded.resolver.resolve(device) if waits else None
+    chosen = choice if isinstance(choice, Choice) else None
     return ExecutionFacts(
         id=record.id,
         device=device.id,
@@ -171,9 +177,10 @@ def _facts(
         updated_at=record.updated_at,
         online=device.presence is Presence.ONLINE,
         usable=device.state is DeviceState.ACTIVE,
-        installed=variant is not None
-        and fit.installed(device.active, loaded.manifest, loaded.rollout.version, variant),
-        fits=variant is not None,
+        installed=chosen is not None
+        and installed(device.active, loaded.manifest, loaded.rollout.version, chosen.variant),
+        fits=not isinstance(choice, str),
+        why_not=choice if isinstance(choice, str) else "",
         n=totals.n if totals else 0,
         errors=totals.errors if totals else 0,
         labelled=totals.labelled if totals else 0,

@@ -10,10 +10,12 @@ from pydantic import ValidationError
 
 from orchestrator.errors import Unavailable
 from orchestrator.services.devices import DeviceService
+from orchestrator.services.measured import MeasuredService
 from orchestrator.services.ports import Transaction, UnitOfWork
 from orchestrator.services.reports import ReportService
 from orchestrator.services.telemetry import TelemetryService
 from schemas.device import Birth, Death
+from schemas.measure import BenchReport
 from schemas.rollout import ExecReport
 from schemas.telemetry import Window
 from schemas.topics import Up, UpTopic
@@ -44,11 +46,13 @@ class Inbox:
         devices: DeviceService,
         reports: ReportService,
         telemetry: TelemetryService,
+        measured: MeasuredService,
     ) -> None:
         self._uow = uow
         self._devices = devices
         self._reports = reports
         self._telemetry = telemetry
+        self._measured = measured
 
     def handle(self, batch: Sequence[UpMessage]) -> None:
         """Store a batch in one transaction.
@@ -88,6 +92,9 @@ class Inbox:
                 case Up.TELE:
                     window = Window.model_validate_json(payload)
                     self._telemetry.ingest(tx, device, window)
+                case Up.BENCH:
+                    bench = BenchReport.model_validate_json(payload)
+                    self._measured.reported(tx, device, bench)
                 case Up.NEED:
                     log.warning("a request from %s came the wrong way", device)
         except ValidationError as error:

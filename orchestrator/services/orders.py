@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from orchestrator.domain.job import ACTIVE
-from orchestrator.errors import Conflict, Forbidden, Invalid, LeaseLost, NotFound, Revoked
+from orchestrator.errors import Conflict, Forbidden, LeaseLost, NotFound
+from orchestrator.services import device_classes, sources
 from orchestrator.services.ports import Artifacts, Transaction, UnitOfWork
 from orchestrator.services.records import JobRecord
-from orchestrator.services.versions import found
-from schemas.errors import FieldError
 from schemas.job import JobOrder, JobProgress
-from schemas.jobfile import Batch, Code, JobSpec
-from schemas.model import Manifest
+from schemas.jobfile import JobSpec
+
+MAX_CLASSES = 32
+"""With a budget in one job, as ``Optimize.classes`` bounds them."""
 
 
 class OrderService:
@@ -32,31 +33,33 @@ class OrderService:
 
         Raises:
             NotFound, LeaseLost: there is no such job, or it does not run.
-            NotFound, Revoked, Invalid: of the model version that it infers with.
+            NotFound, Revoked, Conflict, Invalid: of the version that it infers with or goes
+                on from.
         """
         with self._uow.read() as tx:
             job = _active(tx, job_id)
-            batch = job.spec.batch
-            manifest = None if batch is None else _manifest(tx, batch)
+            manifest = sources.manifest_of(tx, job.spec)
+            spec = _with_budgets(tx, job.spec)
         return JobOrder(
             id=job.id,
             attempt=job.attempt,
-            spec=job.spec,
+            spec=spec,
             lease_seconds=self._lease,
             manifest=manifest,
         )
 
     def check_readable(self, job_id: str, sha256: str) -> None:
-        """Let a job read its own code and the files of the version it infers with.
+        """Let a job read what it begins with, and nothing else.
+
+        That is its code, the file that it imports, the files of the version it infers with,
+        or the weights of the version it goes on from.
 
         Raises:
             Forbidden: it is another artifact, whether it exists or not.
-            NotFound, LeaseLost, Revoked: as for ``order``.
+            NotFound, LeaseLost, Revoked, Conflict: as for ``order``.
         """
         with self._uow.read() as tx:
-            spec = _active(tx, job_id).spec
-            code = spec.code is not None and spec.code.sha256 == sha256
-            if code or (spec.batch is not None and _serves(tx, spec.batch, sha256)):
+            if sources.readable(tx, _active(tx, job_id).spec, sha256):
                 return
         msg = f"artifact {sha256} is not of {job_id}: it may read its own code and model alone"
         raise Forbidden(msg)
@@ -66,16 +69,14 @@ def check(tx: Transaction, artifacts: Artifacts, spec: JobSpec) -> None:
     """See that all that a job needs from here is here.
 
     Raises:
-        NotFound: its code has not been uploaded, or there is no such model version, or no
-            job that it was cloned from.
-        Conflict: the code that was uploaded has another size.
+        NotFound: its code or file has not been uploaded, or there is no such model version,
+            or no job that it was cloned from.
+        Conflict: what was uploaded has another size; the version's files were collected.
         Revoked: the model version was withdrawn.
-        Invalid: the model version has no such variant.
+        Invalid: the model version has no such variant, or nothing to go on from.
     """
-    if spec.code is not None:
-        _check_code(artifacts, spec.code)
-    if spec.batch is not None:
-        _manifest(tx, spec.batch)
+    sources.check_uploads(artifacts, spec)
+    sources.manifest_of(tx, spec)
     if spec.cloned_from is not None and tx.jobs.get(spec.cloned_from) is None:
         msg = f"cloned_from: there is no job {spec.cloned_from}"
         raise NotFound(msg, hint="`argosy job ls` lists them")
@@ -112,35 +113,16 @@ def with_result(tx: Transaction, record: JobRecord, report: JobProgress) -> JobR
     return replace(record, model=model, version=version)
 
 
-def _check_code(artifacts: Artifacts, code: Code) -> None:
-    if not artifacts.exists(code.sha256):
-        msg = f"code: artifact {code.sha256} has not been uploaded"
-        hint = f"`argosy job submit` uploads it; or PUT /v1/artifacts/{code.sha256} first"
-        raise NotFound(msg, hint=hint)
-    size = artifacts.size(code.sha256)
-    if size != code.size:
-        msg = f"code: artifact {code.sha256} has {size} bytes, not {code.size}"
-        raise Conflict(msg, hint="pack the folder again: `argosy job submit` does")
-
-
-def _manifest(tx: Transaction, batch: Batch) -> Manifest:
-    name, _, number = batch.model.partition("@")
-    record = found(tx, name, int(number))
-    if record.revoked:
-        msg = f"{batch.model} has been revoked"
-        raise Revoked(msg, hint=f"`argosy model get {name}` shows its versions")
-    manifest = Manifest.model_validate_json(record.manifest)
-    if batch.variant is not None and manifest.variant(batch.variant) is None:
-        there = ", ".join(variant.id for variant in manifest.variants)
-        text = f"{batch.model} has no variant {batch.variant!r}; it has {there}"
-        field = FieldError(field="batch.variant", message=text)
-        msg = f"batch.variant: {text}"
-        raise Invalid(msg, fields=[field])
-    return manifest
-
-
-def _serves(tx: Transaction, batch: Batch, sha256: str) -> bool:
-    return any(file.sha256 == sha256 for file in _manifest(tx, batch).files())
+def _with_budgets(tx: Transaction, spec: JobSpec) -> JobSpec:
+    """The job with the platform's budgets, of the classes that it does not name itself."""
+    if spec.batch is not None:
+        return spec
+    own = spec.optimize.classes
+    added = device_classes.budgets(tx, own, MAX_CLASSES - len(own))
+    if not added:
+        return spec
+    optimize = spec.optimize.model_copy(update={"classes": {**own, **added}})
+    return spec.model_copy(update={"optimize": optimize})
 
 
 def _active(tx: Transaction, job_id: str) -> JobRecord:

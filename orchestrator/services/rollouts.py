@@ -11,6 +11,7 @@ from orchestrator.domain import rollout as machine
 from orchestrator.domain.cohort import Candidate, plan_waves
 from orchestrator.domain.rollout import Happened, RolloutEvent
 from orchestrator.errors import IllegalTransition, Invalid, NotFound
+from orchestrator.services import resolution
 from orchestrator.services.ports import Clock, Transaction, UnitOfWork
 from orchestrator.services.records import ExecutionRecord, RolloutRecord, WaveRecord
 from orchestrator.services.versions import usable
@@ -24,6 +25,7 @@ from schemas.rollout import (
     RolloutSpec,
     RolloutState,
     RolloutView,
+    VariantShare,
     WaveState,
     WaveView,
 )
@@ -222,9 +224,10 @@ def _head(record: RolloutRecord) -> RolloutView:
 
 
 def view(tx: Transaction, record: RolloutRecord) -> RolloutView:
-    """A rollout as the API shows it."""
+    """A rollout as the API shows it; a draft with who would get which variant."""
     by_wave: dict[int, list[ExecutionView]] = {}
-    for execution in tx.rollouts.executions(record.id):
+    scheduled = tx.rollouts.executions(record.id)
+    for execution in scheduled:
         by_wave.setdefault(execution.wave, []).append(_execution_view(execution))
     waves = tuple(
         WaveView(
@@ -237,7 +240,10 @@ def view(tx: Transaction, record: RolloutRecord) -> RolloutView:
         )
         for wave in tx.rollouts.waves(record.id)
     )
-    return _head(record).model_copy(update={"waves": waves})
+    preview: tuple[VariantShare, ...] = ()
+    if record.state is RolloutState.DRAFT:
+        preview = resolution.preview(tx, record, [one.device_id for one in scheduled])
+    return _head(record).model_copy(update={"waves": waves, "preview": preview})
 
 
 def _execution_view(record: ExecutionRecord) -> ExecutionView:

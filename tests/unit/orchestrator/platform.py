@@ -26,11 +26,13 @@ from orchestrator.services.agents import AgentService
 from orchestrator.services.aliases import AliasService
 from orchestrator.services.collection import CollectionService
 from orchestrator.services.comparison import ComparisonService
+from orchestrator.services.device_classes import DeviceClassService
 from orchestrator.services.devices import DeviceService
 from orchestrator.services.engine import RolloutEngine
 from orchestrator.services.inbox import Inbox, UpMessage
 from orchestrator.services.jobs import JobService
 from orchestrator.services.keys import Role
+from orchestrator.services.measured import MeasuredService
 from orchestrator.services.models import ModelService
 from orchestrator.services.orders import OrderService
 from orchestrator.services.publisher import DesiredPublisher
@@ -117,7 +119,8 @@ class Platform:
         self.engine = RolloutEngine(self.uow, self.clock)
         self.publisher = DesiredPublisher(self.uow, self.trust, self.downlink)
         reports = ReportService(self.clock)
-        self.inbox = Inbox(self.uow, self.devices, reports, self.telemetry)
+        measured = MeasuredService(self.clock)
+        self.inbox = Inbox(self.uow, self.devices, reports, self.telemetry, measured)
         self.stopping = threading.Event()
         self.app = make_app(
             Context(
@@ -131,6 +134,7 @@ class Platform:
                 comparison=ComparisonService(self.uow, self.artifacts),
                 revocation=RevocationService(self.uow, self.clock),
                 devices=self.devices,
+                device_classes=DeviceClassService(self.uow, self.clock),
                 rollouts=self.rollouts,
                 telemetry=self.telemetry,
                 uploads=UploadService(self.artifacts, 10 * 1024**2, self.collection.why_gone),
