@@ -106,7 +106,8 @@ def _side(tx: Transaction, name: str, version: int, wanted: str | None, field: s
         text = f"{name}@{version} has no variant {wanted!r}; it has {there}"
         msg = f"{field}: {text}"
         raise Invalid(msg, fields=[FieldError(field=field, message=text)])
-    shown = ComparedVariant(model=name, version=version, variant=variant)
+    measured = [m for m in tx.measured.of_version(name, version) if m.variant == variant.id]
+    shown = ComparedVariant(model=name, version=version, variant=variant, measured=tuple(measured))
     return _Side(record, variant, shown)
 
 

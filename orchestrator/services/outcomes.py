@@ -26,10 +26,16 @@ def read(accuracy: Accuracy, store: Artifacts) -> Outcomes:
     if size > MAX_BYTES:
         msg = f"they have {size} bytes; at most {MAX_BYTES} are read"
         raise ValueError(msg)
-    bits = b"".join(store.read_chunk(file.sha256, i) for i in range(chunk_count(size)))
+    bits = whole(file.sha256, store)
     kept = Outcomes(accuracy.n, bits)
     spare = 8 * len(bits) - kept.n
     if bits[-1] & ((1 << spare) - 1):
         msg = f"bits are set beyond the {kept.n} samples"
         raise ValueError(msg)
     return kept
+
+
+def whole(sha256: str, store: Artifacts) -> bytes:
+    """A file's bytes. Raises NotFound."""
+    count = chunk_count(store.size(sha256))
+    return b"".join(store.read_chunk(sha256, index) for index in range(count))

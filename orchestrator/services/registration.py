@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -12,22 +13,26 @@ from orchestrator.services.ports import Artifacts
 from schemas.errors import FieldError
 from schemas.measure import Accuracy, ModelFile
 from schemas.model import Manifest, Variant
+from schemas.onnx_guard import UnsafeModelError, check_model
 from schemas.transfer import leaves_digest
 
 _MAX_TOLD = 50
 _ROUNDING = 1e-4
 """By how much a figure may miss what it says: people round."""
 
+_ONE_AT_A_TIME = threading.Lock()
+"""A model is read whole, and may have half a gigabyte."""
+
 
 def check(name: str, manifest: Manifest, artifacts: Artifacts) -> None:
-    """See that a manifest is whole, and that its figures are those of its files.
+    """See that a manifest is whole, its models safe, and its figures those of its files.
 
     Raises:
         Invalid: it is not; with each fault, up to 50.
     """
     errors = [*_of_itself(name, manifest), *_of_files(manifest, artifacts)]
     if not errors:
-        errors = list(_of_outcomes(manifest, artifacts))
+        errors = [*_of_models(manifest, artifacts), *_of_outcomes(manifest, artifacts)]
     if errors:
         first = f"{errors[0].field}: {errors[0].message}"
         msg = f"the manifest cannot be registered: {first}"
@@ -88,6 +93,16 @@ def _fault_of_file(file: ModelFile, store: Artifacts) -> str | None:
     if leaves_digest(store.leaves(file.sha256)) != file.leaves_sha256:
         return "leaves_sha256 is not that of its chunks"
     return None
+
+
+def _of_models(manifest: Manifest, store: Artifacts) -> Iterator[FieldError]:
+    """Models that are not safe to open, whoever made them."""
+    for file in dict.fromkeys(variant.file for variant in manifest.variants):
+        try:
+            with _ONE_AT_A_TIME:
+                check_model(outcomes.whole(file.sha256, store))
+        except UnsafeModelError as error:
+            yield FieldError(field=f"file {file.path}", message=str(error))
 
 
 def _of_outcomes(manifest: Manifest, store: Artifacts) -> Iterator[FieldError]:

@@ -69,5 +69,6 @@ def version_view(tx: Transaction, record: VersionRecord) -> ModelVersionView:
         purged=record.purged,
         tags=record.tags,
         note=record.note,
+        measured=tuple(tx.measured.of_version(record.model, record.version)),
         created_at=record.created_at,
     )

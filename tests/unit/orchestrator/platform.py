@@ -50,6 +50,7 @@ from schemas.signature import Signature, TensorSpec
 from schemas.telemetry import Window
 from schemas.topics import Up, UpTopic
 from schemas.transfer import CHUNK_BYTES, leaves_digest, leaves_of
+from tests.fakes.tiny_onnx import tiny_onnx
 
 HARDWARE = Hardware(
     arch="x86_64",
@@ -221,7 +222,7 @@ class Platform:
                     precision="int8" if variant == "int8" else "fp32",
                     scheme="qdq",
                     opset=20,
-                    file=self.file(f"{variant}.onnx", content + variant.encode()),
+                    file=self.file(f"{variant}.onnx", tiny_onnx(content + variant.encode())),
                     accuracy=(accuracy,),
                     golden=golden,
                 )

@@ -34,8 +34,8 @@ def test_what_was_signed_is_what_is_served(platform):
 
 def test_a_file_is_served_in_chunks_that_match_its_leaves(platform):
     data = bytes(range(256)) * 600
-    file = platform.file("x.onnx", data)
-    platform.models.register("digits", with_file(platform.manifest(), file), None)
+    file = platform.file("x.npz", data)
+    platform.models.register("digits", with_golden(platform.manifest(), file), None)
     reply = platform.transfer.reply(Need(kind="leaves", sha256=file.sha256))
     leaves = [bytes.fromhex(reply.leaves)[i : i + 32] for i in range(0, 96, 32)]
     assert leaves_digest(leaves) == file.leaves_sha256
@@ -52,8 +52,8 @@ def test_what_is_not_there_is_said(platform, kind):
 
 
 def test_chunks_beyond_the_end_are_refused(platform):
-    file = platform.file("x.onnx", b"small")
-    platform.models.register("digits", with_file(platform.manifest(), file), None)
+    file = platform.file("x.npz", b"small")
+    platform.models.register("digits", with_golden(platform.manifest(), file), None)
     need = Need(kind="chunks", sha256=file.sha256, ranges=((0, 2),))
     assert "1 chunks" in platform.transfer.reply(need).error
 
@@ -79,6 +79,13 @@ def twice(manifest):
 def with_file(manifest, file):
     variant = manifest.variants[0].model_copy(update={"file": file})
     return manifest.model_copy(update={"variants": (variant, *manifest.variants[1:])})
+
+
+def with_golden(manifest, file):
+    first = manifest.variants[0]
+    golden = first.golden.model_copy(update={"file": file})
+    first = first.model_copy(update={"golden": golden})
+    return manifest.model_copy(update={"variants": (first, *manifest.variants[1:])})
 
 
 @pytest.mark.parametrize(
