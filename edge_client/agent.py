@@ -9,24 +9,24 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
 
+from edge_client.autobench import Autobench
 from edge_client.device import Clock, Device
 from edge_client.errors import EdgeError
 from edge_client.files import write_atomic
 from edge_client.hardware import hardware
 from edge_client.identity import load_identity
 from edge_client.inbox import Inbox
-from edge_client.loop import AgentEvent, Events, Jobs
+from edge_client.loop import AgentEvent, Events, Jobs, guarded_thread
 from edge_client.mqtt_transport import MqttTransport
-from edge_client.opening import open_buffer, open_journal, usable_journal
+from edge_client.opening import open_buffer, open_journal, open_spool, usable_journal
 from edge_client.runtime import Runtime
 from edge_client.serving import serve_proven
 from edge_client.settings import Home, RunSettings
 from edge_client.slots import Slot
 from edge_client.staging import TrialEnded
-from edge_client.states import Ended, exec_state, key_of
+from edge_client.states import Ended, Idle, exec_state, key_of
 from edge_client.status import Live
 from edge_client.store import Store
 from edge_client.stream import Stream, read_source
@@ -79,7 +79,12 @@ class Agent:
         self._transport = MqttTransport(
             self._identity, boot=self._boot, birth=self._birth, on_event=self._events.post
         )
-        self._uplink = Uplink(self._transport, journal=self._journal, buffer=self._buffer)
+        self._spool = open_spool(home.bench, device=self._identity.record.device)
+        self._uplink = Uplink(
+            self._transport, journal=self._journal, buffer=self._buffer, spool=self._spool
+        )
+        known = partial(self._spool.knows, ort=self._hardware.ort)
+        self._autobench = Autobench(home, known=known, clock=self._uptime)
         self._device = Device(
             home=home,
             settings=settings,
@@ -96,7 +101,7 @@ class Agent:
         self._sensor: threading.Thread | None = None
         if source is not None:
             stream = Stream(source, rate=settings.rate, runtime=self._runtime, stop=self._stop)
-            self._sensor = self._thread("sensor", stream.run)
+            self._sensor = guarded_thread("sensor", stream.run, self._fail)
 
     def stop(self) -> None:
         """Ask it to end; may be called from a signal handler."""
@@ -141,6 +146,8 @@ class Agent:
         jobs.add(AGAIN_SECONDS, self._inbox.again)
         if self._read_only is not None:
             jobs.add(JOURNAL_SECONDS, self._look_for_journal)
+        elif self._settings.bench:
+            jobs.add(LIVE_SECONDS, self._look_for_bench)
         jobs.add(TICK_SECONDS, lambda: self._uplink.pump(self._uptime()))
         announced = self._runtime.slot
         pump_at, faults = 0.0, 0
@@ -228,6 +235,10 @@ class Agent:
             usable_journal(self._home, boot=self._boot).close()
             self._fail("the journal can be used again")
 
+    def _look_for_bench(self) -> None:
+        in_peace = self._updater.settled and isinstance(self._updater.state, Idle | Ended)
+        self._autobench.look(self._runtime.slot, in_peace=in_peace)
+
     def _write_live(self) -> None:
         state = exec_state(self._updater.state)
         key = key_of(self._updater.state)
@@ -254,18 +265,6 @@ class Agent:
             active=None if slot is None else slot.as_active(),
         )
 
-    def _thread(self, name: str, target: Callable[[], None]) -> threading.Thread:
-        """A thread; when its work dies the whole agent ends, never half of it."""
-
-        def work() -> None:
-            try:
-                target()
-            except Exception as error:  # whatever it was, it must be seen
-                log.exception("the %s died", name)
-                self._fail(f"the {name} died: {error}")
-
-        return threading.Thread(target=work, name=name, daemon=True)
-
     def _fail(self, what: str) -> None:
         if not self._stop.is_set():
             self._fault = what
@@ -282,11 +281,13 @@ class Agent:
     def _end(self) -> None:
         """Keep what is not sent, and say goodbye."""
         self._stop.set()
+        self._autobench.stop()
         self._transport.stop(STOP_SECONDS)
         if self._sensor is not None and self._sensor.is_alive():
             self._sensor.join(0.5)
         forget = partial(self._home.live.unlink, missing_ok=True)
-        keep = (self._updater.close, self._cut, self._buffer.close, self._journal.close)
+        files = (self._buffer.close, self._spool.close, self._journal.close)
+        keep = (self._updater.close, self._cut, *files)
         for last in (*keep, forget):  # one that fails does not keep the others from it
             try:
                 last()

@@ -75,6 +75,8 @@ def enroll(token: str, server: str, home: Path, *, force: bool) -> None:
               help="Fetch models no faster than this.")  # fmt: skip
 @click.option("--disk-quota", type=click.IntRange(min=1), default=2 * 1024**3, metavar="BYTES",
               help="Room for models.  [default: 2 GiB]")  # fmt: skip
+@click.option("--bench/--no-bench", default=True, show_default=True, envvar="ARGOSY_EDGE_BENCH",
+              help="Measure each variant once, in peace, after it became active.")  # fmt: skip
 @click.option("--once", is_flag=True, help="End after one update: 0 if it succeeded, else 7.")
 def run(
     home: Path,
@@ -84,6 +86,7 @@ def run(
     bandwidth: int | None,
     disk_quota: int,
     *,
+    bench: bool,
     once: bool,
 ) -> None:
     """Serve the active model, and take updates, until SIGTERM or SIGINT."""
@@ -99,6 +102,7 @@ def run(
         window=window,
         bandwidth=bandwidth,
         disk_quota=disk_quota,
+        bench=bench,
         once=once,
     )
     with agent_lock(where):
@@ -125,6 +129,47 @@ def status(home: Path, output: str) -> None:
         return
     for what, value in lines(found, dt.datetime.now(dt.UTC)):
         click.echo(f"{what:<16} {value}")
+
+
+@cli.command()
+@click.argument("model", required=False)
+@_HOME
+@click.option("--rounds", type=click.IntRange(1, 1000), default=16, show_default=True,
+              help="Blocks of up to 25 runs, per variant and batch size.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--quietly", is_flag=True, hidden=True, help="As the agent does after an update.")
+def bench(model: str | None, home: Path, rounds: int, *, as_json: bool, quietly: bool) -> None:
+    """Measure the installed variants on this device, and send the figures to the registry.
+
+    Of MODEL, or of all that is installed: the active variant and its fallback. The agent may
+    run; it goes on serving. The figures are sent by the agent, now or when it is connected.
+    """
+    from edge_client import bench_command as command  # noqa: PLC0415 - a quick --help
+    from edge_client.bench import Plan  # noqa: PLC0415 - likewise
+    from edge_client.bench_table import notes, table  # noqa: PLC0415 - likewise
+    from edge_client.settings import Home  # noqa: PLC0415 - likewise
+
+    where = Home(home.expanduser())
+    if quietly:
+        sys.exit(Exit.FAILED if command.bench_quietly(where).failed else Exit.OK)
+    kept = command.bench(where, model, Plan(rounds=rounds))
+    if as_json:
+        click.echo(kept.benched.model_dump_json(indent=2, exclude_none=True))
+    else:
+        _show_bench(table(kept.benched), notes(kept.benched))
+    if kept.problem is not None:
+        raise kept.problem
+    if kept.benched.reports:
+        when = "is sending" if kept.sender else "sends, once it runs and is connected,"
+        click.echo(f"the agent {when} {len(kept.benched.reports)} report(s)", err=True)
+    sys.exit(Exit.FAILED if kept.benched.failed else Exit.OK)
+
+
+def _show_bench(table: list[str], notes: list[str]) -> None:
+    if len(table) > 1:
+        click.echo("\n".join(table))
+    for note in notes:
+        click.echo(note, err=True)
 
 
 def _log_to_stderr() -> None:

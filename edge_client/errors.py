@@ -44,6 +44,16 @@ class AgentRunningError(EdgeError):
     exit = Exit.CONFLICT
 
 
+class BenchRunningError(EdgeError):
+    """Another process measures in this home."""
+
+    exit = Exit.CONFLICT
+
+
+class BenchError(EdgeError):
+    """A variant could not be measured."""
+
+
 class EnrollError(EdgeError):
     """The server could not be reached, or refused, or is not the pinned one."""
 

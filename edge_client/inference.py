@@ -61,7 +61,13 @@ class Model:
     """A session with its signature. Safe to use from many threads at once."""
 
     def __init__(
-        self, onnx: bytes, *, signature: Signature, variant: Variant, labels: tuple[str, ...] = ()
+        self,
+        onnx: bytes,
+        *,
+        signature: Signature,
+        variant: Variant,
+        labels: tuple[str, ...] = (),
+        options: ort.SessionOptions | None = None,
     ) -> None:
         """Load.
 
@@ -70,6 +76,7 @@ class Model:
             signature: what goes in and out, checked against the file.
             variant: its requirements name the execution providers to use.
             labels: names of the classes.
+            options: of the session; those that serve when left out.
 
         Raises:
             LoadError: it cannot be loaded here, or is not what the signature says.
@@ -78,14 +85,8 @@ class Model:
         self.signature = signature
         self.labels = labels
         self.provider, providers = _providers(variant)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
         try:
-            self._session = ort.InferenceSession(onnx, options, providers=providers)
+            self._session = ort.InferenceSession(onnx, options or session_options(), providers)
         except Exception as error:  # onnxruntime's exceptions share no other base
             msg = f"onnxruntime cannot load the model: {str(error).splitlines()[0][:300]}"
             raise LoadError(msg) from error
@@ -118,6 +119,14 @@ class Model:
         n = int(next(iter(feed.values())).shape[0])
         classes, confidence = _classify(raw[0], n)
         return Prediction(outputs, n, classes, confidence, self.labels)
+
+    def run(self, feed: Mapping[str, Array]) -> list[Array]:
+        """The outputs for a feed that ``check`` gave: the session alone, as it is measured."""
+        return list(self._session.run(self._names, dict(feed)))
+
+    def end_profiling(self) -> str:
+        """The file with the profile, of a session whose options asked for one."""
+        return str(self._session.end_profiling())
 
     def check(self, inputs: Array | Mapping[str, Array]) -> dict[str, Array]:
         """Check inputs against the signature, as arrays by name.
@@ -152,8 +161,25 @@ def refuse_unsafe(onnx: bytes) -> None:
         raise LoadError(str(error)) from error
 
 
-def load_model(onnx: bytes, manifest: Manifest, variant_id: str) -> Model:
-    """Load a variant of a manifest.
+def session_options() -> ort.SessionOptions:
+    """How models are served, and measured."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return options
+
+
+def load_model(
+    onnx: bytes,
+    manifest: Manifest,
+    variant_id: str,
+    *,
+    options: ort.SessionOptions | None = None,
+) -> Model:
+    """Load a variant of a manifest. options: of the session; those that serve when left out.
 
     Raises:
         LoadError: it cannot be loaded here.
@@ -162,7 +188,13 @@ def load_model(onnx: bytes, manifest: Manifest, variant_id: str) -> Model:
     if variant is None:
         msg = f"the manifest has no variant {variant_id}"
         raise LoadError(msg)
-    return Model(onnx, signature=manifest.signature, variant=variant, labels=manifest.labels)
+    return Model(
+        onnx,
+        signature=manifest.signature,
+        variant=variant,
+        labels=manifest.labels,
+        options=options,
+    )
 
 
 @dataclass(frozen=True, slots=True)

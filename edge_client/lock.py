@@ -1,4 +1,4 @@
-"""One agent per home."""
+"""One agent per home, and one bench."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edge_client.errors import AgentRunningError
+from edge_client.errors import AgentRunningError, BenchRunningError
 from edge_client.settings import Home
 
 
@@ -31,6 +31,27 @@ def agent_lock(home: Home) -> Iterator[None]:
             raise AgentRunningError(msg, hint="stop it first, or use another --home") from error
         os.ftruncate(fd, 0)
         os.write(fd, str(os.getpid()).encode())
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def bench_lock(home: Home) -> Iterator[None]:
+    """Hold the right to measure in a home: two at once would measure each other.
+
+    It is not the agent's lock: measuring reads, and the agent goes on serving.
+
+    Raises:
+        BenchRunningError: another process measures.
+    """
+    fd = os.open(home.bench_lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            msg = f"the variants in {home.root} are being measured already"
+            raise BenchRunningError(msg, hint="wait for it, then try again") from error
         yield
     finally:
         os.close(fd)

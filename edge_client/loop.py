@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import threading
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
@@ -77,3 +78,18 @@ class Jobs:
             if now >= self._due[index]:
                 self._due[index] = now + every
                 job()
+
+
+def guarded_thread(
+    name: str, target: Callable[[], None], on_death: Callable[[str], None]
+) -> threading.Thread:
+    """A thread; when its work dies the whole agent ends, never half of it."""
+
+    def work() -> None:
+        try:
+            target()
+        except Exception as error:  # whatever it was, it must be seen
+            log.exception("the %s died", name)
+            on_death(f"the {name} died: {error}")
+
+    return threading.Thread(target=work, name=name, daemon=True)

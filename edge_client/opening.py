@@ -6,19 +6,24 @@ import contextlib
 import logging
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from edge_client.database import unusable
 from edge_client.errors import JournalError
 from edge_client.journal import Journal
 from edge_client.settings import Home
+from edge_client.spool import Spool
 from edge_client.telemetry import Buffer
-from schemas.ids import BootId
+from schemas.ids import BootId, DeviceId
 
 MEMORY = Path(":memory:")
 """SQLite's name for a database that is on no disk."""
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 
 class DamagedError(JournalError):
@@ -57,15 +62,25 @@ def usable_journal(home: Home, *, boot: BootId) -> Journal:
 
 def open_buffer(path: Path, make: Callable[[Path], Buffer]) -> Buffer:
     """Open the telemetry buffer; a damaged file is put aside, and without room it is in memory."""
+    return _open_or_memory(path, make, "telemetry buffer", "telemetry is kept in memory")
+
+
+def open_spool(path: Path, *, device: DeviceId) -> Spool:
+    """Open the bench reports, likewise."""
+    make = partial(Spool, device=device)
+    return _open_or_memory(path, make, "bench file", "no bench report is sent")
+
+
+def _open_or_memory(path: Path, make: Callable[[Path], _T], what: str, then: str) -> _T:
     try:
         try:
-            _require_sound(path, "telemetry buffer")
+            _require_sound(path, what)
         except DamagedError as error:
             aside = _put_aside(path)
             log.warning("%s; it is kept as %s, and a new one is begun", error, aside.name)
         return make(path)
     except (JournalError, OSError) as error:
-        log.warning("%s; telemetry is kept in memory until the next start", error)
+        log.warning("%s; %s until the next start", error, then)
         return make(MEMORY)
 
 

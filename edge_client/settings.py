@@ -55,6 +55,16 @@ class Home:
         return self.root / "telemetry.db"
 
     @property
+    def bench(self) -> Path:
+        """Bench reports, sent and to be sent (SQLite)."""
+        return self.root / "bench.db"
+
+    @property
+    def bench_lock(self) -> Path:
+        """Held while variants are measured."""
+        return self.root / "bench.lock"
+
+    @property
     def lock(self) -> Path:
         """Held by the agent while it runs."""
         return self.root / "agent.lock"
@@ -77,7 +87,8 @@ class RunSettings:
 
     rate: samples a second. window: seconds between telemetry windows. bandwidth: bytes
     a second to fetch at most, None for no limit. disk_quota: bytes for models.
-    stage_seconds: how long a trial load may take. once: end after one update.
+    stage_seconds: how long a trial load may take. bench: measure each variant once after it
+    became active. once: end after one update.
     """
 
     source: Path | None = None
@@ -87,4 +98,5 @@ class RunSettings:
     disk_quota: int = 2 * GIB
     telemetry_windows: int = 20_000
     stage_seconds: float = 120.0
+    bench: bool = True
     once: bool = False

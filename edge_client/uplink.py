@@ -1,4 +1,4 @@
-"""What the device sends: requests at once, reports and telemetry until they have arrived."""
+"""What the device sends: requests at once; reports, telemetry and figures until they arrived."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from edge_client.courier import Courier
 from edge_client.journal import Journal
+from edge_client.spool import Spool
 from edge_client.telemetry import Buffer
 from edge_client.transport import Acknowledged, Transport
 from schemas.topics import Up
@@ -13,19 +14,23 @@ from schemas.transfer import Need
 
 MOST_REPORTS = 16
 MOST_WINDOWS = 32
+MOST_BENCHES = 4
 """Publications of a kind that may be unacknowledged at once."""
 
 
 class Uplink:
     """Sends over one transport. Used from the thread that decides."""
 
-    def __init__(self, transport: Transport, *, journal: Journal, buffer: Buffer) -> None:
+    def __init__(
+        self, transport: Transport, *, journal: Journal, buffer: Buffer, spool: Spool
+    ) -> None:
         """Put together.
 
         Args:
             transport: the connection; its owner starts and stops it.
             journal: where reports wait.
             buffer: where telemetry windows wait.
+            spool: where bench reports wait.
         """
         self.connected = False
         self._transport = transport
@@ -35,6 +40,8 @@ class Uplink:
 
         self._reports = self._courier(Up.EXEC, reports, journal.arrived, MOST_REPORTS)
         self._windows = self._courier(Up.TELE, buffer.waiting, buffer.arrived, MOST_WINDOWS)
+        self._benches = self._courier(Up.BENCH, spool.waiting, spool.arrived, MOST_BENCHES)
+        self._all = (self._reports, self._windows, self._benches)
 
     @property
     def reported(self) -> bool:
@@ -49,19 +56,18 @@ class Uplink:
     def pump(self, now: float) -> None:
         """Send what may be sent. now: seconds of a steady clock."""
         if self.connected:
-            self._reports.pump(now)
-            self._windows.pump(now)
+            for courier in self._all:
+                courier.pump(now)
 
     def acknowledged(self, event: Acknowledged, now: float) -> None:
         """Take an acknowledgement."""
-        if not self._reports.acknowledged(event, now):
-            self._windows.acknowledged(event, now)
+        any(courier.acknowledged(event, now) for courier in self._all)
 
     def disconnected(self) -> None:
         """Whatever was not acknowledged is sent again on the next connection."""
         self.connected = False
-        self._reports.disconnected()
-        self._windows.disconnected()
+        for courier in self._all:
+            courier.disconnected()
 
     def _courier(
         self,

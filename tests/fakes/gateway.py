@@ -35,6 +35,7 @@ from edge_client.identity import IdentityRecord, NewIdentity, save_identity
 from edge_client.settings import Home
 from schemas.device import Birth, BrokerAddress, Death
 from schemas.ids import new_id
+from schemas.measure import BenchReport
 from schemas.rollout import Command, ExecReport, ExecState
 from schemas.telemetry import Window
 from schemas.topics import (
@@ -204,6 +205,7 @@ class Gateway:
         self.faults = Faults()
         self.reports: list[ExecReport] = []
         self.windows: list[Window] = []
+        self.benches: list[tuple[str, BenchReport]] = []
         self.births: list[Birth] = []
         self.deaths: list[Death] = []
         self.needs: list[Need] = []
@@ -282,7 +284,10 @@ class Gateway:
             Up.BIRTH: (Birth, self.births),
             Up.DEATH: (Death, self.deaths),
         }
-        if topic.leaf is Up.NEED:
+        if topic.leaf is Up.BENCH:
+            report = BenchReport.model_validate_json(message.payload)
+            self.benches.append((topic.device, report))
+        elif topic.leaf is Up.NEED:
             need = Need.model_validate_json(message.payload)
             self.needs.append(need)
             self._answer(topic.device, need)

@@ -1,0 +1,271 @@
+"""One variant in a process of its own, measured run by run as it is told.
+
+``python -m edge_client.measure`` reads an ``Order`` as one line of JSON, loads the variant as
+serving does, and answers with what that took; then each line asks for runs, until its input
+ends. Only so is the memory that of the model alone, and can two variants be timed in turn.
+The files of the home are read and never touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import resource
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from pydantic import Field
+
+from edge_client.energy import find_meter, metered
+from edge_client.errors import BenchError, EdgeError
+from edge_client.files import read_limited
+from edge_client.inference import Array, Model, load_model, session_options
+from edge_client.probe import MAX_GOLDEN_BYTES, read_golden
+from edge_client.settings import MIB, Home
+from schemas.base import Wire
+from schemas.ids import Name, Sha256
+from schemas.measure import MAX_FILE_BYTES, Energy
+from schemas.model import MAX_MANIFEST_BYTES, Manifest
+
+MAX_RUNS = 10_000
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+
+
+class Order(Wire):
+    """What to measure. address_bytes: the most memory it may map. nice: added to the priority."""
+
+    home: str
+    manifest_sha256: Sha256
+    variant: Name
+    batches: tuple[int, ...]
+    address_bytes: int
+    nice: int = 0
+
+
+class Loading(Wire):
+    """What loading and the first runs took; ``error`` instead, when there were none.
+
+    batches: that the model takes. rss_mb, growth_mb: for each of them the peak so far, MiB,
+    and how much of it the model added.
+    """
+
+    error: str | None = None
+    provider: str = ""
+    batches: tuple[int, ...] = ()
+    load_ms: float = 0.0
+    first_ms: float = 0.0
+    rss_mb: tuple[float | None, ...] = ()
+    growth_mb: tuple[float | None, ...] = ()
+    nodes: dict[str, int] = Field(default_factory=dict)
+
+
+class Ask(Wire):
+    """Time ``runs`` runs of a batch; or meter them for ``energy_seconds``."""
+
+    batch: int
+    runs: int = 0
+    energy_seconds: float | None = None
+
+
+class Answer(Wire):
+    """Nanoseconds of each run, by the wall clock and of the thread's CPU time."""
+
+    error: str | None = None
+    wall_ns: tuple[int, ...] = ()
+    cpu_ns: tuple[int, ...] = ()
+    energy: Energy | None = None
+
+
+class Subject:
+    """A variant that is measured."""
+
+    def __init__(self, order: Order) -> None:
+        """Load it, and run each batch size.
+
+        Raises:
+            EdgeError: a file is damaged or the model does not run.
+        """
+        home = Home(Path(order.home))
+        text = read_blob(home.manifests / f"{order.manifest_sha256}.json", MAX_MANIFEST_BYTES)
+        manifest = Manifest.model_validate_json(text)
+        variant = manifest.variant(order.variant)
+        if variant is None:
+            msg = f"the manifest has no variant {order.variant}"
+            raise BenchError(msg)
+        packed = read_blob(home.blobs / variant.golden.file.sha256, MAX_GOLDEN_BYTES)
+        arrays = read_golden(packed)
+        specs = manifest.signature.inputs
+        samples = {spec.name: arrays[f"in_{i}"] for i, spec in enumerate(specs)}
+        fixed = specs[0].shape[0] if specs[0].shape else -1
+        sizes = order.batches if fixed <= 0 else (fixed,)
+        self.feeds = {size: batches(samples, size) for size in sizes}
+        self._turn = 0
+        with suppress(OSError):
+            _CLEAR.write_text("5")  # VmHWM begins anew at what is resident now
+        idle = _memory("VmRSS")
+        began = time.perf_counter()
+        onnx = read_blob(home.blobs / variant.file.sha256, MAX_FILE_BYTES)
+        self.model = load_model(onnx, manifest, order.variant)
+        loaded = time.perf_counter()
+        del onnx
+        first_ms, peaks = 0.0, []
+        for size in sizes:
+            self.feeds[size] = [self.model.check(feed) for feed in self.feeds[size]]
+            begun = time.perf_counter()
+            self.model.run(self.feeds[size][0])
+            first_ms = first_ms or (time.perf_counter() - begun) * 1e3
+            self.model.run(self.feeds[size][0])  # some kernels grow at the second run
+            peaks.append(_memory("VmHWM"))
+        growth = [None if p is None or idle is None else max(0.0, p - idle) for p in peaks]
+        data = read_blob(home.blobs / variant.file.sha256, MAX_FILE_BYTES)
+        self.loading = Loading(
+            provider=self.model.provider,
+            batches=sizes,
+            load_ms=(loaded - began) * 1e3,
+            first_ms=first_ms,
+            rss_mb=tuple(peaks),
+            growth_mb=tuple(growth),
+            nodes=nodes_of(data, manifest, order.variant, self.feeds[sizes[0]][0]),
+        )
+
+    def answer(self, ask: Ask) -> Answer:
+        """Do what is asked for."""
+        feeds = self.feeds[ask.batch]
+        if ask.energy_seconds is not None:
+            meter = find_meter()
+            if meter is None:
+                return Answer()
+            found = metered(meter, lambda: self._next(feeds), seconds=ask.energy_seconds)
+            return Answer(energy=found)
+        wall, cpu = [], []
+        for _ in range(min(ask.runs, MAX_RUNS)):
+            cpu_before, before = time.thread_time_ns(), time.perf_counter_ns()
+            self._next(feeds)
+            after, cpu_after = time.perf_counter_ns(), time.thread_time_ns()
+            wall.append(after - before)
+            cpu.append(cpu_after - cpu_before)
+        return Answer(wall_ns=tuple(wall), cpu_ns=tuple(cpu))
+
+    def _next(self, feeds: list[dict[str, Array]]) -> None:
+        self.model.run(feeds[self._turn % len(feeds)])
+        self._turn += 1
+
+
+def read_blob(path: Path, limit: int) -> bytes:
+    """A file of the home that is named by its SHA-256; the agent may remove it meanwhile.
+
+    Raises:
+        BenchError: it is gone or damaged.
+    """
+    try:
+        data = read_limited(path, limit)
+    except OSError as error:
+        msg = f"{path.name[:12]} cannot be read: {error.strerror}; it may have been replaced"
+        raise BenchError(msg, hint="try again") from error
+    if hashlib.sha256(data).hexdigest() != path.stem:
+        msg = f"{path.name[:12]} is damaged on the disk"
+        raise BenchError(msg)
+    return data
+
+
+def batches(samples: Mapping[str, Array], size: int) -> list[dict[str, Array]]:
+    """Inputs in batches of exactly ``size``, the first samples taken again to fill one.
+
+    Raises:
+        BenchError: there are no samples.
+    """
+    n = min(len(one) for one in samples.values())
+    if n == 0:
+        msg = "the golden archive has no samples to run"
+        raise BenchError(msg)
+    rows = [np.arange(start, start + size) % n for start in range(0, n, size)]
+    return [{name: np.ascontiguousarray(x[r]) for name, x in samples.items()} for r in rows]
+
+
+def nodes_of(
+    onnx: bytes, manifest: Manifest, variant: str, feed: Mapping[str, Array]
+) -> dict[str, int]:
+    """How many nodes each execution provider runs, by a profile of one run; {} if there is none."""
+    with (
+        tempfile.TemporaryDirectory(prefix="argosy-bench-") as folder,
+        suppress(OSError, ValueError),
+    ):
+        options = session_options()
+        options.enable_profiling = True
+        options.profile_file_prefix = f"{folder}/profile"
+        model: Model = load_model(onnx, manifest, variant, options=options)
+        model.run(feed)
+        return count_nodes(json.loads(Path(model.end_profiling()).read_text()))
+    return {}
+
+
+def count_nodes(events: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Nodes per execution provider in a profile; one that ran often counts once."""
+    seen: set[tuple[str, str, str]] = set()
+    for event in events:
+        args = event.get("args", {})
+        name, provider = str(event.get("name", "")), args.get("provider")
+        if event.get("cat") == "Node" and name.endswith("_kernel_time") and provider:
+            seen.add((str(provider), name, str(args.get("node_index", ""))))
+    return dict(Counter(provider for provider, _, _ in seen))
+
+
+def _memory(key: str) -> float | None:
+    """A figure of this process, in MiB: VmRSS now, or VmHWM at its highest."""
+    with suppress(OSError):
+        found = re.search(rf"^{key}:\s+(\d+) kB", _STATUS.read_text(), re.MULTILINE)
+        return int(found[1]) / 1024 if found else None
+    return None
+
+
+def serve(lines: Iterable[str], answers: TextIO) -> None:
+    """Answer an order, and then each question, a line of JSON each."""
+    asked = iter(lines)
+
+    def tell(what: Wire) -> None:
+        print(what.model_dump_json(exclude_none=True), file=answers, flush=True)
+
+    try:
+        order = Order.model_validate_json(next(asked))
+        resource.setrlimit(resource.RLIMIT_AS, (order.address_bytes, order.address_bytes))
+        os.nice(order.nice)
+        subject = Subject(order)
+    except (EdgeError, MemoryError, ValueError, KeyError, StopIteration) as error:
+        tell(Loading(error=_line(error)))
+        return
+    tell(subject.loading)
+    for line in asked:
+        try:
+            tell(subject.answer(Ask.model_validate_json(line)))
+        except Exception as error:  # noqa: BLE001 - a model can make the runtime raise anything
+            tell(Answer(error=_line(error)))
+            return
+
+
+def _line(error: BaseException) -> str:
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return first if isinstance(error, EdgeError) else f"{type(error).__name__}: {first}"
+
+
+def main() -> int:
+    """Be measured."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # A model that made onnxruntime print must not be able to forge an answer.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    serve(iter(lambda: sys.stdin.readline(MIB), ""), answers)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
