@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from workers.blame import user_code
 from workers.errors import UsageError
+from workers.optimization.executor import beat
 from workers.optimization.masked import mask, supported
 
 ALIGN = 16
@@ -161,6 +162,7 @@ class _Attempt:
     def run(self, share: float) -> str | None:
         """Prune every group; the name of a layer that broke the net by it, or None."""
         for name, function, indices in self._plan(share):
+            beat()
             root = self.net.get_submodule(name)
             before = copy.deepcopy(self.net)
             try:
