@@ -27,6 +27,7 @@ from schemas.onnx_wire import (
 )
 
 MAX_NODES = 100_000
+MAX_ATTRIBUTES = 400_000
 MAX_INITIALIZERS = 200_000
 MAX_FUNCTIONS = 10_000
 MAX_NESTING = 16
@@ -142,6 +143,7 @@ def read_model(data: memoryview, max_fields: int = MAX_FIELDS) -> Model:
 class _Builder:
     reader: Reader
     nodes: int = 0
+    attributes: int = 0
     initializers: int = 0
 
     def model(self, data: memoryview) -> Model:
@@ -251,6 +253,10 @@ class _Builder:
         return found
 
     def attribute(self, data: memoryview, depth: int) -> Attribute:
+        self.attributes += 1
+        if self.attributes > MAX_ATTRIBUTES:
+            msg = f"the model has more than {MAX_ATTRIBUTES:,} attributes"
+            raise UnsafeModelError(msg)
         found = Attribute()
         for number, value in self.reader.read(ATTRIBUTE, data):
             match number, value:

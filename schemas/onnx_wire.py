@@ -25,7 +25,7 @@ _COUNT_BLOCK = 1024 * 1024
 _CUT = "it ends early, or a part is longer than what holds it"
 _NOT_LAST = bytes(range(_LAST_BYTE, 256))
 
-MAX_FIELDS = 4_000_000
+MAX_FIELDS = 2_000_000
 """Fields that are looked at: an honest file of 500 MB has far fewer, bulk lies in few of them."""
 
 Value = int | memoryview

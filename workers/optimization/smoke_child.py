@@ -97,7 +97,8 @@ def _try(model: Path, said: Any, seed: int) -> dict[str, Any]:
     double = _doubled(inputs, specs, sizes)
     two = None if double is None else _run(session, specs, double, names, seed)
     found = [
-        _given(side, one[side.name], two and two[side.name], open_=_open(specs)) for side in outputs
+        _given(side, one[side.name], None if two is None else two[side.name], open_=_open(specs))
+        for side in outputs
     ]
     final = signature or Signature(inputs=tuple(specs), outputs=tuple(found))
     if signature is not None:

@@ -139,9 +139,9 @@ def test_a_flatbuffer_inside_valid_protobuf_is_refused():
     ],
 )
 def test_what_the_two_parsers_could_read_differently_is_refused(data):
-    with pytest.raises(UnsafeModelError, match="well-formed|twice"):
+    with pytest.raises(UnsafeModelError, match=r"well-formed|twice"):
         check_model(data)
-    with pytest.raises(UnsafeModelError, match="well-formed|twice"):
+    with pytest.raises(UnsafeModelError, match=r"well-formed|twice"):
         check_model(linear_onnx() + data)
 
 
