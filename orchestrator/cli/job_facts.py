@@ -11,6 +11,8 @@ from orchestrator.cli.job_text import (
     parameters_text,
     problems_text,
     resources_text,
+    source_text,
+    trains,
     usage_text,
     value_text,
     waiting_text,
@@ -41,6 +43,7 @@ def _what(view: JobView) -> list[tuple[str, Cell | None]]:
         ("why", why),
         ("waits", waiting_text(view)),
         ("task", spec.task),
+        ("begins with", source_text(spec)),
         ("model", batch.model if batch else None),
         ("input", batch.input if batch else None),
         ("output", batch.output if batch else None),
@@ -53,7 +56,7 @@ def _what(view: JobView) -> list[tuple[str, Cell | None]]:
 
 
 def _how(view: JobView) -> list[tuple[str, Cell | None]]:
-    if view.spec.batch is not None:
+    if not trains(view.spec):
         return [("live", _live(view)), ("attempt", _attempt(view))]
     stop = view.spec.stop
     best = view.best.get(stop.metric)

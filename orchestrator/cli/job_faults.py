@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -12,6 +13,7 @@ from orchestrator.cli.authored import plain
 from orchestrator.cli.failures import Located
 from orchestrator.cli.yamlfile import Place
 from schemas.jobfile import Code, JobSpec
+from schemas.signature import Signature
 from schemas.workers import WorkerRange
 
 MAX_FAULTS = 10
@@ -35,14 +37,22 @@ _HINTS: dict[tuple[str, ...], str] = {
     ("task",): "the import path of a task class, as in `task: package.module:Class`",
     ("resources", "workers"): "as in `workers: 2`, or `workers: 2..8`",
     ("code",): "relative to the job file, as in `code: .`",
+    ("base",): "a model and the number of its version, as in digits@3",
+    ("onnx", "file"): "relative to the job file, as in `onnx: {file: model.onnx}`",
+    ("optimize", "prune"): "shares of the channels, one trial each, as in `prune: [0.5, 0.75]`",
+    ("optimize", "classes"): "by device class, as in `classes: {cam: {max_size_mb: 0.1}}`",
     ("batch", "model"): "a model and the number of its version, as in digits@3",
     ("sweep", "space"): "the keys to try with their values, as in `config.lr: [0.1, 0.01]`",
 }
 _SWEPT = "a list of values, or a span as in {min: 0.001, max: 0.1, log: true}"
-_FORMS = {"resources.workers": "a number or a range", "code": "the path of a folder"}
+_FORMS = {
+    "resources.workers": "a number or a range",
+    "code": "the path of a folder",
+    "onnx": "a mapping, or the path of an ONNX file",
+}
 _VERBS = ("must ", "needs ", "has ", "should ")
 # Written as one word, and not as the mapping that they are inside.
-_WORDS = (WorkerRange, Code)
+_WORDS = (WorkerRange, Code, Signature)
 
 
 def faults(error: ValidationError, where: Callable[[Place], tuple[int, str]]) -> Located:
@@ -156,9 +166,14 @@ def nearest(key: str, known: Sequence[str]) -> str | None:
 
 def _fields_at(place: Place) -> list[str]:
     model: type[BaseModel] = JobSpec
-    for part in place:
+    parts = iter(place)
+    for part in parts:
         field = model.model_fields.get(str(part))
-        inner = None if field is None else _model_of(field.annotation)
+        annotation = None if field is None else field.annotation
+        if get_origin(annotation) is dict:  # by a name of one's own, which says nothing here
+            next(parts, None)
+            annotation = get_args(annotation)[1]
+        inner = _model_of(annotation)
         if inner is None:
             return []
         model = inner
@@ -166,6 +181,7 @@ def _fields_at(place: Place) -> list[str]:
 
 
 def _model_of(annotation: Any) -> type[BaseModel] | None:
-    options = [annotation, *get_args(annotation)]
+    is_choice = get_origin(annotation) in {UnionType, Union}
+    options = get_args(annotation) if is_choice else (annotation,)
     found = (o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
     return next((model for model in found if model not in _WORDS), None)

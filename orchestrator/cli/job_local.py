@@ -37,6 +37,11 @@ def run_local(file: Path, out: Path) -> int:
 
         detail = f"{file} is batch inference, which runs on a cluster"
         raise Invalid(detail, hint="queue it with `argosy job submit`")
+    if loaded.spec.base is not None or loaded.spec.onnx is not None:
+        from orchestrator.errors import Invalid
+
+        detail = f"{file} begins with what is in the registry, or goes into it"
+        raise Invalid(detail, hint="queue it with `argosy job submit`")
     for note in loaded.notes:
         console.say(f"note: {note}", style="yellow")
     check_installed(NEEDED)

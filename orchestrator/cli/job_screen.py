@@ -17,6 +17,7 @@ from orchestrator.cli.job_text import (
     ordered,
     parameters_text,
     problems_text,
+    trains,
     value_text,
     waiting_text,
     words,
@@ -76,7 +77,7 @@ class Training:
             lines += _batch(self)
         elif view.trials:
             lines += [*_now(view), trials_table(view), *_best_line(view)]
-        elif self.points or view.state is JobState.RUNNING:
+        elif trains(view.spec) and (self.points or view.state is JobState.RUNNING):
             lines += _training(self)
         if view.problems:
             lines.append(Text(f"  {problems_text(view)}", "yellow"))
@@ -104,6 +105,8 @@ def steps(view: JobView) -> Text:
     at = _ORDER.index(view.state) if view.state in _ORDER else -1
     text = Text("  ")
     for step, name in _STEPS:
+        if step is JobState.RUNNING and not trains(view.spec):
+            continue
         place = _ORDER.index(step)
         if at > place:
             text.append(f"✓ {name}   ", "green")

@@ -99,10 +99,11 @@ def watch_to_the_end(argosy: Argosy, job_id: str, timeout: float | None, form: s
 def job_shape() -> Shape[JobView]:
     """A job as a row."""
     from orchestrator.cli import console
+    from orchestrator.cli.job_text import trains
     from orchestrator.cli.output import Shape
 
     def epoch(view: JobView) -> str:
-        return console.NONE if view.spec.batch else f"{view.epoch}/{view.spec.stop.max_epochs}"
+        return f"{view.epoch}/{view.spec.stop.max_epochs}" if trains(view.spec) else console.NONE
 
     return Shape(
         lambda view: view.id,

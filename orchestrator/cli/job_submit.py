@@ -54,6 +54,8 @@ def submit(
     for note in loaded.notes:
         console.say(f"note: {note}", style="yellow")
     with Argosy.from_profile(home) as argosy:
+        if loaded.model is not None:
+            argosy.artifacts.put(loaded.model)
         view = argosy.jobs.submit(loaded.spec, loaded.folder, told=_say_packed)
         return queued(argosy, view, follow=follow, timeout=timeout, form=form)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.cli import console
 from schemas.job import Cost, JobState, JobView, Live, Trial, Usage
-from schemas.jobfile import Code
+from schemas.jobfile import Code, JobSpec
 
 _HOUR = 3600.0
 _SHORT = 12
@@ -46,6 +46,20 @@ def code_text(code: Code | None) -> str | None:
         dirty = ", with changes" if code.git_dirty else ""
         parts.append(f"commit {code.git_commit[:_SHORT]}{dirty}")
     return ", ".join(parts)
+
+
+def trains(spec: JobSpec) -> bool:
+    """Whether a job trains from the beginning, so that it has epochs and a target."""
+    return spec.task is not None and spec.base is None
+
+
+def source_text(spec: JobSpec) -> str | None:
+    """What a job begins with that does not train from the beginning."""
+    if spec.base is not None:
+        return f"the weights of {spec.base}"
+    if spec.onnx is None:
+        return None
+    return f"{console.clean(spec.onnx.name)}, {console.size(spec.onnx.size)}"
 
 
 def resources_text(view: JobView) -> str:

@@ -1,10 +1,12 @@
-"""Job files: YAML in, a job and the folder of its code out, or every fault with its line."""
+"""Job files: YAML in, a job and the files that go with it out, or every fault with its line."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -18,6 +20,8 @@ from schemas.jobfile import Code, JobSpec
 
 RECIPES = "workers.recipes."
 _ANY_CODE = {"sha256": "0" * 64, "size": 1, "files": 1}
+_ANY_ONNX = {"file": "0" * 64, "size": 1}
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +29,14 @@ class JobFile:
     """A job file that was read.
 
     folder: of the task's code, to be packed with the job; None where nothing is to be.
-    notes: what its author may not have meant.
+    notes: what its author may not have meant. model: the ONNX file, to be uploaded; the
+    spec names its digest.
     """
 
     spec: JobSpec
     folder: Path | None
     notes: tuple[str, ...] = ()
+    model: Path | None = None
 
 
 def load_job(path: Path, overrides: Sequence[Override] = ()) -> JobFile:
@@ -49,8 +55,11 @@ def load_job(path: Path, overrides: Sequence[Override] = ()) -> JobFile:
     named = value.get("code")
     if isinstance(named, str):
         value["code"] = _ANY_CODE
+    source = _onnx_named(value)
+    if source is not None:
+        value["onnx"] = {"name": Path(source).name, **_inner(value["onnx"]), **_ANY_ONNX}
     try:
-        spec = JobSpec.model_validate(value)
+        spec = JobSpec.model_validate(value, extra="forbid")
     except ValidationError as error:
         raise faults(error, lambda place: _where(document, overrides, place)) from None
     if isinstance(named, str):
@@ -58,8 +67,66 @@ def load_job(path: Path, overrides: Sequence[Override] = ()) -> JobFile:
         folder: Path | None = _named_folder(document, overrides, path, named)
     else:
         folder = None if spec.code else _folder_beside(path, spec)
+    model = None
+    if source is not None:
+        model = _beside(document, overrides, path, source)
+        spec = with_onnx(spec, model)
     notes = [*doubts(document.value, overrides), *_missing_module(path, spec, folder, spec.code)]
-    return JobFile(spec, folder, tuple(notes))
+    return JobFile(spec, folder, tuple(notes), model)
+
+
+def _onnx_named(value: Mapping[str, Any]) -> str | None:
+    """The path of the ONNX file, where a job file names one; not the digest of an artifact."""
+    onnx = value.get("onnx")
+    named = onnx.get("file") if isinstance(onnx, dict) else onnx
+    return named if isinstance(named, str) and not _DIGEST.fullmatch(named) else None
+
+
+def _inner(onnx: Any) -> dict[str, Any]:
+    return dict(onnx) if isinstance(onnx, dict) else {}
+
+
+def with_onnx(spec: JobSpec, file: Path) -> JobSpec:
+    """The spec with the digest and size of the ONNX file that it imports.
+
+    Raises:
+        Invalid: the file is none that the platform takes.
+        TooLarge: it is too large.
+    """
+    from orchestrator.cli.onnx_file import check_onnx
+    from orchestrator.client.artifacts import digest_of
+
+    if spec.onnx is None:
+        return spec
+    check_onnx(file)
+    sha256, size = digest_of(file)
+    return spec.model_copy(
+        update={"onnx": spec.onnx.model_copy(update={"file": sha256, "size": size})}
+    )
+
+
+def from_options(
+    value: Mapping[str, Any], overrides: Sequence[Override], names: Mapping[str, str]
+) -> JobSpec:
+    """A job from the options of a command.
+
+    Args:
+        value: of a job file.
+        overrides: keys to change in it.
+        names: the option that sets a key of the top level, for messages.
+
+    Raises:
+        Located: they do not make a job.
+    """
+
+    def where(place: Place) -> tuple[int, str]:
+        top = str(place[0]) if place else ""
+        return 0, option_at(place, overrides) or names.get(top, "the job")
+
+    try:
+        return JobSpec.model_validate(apply(value, overrides), extra="forbid")
+    except ValidationError as error:
+        raise faults(error, where) from None
 
 
 def cloned(job: JobView, overrides: Sequence[Override]) -> JobSpec:
@@ -91,6 +158,20 @@ def _where(document: Document, overrides: Sequence[Override], place: Place) -> t
     if place[:2] == space and space not in document.lines:
         place = ("sweep", *place[2:])  # the short form
     return document.line(place), document.where(place)
+
+
+def _beside(document: Document, overrides: Sequence[Override], path: Path, named: str) -> Path:
+    option = option_at(("onnx",), overrides)
+    around = Path.cwd() if option else path.absolute().parent
+    try:
+        file = (around / Path(named).expanduser()).resolve()
+        there = file.is_file()
+    except (OSError, RuntimeError, ValueError):
+        file, there = around, False
+    if not named or not there:
+        detail = f"{option or document.where(('onnx', 'file'))}: onnx.file: no file {named!r}"
+        raise Invalid(detail, hint=f"it is looked for from {around}")
+    return file
 
 
 def _named_folder(

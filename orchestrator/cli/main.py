@@ -16,8 +16,11 @@ _ENTRIES = {
     "job": Entry(f"{_HERE}.jobs:job", "Train models."),
     "batch": Entry(f"{_HERE}.batch:batch", "Score files with a model, on the cluster."),
     "agent": Entry(f"{_HERE}.agents:agent", "See the clusters that train."),
-    "model": Entry(f"{_HERE}.models:model", "See what was trained."),
+    "model": Entry(f"{_HERE}.models:model", "See and keep what was trained."),
     "device": Entry(f"{_HERE}.devices:device", "See the fleet."),
+    "device-class": Entry(
+        f"{_HERE}.device_classes:device_class", "Say what a variant may cost, by kind of device."
+    ),
     "token": Entry(f"{_HERE}.tokens:token", "Let devices join."),
     "rollout": Entry(f"{_HERE}.rollouts:rollout", "Ship a model to the fleet, in waves."),
     "telemetry": Entry(f"{_HERE}.telemetry:telemetry", "See what devices report of a model."),
@@ -30,7 +33,7 @@ _STYLE = click.RichHelpConfiguration(
         "*argosy": [
             {"name": "Begin", "commands": ["demo", "up", "doctor"]},
             {"name": "Work", "commands": ["job", "batch", "model", "device", "token", "rollout"]},
-            {"name": "More", "commands": ["agent", "telemetry", "completion"]},
+            {"name": "More", "commands": ["device-class", "agent", "telemetry", "completion"]},
         ]
     },
 )

@@ -10,9 +10,11 @@ from typing import Any
 from orchestrator.cli.job_faults import known_keys, nearest
 from orchestrator.cli.yamlfile import Place, value_of
 from orchestrator.errors import Invalid
+from schemas.budget import Budget
 from schemas.sweep import Sweep
 
 _SWEEP, _SPACE, _CONFIG = "sweep", "space", "config"
+_CLASSES = ("optimize", "classes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,9 @@ def _place(key: str) -> tuple[str, ...] | None:
             swept = ".".join(parts[1:])
             can = swept == "seed" or parts[1] in {_CONFIG, "training"}
             return (_SWEEP, _SPACE, swept) if can else None
+    if parts[:2] == _CLASSES and len(parts) > 2:  # noqa: PLR2004 - a class, then its budget's keys
+        known = (*_CLASSES, *parts[3:]) == _CLASSES or ".".join(parts[3:]) in Budget.model_fields
+        return parts if known else None
     return parts if key in known_keys() else None
 
 

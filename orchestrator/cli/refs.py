@@ -1,4 +1,4 @@
-"""``MODEL@VERSION``, as people write it."""
+"""``MODEL@VERSION``, as people write it: with a number, an alias, or ``latest``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from orchestrator.errors import Invalid, NotFound
 
 if TYPE_CHECKING:
     from orchestrator.client import Argosy
+    from schemas.model import ModelVersionView, ModelView, Variant
 
 LATEST = "latest"
+_SHOWN = 12
 
 
 def resolve(argosy: Argosy, text: str) -> tuple[str, int]:
@@ -23,18 +25,76 @@ def resolve(argosy: Argosy, text: str) -> tuple[str, int]:
         Invalid: it does not have this form.
         NotFound: there is no such version.
     """
+    name, which = split(text)
+    number = _number(which)
+    return (name, number) if number is not None else (name, _named(argosy.models.get(name), which))
+
+
+def load(argosy: Argosy, text: str) -> ModelVersionView:
+    """The version that is meant; see ``resolve``."""
+    return argosy.models.version(*resolve(argosy, text))
+
+
+def version_of(argosy: Argosy, name: str, which: str, option: str) -> int:
+    """A version of a model from its number or alias alone, as an option gives it."""
+    if not which or "@" in which or "/" in which:
+        detail = f"{option}: {which!r} is no version of {name}"
+        raise Invalid(detail, hint="a number or an alias, as in 3 or champion")
+    return resolve(argosy, f"{name}@{which}")[1]
+
+
+def split(text: str) -> tuple[str, str]:
+    """The two halves; the second is ``latest`` where it is left out.
+
+    Raises:
+        Invalid: it does not have this form.
+    """
     name, _, which = text.partition("@")
-    which = which or LATEST
     if not name or "@" in which or "/" in text:
         detail = f"{text!r} is not of the form MODEL@VERSION"
         raise Invalid(detail, hint="as in digits@3, digits@champion or digits@latest")
-    if which.isascii() and which.isdigit() and 0 < len(which) <= 9:  # noqa: PLR2004 - an int32
-        return name, int(which)
-    model = argosy.models.get(name)
+    return name, which or LATEST
+
+
+def model_name(text: str) -> str:
+    """A model's name without a version.
+
+    Raises:
+        Invalid: it is something else.
+    """
+    if not text or "@" in text or "/" in text:
+        detail = f"{text!r} is not a model's name"
+        raise Invalid(detail, hint="without a version, as in digits")
+    return text
+
+
+def variant_of(view: ModelVersionView, wanted: str | None) -> Variant:
+    """The variant of that id; None: the one that is offered first.
+
+    Raises:
+        NotFound: the version has none of that id.
+    """
+    if wanted is None:
+        return view.manifest.variants[0]
+    found = view.manifest.variant(wanted)
+    if found is None:
+        known = ", ".join(variant.id for variant in view.manifest.variants[:_SHOWN])
+        detail = f"{view.model}@{view.version} has no variant {wanted!r}"
+        raise NotFound(detail, hint=f"it has {known}")
+    return found
+
+
+def _number(which: str) -> int | None:
+    is_one = which.isascii() and which.isdigit() and len(which) <= 9  # noqa: PLR2004 - an int32
+    return int(which) if is_one else None
+
+
+def _named(model: ModelView, which: str) -> int:
     if which in model.aliases:
-        return name, model.aliases[which]
+        return model.aliases[which]
     if which == LATEST and model.versions:
-        return name, max(model.versions)
+        return max(model.versions)
     known = [*(str(v) for v in model.versions), *model.aliases, LATEST]
-    detail = f"{name} has no version {which!r}"
-    raise NotFound(detail, hint=f"it has {', '.join(known[:12])}" if model.versions else None)
+    detail = f"{model.name} has no version {which!r}"
+    hint = f"it has {', '.join(known[:_SHOWN])}" if model.versions else None
+    raise NotFound(detail, hint=hint)

@@ -9,12 +9,13 @@ from typing import Self
 
 import httpx
 
+from orchestrator.client.artifacts import Artifacts
 from orchestrator.client.events import PATIENCE_SECONDS, EventStream
 from orchestrator.client.jobs import Agents, Jobs
+from orchestrator.client.models import DeviceClasses, Models
 from orchestrator.client.profile import Profile
 from orchestrator.client.resources import (
     Devices,
-    Models,
     Platform,
     Rollouts,
     Telemetry,
@@ -49,6 +50,8 @@ class Argosy:
         self.jobs = Jobs(self._transport)
         self.agents = Agents(self._transport)
         self.models = Models(self._transport)
+        self.artifacts = Artifacts(self._transport)
+        self.device_classes = DeviceClasses(self._transport)
         self.devices = Devices(self._transport)
         self.tokens = Tokens(self._transport)
         self.rollouts = Rollouts(self._transport)

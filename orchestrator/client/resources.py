@@ -1,6 +1,7 @@
 """The API's resources, one class each. Listings are iterators that page by themselves.
 
-Jobs and agents stand in ``orchestrator.client.jobs``.
+Jobs and agents stand in ``orchestrator.client.jobs``, the registry in
+``orchestrator.client.models``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from orchestrator.client.follow import Look, follow
 from orchestrator.client.transport import Params, Transport
 from schemas.api import Health, Page
 from schemas.device import DeviceView, TokenCreated, TokenRequest, TokenView
-from schemas.model import ModelVersionView, ModelView
 from schemas.rollout import PauseReason, RolloutSpec, RolloutState, RolloutView
 from schemas.telemetry import TelemetrySummary
 
@@ -59,23 +59,6 @@ class Resource:
                 detail = f"the listing {path} does not move past its cursor"
                 raise AnswerError(detail)
             cursor = page.next
-
-
-class Models(Resource):
-    """The registry."""
-
-    def list(self) -> Iterator[ModelView]:
-        """Every model."""
-        return self._pages("/v1/models", ModelView)
-
-    def get(self, name: str) -> ModelView:
-        """One model with the numbers of its versions."""
-        return self._transport.get(f"/v1/models/{segment(name)}", ModelView)
-
-    def version(self, name: str, version: int) -> ModelVersionView:
-        """One version with its manifest."""
-        path = f"/v1/models/{segment(name)}/versions/{segment(version)}"
-        return self._transport.get(path, ModelVersionView)
 
 
 class Devices(Resource):

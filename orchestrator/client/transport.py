@@ -94,18 +94,24 @@ class Transport:
                 timeout=httpx.Timeout(UPLOAD_SECONDS, connect=CONNECT_SECONDS),
             )
 
+    def replace(self, path: str, answer: type[T], body: BaseModel) -> T:
+        """Put something in the place of what is there."""
+        headers = {"Content-Type": "application/json"}
+        return self._call("PUT", path, answer, content=body.model_dump_json(), headers=headers)
+
+    def delete(self, path: str, answer: type[T]) -> T | None:
+        """Take something away; None where the platform says nothing more of it."""
+        response = self._send("DELETE", path)
+        return _parsed(response, answer) if response.content else None
+
     def _call(self, method: str, path: str, answer: type[T], **options: Any) -> T:
+        return _parsed(self._send(method, path, **options), answer)
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         with _network_errors(self.url):
             response = self._client.request(method, path, **options)
         _refuse(response)
-        try:
-            # A newer platform may say more than is known here, inside a spec too.
-            return TypeAdapter(answer).validate_json(response.content, extra="ignore")
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            detail = f"the answer of {method} {path} is not understood: {where} {first['msg']}"
-            raise AnswerError(detail) from error
+        return response
 
     @contextmanager
     def stream(
@@ -136,6 +142,18 @@ class Transport:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _parsed(response: httpx.Response, answer: type[T]) -> T:
+    try:
+        # A newer platform may say more than is known here, inside a spec too.
+        return TypeAdapter(answer).validate_json(response.content, extra="ignore")
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        asked = f"{response.request.method} {response.request.url.path}"
+        detail = f"the answer of {asked} is not understood: {where} {first['msg']}"
+        raise AnswerError(detail) from error
 
 
 def _present(params: Params | None) -> dict[str, str | list[str]]:

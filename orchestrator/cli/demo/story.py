@@ -19,7 +19,8 @@ from orchestrator.cli.demo.plan import Plan
 from orchestrator.cli.demo.platform import preflight, wait_up
 from orchestrator.cli.demo.report import Result, say_next, say_report, write_json
 from orchestrator.cli.job_watch import watch_job
-from orchestrator.cli.models import figure, print_variants
+from orchestrator.cli.model_show import print_variants
+from orchestrator.cli.model_text import figure
 from orchestrator.cli.rollout_watch import outcome, watch_rollout
 from orchestrator.client import Argosy
 from schemas.errors import Exit
@@ -100,6 +101,8 @@ def _story(plan: Plan, crew: Crew) -> int:
             text = "enrolled while the model trained, online, waiting for a model"
             console.say(Text("  ✓ ", "green").append(text, "default"))
         registry = figure(version.manifest.variants[0], SPLIT)
+        if registry is None:  # a training has measured it
+            raise AssertionError
         spec = rollout_plan(version, registry)
         with watch.stage(5, "Rollout: one canary, then all", "rollout"):
             rollout = argosy.rollouts.start(argosy.rollouts.create(spec).id)

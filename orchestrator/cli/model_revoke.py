@@ -1,0 +1,64 @@
+"""``argosy model revoke``: a version that must go to no device any more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rich_click as click
+
+from orchestrator.cli.options import home_option, output_option
+
+if TYPE_CHECKING:
+    from orchestrator.client import Argosy
+    from schemas.model import ModelVersionView
+
+
+@click.command()
+@click.argument("ref", metavar="MODEL@VERSION")
+@click.option("--reason", required=True, help="Why; it stays with the version.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@home_option
+@output_option
+def revoke(*, ref: str, reason: str, yes: bool, home: Path | None, form: str) -> None:
+    """Take a version back, for good: no device is offered it, no alias stays on it.
+
+    Devices that serve it go on until they are given another.
+    """
+    from orchestrator.cli.asking import confirm
+    from orchestrator.cli.authored import build
+    from orchestrator.cli.model_show import version_shape
+    from orchestrator.cli.output import emit_one
+    from orchestrator.cli.refs import load
+    from orchestrator.client import Argosy
+    from schemas.model import RevokeRequest
+
+    asked = build(RevokeRequest, {"reason": "--reason"}, reason=reason)
+    with Argosy.from_profile(home) as argosy:
+        view = load(argosy, ref)
+        if not view.revoked:
+            confirm(f"Revoke {view.model}@{view.version}? {_weight(argosy, view)}", yes=yes)
+        view = argosy.models.revoke(view.model, view.version, asked.reason)
+    emit_one(view, form, version_shape(), _say)
+
+
+def _weight(argosy: Argosy, view: ModelVersionView) -> str:
+    """What depends on the version, in a sentence or two."""
+    serving = [
+        device
+        for device in argosy.devices.list()
+        if device.active
+        and (device.active.model, device.active.version) == (view.model, view.version)
+    ]
+    parts = [f"Aliases that go: {', '.join(view.aliases)}."] if view.aliases else []
+    if serving:
+        who = "1 device serves" if len(serving) == 1 else f"{len(serving)} devices serve"
+        parts.append(f"{who} it now, and will until given another.")
+    return " ".join([*parts, "It cannot be undone."])
+
+
+def _say(view: ModelVersionView) -> None:
+    from orchestrator.cli import console
+
+    why = f": {console.clean(view.revoked_reason)}" if view.revoked_reason else ""
+    console.say(f"{view.model}@{view.version} is revoked{why}")
