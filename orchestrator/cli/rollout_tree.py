@@ -16,6 +16,7 @@ from schemas.rollout import (
     ExecState,
     ExecutionView,
     RolloutView,
+    VariantShare,
     WaveState,
     WaveView,
 )
@@ -24,6 +25,8 @@ _GOOD = frozenset({ExecState.SUCCEEDED, ExecState.ALREADY_INSTALLED})
 _WAITING = frozenset({ExecState.SCHEDULED, ExecState.OFFERED})
 _BAR = 20
 _EVIDENCE_A_LINE = 2
+_WORDS = 80
+"""Characters of a device's own words, where the screen is small."""
 _FEW = 3
 """Devices that a wave shows even where there is no room."""
 
@@ -41,7 +44,7 @@ def rollout_tree(view: RolloutView, *, room: int | None, note: str | None = None
         branch = tree.add(_wave_line(wave, view))
         shown = _shown(wave, view, room)
         for execution in shown:
-            branch.add(_device_line(execution))
+            branch.add(_device_line(execution, whole=room is None))
         hidden = len(wave.executions) - len(shown)
         if hidden > 0:
             branch.add(_summary(wave, shown))
@@ -49,6 +52,8 @@ def rollout_tree(view: RolloutView, *, room: int | None, note: str | None = None
             for i in range(0, len(wave.evidence), _EVIDENCE_A_LINE):
                 line = wave.evidence[i : i + _EVIDENCE_A_LINE]
                 branch.add(Text("   ").join(evidence_text(e) for e in line))
+    for share in view.preview:
+        tree.add(_share_line(share))
     return Group(tree, Text(f"{note}: trying again", "yellow")) if note else tree
 
 
@@ -100,7 +105,20 @@ def _summary(wave: WaveView, shown: list[ExecutionView]) -> Text:
     return text.append_text(Text(", ").join(parts))
 
 
-def _device_line(execution: ExecutionView) -> Text:
+def _share_line(share: VariantShare) -> Text:
+    """As in ``class cam: 3 devices would get int8, 1.24 ms by estimate``."""
+    devices = "1 device" if share.devices == 1 else f"{share.devices} devices"
+    text = Text.assemble((f"class {share.device_class}: ", "dim"), f"{devices} would get ")
+    if share.variant is None:
+        return text.append("nothing", "red").append(f"  {console.clean(share.reason or '')}", "dim")
+    text.append(share.variant, "bold")
+    if share.p50_ms is None:
+        return text.append(", not measured yet", "dim")
+    how = "by estimate" if share.estimated else "measured there"
+    return text.append(f", {console.ms(share.p50_ms)} {how}", "dim")
+
+
+def _device_line(execution: ExecutionView, *, whole: bool) -> Text:
     state = execution.state
     mark, style = "○", "dim"
     if state in _GOOD:
@@ -121,7 +139,10 @@ def _device_line(execution: ExecutionView) -> Text:
     if execution.cause:
         text.append(f"  {execution.cause}", "red")
         if execution.detail:
-            text.append(f": {console.clean(execution.detail)[:80]}", "dim")
+            text.append(f": {console.clean(execution.detail)[:_WORDS]}", "dim")
+    elif state is ExecState.NO_VARIANT and execution.detail:
+        # Each variant has a reason of its own, so all of it where there is room.
+        text.append(f"  {console.clean(execution.detail)[: None if whole else _WORDS]}", "dim")
     return text
 
 

@@ -27,7 +27,7 @@ def rollout() -> None:
 )
 @click.option("--class", "device_class", help="Only devices of this class.")
 @click.option("--tag", "tags", multiple=True, help="Only devices with this tag; may be repeated.")
-@click.option("--variant", help="This variant for all, not the first that fits each.")
+@click.option("--variant", help="This variant for all, not the best for each.")
 @click.option("--min-accuracy", type=float, help="Gate: least accuracy on labelled inferences.")
 @click.option("--max-error-rate", type=float, help="Gate: failed inferences  [default: 0.02].")
 @click.option("--max-failure-rate", type=float, help="Gate: failed devices  [default: 0.1].")

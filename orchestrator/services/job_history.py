@@ -145,6 +145,8 @@ class JobHistoryService:
 def _why_no_profile(record: JobRecord) -> str:
     if record.spec.batch is not None:
         return "batch inference makes none"
+    if record.spec.onnx is not None:
+        return "a model made elsewhere brings no data set to look at"
     if record.ended_at is not None:
         return "the job ended before it had looked at its data"
     return f"it is made before training begins; the job is {record.state}"
