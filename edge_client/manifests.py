@@ -7,7 +7,7 @@ import platform
 from edge_client.device import Device
 from edge_client.errors import TrustError, UpdateError
 from edge_client.events import ManifestAccepted
-from edge_client.hardware import ram_mb
+from edge_client.hardware import isa, ram_mb
 from edge_client.slots import Slot
 from edge_client.states import Idle, Offer, State
 from edge_client.trust import Genuine, read_manifest
@@ -76,6 +76,8 @@ def _require_fit(variant: Variant) -> None:
     detail = None
     if needs.arch and here not in needs.arch:
         detail = f"variant {variant.id} is for {', '.join(needs.arch)}, this device is {here}"
+    elif missing := sorted(set(needs.isa) - set(isa() if needs.isa else ())):
+        detail = f"variant {variant.id} needs {', '.join(missing)}, which this processor lacks"
     elif needs.ram_mb is not None and memory < needs.ram_mb:
         detail = f"variant {variant.id} needs {needs.ram_mb} MB, this device has {memory}"
     if detail is not None:

@@ -34,6 +34,6 @@ def isa_names(cpuinfo: str) -> tuple[str, ...]:
 
 def _flags(cpuinfo: str) -> Iterator[set[str]]:
     for line in cpuinfo.splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in {"flags", "Features"}:
+        key, colon, value = line.partition(":")
+        if colon and key.strip() in {"flags", "Features"}:
             yield set(value.split())
