@@ -116,7 +116,8 @@ class Model:
             if value.dtype.kind == "f" and not np.isfinite(value).all():
                 msg = f"output {name} holds NaN or an infinity"
                 raise InferenceError(msg)
-        n = int(next(iter(feed.values())).shape[0])
+        first = next(iter(feed.values()))
+        n = len(first) if first.ndim else 1
         classes, confidence = _classify(raw[0], n)
         return Prediction(outputs, n, classes, confidence, self.labels)
 

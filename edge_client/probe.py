@@ -32,6 +32,7 @@ from schemas.errors import DeviceCause
 from schemas.ids import Name, Sha256
 from schemas.measure import Golden
 from schemas.model import Manifest
+from schemas.signature import Signature
 
 MAX_GOLDEN_BYTES = 256 * MIB
 MAX_GOLDEN_ARRAYS = 128
@@ -85,8 +86,7 @@ def check_golden(model: Model, golden: Golden, arrays: dict[str, Array]) -> None
         msg = f"the golden archive lacks {min(wanted - set(arrays))}"
         raise GoldenError(msg)
     feed = {spec.name: arrays[f"in_{i}"] for i, spec in enumerate(inputs)}
-    fixed = inputs[0].shape[0] if inputs[0].shape else -1
-    got = _run(model, feed, samples=len(arrays["in_0"]), at_once=fixed)
+    got = _run(model, feed, at_once=_fixed_batch(model.signature))
     for i, spec in enumerate(outputs):
         expected, actual = arrays[f"out_{i}"], got[spec.name]
         if expected.shape != actual.shape:
@@ -98,21 +98,36 @@ def check_golden(model: Model, golden: Golden, arrays: dict[str, Array]) -> None
             raise GoldenError(msg)
 
 
-def _run(model: Model, feed: dict[str, Array], *, samples: int, at_once: int) -> dict[str, Array]:
+def _fixed_batch(signature: Signature) -> int | None:
+    """The batch that every input has in front and insists on; None: all goes in at once."""
+    first = {spec.shape[:1] for spec in signature.inputs}
+    common = next(iter(first)) if len(first) == 1 else ()
+    return common[0] if common and common[0] > 0 else None
+
+
+def _run(model: Model, feed: dict[str, Array], *, at_once: int | None) -> dict[str, Array]:
     """Run all samples, in parts where the batch is fixed."""
-    size = samples if at_once <= 0 else at_once
+    one = next(iter(feed.values()))
+    samples = len(one) if one.ndim else 1
+    size = at_once or samples
     if samples == 0 or samples % size:
         msg = f"{samples} golden samples do not fill batches of {size}"
         raise GoldenError(msg)
-    parts = []
-    for start in range(0, samples, size):
-        part = {name: value[start : start + size] for name, value in feed.items()}
-        try:
-            parts.append(model.predict(part).outputs)
-        except (InputError, InferenceError) as error:
-            msg = f"golden inputs: {error}"
-            raise GoldenError(msg) from error
+    if samples == size:
+        return _predict(model, feed)
+    parts = [
+        _predict(model, {name: value[start : start + size] for name, value in feed.items()})
+        for start in range(0, samples, size)
+    ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _predict(model: Model, feed: dict[str, Array]) -> dict[str, Array]:
+    try:
+        return model.predict(feed).outputs
+    except (InputError, InferenceError) as error:
+        msg = f"golden inputs: {error}"
+        raise GoldenError(msg) from error
 
 
 def try_model(store: Store, trial: Trial) -> None:
