@@ -53,7 +53,7 @@ def check_artifacts(settings: Settings) -> str:
         _check_installed(place)
         from orchestrator.adapters.s3_client import S3Client  # noqa: PLC0415 - an extra
 
-        S3Client(place).probe()
+        S3Client(place, patient=False).probe()
         return place.name
     existing = next((p for p in (place, *place.parents) if p.exists()), Path("/"))
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):

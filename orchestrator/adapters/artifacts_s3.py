@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import boto3
+
 from orchestrator.adapters.artifact_stream import (
     DIGEST,
     DIGEST_BYTES,
@@ -55,8 +57,9 @@ class S3ArtifactStore:
     """
 
     def __init__(self, place: Bucket, folder: Path) -> None:
-        self._s3 = S3Client(place)
-        self._brief = S3Client(place, patient=False)
+        session = boto3.session.Session()
+        self._s3 = S3Client(place, session)
+        self._brief = S3Client(place, session, patient=False)
         self._name = place.name
         self._temporary = folder / "tmp"
         self._temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -231,9 +234,11 @@ class S3ArtifactStore:
     def _stored_by_us(self, sha256: str) -> Iterator[None]:
         """While it is being stored it is not deleted, and the other way round."""
         with self._changing:
-            self._changing.wait_for(lambda: sha256 not in self._deleting)
+            # Counted before it waits, so that no further deletion begins meanwhile.
             self._storing[sha256] += 1
         try:
+            with self._changing:
+                self._changing.wait_for(lambda: sha256 not in self._deleting)
             yield
         finally:
             with self._changing:

@@ -65,11 +65,14 @@ class S3Client:
 
     Args:
         place: which bucket.
+        session: boto3's, which is slow to make; clients may share one.
         patient: try up to 5 times, with backoff; else once and not for long, as befits
             a call that others wait for.
     """
 
-    def __init__(self, place: Bucket, *, patient: bool = True) -> None:
+    def __init__(
+        self, place: Bucket, session: boto3.session.Session | None = None, *, patient: bool = True
+    ) -> None:
         self._place = place
         self._bucket = place.bucket
         self._prefix = f"{place.prefix}/" if place.prefix else ""
@@ -84,7 +87,7 @@ class S3Client:
             s3={"addressing_style": "path" if place.endpoint else "auto"},
         )
         with self._told():
-            self._s3: Any = boto3.session.Session().client(
+            self._s3: Any = (session or boto3.session.Session()).client(
                 "s3",
                 endpoint_url=place.endpoint,
                 region_name=place.region or ("us-east-1" if place.endpoint else None),
