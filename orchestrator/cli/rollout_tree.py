@@ -28,7 +28,7 @@ _EVIDENCE_A_LINE = 2
 _WORDS = 80
 """Characters of a device's own words, where the screen is small."""
 _FEW = 3
-"""Devices that a wave shows even where there is no room."""
+"""Devices that a wave shows even where there is no room, and rows of a preview."""
 
 
 def rollout_tree(view: RolloutView, *, room: int | None, note: str | None = None) -> RenderableType:
@@ -52,7 +52,7 @@ def rollout_tree(view: RolloutView, *, room: int | None, note: str | None = None
             for i in range(0, len(wave.evidence), _EVIDENCE_A_LINE):
                 line = wave.evidence[i : i + _EVIDENCE_A_LINE]
                 branch.add(Text("   ").join(evidence_text(e) for e in line))
-    for share in view.preview:
+    for share in view.preview[: None if room is None else _FEW]:
         tree.add(_share_line(share))
     return Group(tree, Text(f"{note}: trying again", "yellow")) if note else tree
 
