@@ -16,17 +16,17 @@ class OnClass:
     """A variant on a class of devices.
 
     p50_ms: of single runs. measured: None where p50_ms is an estimate: the figure of the
-    machine that made the variant, scaled by what both have measured.
+    machine that made the variant, scaled by the median of what both have measured.
     """
 
     device_class: str
     variant: str
-    p50_ms: float | None
+    p50_ms: float
     measured: MeasuredVariant | None = None
 
 
 def on_classes(view: ModelVersionView) -> list[OnClass]:
-    """Every variant on every class that measured any, in the order of the manifest."""
+    """Variants on every class that measured any, as far as anything can be said of them."""
     return [
         one
         for name in sorted({m.device_class for m in view.measured})
@@ -44,6 +44,8 @@ def _on_class(
     rows = []
     for variant in view.manifest.variants:
         found = by_variant.get(variant.id)
-        guess = None if scale is None or variant.id not in host else host[variant.id] * scale
-        rows.append(OnClass(name, variant.id, found.p50_ms if found else guess, found))
+        if found is not None:
+            rows.append(OnClass(name, variant.id, found.p50_ms, found))
+        elif scale is not None and variant.id in host:
+            rows.append(OnClass(name, variant.id, host[variant.id] * scale))
     return rows

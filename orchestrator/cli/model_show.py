@@ -182,7 +182,7 @@ def print_measured(view: ModelVersionView) -> None:
                 console.ms(found.load_ms if found else None),
                 console.size(_bytes(found.rss_growth_mb) if found else None),
                 _energy(found),
-                _origin(found) if one.p50_ms is not None else console.NONE,
+                _origin(found),
             ]
         )
     if not rows:

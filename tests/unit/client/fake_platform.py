@@ -20,16 +20,33 @@ from typing import Annotated, Any, TypeVar
 import uvicorn
 from fastapi import FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from schemas.api import Event, Health, Page, Stored
+from schemas.budget import DeviceClassSpec, DeviceClassView
 from schemas.dataset import DatasetProfile
 from schemas.device import DeviceView, JoinToken, TokenCreated, TokenRequest, TokenView
 from schemas.errors import PROBLEM_TYPE, Code, Problem
 from schemas.ids import new_id
 from schemas.job import AgentView, JobState, JobView, LogLine, MetricPoint
 from schemas.jobfile import JobSpec
-from schemas.model import ModelVersionView, ModelView
+from schemas.measure import Accuracy, Benchmark, Golden, ModelFile
+from schemas.model import (
+    AliasChange,
+    AliasRequest,
+    CollectReport,
+    CollectRequest,
+    ComparedVariant,
+    Comparison,
+    Lineage,
+    Manifest,
+    ModelVersionView,
+    ModelView,
+    RevokeRequest,
+    Variant,
+    VersionNote,
+)
+from schemas.paired import Paired
 from schemas.rollout import RolloutSpec, RolloutState, RolloutView, WaveState, WaveView
 from schemas.telemetry import TelemetrySummary
 
@@ -63,6 +80,12 @@ class State:
     rollouts: dict[str, list[RolloutView]] = field(default_factory=dict)
     summaries: list[TelemetrySummary] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    device_classes: dict[str, DeviceClassView] = field(default_factory=dict)
+    history: list[AliasChange] = field(default_factory=list)
+    paired: Paired | None = None
+    report: CollectReport | None = None
+    ranges: bool = True
+    served: dict[str, bytes] = field(default_factory=dict)  # in place of an artifact's bytes
     page_size: int = 2
     outages: int = 0
     lost_answers: int = 0
@@ -137,6 +160,8 @@ def make_app(state: State) -> FastAPI:  # noqa: C901, PLR0915 - a list of routes
     def submit(spec: JobSpec, idempotency_key: Annotated[str | None, Header()] = None) -> JobView:
         if idempotency_key in state.submissions:
             return state.submissions[idempotency_key]
+        if spec.onnx is not None and spec.onnx.file not in state.artifacts:
+            raise RefusedError(422, Code.INVALID, "the model was not uploaded")
         if spec.code is not None and spec.code.sha256 not in state.artifacts:
             raise RefusedError(422, Code.INVALID, "the code was not uploaded")
         view = job_view(spec=spec)
@@ -237,10 +262,9 @@ def make_app(state: State) -> FastAPI:  # noqa: C901, PLR0915 - a list of routes
 
     @app.get("/v1/models/{name}/versions/{number}")
     def version(name: str, number: int) -> ModelVersionView:
-        found = [v for v in state.versions if (v.model, v.version) == (name, number)]
-        if not found:
-            raise RefusedError(404, Code.NOT_FOUND, f"there is no {name}@{number}")
-        return found[0]
+        return _version(state, name, number)
+
+    _registry(app, state)
 
     @app.get("/v1/devices")
     def devices(cursor: str | None = None) -> Page[DeviceView]:
@@ -303,6 +327,111 @@ def make_app(state: State) -> FastAPI:  # noqa: C901, PLR0915 - a list of routes
     return app
 
 
+def _version(state: State, name: str, number: int) -> ModelVersionView:
+    found = [v for v in state.versions if (v.model, v.version) == (name, number)]
+    if not found:
+        raise RefusedError(404, Code.NOT_FOUND, f"there is no {name}@{number}")
+    return found[0]
+
+
+def _changed(state: State, view: ModelVersionView, **fields: Any) -> ModelVersionView:
+    new = view.model_copy(update=fields)
+    state.versions[state.versions.index(view)] = new
+    return new
+
+
+def _registry(app: FastAPI, state: State) -> None:  # noqa: C901 - a list of routes
+    @app.get("/v1/artifacts/{sha256}")
+    def download(sha256: str, range_: Annotated[str, Header(alias="range")] = "") -> Response:
+        if sha256 not in state.artifacts:
+            raise RefusedError(404, Code.NOT_FOUND, f"there is no artifact {sha256}")
+        body = state.served.get(sha256, state.artifacts[sha256])
+        if range_ and state.ranges:
+            start = int(range_.removeprefix("bytes=").removesuffix("-"))
+            told = {"content-range": f"bytes {start}-{len(body) - 1}/{len(body)}"}
+            return Response(body[start:], 206, told)
+        return Response(body)
+
+    @app.put("/v1/models/{name}/versions/{number}/note")
+    def note(name: str, number: int, note: VersionNote) -> ModelVersionView:
+        view = _version(state, name, number)
+        return _changed(state, view, tags=note.tags, note=note.note)
+
+    @app.post("/v1/models/{name}/versions/{number}/revoke")
+    def revoke(name: str, number: int, request: RevokeRequest) -> ModelVersionView:
+        view = _version(state, name, number)
+        return _changed(state, view, revoked=True, revoked_reason=request.reason)
+
+    @app.get("/v1/models/{name}/compare")
+    def compare(
+        name: str,
+        a: int,
+        b: int,
+        variant_a: str | None = None,
+        variant_b: str | None = None,
+        split: str = "test",
+    ) -> Comparison:
+        sides = []
+        for number, wanted in ((a, variant_a), (b, variant_b)):
+            view = _version(state, name, number)
+            chosen = view.manifest.variant(wanted) if wanted else view.manifest.variants[0]
+            if chosen is None:
+                raise RefusedError(404, Code.NOT_FOUND, f"{name}@{number} has no {wanted}")
+            own = tuple(m for m in view.measured if m.variant == chosen.id)
+            side = ComparedVariant(model=name, version=number, variant=chosen, measured=own)
+            sides.append(side)
+        why = None if state.paired else "b was not measured on that set"
+        return Comparison(a=sides[0], b=sides[1], split=split, paired=state.paired, unpaired=why)
+
+    @app.put("/v1/models/{name}/aliases/{alias}")
+    def set_alias(name: str, alias: str, request: AliasRequest) -> ModelView:
+        view = next(m for m in state.models if m.name == name)
+        at = view.aliases.get(alias)
+        if request.expected not in {None, at}:
+            raise RefusedError(409, Code.CONFLICT, f"{alias} is at {at}", "look at its history")
+        new = view.model_copy(update={"aliases": {**view.aliases, alias: request.version}})
+        state.models[state.models.index(view)] = new
+        return new
+
+    @app.delete("/v1/models/{name}/aliases/{alias}")
+    def remove_alias(name: str, alias: str) -> ModelView:
+        view = next(m for m in state.models if m.name == name)
+        if alias not in view.aliases:
+            raise RefusedError(404, Code.NOT_FOUND, f"{name} has no alias {alias}")
+        left = {k: v for k, v in view.aliases.items() if k != alias}
+        return view.model_copy(update={"aliases": left})
+
+    @app.get("/v1/models/{name}/aliases/{alias}/history")
+    def history(name: str, alias: str, cursor: str | None = None) -> Page[AliasChange]:
+        return _page([c for c in state.history if c.alias == alias], cursor, state.page_size)
+
+    @app.post("/v1/artifacts/collect")
+    def collect(request: CollectRequest) -> CollectReport:
+        report = state.report or CollectReport(dry_run=True, purged=(), artifacts=0, bytes=0)
+        return report.model_copy(update={"dry_run": request.dry_run})
+
+    @app.get("/v1/device-classes")
+    def device_classes(cursor: str | None = None) -> Page[DeviceClassView]:
+        return _page([*state.device_classes.values()], cursor, state.page_size)
+
+    @app.get("/v1/device-classes/{name}")
+    def device_class(name: str) -> DeviceClassView:
+        if name not in state.device_classes:
+            raise RefusedError(404, Code.NOT_FOUND, f"there is no device class {name}")
+        return state.device_classes[name]
+
+    @app.put("/v1/device-classes/{name}")
+    def set_device_class(name: str, spec: DeviceClassSpec) -> DeviceClassView:
+        state.device_classes[name] = DeviceClassView(name=name, spec=spec, updated_at=NOW)
+        return state.device_classes[name]
+
+    @app.delete("/v1/device-classes/{name}")
+    def remove_device_class(name: str) -> DeviceClassView:
+        if name not in state.device_classes:
+            raise RefusedError(404, Code.NOT_FOUND, f"there is no device class {name}")
+        return state.device_classes.pop(name)
+
+
 async def _stream(state: State, subject: str | None, after: int) -> AsyncIterator[str]:
     yield ": hello\n\n"
     sent, last = 0, after
@@ -349,6 +478,59 @@ def rollout_view(state: RolloutState = RolloutState.RUNNING, **fields: Any) -> R
     )
     base: dict[str, Any] = {"id": new_id("rol"), "waves": waves, "created_at": NOW}
     return RolloutView(**{**base, "spec": spec, "state": state, **fields})
+
+
+def model_file(state: State, path: str, data: bytes) -> ModelFile:
+    """An artifact of the fake, as a manifest names it."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    state.artifacts[sha256] = data
+    return ModelFile(path=path, size=len(data), sha256=sha256, leaves_sha256="0" * 64)
+
+
+def variant(state: State, name: str = "fp32", **fields: Any) -> Variant:
+    """A variant with figures; its bytes are its name's, repeated."""
+    golden = Golden(file=model_file(state, f"golden-{name}.npz", b"PK"), samples=1, tolerance=0.1)
+    accuracy = Accuracy(
+        value=0.974, n=401, low=0.953, high=0.986, split="test", set_sha256="1" * 64
+    )
+    bench = Benchmark(
+        host="a laptop", provider="CPUExecutionProvider", batch=1, runs=100, p50_ms=0.5,
+        p95_ms=0.7, p99_ms=0.9, load_ms=12,
+    )  # fmt: skip
+    base: dict[str, Any] = {
+        "id": name, "precision": "fp32", "scheme": "none", "opset": 17, "golden": golden,
+        "file": model_file(state, f"{name}.onnx", name.encode() * 1000),
+        "accuracy": (accuracy,), "benchmarks": (bench,),
+    }  # fmt: skip
+    return Variant(**{**base, **fields})
+
+
+def version_view(state: State, version: int = 1, **fields: Any) -> ModelVersionView:
+    """A version of ``digits``, among those that the fake has."""
+    manifest = Manifest.model_validate(
+        {
+            "model": "digits",
+            "signature": {
+                "inputs": [{"name": "image", "dtype": "uint8", "shape": [-1, 8, 8]}],
+                "outputs": [{"name": "probabilities", "dtype": "float32", "shape": [-1, 10]}],
+            },
+            "labels": list("0123456789"),
+            "variants": fields.pop("variants", None) or (variant(state),),
+            "rejected": fields.pop("rejected", ()),
+            "lineage": fields.pop("lineage", Lineage()),
+            "weights": fields.pop("weights", None),
+            "preprocess": fields.pop("preprocess", ()),
+        }
+    )
+    sha256 = hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()
+    view = ModelVersionView(
+        model="digits", version=version, manifest=manifest, manifest_sha256=sha256,
+        created_at=NOW, **fields,
+    )  # fmt: skip
+    state.versions.append(view)
+    numbers = tuple(sorted((v.version for v in state.versions), reverse=True))
+    state.models = [ModelView(name="digits", versions=numbers, aliases={"champion": numbers[0]})]
+    return view
 
 
 @contextmanager

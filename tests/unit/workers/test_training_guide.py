@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from schemas.job import JobCause
 from schemas.jobfile import RESERVED_MODULES, Code, JobSpec
+from schemas.signature import Signature
 from schemas.workers import WorkerRange
 
 GUIDE = Path(__file__).parents[3] / "docs" / "training.md"
@@ -29,7 +30,7 @@ def section_of(field: FieldInfo) -> type[BaseModel] | None:
         options = list(typing.get_args(field.annotation))
     for option in options:
         if isinstance(option, type) and issubclass(option, BaseModel):
-            return None if option in {WorkerRange, Code} else option
+            return None if option in {WorkerRange, Code, Signature} else option
     return None
 
 
