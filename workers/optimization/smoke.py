@@ -51,7 +51,12 @@ class Smoked:
 
 
 def smoke(
-    model: Path, signature: Signature | None = None, *, seed: int = 0, limits: Limits | None = None
+    model: Path,
+    signature: Signature | None = None,
+    *,
+    seed: int = 0,
+    limits: Limits | None = None,
+    name: str | None = None,
 ) -> Smoked:
     """Load a model and run it on drawn inputs, in a process with limits.
 
@@ -60,6 +65,7 @@ def smoke(
         signature: what its maker says of it; dimensions that it leaves open are tried.
         seed: of the drawn inputs.
         limits: other than the usual ones.
+        name: for people; the file's own, unless given.
 
     Raises:
         JobFailed: user_code, with the reason why the model is not usable.
@@ -73,7 +79,7 @@ def smoke(
     }
     told = _child(order, bounds)
     if "reason" in told:
-        raise _refused(model, str(told["reason"]))
+        raise _refused(name or model.name, str(told["reason"]))
     sizes = {name: tuple(size) for name, size in told["sizes"].items()}
     return Smoked(Signature.model_validate(told["signature"]), sizes, bool(told["batched"]))
 
@@ -125,6 +131,6 @@ def _environment(folder: str) -> dict[str, str]:
     return kept | {"PYTHONPATH": found, "HOME": folder, "OMP_NUM_THREADS": "1"}
 
 
-def _refused(model: Path, reason: str) -> JobFailed:
-    detail = f"{model.name} is not usable: it {reason}"
+def _refused(name: str, reason: str) -> JobFailed:
+    detail = f"{name} is not usable: it {reason}"
     return JobFailed(JobCause.USER_CODE, detail[:MAX_REASON])
