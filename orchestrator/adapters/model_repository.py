@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import fields
 
 from sqlalchemy import and_, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.adapters.repository import Records
 from orchestrator.adapters.tables import AliasChangeRow, AliasRow, ModelVersionRow, VersionFileRow
-from orchestrator.services.records import VersionHead, VersionRecord
+from orchestrator.services.records import VersionRecord
 from schemas.model import AliasChange
 
 _SAME = and_(
@@ -70,16 +68,6 @@ class SqlModels:
     def versions(self, model: str) -> Sequence[int]:
         query = select(ModelVersionRow.version).where(ModelVersionRow.model == model)
         return list(self._session.scalars(query.order_by(ModelVersionRow.version.desc())))
-
-    def versions_all(self) -> Sequence[VersionHead]:
-        columns = [getattr(ModelVersionRow, field.name) for field in fields(VersionHead)]
-        query = select(*columns).order_by(ModelVersionRow.model, ModelVersionRow.version)
-        rows = self._session.execute(query).mappings()
-        return [VersionHead(**{**row, "tags": tuple(row["tags"])}) for row in rows]
-
-    def files_needed(self) -> AbstractSet[str]:
-        query = select(VersionFileRow.sha256).join(ModelVersionRow, _SAME).distinct()
-        return set(self._session.scalars(query.where(ModelVersionRow.purged.is_(False))))
 
     def serves(self, sha256: str) -> bool:
         query = select(VersionFileRow.version).join(ModelVersionRow, _SAME)

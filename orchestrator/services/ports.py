@@ -23,7 +23,6 @@ from orchestrator.services.records import (
     QueuedJob,
     RolloutRecord,
     TokenRecord,
-    VersionHead,
     VersionRecord,
     WaveRecord,
     WindowFigures,
@@ -96,10 +95,9 @@ class Agents(Protocol):
 class Models(Protocol):
     """Model versions, the files they name, their aliases.
 
-    versions_all: of every model, by name and number. files: digest → whether devices fetch
-    it. serves: whether some version, neither revoked nor purged, has that file for devices.
-    files_needed: digests of the files of all versions that are not purged. alias_changes:
-    newest first, with the number of each; ``before``: only those with a smaller one.
+    files: digest → whether devices fetch it. serves: whether some version, neither revoked
+    nor purged, has that file for devices. alias_changes: newest first, with the number of
+    each; ``before``: only those with a smaller one.
     """
 
     def add(self, record: VersionRecord) -> None: ...
@@ -112,8 +110,6 @@ class Models(Protocol):
     def by_digest(self, manifest_sha256: str) -> VersionRecord | None: ...
     def last_version(self, model: str) -> int: ...
     def versions(self, model: str) -> Sequence[int]: ...
-    def versions_all(self) -> Sequence[VersionHead]: ...
-    def files_needed(self) -> AbstractSet[str]: ...
     def serves(self, sha256: str) -> bool: ...
     def names(self, after: str | None, limit: int) -> Sequence[str]: ...
     def aliases(self, model: str) -> Mapping[str, int]: ...

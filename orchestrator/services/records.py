@@ -151,19 +151,6 @@ class VersionRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VersionHead:
-    """A model version without its manifest, for those who look at all of them."""
-
-    model: str
-    version: int
-    job_id: str | None
-    revoked: bool
-    purged: bool
-    tags: tuple[str, ...]
-    created_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRecord:
     """A join token; ``secret_hash`` is SHA-256 of its secret."""
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from orchestrator.services.records import RolloutRecord, VersionHead, VersionRecord
+from orchestrator.services.records import RolloutRecord, VersionRecord
 from schemas.ids import new_id
 from schemas.model import AliasChange
 from schemas.rollout import RolloutSpec, RolloutState
@@ -66,42 +66,21 @@ def test_purging_is_seen_in_the_same_transaction_and_can_be_undone(uow):
         assert tx.models.get("digits", 1).purged is False
 
 
-def test_all_versions_come_without_their_manifests(uow):
-    with uow() as tx:
-        tx.models.add(version(2, tags=("kept",)))
-        tx.models.add(version(1, revoked=True))
-        tx.models.add(version(1, "audio", job_id="job_1", purged=True))
-    with uow.read() as tx:
-        heads = tx.models.versions_all()
-    assert [(h.model, h.version) for h in heads] == [("audio", 1), ("digits", 1), ("digits", 2)]
-    assert heads[2] == VersionHead(
-        model="digits",
-        version=2,
-        job_id=None,
-        revoked=False,
-        purged=False,
-        tags=("kept",),
-        created_at=NOW,
-    )
-    assert (heads[0].job_id, heads[0].purged, heads[1].revoked) == ("job_1", True, True)
-
-
-def test_files_are_needed_and_served_as_long_as_some_version_stands(uow):
+def test_files_are_served_as_long_as_some_version_stands(uow):
     one, two, weights = "1" * 64, "2" * 64, "3" * 64
     with uow() as tx:
         for number, files in ((1, {one: True, weights: False}), (2, {one: True, two: True})):
             tx.models.add(version(number))
             tx.models.add_files("digits", number, files)
     with uow() as tx:
-        assert tx.models.files_needed() == {one, two, weights}
         served = [tx.models.serves(f) for f in (one, two, weights, "4" * 64)]
         assert served == [True, True, False, False]
         tx.models.save(version(2, revoked=True))
         assert [tx.models.serves(f) for f in (one, two)] == [True, False]
-        assert tx.models.files_needed() == {one, two, weights}, "revoked files are still kept"
         tx.models.set_purged("digits", 1)
         assert not tx.models.serves(one)
-        assert tx.models.files_needed() == {one, two}
+        tx.models.set_purged("digits", 1, purged=False)
+        assert tx.models.serves(one)
     with pytest.raises(IntegrityError), uow() as tx:
         tx.models.add_files("digits", 9, {one: True})
 
