@@ -43,9 +43,10 @@ def notes(benched: Benched) -> list[str]:
             f"{one.host}, class {benched.device_class}, ONNX Runtime {one.ort}, 1 thread,"
             f" {one.runs} runs after {one.warm_up}; nodes: {nodes}"
         )
-        if any(b.energy and b.energy.estimated for r in benched.reports for b in r.benchmarks):
-            watts = one.energy.watts if one.energy else None
-            told.append(f"~ estimated: CPU time by {watts:g} W, as no meter can be read")
+        every = [b.energy for r in benched.reports for b in r.benchmarks if b.energy]
+        watts = {energy.watts for energy in every if energy.estimated and energy.watts}
+        if watts:
+            told.append(f"~ estimated: CPU time by {min(watts):g} W, as no meter can be read")
     told += [
         f"{f.model.model} v{f.model.version} {f.model.variant} was not measured: {f.reason}"
         for f in benched.failed

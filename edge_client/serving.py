@@ -7,12 +7,13 @@ was decided; each function may be done again to the same end.
 from __future__ import annotations
 
 from edge_client.device import Device
-from edge_client.errors import PointerError
+from edge_client.errors import DigestError, PointerError
 from edge_client.events import Broke
 from edge_client.runtime import load_first, load_slot
 from edge_client.slots import Found, Pointer, Slot, find_pointer, read_pointer, write_pointer
 from edge_client.states import Activating, OnProbation, Reverting, State
 from schemas.errors import DeviceCause
+from schemas.model import Manifest
 
 
 def serve_at_boot(device: Device, state: State) -> Broke | None:
@@ -99,7 +100,19 @@ def in_use(device: Device, state: State) -> set[str]:
     pointer = found.pointer
     slots: list[Slot | None] = [pointer.active, pointer.fallback, device.runtime.slot]
     slots += [getattr(state, "slot", None), getattr(state, "fallback", None)]
-    return {sha for s in slots if s is not None for sha in (s.sha256, s.manifest_sha256)}
+    known = {slot for slot in slots if slot is not None}
+    named = {sha for slot in known for sha in (slot.sha256, slot.manifest_sha256)}
+    return named | {sha for slot in known for sha in _golden_of(device, slot)}
+
+
+def _golden_of(device: Device, slot: Slot) -> set[str]:
+    """The golden vectors of a slot, which it is measured with; none if nobody knows them."""
+    try:
+        manifest = Manifest.model_validate_json(device.store.manifest(slot.manifest_sha256))
+    except (DigestError, ValueError):
+        return set()
+    variant = manifest.variant(slot.variant)
+    return set() if variant is None else {variant.golden.file.sha256}
 
 
 def _serve_first(device: Device, *slots: Slot | None) -> list[str]:

@@ -108,7 +108,7 @@ def test_it_fits_a_device(device: Device, capsys: pytest.CaptureFixture[str]) ->
 def test_the_help_names_the_commands(device: Device) -> None:
     shown = device.run("argosy-edge", "--help")
     assert shown.returncode == Exit.OK, shown.stderr
-    for command in ("enroll", "run", "status"):
+    for command in ("enroll", "run", "status", "bench"):
         assert command in shown.stdout
 
 
