@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.domain.requirements import lacking
@@ -21,10 +21,10 @@ def variants(draw, name, ram, arch):
     p50 = draw(times if arch is None else st.sampled_from([0.5, 1.0, 2.0]))
     benchmarks = (bench(p50, rss_growth_mb=draw(times)),) if p50 is not None else ()
     needs = {
-        "arch": draw(st.sampled_from([(), ("x86_64",), ("arm64",), ARCHES])),
-        "isa": tuple(draw(st.sets(st.sampled_from(ISA), max_size=2))),
-        "ram_mb": draw(st.sampled_from([None, 64, 2048])),
-        "ort": draw(st.sampled_from([None, "1.9", "1.10"])),
+        "arch": draw(st.sampled_from([(), ARCHES, ("x86_64",), ("arm64",)])),
+        "isa": draw(st.sampled_from([(), (), ("vnni",), ("avx2", "neon")])),
+        "ram_mb": draw(st.sampled_from([None, None, 64, 2048])),
+        "ort": draw(st.sampled_from([None, None, "1.9", "1.10"])),
     }
     if arch is not None:
         needs = {"arch": (arch,)}
@@ -46,7 +46,7 @@ def situations(draw, ram=None, arch=None):
     device = hardware(
         arch=arch or draw(st.sampled_from((*ARCHES, "AMD64"))),
         isa=tuple(draw(st.sets(st.sampled_from(ISA)))),
-        ram_mb=draw(st.sampled_from([32, 512, 4096])),
+        ram_mb=draw(st.sampled_from([512, 4096])),
         ort=draw(st.sampled_from(["1.8.1", "1.9.0", "1.10", "unknown"])),
     )
     found = [
@@ -56,10 +56,11 @@ def situations(draw, ram=None, arch=None):
         if (p50 := draw(times)) is not None
     ]
     budget = draw(st.one_of(st.none(), limits))
-    wanted = draw(st.one_of(st.none(), st.sampled_from(names)))
+    wanted = draw(st.sampled_from([None, None, *names]))
     return made, device, draw(st.sampled_from(CLASSES)), budget, found, wanted
 
 
+@settings(max_examples=300)
 @given(situations())
 def test_what_is_chosen_fits_the_device_and_the_budget(situation):
     made, device, device_class, budget, found, wanted = situation
