@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Annotated
 
 from anyio import fail_after, from_thread, to_thread
-from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, status
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
@@ -45,6 +46,7 @@ STALL_SECONDS = 60.0
 
 Digest = Annotated[Sha256, Path()]
 ModelName = Annotated[Name, Path()]
+Tags = Annotated[str | None, Header(max_length=2000)]
 Split = Annotated[str, Query(min_length=1, max_length=50)]
 
 
@@ -59,9 +61,22 @@ def get(ctx: Ctx, name: ModelName) -> ModelView:
     return ctx.models.model(name)
 
 
-@operator.get("/{name}/versions/{version}", operation_id="get_model_version")
-def get_version(ctx: Ctx, name: ModelName, version: VersionNo) -> ModelVersionView:
-    return ctx.models.get(name, version)
+@operator.get(
+    "/{name}/versions/{version}",
+    operation_id="get_model_version",
+    response_model=ModelVersionView,
+    responses={status.HTTP_304_NOT_MODIFIED: {"description": "It is as `If-None-Match` says."}},
+)
+def get_version(
+    ctx: Ctx, name: ModelName, version: VersionNo, if_none_match: Tags = None
+) -> Response:
+    """One version; with the last answer's `ETag` in `If-None-Match`, 304 if nothing changed."""
+    body = ctx.models.get(name, version).model_dump_json().encode()
+    tag = f'"{hashlib.sha256(body).hexdigest()}"'
+    known = {one.strip().removeprefix("W/") for one in (if_none_match or "").split(",")}
+    if known & {tag, "*"}:
+        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers={"etag": tag})
+    return Response(body, media_type="application/json", headers={"etag": tag})
 
 
 @operator.put("/{name}/versions/{version}/note", operation_id="annotate_model_version")

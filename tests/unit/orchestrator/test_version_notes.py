@@ -78,3 +78,16 @@ def test_the_most_that_is_allowed_is_taken(one):
 def test_a_version_that_is_not_there_has_no_note(one):
     assert one.put("/v1/models/digits/versions/2/note", json={}).status_code == 404
     assert one.put("/v1/models/digits/versions/0/note", json={}).status_code == 422
+
+
+def test_who_knows_the_version_as_it_is_gets_nothing_twice(one):
+    first = one.get(URL)
+    tag = first.headers["etag"]
+    for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+        again = one.get(URL, headers={"if-none-match": known})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+    one.put(f"{URL}/note", json={"note": "new"})
+    changed = one.get(URL, headers={"if-none-match": tag})
+    assert (changed.status_code, changed.json()["note"]) == (200, "new")
+    assert changed.headers["etag"] != tag
+    assert one.get(URL, headers={"if-none-match": "nonsense"}).status_code == 200
