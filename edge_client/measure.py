@@ -8,7 +8,6 @@ The files of the home are read and never touched.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -22,23 +21,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
 from pydantic import Field
 
+from edge_client.bench_inputs import feeds_of, golden_inputs, made_up, read_blob
 from edge_client.energy import find_meter, metered
 from edge_client.errors import BenchError, EdgeError
-from edge_client.files import read_limited
 from edge_client.inference import Array, Model, load_model, session_options
-from edge_client.probe import MAX_GOLDEN_BYTES, read_golden
 from edge_client.settings import MIB, Home
 from schemas.base import Wire
 from schemas.ids import Name, Sha256
-from schemas.measure import MAX_FILE_BYTES, Energy, Golden
+from schemas.measure import MAX_FILE_BYTES, Energy
 from schemas.model import MAX_MANIFEST_BYTES, Manifest
-from schemas.signature import TensorSpec
 
 MAX_RUNS = 10_000
-MADE_UP = 16
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 
@@ -106,10 +101,6 @@ class Subject:
             raise BenchError(msg)
         specs = manifest.signature.inputs
         samples = golden_inputs(home, variant.golden, specs) or made_up(specs)
-        fixed = specs[0].shape[0] if specs[0].shape else -1
-        sizes = order.batches if fixed <= 0 else (fixed,)
-        self.feeds = {size: batches(samples, size) for size in sizes}
-        self._turn = 0
         with suppress(OSError):
             _CLEAR.write_text("5")  # VmHWM begins anew at what is resident now
         idle = _memory("VmRSS")
@@ -118,25 +109,41 @@ class Subject:
         self.model = load_model(onnx, manifest, order.variant)
         loaded = time.perf_counter()
         del onnx
-        first_ms, peaks = 0.0, []
-        for size in sizes:
-            self.feeds[size] = [self.model.check(feed) for feed in self.feeds[size]]
-            begun = time.perf_counter()
-            self.model.run(self.feeds[size][0])
-            first_ms = first_ms or (time.perf_counter() - begun) * 1e3
-            self.model.run(self.feeds[size][0])  # some kernels grow at the second run
-            peaks.append(_memory("VmHWM"))
+        self.feeds: dict[int, list[dict[str, Array]]] = {}
+        self._turn = 0
+        took, peaks = [], []
+        for size, feeds in feeds_of(samples, specs, order.batches).items():
+            seconds = self._first_runs(size, feeds)
+            if seconds is not None:
+                took.append(seconds)
+                peaks.append(_memory("VmHWM"))
+        if not took:
+            msg = "the model does not take the inputs that it was shipped with"
+            raise BenchError(msg)
         growth = [None if p is None or idle is None else max(0.0, p - idle) for p in peaks]
         data = read_blob(home.blobs / variant.file.sha256, MAX_FILE_BYTES)
         self.loading = Loading(
             provider=self.model.provider,
-            batches=sizes,
+            batches=tuple(self.feeds),
             load_ms=(loaded - began) * 1e3,
-            first_ms=first_ms,
+            first_ms=took[0] * 1e3,
             rss_mb=tuple(peaks),
             growth_mb=tuple(growth),
-            nodes=nodes_of(data, manifest, order.variant, self.feeds[sizes[0]][0]),
+            nodes=nodes_of(data, manifest, order.variant, next(iter(self.feeds.values()))[0]),
         )
+
+    def _first_runs(self, size: int, feeds: list[dict[str, Array]]) -> float | None:
+        """Seconds of the first run of a batch size; None when the model does not take it."""
+        try:
+            checked = [self.model.check(feed) for feed in feeds]
+            begun = time.perf_counter()
+            self.model.run(checked[0])
+            seconds = time.perf_counter() - begun
+            self.model.run(checked[0])  # some kernels grow at the second run
+        except Exception:  # noqa: BLE001 - a model can make the runtime raise anything
+            return None
+        self.feeds[size] = checked
+        return seconds
 
     def answer(self, ask: Ask) -> Answer:
         """Do what is asked for."""
@@ -159,60 +166,6 @@ class Subject:
     def _next(self, feeds: list[dict[str, Array]]) -> None:
         self.model.run(feeds[self._turn % len(feeds)])
         self._turn += 1
-
-
-def read_blob(path: Path, limit: int) -> bytes:
-    """A file of the home that is named by its SHA-256; the agent may remove it meanwhile.
-
-    Raises:
-        BenchError: it is gone or damaged.
-    """
-    try:
-        data = read_limited(path, limit)
-    except OSError as error:
-        msg = f"{path.name[:12]} cannot be read: {error.strerror}; it may have been replaced"
-        raise BenchError(msg, hint="try again") from error
-    if hashlib.sha256(data).hexdigest() != path.stem:
-        msg = f"{path.name[:12]} is damaged on the disk"
-        raise BenchError(msg)
-    return data
-
-
-def golden_inputs(
-    home: Home, golden: Golden, specs: tuple[TensorSpec, ...]
-) -> dict[str, Array] | None:
-    """The inputs that a variant was shipped with; None where they are not kept any more."""
-    try:
-        packed = read_blob(home.blobs / golden.file.sha256, MAX_GOLDEN_BYTES)
-    except BenchError:
-        return None
-    arrays = read_golden(packed)
-    return {spec.name: arrays[f"in_{i}"] for i, spec in enumerate(specs)}
-
-
-def made_up(specs: tuple[TensorSpec, ...], n: int = MADE_UP) -> dict[str, Array]:
-    """Inputs that fit a signature, at random by a fixed seed: times hardly depend on values."""
-    rng = np.random.default_rng(0)
-    found = {}
-    for spec in specs:
-        low, high = spec.range or (0.0, 1.0)
-        shape = [n if i == 0 else max(1, size) for i, size in enumerate(spec.shape)]
-        found[spec.name] = rng.uniform(low, high, size=shape).astype(spec.dtype)
-    return found
-
-
-def batches(samples: Mapping[str, Array], size: int) -> list[dict[str, Array]]:
-    """Inputs in batches of exactly ``size``, the first samples taken again to fill one.
-
-    Raises:
-        BenchError: there are no samples.
-    """
-    n = min(len(one) for one in samples.values())
-    if n == 0:
-        msg = "the golden archive has no samples to run"
-        raise BenchError(msg)
-    rows = [np.arange(start, start + size) % n for start in range(0, n, size)]
-    return [{name: np.ascontiguousarray(x[r]) for name, x in samples.items()} for r in rows]
 
 
 def nodes_of(

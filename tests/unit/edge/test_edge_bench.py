@@ -15,12 +15,13 @@ from edge_client import autobench
 from edge_client.autobench import Autobench
 from edge_client.bench import Failure, Plan, installed, measure
 from edge_client.bench_command import Benched, benched_of, keep
+from edge_client.bench_inputs import batches, feeds_of, made_up
 from edge_client.bench_table import notes, table
 from edge_client.cli import cli
 from edge_client.errors import BenchError, BenchRunningError, JournalError, NoModelError
 from edge_client.identity import load_identity
 from edge_client.lock import agent_lock, bench_lock
-from edge_client.measure import batches, count_nodes, made_up
+from edge_client.measure import count_nodes
 from edge_client.opening import open_spool
 from edge_client.settings import GIB
 from edge_client.slots import Pointer, Slot, write_pointer
@@ -181,6 +182,23 @@ class TestMeasure:
         assert (two["x"] == x[[3, 4, 0]]).all()
         with pytest.raises(BenchError, match="no samples"):
             batches({"x": x[:0]}, 1)
+
+    def test_a_graph_without_a_free_batch_gets_what_it_insists_on(self):
+        def specs(*shapes):
+            return tuple(
+                TensorSpec(name=f"i{n}", dtype="float32", shape=shape)
+                for n, shape in enumerate(shapes)
+            )
+
+        x = samples(6)
+        free = feeds_of({"i0": x}, specs((-1, 4)), (1, 32))
+        assert {size: len(feeds) for size, feeds in free.items()} == {1: 6, 32: 1}
+        fixed = feeds_of({"i0": x}, specs((2, 4)), (1, 32))
+        assert {size: [f["i0"].shape for f in feeds] for size, feeds in fixed.items()} == {
+            1: [(2, 4)] * 3
+        }
+        mixed = {"i0": x, "i1": np.float32(3)}
+        assert feeds_of(mixed, specs((-1, 4), ()), (1, 32)) == {1: [mixed]}
 
     def test_nodes_are_counted_once_per_provider(self):
         node = {"cat": "Node", "name": "a_kernel_time", "args": {"provider": "P"}}
