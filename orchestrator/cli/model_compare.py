@@ -80,10 +80,11 @@ def _show(found: Comparison, views: tuple[ModelVersionView, ModelVersionView]) -
     from orchestrator.cli.output import Cell, print_table
 
     heads = [f"{side.model}@{side.version} {side.variant.id}" for side in (found.a, found.b)]
-    rows: list[list[Cell]] = [
-        [Text(row.key), *(console.NONE if v is None else row.show(v) for v in row.values)]
-        for row in differing([*variant_rows(found), *lineage_rows(views)])
-    ]
+    rows: list[list[Cell]] = []
+    for row in differing([*variant_rows(found), *lineage_rows(views)]):
+        texts = [console.NONE if value is None else row.show(value) for value in row.values]
+        if texts[0] != texts[1]:  # what differs only in digits that nobody is shown does not
+            rows.append([Text(row.key), *texts])
     if rows:
         print_table(["", *heads], rows)
         console.out().print()
