@@ -122,8 +122,8 @@ class BenchReport(Wire):
 class MeasuredVariant(Wire):
     """What a class of devices measured of a variant, as the registry keeps it.
 
-    devices: that measured. p50_ms, cpu_ms, rss_mb: medians over them, for batches of one.
-    device: of the only one.
+    devices: that measured. p50_ms, cpu_ms, rss_mb: medians over the newest of them, for
+    batches of one. device: of the only one.
     """
 
     variant: Name

@@ -157,10 +157,10 @@ class RolloutSpec(Authored):
     """A rollout as an operator asks for it.
 
     device_class/tags: the target; every device when both are empty. variant: one
-    variant for all, else the best for each device, as the resolution says. offer_seconds: how long an
-    offered device that is online may stay silent. step_seconds: how long it may make
-    no progress. straggler_seconds: how long a device that was never there is waited for
-    after the last wave passed.
+    variant for all, else the best for each device. offer_seconds: how long an offered
+    device that is online may stay silent. step_seconds: how long it may make no progress.
+    straggler_seconds: how long a device that was never there is waited for after the last
+    wave passed.
     """
 
     model: Name

@@ -21,6 +21,9 @@ from orchestrator.services.records import DeviceClassRecord, MeasuredRecord
 from schemas.device import DeviceState
 from schemas.measure import MeasuredVariant
 
+MAX_SAMPLES = 200
+"""Devices of a class whose figures of a variant are looked at: the newest say enough."""
+
 _THERE = DeviceRow.state != DeviceState.REVOKED.value
 
 
@@ -92,18 +95,23 @@ class SqlMeasured:
             return ()
         # By the file: figures of one that several versions have are true of all of them.
         variants = {one["file"]["sha256"]: one["id"] for one in json.loads(text)["variants"]}
-        query = (
+        alike = (MeasuredRow.sha256, DeviceRow.device_class)
+        newest = (MeasuredRow.at.desc(), MeasuredRow.device_id)
+        ranked = (
             select(
                 MeasuredRow.sha256,
                 MeasuredRow.device_id,
                 MeasuredRow.benchmark,
                 MeasuredRow.at,
                 DeviceRow.device_class,
+                func.count().over(partition_by=alike).label("devices"),
+                func.row_number().over(partition_by=alike, order_by=newest).label("place"),
             )
             .join(DeviceRow, DeviceRow.id == MeasuredRow.device_id)
             .where(MeasuredRow.sha256.in_(variants), MeasuredRow.batch == 1, _THERE)
-            .order_by(MeasuredRow.device_id, MeasuredRow.sha256)
+            .subquery()
         )
+        query = select(ranked).where(ranked.c.place <= MAX_SAMPLES)
         # Not through the wire types: a fleet has many rows, and they were checked when they came.
         return by_class(
             Sample(
@@ -116,6 +124,7 @@ class SqlMeasured:
                 cpu_ms=row.benchmark["cpu_ms"],
                 rss_growth_mb=row.benchmark["rss_growth_mb"],
                 millijoules=(row.benchmark["energy"] or {}).get("millijoules"),
+                devices=row.devices,
                 at=row.at,
             )
             for row in self._session.execute(query)

@@ -15,6 +15,7 @@ class Sample:
     """What one device measured of a variant, in batches of one.
 
     The figures are those of ``schemas.measure.Benchmark``; millijoules: of its energy.
+    devices: how many of the class measured it, this one and those left out.
     """
 
     variant: str
@@ -26,6 +27,7 @@ class Sample:
     cpu_ms: float | None = None
     rss_growth_mb: float | None = None
     millijoules: float | None = None
+    devices: int = 1
     at: datetime
 
 
@@ -41,17 +43,18 @@ def by_class(samples: Iterable[Sample]) -> tuple[MeasuredVariant, ...]:
 
 
 def _group(variant: str, device_class: str, samples: Sequence[Sample]) -> MeasuredVariant:
+    devices = max(len(samples), *(sample.devices for sample in samples))
     return MeasuredVariant(
         variant=variant,
         device_class=device_class,
-        devices=len(samples),
+        devices=devices,
         p50_ms=median(one.p50_ms for one in samples),
         p95_ms=median(one.p95_ms for one in samples),
         cpu_ms=_median(one.cpu_ms for one in samples),
         load_ms=median(one.load_ms for one in samples),
         rss_growth_mb=_median(one.rss_growth_mb for one in samples),
         millijoules=_median(one.millijoules for one in samples),
-        device=samples[0].device if len(samples) == 1 else None,
+        device=samples[0].device if devices == 1 else None,
         at=max(sample.at for sample in samples),
     )
 

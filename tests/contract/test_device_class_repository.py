@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from orchestrator.adapters import device_class_repository
 from orchestrator.services.records import DeviceClassRecord, MeasuredRecord, VersionRecord
 from schemas.budget import Budget, DeviceClassSpec
 from schemas.device import DeviceState
@@ -117,3 +118,15 @@ def test_figures_follow_the_device_and_leave_with_it(uow, cams):
         tx.devices.save(replace(tx.devices.get(cams[1]), state=DeviceState.REVOKED))
         (found,) = tx.measured.of_version("digits", 1)
         assert (found.device_class, found.p50_ms) == ("pi", 4.0)
+
+
+def test_of_many_devices_the_newest_are_looked_at_and_all_are_counted(uow, cams, monkeypatch):
+    monkeypatch.setattr(device_class_repository, "MAX_SAMPLES", 2)
+    with uow() as tx:
+        for i, (one, p50) in enumerate(zip(cams, (900.0, 4.0, 6.0), strict=True)):
+            tx.measured.put(figure(one, p50=p50, at=NOW + timedelta(seconds=i)))
+        tx.measured.put(figure(cams[0], "fp32", p50=9.0))
+    with uow.read() as tx:
+        fp32, int8 = tx.measured.of_version("digits", 1)
+        assert (int8.devices, int8.p50_ms, int8.device) == (3, 5.0, None)
+        assert (fp32.devices, fp32.device) == (1, cams[0])
