@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import resource
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -32,10 +34,8 @@ def run_call(function: Callable[[Any], Any], argument: Any, spec_json: str, mail
         spec_json: the job.
         mailbox: of the job; empty: nothing is told.
     """
-    import torch  # noqa: PLC0415 - on a worker only
-
     spec = JobSpec.model_validate_json(spec_json)
-    torch.set_num_threads(max(1, int(spec.resources.cpus_per_worker)))
+    _bound_threads(max(1, int(spec.resources.cpus_per_worker)))
     results: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def hung(hang: Hang) -> None:
@@ -62,15 +62,12 @@ def run_call(function: Callable[[Any], Any], argument: Any, spec_json: str, mail
 @contextmanager
 def _heard(spec: JobSpec, name: str) -> Iterator[None]:
     """While the call runs: what this process prints and takes reaches the driver."""
-    import torch  # noqa: PLC0415 - see run_call
-
     mailbox = Mailbox(name)
-    gpu = spec.resources.gpus_per_worker > 0 and torch.cuda.is_available()
     capture = Capture(printer(mailbox, 0, None))
     sampler = Sampler(
         teller(mailbox, 0, 0),
         children=spec.training.loader_workers > 0,
-        device=torch.device("cuda") if gpu else None,
+        device=_gpu(spec),
     )
     capture.start()
     sampler.start()
@@ -85,3 +82,18 @@ def _heard(spec: JobSpec, name: str) -> Iterator[None]:
 def _unlimit() -> None:
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+
+
+def _bound_threads(n: int) -> None:
+    """Of arithmetic. Not every call needs torch, which takes seconds to import."""
+    os.environ["OMP_NUM_THREADS"] = str(n)  # read when it is imported
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(n)
+
+
+def _gpu(spec: JobSpec) -> Any:
+    if not spec.resources.gpus_per_worker:
+        return None
+    import torch  # noqa: PLC0415 - where it is used at once
+
+    return torch.device("cuda") if torch.cuda.is_available() else None
