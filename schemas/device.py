@@ -122,8 +122,8 @@ Isa = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,32}$")]
 class Hardware(Wire):
     """What a device says it is.
 
-    isa: instruction sets that decide which kernels run: ``avx2``, ``avx512_vnni``,
-    ``avx_vnni``, ``amx_int8``, ``neon``, ``dotprod``, ``i8mm``. board: its maker's name of it.
+    isa: instruction sets that decide which kernels run, as ``schemas.isa`` names them.
+    board: its maker's name of it.
     """
 
     arch: Annotated[str, StringConstraints(max_length=32)]

@@ -3,8 +3,14 @@ from __future__ import annotations
 import platform
 
 import onnxruntime as ort
+import pytest
 
+from edge_client.errors import TrustError
 from edge_client.hardware import board, cpu_name, free_mb, hardware, isa, ram_mb
+from edge_client.manifests import _require_fit
+from schemas.errors import DeviceCause
+from schemas.model import Manifest, Requires, Variant
+from tests.fakes.edge_models import linear_onnx, release
 
 
 def test_a_device_says_what_it_is():
@@ -42,3 +48,14 @@ def test_what_cannot_be_read_is_left_out(tmp_path):
     assert ram_mb(absent) == 1
     absent.write_text("MemTotal: lots\nMemAvailable:\n")
     assert (ram_mb(absent), free_mb(absent)) == (1, None)
+
+
+def test_a_variant_that_needs_what_the_processor_lacks_is_refused():
+    def variant(*names: str) -> Variant:
+        made = Manifest.model_validate_json(release(linear_onnx(1)).manifest).variants[0]
+        return made.model_copy(update={"requires": Requires(isa=names)})
+
+    _require_fit(variant(*isa()))
+    with pytest.raises(TrustError, match="needs i9000, which this processor lacks") as refused:
+        _require_fit(variant(*isa(), "i9000"))
+    assert refused.value.cause is DeviceCause.LOAD_FAILED
