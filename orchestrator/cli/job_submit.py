@@ -55,6 +55,7 @@ def submit(
         console.say(f"note: {note}", style="yellow")
     with Argosy.from_profile(home) as argosy:
         if loaded.model is not None:
+            console.say(f"uploading {loaded.model.name}", style="dim")
             argosy.artifacts.put(loaded.model)
         view = argosy.jobs.submit(loaded.spec, loaded.folder, told=_say_packed)
         return queued(argosy, view, follow=follow, timeout=timeout, form=form)
