@@ -266,7 +266,8 @@ def _checked(spec: TensorSpec, inputs: Mapping[str, Array]) -> Array:
         if least < low or most > high:
             msg = f"input {spec.name!r} must lie in {low}..{high}, not {least}..{most}"
             raise InputError(msg)
-    return np.ascontiguousarray(value)
+    # A scalar stays one: ascontiguousarray gives at least one dimension.
+    return np.asarray(value, order="C")
 
 
 def _classify(scores: Array, n: int) -> tuple[Array | None, Array | None]:

@@ -150,6 +150,7 @@ def main() -> int:
     """Run one trial."""
     trial = Trial.model_validate_json(sys.stdin.read(MIB))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (trial.cpu_seconds, trial.cpu_seconds + 5))
     resource.setrlimit(resource.RLIMIT_AS, (trial.address_bytes, trial.address_bytes))
     # A model that made onnxruntime print must not be able to forge the verdict.

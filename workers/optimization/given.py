@@ -84,8 +84,10 @@ def _array(archive: zipfile.ZipFile, name: str) -> Array:
         shape, fortran, dtype = _header(file)
         needed = math.prod(shape) * dtype.itemsize
         if needed > MAX_DATA_BYTES:
-            gib = needed / 1024**3
-            msg = f"{name} would need {gib:,.1f} GiB; at most {MAX_DATA_BYTES // 1024**3} are read"
+            mib = needed / 1024**2
+            msg = (
+                f"{name} would need {mib:,.0f} MiB; at most {MAX_DATA_BYTES // 1024**2:,} are read"
+            )
             raise ValueError(msg)
         if dtype.hasobject:
             msg = f"{name} holds objects, not numbers"

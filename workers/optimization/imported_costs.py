@@ -19,6 +19,7 @@ from workers.optimization.host import host_name
 from workers.optimization.latency import STARTS, Cost, compressed_bytes, costs
 from workers.optimization.session import PROVIDER, Array, open_session
 from workers.optimization.timing import (
+    ROUNDS,
     Failure,
     Run,
     Times,
@@ -37,13 +38,15 @@ class Feed:
     cut: bool
 
 
-def cost_of_each(models: Mapping[str, Path], feed: Feed) -> dict[str, Cost | Failure]:
-    """Measure variants of one model against each other; see ``latency.costs``.
+def cost_of_each(
+    models: Mapping[str, Path], feed: Feed, *, rounds: int = ROUNDS, starts: int = STARTS
+) -> dict[str, Cost | Failure]:
+    """Measure variants of one model against each other; arguments as of ``latency.costs``.
 
     A feed that cannot be cut is run as a whole, and counts as a batch of one.
     """
     if feed.cut:
-        return costs(models, feed.inputs)
+        return costs(models, feed.inputs, rounds=rounds, starts=starts)
     opened: dict[str, Any] = {
         name: attempt(partial(open_session, path)) for name, path in models.items()
     }
@@ -55,7 +58,7 @@ def cost_of_each(models: Mapping[str, Path], feed: Feed) -> dict[str, Cost | Fai
     found = {name: one for name, one in opened.items() if isinstance(one, Failure)} | alternate(
         runs
     )
-    return {name: _cost(path, found[name], feed) for name, path in models.items()}
+    return {name: _cost(path, found[name], feed, starts) for name, path in models.items()}
 
 
 def _runner(session: Any, feed: Feed) -> Run:
@@ -63,11 +66,11 @@ def _runner(session: Any, feed: Feed) -> Run:
     return lambda _: session.run(None, inputs)
 
 
-def _cost(path: Path, times: Times | Failure, feed: Feed) -> Cost | Failure:
+def _cost(path: Path, times: Times | Failure, feed: Feed, starts: int) -> Cost | Failure:
     if isinstance(times, Failure):
         return times
     try:
-        alone = footprint(path, [feed.inputs], starts=STARTS)
+        alone = footprint(path, [feed.inputs], starts=starts)
     except WorkerError as error:
         return Failure(error.message)
     p50, p95, p99 = percentiles(times.wall)

@@ -22,16 +22,18 @@ from schemas.onnx_guard import UnsafeModelError, check_model
 from schemas.signature import Signature
 from workers.errors import WorkerError
 from workers.files import describe, sha256_file, write_atomic
+from workers.optimization.cache import Cache
 from workers.optimization.evaluate import Scored, score
 from workers.optimization.golden import golden_of
 from workers.optimization.imported_costs import Feed, cost_of_each
 from workers.optimization.latency import Cost
 from workers.optimization.point import Point, Precision, requires_of
 from workers.optimization.quantizer import Quantizer
-from workers.optimization.search import Data, Optimized, optimize_graph
+from workers.optimization.search import Data, optimize_graph
 from workers.optimization.session import Array, open_session
 from workers.optimization.timing import Failure
 from workers.optimization.trials import first_line
+from workers.optimization.variants import passes_of, rejected_of, variants_of
 
 log = logging.getLogger(__name__)
 
@@ -118,32 +120,27 @@ def with_samples(
         log.info("%s weights are there already: nothing is quantized", original.precision)
         return _scored(original, data, golden)
     folder = original.path.parent
-    found = optimize_graph(
-        original.path, data, spec.optimize, folder=folder, passes=original.passes
+    with TemporaryDirectory(prefix="argosy-import-") as scratch:
+        found = optimize_graph(
+            original.path,
+            data,
+            spec.optimize,
+            folder=folder,
+            cache=Cache(Path(scratch)),
+            passes=original.passes,
+        )
+        rejected = rejected_of(found)
+    variants = variants_of(found, data.head, platform.machine())
+    return Made(
+        tuple(_with_golden(one, original, golden) for one in variants), rejected, passes_of(found)
     )
-    variants, passes = [], list(original.passes)
-    known = {one.point: one for one in found.selection.kept}
-    for trial in found.kept():
-        if trial.path is None or trial.cost is None or trial.scored is None:
-            continue
-        point = trial.point
-        passes += [one for one in trial.passes if one not in passes]
-        one = _One(point.id, point.precision, point.scheme, trial.path, trial.cost)
-        entry = _variant(one, original, golden, _accuracies(one, trial.scored, found, point))
-        update = {
-            "paired": known[point].paired if point != Point() else None,
-            "front": point.id in found.selection.front,
-            "float_nodes": (*point.float_nodes, *trial.forced)[:1000],
-            "requires": requires_of(point, platform.machine()),
-        }
-        variants.append(entry.model_copy(update=update))
-    rejected = tuple(
-        RejectedVariant(id=point.id, reason=" ".join(reason.split())[:500])
-        for point, reason in found.selection.rejected.items()
-    )
-    if not any(v.id == original.precision for v in variants):
-        original.path.unlink(missing_ok=True)
-    return Made(tuple(variants), rejected, tuple(passes))
+
+
+def _with_golden(variant: Variant, original: Original, golden: Mapping[str, Array]) -> Variant:
+    """The variant with golden vectors of all its outputs, of which a trained net has one."""
+    path = original.path.with_name(variant.file.path)
+    made = golden_of(path, variant.id, variant.precision, original.signature, golden)
+    return variant.model_copy(update={"golden": made})
 
 
 def _scored(original: Original, data: Data, golden: Mapping[str, Array]) -> Made:
@@ -156,13 +153,6 @@ def _scored(original: Original, data: Data, golden: Mapping[str, Array]) -> Made
     streams = [s for s in (data.validation, data.test) if s is not None]
     accuracy = tuple(_kept(one, score(session, stream)) for stream in streams)
     return Made((_variant(one, original, golden, accuracy),), (), original.passes)
-
-
-def _accuracies(
-    one: _One, validation: Scored, found: Optimized, point: Point
-) -> tuple[Accuracy, ...]:
-    test = found.tests.get(point)
-    return tuple(_kept(one, s) for s in (validation, test) if s is not None)
 
 
 def _kept(one: _One, scored: Scored) -> Accuracy:

@@ -6,16 +6,25 @@ import io
 import platform
 import re
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 
+from schemas.budget import Budget
 from schemas.dataset import Baseline
-from schemas.measure import Accuracy, Benchmark, Golden
-from schemas.model import MAX_MANIFEST_BYTES, Lineage, Manifest, RejectedVariant, Requires, Variant
+from schemas.measure import Golden, ModelFile
+from schemas.model import (
+    MAX_MANIFEST_BYTES,
+    ExportedFile,
+    Lineage,
+    Manifest,
+    RejectedVariant,
+    Variant,
+)
+from schemas.ops import Postprocess, Preprocess
 from schemas.signature import Signature
 from workers.errors import WorkerError
 from workers.files import describe, write_atomic
@@ -39,7 +48,7 @@ def npz(arrays: dict[str, Array]) -> bytes:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             inner = io.BytesIO()
-            np.lib.format.write_array(inner, np.ascontiguousarray(array), allow_pickle=False)
+            np.lib.format.write_array(inner, np.asarray(array, order="C"), allow_pickle=False)
             archive.writestr(zipfile.ZipInfo(f"{name}.npy", _EPOCH), inner.getvalue())
     return buffer.getvalue()
 
@@ -54,37 +63,6 @@ def write_golden(variant: str, precision: str, model: Path, inputs: Array) -> Go
     path = model.parent / f"golden-{variant}.npz"
     write_atomic(path, npz({"in_0": chosen, "out_0": outputs}))
     return Golden(file=describe(path), samples=len(chosen), tolerance=TOLERANCE[precision])
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A variant's file and what was measured of it."""
-
-    id: str
-    precision: str
-    scheme: str
-    opset: int
-    path: Path
-    arch: tuple[str, ...]
-    accuracy: tuple[Accuracy, ...]
-    benchmark: Benchmark
-
-
-def variant_of(made: Made, golden_inputs: Array) -> Variant:
-    """The manifest's entry; writes the golden vectors."""
-    return Variant.model_validate(
-        {
-            "id": made.id,
-            "precision": made.precision,
-            "scheme": made.scheme,
-            "opset": made.opset,
-            "file": describe(made.path),
-            "requires": Requires(arch=made.arch),
-            "accuracy": made.accuracy,
-            "benchmarks": (made.benchmark,),
-            "golden": write_golden(made.id, made.precision, made.path, golden_inputs),
-        }
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +88,28 @@ def write_package(
     rejected: Sequence[RejectedVariant],
     lineage: Lineage,
     baseline: Baseline | None = None,
+    preprocess: Sequence[Preprocess] = (),
+    postprocess: Sequence[Postprocess] = (),
+    budgets: Mapping[str, Budget] | None = None,
+    exports: Sequence[ExportedFile] = (),
+    weights: ModelFile | None = None,
 ) -> Package:
     """Write the manifest beside the files it names.
 
-    baseline: what drift is measured against.
+    Args:
+        folder: that holds them.
+        model: its name.
+        signature: of the graph.
+        labels: of the classes.
+        variants: best first.
+        rejected: with their reasons.
+        lineage: where it came from.
+        baseline: what drift is measured against.
+        preprocess: what is done to inputs before the graph.
+        postprocess: what is done to its outputs.
+        budgets: by device class, that the variants were held to.
+        exports: for other runtimes.
+        weights: from which a later job can go on.
 
     Raises:
         WorkerError: it is larger than the registry takes.
@@ -126,11 +122,16 @@ def write_package(
         rejected=tuple(rejected),
         lineage=lineage,
         baseline=baseline,
+        preprocess=tuple(preprocess),
+        postprocess=tuple(postprocess),
+        budgets=dict(budgets or {}),
+        exports=tuple(exports),
+        weights=weights,
     )
     text = manifest.model_dump_json(indent=1).encode()
     if len(text) > MAX_MANIFEST_BYTES:
         msg = f"the manifest has {len(text)} bytes, more than {MAX_MANIFEST_BYTES}"
-        raise WorkerError(msg, "shorten the labels")
+        raise WorkerError(msg, "shorten the labels, or try fewer variants")
     write_atomic(folder / MANIFEST, text)
     return Package(folder, manifest)
 

@@ -117,8 +117,6 @@ def _answer(code: int, out: bytes, limits: Limits) -> dict[str, Any]:
     match -code:
         case signal.SIGXCPU | signal.SIGKILL:
             return {"reason": f"ran longer than {limits.cpu_seconds} s"}
-        case signal.SIGXFSZ:
-            return {"reason": "tried to write a file"}
         case number if number > 0:
             return {"reason": f"crashed the process that ran it ({signal.Signals(number).name})"}
     return {"reason": f"ended the process that ran it with status {code}"}
@@ -128,7 +126,12 @@ def _environment(folder: str) -> dict[str, str]:
     """What Python needs to start, and nothing else: a job's environment holds its token."""
     kept = {key: os.environ[key] for key in ("PATH", "LD_LIBRARY_PATH") if key in os.environ}
     found = os.pathsep.join(part for part in sys.path if part)
-    return kept | {"PYTHONPATH": found, "HOME": folder, "OMP_NUM_THREADS": "1"}
+    return kept | {
+        "PYTHONPATH": found,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": folder,
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 def _refused(name: str, reason: str) -> JobFailed:

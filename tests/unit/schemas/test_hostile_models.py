@@ -11,6 +11,7 @@ from onnx import helper, numpy_helper
 
 from schemas.onnx_guard import UnsafeModelError, check_model
 from tests.fakes.hostile_onnx import (
+    COUNTLESS,
     FLOAT,
     GUARDED,
     RUNNING,
@@ -25,7 +26,7 @@ from tests.fakes.hostile_onnx import (
 )
 
 
-@pytest.mark.parametrize("case", GUARDED, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*GUARDED, COUNTLESS], ids=lambda case: case.name)
 def test_a_hostile_file_is_refused_with_the_reason(case):
     data = case.build()
     began = time.process_time()
