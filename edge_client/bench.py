@@ -25,7 +25,7 @@ from edge_client.hardware import board, cpu_name, free_mb
 from edge_client.measure import Ask, Loading
 from edge_client.settings import MIB, Home
 from edge_client.slots import Slot, read_pointer
-from edge_client.subject import Subjected, start
+from edge_client.subject import Subjected, start, work_folder
 from schemas.ids import Name
 from schemas.measure import Benchmark, BenchReport, Energy
 
@@ -123,6 +123,7 @@ def measure(
     """
     results: dict[str, tuple[Benchmark, ...] | Failure] = {}
     with ExitStack() as stack:
+        stack.enter_context(work_folder(home))
         subjects: dict[str, Subjected] = {}
         for slot in slots:
             try:

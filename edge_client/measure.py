@@ -173,7 +173,7 @@ def nodes_of(
 ) -> dict[str, int]:
     """How many nodes each execution provider runs, by a profile of one run; {} if there is none."""
     with (
-        tempfile.TemporaryDirectory(prefix="argosy-bench-") as folder,
+        tempfile.TemporaryDirectory(dir=Path.cwd()) as folder,
         suppress(OSError, ValueError),
     ):
         options = session_options()

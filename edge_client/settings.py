@@ -60,6 +60,11 @@ class Home:
         return self.root / "bench.db"
 
     @property
+    def bench_work(self) -> Path:
+        """An empty folder in which variants are measured; what a kill leaves goes next time."""
+        return self.root / "bench"
+
+    @property
     def bench_lock(self) -> Path:
         """Held while variants are measured."""
         return self.root / "bench.lock"

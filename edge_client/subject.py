@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,18 +87,30 @@ def start(home: Home, slot: Slot, *, batches: tuple[int, ...], nice: int) -> Ite
         address_bytes=2 * GIB + MEMORY_FACTOR * (home.blobs / slot.sha256).stat().st_size,
         nice=nice,
     )
-    # An empty folder to work in: nothing that a model could name lies there.
-    with tempfile.TemporaryDirectory(prefix="argosy-bench-") as folder:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "edge_client.measure"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=folder,
-            text=True,
-        )
-        with process:
-            try:
-                yield Subjected(process, order)
-            finally:
-                process.kill()
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "edge_client.measure"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=home.bench_work,
+        text=True,
+    )
+    with process:
+        try:
+            yield Subjected(process, order)
+        finally:
+            process.kill()
+
+
+@contextmanager
+def work_folder(home: Home) -> Iterator[None]:
+    """An empty folder to work in: nothing that a model could name lies there.
+
+    In the home, so that what one that was killed left is found and removed.
+    """
+    shutil.rmtree(home.bench_work, ignore_errors=True)
+    home.bench_work.mkdir(exist_ok=True)
+    try:
+        yield
+    finally:
+        shutil.rmtree(home.bench_work, ignore_errors=True)

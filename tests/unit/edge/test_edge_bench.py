@@ -125,6 +125,12 @@ class TestMeasure:
         after = {p: p.stat().st_mtime_ns for p in home.root.rglob("*") if p.is_file()}
         assert after == before, "the home is read and never written"
 
+    def test_what_a_killed_one_left_is_removed(self, home, slots):
+        (home.bench_work / "half").mkdir(parents=True)
+        (home.bench_work / "half" / "profile.json").write_text("{")
+        measure(home, slots[1:], QUICK, device_class="c")
+        assert not home.bench_work.exists()
+
     def test_a_damaged_file_is_told_and_left_and_the_other_is_measured(self, home, slots):
         new, _ = slots
         (home.blobs / new.sha256).write_bytes(b"damaged")

@@ -146,8 +146,11 @@ class TestCosts:
     def test_a_graph_of_a_fixed_batch_is_measured_at_that(self, tmp_path):
         path = tmp_path / "fixed.onnx"
         path.write_bytes(net(batch=4))
-        cost = costs({"fixed": path}, {"x": inputs()}, rounds=2, starts=1)["fixed"]
+        powercap(tmp_path, {"intel-rapl:0": ("package-0", 1, 1000)})
+        meter = find_rapl(tmp_path)
+        cost = costs({"fixed": path}, {"x": inputs()}, rounds=2, starts=1, rapl=meter)["fixed"]
         assert [b.batch for b in cost.benchmarks] == [4]
+        assert [b.energy.method for b in cost.benchmarks] == ["rapl"]
 
     def test_inputs_that_do_not_fit_are_a_failure(self, tmp_path):
         path = tmp_path / "net.onnx"
