@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 from orchestrator.adapters import broker
+from orchestrator.adapters.artifact_place import check_artifacts
 from orchestrator.errors import Unavailable
 from orchestrator.home import Home
 from orchestrator.settings import Settings
@@ -65,6 +66,8 @@ def checks(settings: Settings) -> list[Check]:
     if settings.embedded_broker:
         found.append(_mosquitto())
     found += [_home_folder(home), *_ports(settings, home), _disk(home)]
+    if settings.artifacts is not None:
+        found.append(_artifacts(settings))
     found += [_memory(), _cores(), _open_files()]
     if settings.embedded_agent:
         found.append(_ray())
@@ -108,6 +111,13 @@ def _home_folder(home: Home) -> Check:
     ok = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
     detail = f"{home.path}" if ok else f"{existing} cannot be written"
     return Check("home", ok, detail, None if ok else "name another one: argosy up --home FOLDER")
+
+
+def _artifacts(settings: Settings) -> Check:
+    try:
+        return Check("artifacts", ok=True, detail=check_artifacts(settings))
+    except Unavailable as error:
+        return Check("artifacts", ok=False, detail=error.detail, hint=error.hint)
 
 
 def _ports(settings: Settings, home: Home) -> list[Check]:

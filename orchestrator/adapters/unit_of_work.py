@@ -92,6 +92,9 @@ class SqlUnitOfWork:
     def _transaction(self, engine: Engine) -> Iterator[Transaction]:
         try:
             with Session(engine, expire_on_commit=False) as session, session.begin():
+                # Begun now, not by the first statement: who looks at files within a writing
+                # transaction relies on being the only one.
+                session.connection()
                 if engine.dialect.name == "postgresql":
                     session.execute(text(_POSTGRES[engine is self._reading]))
                 yield SqlTransaction(session)
