@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import and_, delete, func, select
 from sqlalchemy.orm import Session
 
 from orchestrator.adapters.mapping import plain
@@ -101,8 +101,6 @@ class SqlMeasured:
             select(
                 MeasuredRow.sha256,
                 MeasuredRow.device_id,
-                MeasuredRow.benchmark,
-                MeasuredRow.at,
                 DeviceRow.device_class,
                 func.count().over(partition_by=alike).label("devices"),
                 func.row_number().over(partition_by=alike, order_by=newest).label("place"),
@@ -111,7 +109,17 @@ class SqlMeasured:
             .where(MeasuredRow.sha256.in_(variants), MeasuredRow.batch == 1, _THERE)
             .subquery()
         )
-        query = select(ranked).where(ranked.c.place <= MAX_SAMPLES)
+        # The figures themselves are read of those few alone, and not sorted with all.
+        same = and_(
+            MeasuredRow.device_id == ranked.c.device_id,
+            MeasuredRow.sha256 == ranked.c.sha256,
+            MeasuredRow.batch == 1,
+        )
+        query = (
+            select(ranked, MeasuredRow.benchmark, MeasuredRow.at)
+            .join(MeasuredRow, same)
+            .where(ranked.c.place <= MAX_SAMPLES)
+        )
         # Not through the wire types: a fleet has many rows, and they were checked when they came.
         return by_class(
             Sample(
