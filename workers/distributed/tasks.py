@@ -135,7 +135,8 @@ class RayExecutor:
         except Exception as error:  # noqa: BLE001 - such as an argument that cannot be sent
             if group is not None:
                 self._remove(group)
-            return failed(error)
+            detail = f"it cannot be sent to the cluster: {_first(error)}"
+            return TrialFailed(JobCause.INTERNAL, detail)
         return _Call(one.index, one.argument, ref, group, self._clock(), one.lost)
 
     def _ended(self, running: dict[Any, _Call]) -> list[_Call]:
