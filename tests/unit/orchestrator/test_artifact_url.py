@@ -126,6 +126,6 @@ def test_a_folder_needs_no_client_of_buckets(tmp_path) -> None:
         "import sys; from orchestrator.adapters.artifact_place import open_artifacts;"
         "from orchestrator.settings import load; import orchestrator.bootstrap;"
         f"open_artifacts(load({{}}, home={str(tmp_path)!r}));"
-        "sys.exit('boto3' in sys.modules)"
+        "sys.exit('orchestrator.adapters.s3_client' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
