@@ -16,6 +16,8 @@ from schemas.model import ComparedVariant, Comparison, Manifest, Variant
 from schemas.paired import Paired
 
 METRIC = "accuracy"
+TWO_SIDED = 0.975
+"""So that the interval is one of 95 %."""
 
 
 class Unpaired(Exception):  # noqa: N818 - an answer, not a failure
@@ -82,7 +84,7 @@ class ComparisonService:
             raise Unpaired(msg)
         reference, candidate = self._outcomes(left, first), self._outcomes(right, second)
         try:
-            return paired.compare(reference, candidate)
+            return paired.compare(reference, candidate, TWO_SIDED)
         except ValueError as error:
             raise Unpaired(str(error)) from error
 
