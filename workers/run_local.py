@@ -124,8 +124,12 @@ def run(job: Path, out: Path) -> Package:
 def _alone(spec: JobSpec) -> JobSpec:
     """The job as one process runs it; what that leaves out is said."""
     if spec.task is None:
-        msg = "batch inference needs the cluster and the model's registry"
+        what = "batch inference" if spec.batch is not None else "the import of a model"
+        msg = f"{what} needs the cluster and the model's registry"
         raise UsageError(msg, "submit it")
+    if spec.base is not None:
+        msg = f"base: the weights of {spec.base} are in the registry"
+        raise UsageError(msg, "submit it, or leave base out to train here")
     if spec.sweep is not None:
         log.warning("the sweep is left out: one training with the values under config")
     if spec.resources.workers.max > 1:

@@ -16,8 +16,10 @@ from types import ModuleType
 from typing import Any, Protocol
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
+from schemas.ops import Postprocess, Preprocess
 from schemas.signature import Signature, TensorSpec
 from workers.blame import user_code
 from workers.errors import JobFailed, UsageError
@@ -76,7 +78,10 @@ class Task(ABC):
 
     ``labels`` names the classes in the order of the logits. ``batch_size`` is the number
     of samples per batch over all workers; ``config["batch_size"]`` sets it. ``data_path``
-    is ``dataset.path`` of the job file, there from the constructor on. ``class_weights``
+    is ``dataset.path`` of the job file, there from the constructor on. ``preprocess`` and
+    ``postprocess`` say, as ``schemas.ops``, what whoever serves the model does to inputs
+    before the graph and to outputs after it; the samples are as they are after ``preprocess``,
+    and what a graph can do belongs into the net. ``class_weights``
     is what ``training.class_weights`` asks for, float32 (classes,) on the device of the
     training, or None; ``loss`` may use it.
     """
@@ -84,6 +89,8 @@ class Task(ABC):
     labels: tuple[str, ...]
     batch_size: int = 64
     data_path: str | None = None
+    preprocess: tuple[Preprocess, ...] = ()
+    postprocess: tuple[Postprocess, ...] = ()
     class_weights: Tensor | None = None
 
     def __init__(self, config: Mapping[str, Any], seed: int) -> None:
@@ -214,7 +221,24 @@ def load_task(
     if not getattr(task, "labels", ()):
         msg = f"task {entrypoint!r}: {class_name}.labels is empty"
         raise UsageError(msg, "name its classes")
+    for field, kind in _OPERATIONS.items():
+        _check_operations(entrypoint, field, getattr(task, field), kind)
     return task
+
+
+_OPERATIONS: dict[str, Any] = {"preprocess": Preprocess, "postprocess": Postprocess}
+_MOST_OPERATIONS = 16
+
+
+def _check_operations(entrypoint: str, field: str, found: Any, kind: Any) -> None:
+    try:
+        made = TypeAdapter(tuple[kind, ...]).validate_python(tuple(found))
+    except (TypeError, ValidationError) as error:
+        msg = f"task {entrypoint!r}: {field} is no tuple of operations of schemas.ops"
+        raise UsageError(msg, f"correct it: {str(error).splitlines()[0]}") from error
+    if len(made) > _MOST_OPERATIONS:
+        msg = f"task {entrypoint!r}: {field} has {len(made)} operations, allowed are 16"
+        raise UsageError(msg, "put what a graph can do into the net")
 
 
 def _import(module_name: str, entrypoint: str) -> ModuleType:

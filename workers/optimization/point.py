@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from schemas.isa import VNNI
 from schemas.model import Requires
 
 Precision = Literal["fp32", "fp16", "int8"]
 SchemeName = Literal["none", "u8s8", "u8s8-7bit", "s8s8", "dynamic", "fp16", "qat"]
-
-VNNI = "vnni"
-"""The instruction set that u8s8 needs: any VNNI (AVX512, AVX or AMX), under one name."""
 
 _X86 = ("x86_64", "amd64")
 _ARM = ("aarch64", "arm64")
@@ -47,20 +45,14 @@ class Point:
     def id(self) -> str:
         """A readable name, unique within one search: ``fp32``, ``p50-int8-float3``.
 
-        Two points with other nodes in float, but as many, differ by four digits of a hash
-        of theirs where the choice of nodes is not the search's usual one; see ``tagged``.
+        The search leaves ever more operators of a net in float, so that their number tells
+        its points apart.
         """
         parts = [] if self.pruned == 0 else [f"p{share_text(self.pruned)}"]
         parts.append(f"{self.precision}{_SUFFIX[self.scheme]}")
         if self.float_nodes:
             parts.append(f"float{len(self.float_nodes)}")
         return "-".join(parts)
-
-    @property
-    def tagged(self) -> str:
-        """The id with a hash of the nodes in float, where several choices are as many."""
-        digest = hashlib.sha256("\n".join(self.float_nodes).encode()).hexdigest()
-        return f"{self.id}-{digest[:4]}"
 
     @property
     def quantized(self) -> bool:
@@ -108,6 +100,18 @@ def normal_arch(arch: str) -> str:
     return "x86_64" if low in _X86 else "aarch64" if low in _ARM else arch
 
 
-def static_scheme(arch: str) -> SchemeName:
-    """The static scheme whose kernels every processor of an architecture has."""
-    return "s8s8" if normal_arch(arch) == "aarch64" else "u8s8-7bit"
+def static_schemes(arch: str, isa: Sequence[str]) -> tuple[tuple[SchemeName, ...], SchemeName]:
+    """The static schemes to try on this machine, and the one that all of its kind run.
+
+    On x86 weights of 7 bits come first: every processor runs them rightly, and where they
+    are as accurate (they mostly are, and no slower) a second file for VNNI alone is not worth
+    its keeping. Without VNNI here, weights of 8 bits would not be judged fairly.
+
+    Args:
+        arch: as ``platform.machine()`` says.
+        isa: instruction sets, as ``schemas.isa`` names them.
+    """
+    if normal_arch(arch) == "aarch64":
+        return ("s8s8",), "s8s8"
+    portable: SchemeName = "u8s8-7bit"
+    return ((portable, "u8s8") if VNNI in isa else (portable,)), portable

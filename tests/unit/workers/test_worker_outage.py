@@ -18,6 +18,8 @@ from workers.blame import blame
 from workers.client import PATIENCE, Api
 from workers.distributed.train import Fitted
 from workers.driver import main as driver
+from workers.driver.ending import Ending
+from workers.driver.places import package_folder
 from workers.driver.reporter import MARGIN, Final, Reporter
 from workers.errors import ApiError, ApiUnavailableError, ClusterError, LeaseLostError, RefusedError
 from workers.order import SAID_FAILED, Order, order_environment
@@ -262,7 +264,7 @@ def test_what_was_trained_is_registered_through_an_outage(server, monkeypatch, t
     order = Order(made, connection, str(tmp_path))
     with Api(connection, patience=PATIENCE, wait=clock.wait, clock=clock) as api:
         reporter = Reporter(api, job.id, 1, LEASE, told, wait=clock.wait)
-        final = driver.run_job(order, api, reporter, driver.Ending(reporter))
+        final = driver.run_job(order, api, reporter, Ending(reporter))
     assert (final.state, final.model, final.version) == (JobState.SUCCEEDED, "tiny", 1)
     (manifest,) = server.models["tiny"]
     assert manifest.lineage.code_sha256 == loop.unpack(engine.best)["code_sha256"]
@@ -272,8 +274,8 @@ def test_what_was_trained_is_registered_through_an_outage(server, monkeypatch, t
 
 
 def test_each_attempt_builds_its_own_package(tmp_path: Path) -> None:
-    with driver._folder(str(tmp_path), 1) as first:
+    with package_folder(str(tmp_path), 1) as first:
         first.mkdir()
-    with driver._folder(str(tmp_path), 2) as second:
+    with package_folder(str(tmp_path), 2) as second:
         assert second != first
         assert not first.exists()

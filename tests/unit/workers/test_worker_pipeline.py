@@ -15,16 +15,20 @@ from schemas.jobfile import Code, JobSpec
 from schemas.signature import TensorSpec
 from workers.errors import JobFailed
 from workers.inspection.dataset import profile_splits
-from workers.optimization import pipeline
 from workers.optimization.export import export
 from workers.optimization.package import environment, required
 from workers.optimization.pipeline import Training, build, code_folder
-from workers.optimization.quantize import choose_scheme, quantize
+from workers.optimization.quantizer import Quantizer, quantize
 from workers.optimization.session import infer, open_session
 from workers.task import Splits, Task, load_task
 
 SPEC = JobSpec.model_validate(
-    {"name": "stacked", "task": "none:None", "stop": {"require_target": False}}
+    {
+        "name": "stacked",
+        "task": "none:None",
+        "stop": {"require_target": False},
+        "optimize": {"max_accuracy_drop": 0.1},  # 40 samples cannot show less
+    }
 )
 CODE = Code(sha256="ab" * 32, size=10, files=2, git_commit="c" * 40, git_dirty=True)
 
@@ -95,15 +99,28 @@ def test_the_manifest_names_code_data_and_parameters(package) -> None:
     assert lineage.environment["torch"] == version("torch")
 
 
-def test_a_product_by_a_matrix_per_feature_stays_in_fp32_and_runs(package) -> None:
-    folder, manifest = package[0].folder, package[0].manifest
-    assert manifest.rejected == ()
-    x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+def test_a_product_by_a_matrix_per_feature_stays_in_fp32_and_runs(package, tmp_path) -> None:
+    folder = package[0].folder
+    x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    quantizer = Quantizer(folder / "model-fp32.onnx", x, tmp_path)
+    assert len(quantizer.forced) == 1
+    quantizer.static(tmp_path / "int8.onnx", "u8s8-7bit")
     plain, int8 = (
-        infer(open_session(folder / manifest.variant(v).file.path), x) for v in ("fp32", "int8")
+        infer(open_session(path), x[:3])
+        for path in (folder / "model-fp32.onnx", tmp_path / "int8.onnx")
     )
     assert np.abs(plain - int8).max() < 0.1
     assert not np.array_equal(plain, int8)
+
+
+def test_what_is_slower_and_no_smaller_than_fp32_is_not_kept(package) -> None:
+    """A net of 400 weights gains nothing: the scales alone take more room."""
+    manifest = package[0].manifest
+    assert [v.id for v in manifest.variants] == ["fp32"]
+    assert "int8" in {r.id for r in manifest.rejected}
+    for one in manifest.rejected:
+        assert "no smaller" in one.reason or "better or as good" in one.reason
+        assert one.size >= manifest.variant("fp32").file.size
 
 
 def test_without_a_profile_the_data_is_looked_at_anyway(package, tmp_path: Path) -> None:
@@ -118,11 +135,11 @@ def test_without_a_profile_the_data_is_looked_at_anyway(package, tmp_path: Path)
 def test_a_net_that_cannot_be_quantized_is_still_a_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_):
+    def fail(*_, **__):
         msg = "no such kernel\nand a second line"
         raise RuntimeError(msg)
 
-    monkeypatch.setattr(pipeline, "quantize", fail)
+    monkeypatch.setattr(Quantizer, "static", fail)
     manifest = made(Stacked({}, 0), tmp_path).manifest
     assert [v.id for v in manifest.variants] == ["fp32"]
     (rejected,) = manifest.rejected
@@ -153,8 +170,8 @@ def test_a_quantized_file_with_stacked_products_would_fail_without_the_exclusion
     task = Stacked({}, 0)
     samples = task.splits().validation.tensors[0].numpy()
     source = export(task.model(), task.signature, samples, tmp_path / "m.onnx").path
-    monkeypatch.setattr("workers.optimization.quantize.stacked_products", lambda _: [])
-    quantize(source, tmp_path / "q.onnx", choose_scheme("x86_64"), samples)
+    monkeypatch.setattr("workers.optimization.quantizer.stacked_products", lambda _: [])
+    quantize(source, tmp_path / "q.onnx", "u8s8-7bit", samples)
     with pytest.raises(Exception, match="QLinearMatMul"):
         infer(open_session(tmp_path / "q.onnx"), samples)
 

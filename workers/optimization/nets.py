@@ -1,0 +1,159 @@
+"""Nets that must be trained: ordered from the executor, exported here, kept by content."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import TypeAdapter, ValidationError
+
+from schemas.jobfile import JobSpec
+from schemas.model import Pass
+from workers.errors import WorkerError
+from workers.files import sha256_file
+from workers.optimization.cache import Cache, key_of
+from workers.optimization.executor import Executor, TrialFailed, failed
+from workers.optimization.export import export
+from workers.optimization.finetune import PruneOrder, load_net, prune_and_tune
+from workers.optimization.make import Net
+from workers.optimization.session import Array
+from workers.task import Task
+
+log = logging.getLogger(__name__)
+
+_PASSES = TypeAdapter(tuple[Pass, ...])
+_NET, _MODEL, _RECORD = "net.pt", "model.onnx", "passes.json"
+
+
+class _Made(Protocol):
+    """What a training gives: ``PrunedNet`` and its like."""
+
+    @property
+    def net(self) -> bytes:
+        """As ``netfile`` packs it."""
+        ...
+
+    @property
+    def passes(self) -> tuple[Pass, ...]:
+        """What was done."""
+        ...
+
+
+class TrainedNets:
+    """Pruned nets of a task; see ``search.Nets``.
+
+    Args:
+        task: the task.
+        spec: the job.
+        checkpoint: of the training.
+        weights_sha256: what names these weights in the cache.
+        executor: where nets are trained.
+        cache: where they are kept.
+        samples: real inputs, (n ≥ 2, …), for the exporter and the check of parity.
+        scratch: a folder for what is being made.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        spec: JobSpec,
+        checkpoint: bytes,
+        weights_sha256: str,
+        *,
+        executor: Executor,
+        cache: Cache,
+        samples: Array,
+        scratch: Path,
+    ) -> None:
+        self._task, self._spec, self._checkpoint = task, spec, checkpoint
+        self._executor, self._cache = executor, cache
+        self._samples, self._scratch = samples, scratch
+        self._device = "cuda" if spec.resources.gpus_per_worker else "cpu"
+        self._decides = {
+            "weights": weights_sha256,
+            "task": spec.task,
+            "config": spec.config,
+            "code": spec.code.sha256 if spec.code is not None else None,
+            "seed": spec.seed,
+            "batch_size": task.batch_size,
+            "precision": spec.resources.precision,
+            "training": spec.training.model_dump(mode="json"),
+            "torch": version("torch"),
+        }
+
+    @property
+    def can_train(self) -> bool:
+        """Whether quantization in the loop is to be had."""
+        return False
+
+    def pruned(self, shares: Sequence[float]) -> Iterator[tuple[float, Net | TrialFailed]]:
+        """See ``search.Nets``."""
+        optimize = self._spec.optimize
+        keys = {
+            share: key_of(
+                "pruned",
+                share=share,
+                epochs=optimize.finetune_epochs,
+                distill=optimize.distill,
+                **self._decides,
+            )
+            for share in shares
+        }
+        orders = {
+            share: PruneOrder(self._spec, self._checkpoint, share, self._device) for share in shares
+        }
+        yield from self._nets(keys, orders, prune_and_tune)
+
+    def trained(self, shares: Sequence[float]) -> Iterator[tuple[float, Net | TrialFailed]]:
+        """See ``search.Nets``."""
+        del shares
+        yield from ()
+
+    def _nets(
+        self, keys: Mapping[float, str], orders: Mapping[float, Any], function: Any
+    ) -> Iterator[tuple[float, Net | TrialFailed]]:
+        """First those that are kept, then the others as they end."""
+        left = []
+        for share, key in keys.items():
+            if (kept := self._kept(key)) is not None:
+                log.info("pruned %g %%: taken from an earlier attempt", share * 100)
+                yield share, kept
+            else:
+                left.append(share)
+        for index, made in self._executor.map(function, [orders[share] for share in left]):
+            share = left[index]
+            yield share, made if isinstance(made, TrialFailed) else self._taken(keys[share], made)
+
+    def _kept(self, key: str) -> Net | None:
+        folder = self._cache.get(key)
+        if folder is None:
+            return None
+        try:
+            return Net(folder / _MODEL, _PASSES.validate_json((folder / _RECORD).read_bytes()))
+        except (OSError, ValidationError):
+            return None
+
+    def _taken(self, key: str, made: _Made) -> Net | TrialFailed:
+        """Export a net and keep it. What is wrong with it ends this trial, not the job."""
+        try:
+            net = load_net(self._task, made.net)
+            path = self._scratch / f"{key}.onnx"
+            exported = export(net, self._task.signature, self._samples, path)
+        except WorkerError as error:
+            return failed(error)
+        step = Pass(
+            name="export",
+            parameters={"opset": exported.opset, "parity_max_abs": exported.parity_max_abs},
+            input_sha256=made.passes[-1].output_sha256,
+            output_sha256=sha256_file(path),
+        )
+        passes = (*made.passes, step)
+        files = {
+            _NET: made.net,
+            _MODEL: path.read_bytes(),
+            _RECORD: _PASSES.dump_json(passes),
+        }
+        return Net(self._cache.put(key, files) / _MODEL, passes)
