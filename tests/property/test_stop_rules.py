@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from schemas.jobfile import StopRules
 from workers.agent.follow import STOP_GRACE, Do, DriverState, Followed, Seen, beaten, step
 from workers.optimization.evaluate import wilson
-from workers.optimization.latency import Candidate, preference
 from workers.training.stop import (
     History,
     Verdict,
@@ -191,33 +190,6 @@ def test_wilson_matches_published_figures() -> None:
         found = wilson(correct, n)
         assert abs(found[0] - low) < 5e-5
         assert abs(found[1] - high) < 5e-5
-
-
-candidates = st.lists(
-    st.builds(
-        Candidate,
-        id=st.uuids().map(str),
-        precision=st.sampled_from(["int8", "fp16", "fp32"]),
-        cpu_ms=st.floats(0.001, 100),
-    ),
-    max_size=6,
-    unique_by=lambda c: c.id,
-)
-
-
-@given(candidates, st.randoms())
-def test_no_variant_that_is_slower_than_fp32_comes_before_it(found, random) -> None:
-    order = preference(found)
-    assert sorted(order) == sorted(c.id for c in found)
-    by_id = {c.id: c for c in found}
-    fp32 = [c.cpu_ms for c in found if c.precision == "fp32"]
-    if fp32:
-        first = next(i for i, c in enumerate(order) if by_id[c].precision == "fp32")
-        assert all(by_id[c].cpu_ms <= min(fp32) for c in order[:first])
-        slower = [c.id for c in found if c.precision != "fp32" and c.cpu_ms > min(fp32)]
-        assert all(order.index(c) > first for c in slower)
-    random.shuffle(found)
-    assert preference(found) == order
 
 
 looks = st.builds(

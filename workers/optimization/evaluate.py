@@ -77,8 +77,3 @@ def score(session: Any, stream: Stream) -> Scored:
         set_sha256=digest.hexdigest(),
     )
     return Scored(accuracy, Outcomes(len(stream), b"".join(right)))
-
-
-def measure(session: Any, stream: Stream) -> Accuracy:
-    """The accuracy alone."""
-    return score(session, stream).accuracy
