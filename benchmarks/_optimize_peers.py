@@ -89,7 +89,7 @@ def olive(model: Path, archive: Path, out: Path) -> None:
         def __getitem__(self, i: int) -> tuple[dict[str, Any], int]:
             return {name: value[0] for name, value in feeds[i].items()}, 0
 
-    @Registry.register_dataset("argosy_inputs")
+    @Registry.register_dataset("argosy_inputs")  # type: ignore[untyped-decorator]
     def inputs(**_: Any) -> Inputs:
         return Inputs()
 

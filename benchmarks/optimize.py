@@ -202,7 +202,7 @@ def _figures(name: str, sides: Sequence[Measured]) -> dict[str, Figure]:
     base = next(s for s in sides if s.side == FP32)
     ours = [s for s in sides if s.side not in PEERS]
     peers = [s for s in sides if s.side in PEERS and s.drop[0] <= MAX_DROP]
-    figures = {}
+    figures: dict[str, Figure] = {}
     for prefix, chosen in (
         (name, [s for s in ours if not s.side.startswith("p")]),
         (f"{name}_pruned", [s for s in ours if s.side.startswith("p")]),

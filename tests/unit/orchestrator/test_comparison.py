@@ -59,7 +59,7 @@ def test_versions_are_paired_on_the_same_samples(platform, admin, register):
     register(b"1", [old], [])
     register(b"2", [new], [])
     got = compare(admin)
-    assert got["paired"] == paired(N, 1, 3).model_dump(mode="json")
+    assert got["paired"] == paired(N, 1, 3, 0.975).model_dump(mode="json")
     assert got["paired"]["drop"] == pytest.approx(-0.02)
     assert (got["unpaired"], got["split"]) == (None, "test")
     assert [got[s]["variant"]["id"] for s in "ab"] == ["int8", "int8"]
