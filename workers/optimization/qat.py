@@ -121,7 +121,7 @@ def rounded(
     """
     kinds = (_CONV, nn.Linear)
     layers = [m for n, m in net.named_modules() if isinstance(m, kinds) and n not in floating]
-    # A weight that two layers share is the net's own arrangement, which a copy would undo.
+    # Weights that the net itself computes (weight norm) are left as it makes them.
     layers = [m for m in layers if not parametrize.is_parametrized(m)]
     if not layers:
         msg = "the net has no convolution or linear layer to quantize"
