@@ -25,6 +25,7 @@ from schemas.jobfile import JobSpec
 from schemas.yamltext import Loader
 from workers.errors import JobFailed, UsageError
 from workers.inspection.dataset import profile_splits
+from workers.optimization.formats import require_formats
 from workers.optimization.package import Package
 from workers.optimization.pipeline import build, training_of
 from workers.task import Task, load_task
@@ -130,6 +131,7 @@ def _alone(spec: JobSpec) -> JobSpec:
     if spec.base is not None:
         msg = f"base: the weights of {spec.base} are in the registry"
         raise UsageError(msg, "submit it, or leave base out to train here")
+    require_formats(spec.optimize.formats)
     if spec.sweep is not None:
         log.warning("the sweep is left out: one training with the values under config")
     if spec.resources.workers.max > 1:

@@ -75,6 +75,10 @@ def run_job(order: Order, api: Api, reporter: Reporter, ending: Ending) -> Final
         return _infer(order, api, reporter, ending)
     if spec.onnx is not None:
         return take_in(order, api, reporter, ending)
+    if spec.optimize.formats:
+        from workers.optimization.formats import require_formats  # noqa: PLC0415 - torch
+
+        require_formats(spec.optimize.formats)
     profiling = Profiling(spec, local(order.job_dir), reporter.profile, ending.cut)
     with ExitStack() as stack:
         if spec.base is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import platform
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -13,12 +14,15 @@ from pydantic import TypeAdapter, ValidationError
 from schemas.jobfile import JobSpec
 from schemas.model import Pass
 from workers.errors import WorkerError
-from workers.files import sha256_file
+from workers.files import sha256_bytes, sha256_file
 from workers.optimization.cache import Cache, key_of
 from workers.optimization.executor import Executor, TrialFailed, failed
 from workers.optimization.export import export
 from workers.optimization.finetune import PruneOrder, load_net, prune_and_tune
 from workers.optimization.make import Net
+from workers.optimization.point import static_schemes
+from workers.optimization.qat import QatOrder, train_quantized
+from workers.optimization.quantizer import STATIC
 from workers.optimization.session import Array
 from workers.task import Task
 
@@ -87,30 +91,55 @@ class TrainedNets:
     @property
     def can_train(self) -> bool:
         """Whether quantization in the loop is to be had."""
-        return False
+        return self._spec.optimize.qat_epochs > 0
 
     def pruned(self, shares: Sequence[float]) -> Iterator[tuple[float, Net | TrialFailed]]:
         """See ``search.Nets``."""
-        optimize = self._spec.optimize
-        keys = {
-            share: key_of(
-                "pruned",
-                share=share,
-                epochs=optimize.finetune_epochs,
-                distill=optimize.distill,
-                **self._decides,
-            )
-            for share in shares
-        }
+        keys = {share: self._pruned_key(share) for share in shares}
         orders = {
             share: PruneOrder(self._spec, self._checkpoint, share, self._device) for share in shares
         }
         yield from self._nets(keys, orders, prune_and_tune)
 
     def trained(self, shares: Sequence[float]) -> Iterator[tuple[float, Net | TrialFailed]]:
-        """See ``search.Nets``."""
-        del shares
-        yield from ()
+        """See ``search.Nets``. A pruned net must have been asked for before."""
+        optimize = self._spec.optimize
+        bits = 7 if STATIC[static_schemes(platform.machine(), ())[1]].reduce_range else 8
+        keys, orders = {}, {}
+        for share in shares:
+            packed = self._packed(share)
+            keys[share] = key_of(
+                "qat",
+                net=None if packed is None else sha256_bytes(packed),
+                epochs=optimize.qat_epochs,
+                distill=optimize.distill,
+                bits=bits,
+                **self._decides,
+            )
+            orders[share] = QatOrder(
+                self._spec, self._checkpoint, packed, weight_bits=bits, device=self._device
+            )
+        yield from self._nets(keys, orders, train_quantized)
+
+    def _packed(self, share: float) -> bytes | None:
+        """A pruned net as it is kept; None for the one that is not pruned."""
+        if share == 0:
+            return None
+        folder = self._cache.get(self._pruned_key(share))
+        if folder is None:
+            msg = f"the net pruned by {share:g} is not there"
+            raise ValueError(msg)
+        return (folder / _NET).read_bytes()
+
+    def _pruned_key(self, share: float) -> str:
+        optimize = self._spec.optimize
+        return key_of(
+            "pruned",
+            share=share,
+            epochs=optimize.finetune_epochs,
+            distill=optimize.distill,
+            **self._decides,
+        )
 
     def _nets(
         self, keys: Mapping[float, str], orders: Mapping[float, Any], function: Any
@@ -119,7 +148,7 @@ class TrainedNets:
         left = []
         for share, key in keys.items():
             if (kept := self._kept(key)) is not None:
-                log.info("pruned %g %%: taken from an earlier attempt", share * 100)
+                log.info("the net pruned by %g is there from an earlier attempt", share)
                 yield share, kept
             else:
                 left.append(share)

@@ -22,7 +22,7 @@ from schemas.dataset import DatasetProfile
 from schemas.job import JobCause, JobState
 from schemas.jobfile import Code, JobSpec
 from schemas.measure import ModelFile
-from schemas.model import Lineage, Pass
+from schemas.model import ExportedFile, Lineage, Pass
 from schemas.sweep import Choice
 from workers.blame import user_code
 from workers.errors import JobFailed
@@ -32,6 +32,7 @@ from workers.inspection.stream import Stream
 from workers.optimization.cache import Cache
 from workers.optimization.executor import Executor, LocalExecutor
 from workers.optimization.export import Exported, export
+from workers.optimization.formats import OtherFile, make
 from workers.optimization.nets import TrainedNets
 from workers.optimization.package import Package, environment, required, write_package
 from workers.optimization.search import MEASURED_SAMPLES, Data, Optimized, optimize_graph
@@ -149,7 +150,9 @@ def build(
         profile = profile_splits(task, splits, spec.dataset.model_copy(update={"check": "off"}))
     data = _data(task, splits)
     enter(JobState.EXPORTING)
-    exported = _export(_net(task, training), task, data.head[:PARITY_SAMPLES], folder)
+    net, samples = _net(task, training), data.head[:PARITY_SAMPLES]
+    exported = _export(net, task, samples, folder)
+    others = [make(form, net, samples, folder) for form in spec.optimize.formats]
     weights = _weights(training, folder)
     enter(JobState.OPTIMIZING)
     found = _search(task, spec, training, exported, data, folder, executor, cache)
@@ -181,7 +184,17 @@ def build(
         preprocess=task.preprocess,
         postprocess=task.postprocess,
         budgets=spec.optimize.classes,
+        exports=[_other(one) for one in others],
         weights=weights,
+    )
+
+
+def _other(made: OtherFile) -> ExportedFile:
+    return ExportedFile(
+        format=made.format,
+        file=describe(made.path),
+        parity_max_abs=made.parity_max_abs,
+        samples=made.samples,
     )
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
 
 from schemas.budget import Budget
 from schemas.job import JobCause
@@ -20,7 +19,6 @@ from schemas.model import Pass
 from schemas.optimize import Optimize
 from workers.errors import JobFailed, WorkerError
 from workers.files import write_atomic
-from workers.inspection.stream import Stream
 from workers.optimization.budgets import Known, fault
 from workers.optimization.cache import Cache
 from workers.optimization.evaluate import Scored, score
@@ -30,6 +28,7 @@ from workers.optimization.host import host_isa
 from workers.optimization.latency import STARTS, Cost, costs
 from workers.optimization.make import Maker, Net
 from workers.optimization.narrate import check_same, line, tell
+from workers.optimization.needs import Data, Nets, Optimized
 from workers.optimization.plan import (
     Done,
     Profile,
@@ -42,9 +41,11 @@ from workers.optimization.plan import (
     next_step,
 )
 from workers.optimization.point import Point, static_schemes
-from workers.optimization.session import Array, open_session
+from workers.optimization.session import open_session
 from workers.optimization.timing import ROUNDS, Failure
 from workers.optimization.trials import Trial, first_line, keep
+
+__all__ = ["MEASURED_SAMPLES", "Data", "Nets", "Optimized", "optimize_graph"]
 
 log = logging.getLogger(__name__)
 
@@ -52,54 +53,6 @@ QUICK_ROUNDS = 4
 """Of timing while the search goes on; what is kept is measured again, all in turn."""
 
 MEASURED_SAMPLES = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """What a search reads of the data. head: the first validation inputs, (n, …).
-
-    train: to calibrate with; None: nothing static is quantized.
-    """
-
-    train: Stream | None
-    validation: Stream
-    test: Stream | None
-    head: Array
-
-
-class Nets(Protocol):
-    """What makes nets that must be trained."""
-
-    def pruned(self, shares: Sequence[float]) -> Iterator[tuple[float, Net | TrialFailed]]:
-        """Pruned by each share and trained again, in FP32, as each is done."""
-        ...
-
-    def trained(self, shares: Sequence[float]) -> Iterator[tuple[float, Net | TrialFailed]]:
-        """The nets of these shares, trained with quantization in the loop, as each is done."""
-        ...
-
-    @property
-    def can_train(self) -> bool:
-        """Whether ``trained`` is to be had."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Optimized:
-    """What came of it.
-
-    trials, known: all, by point; the files of those kept lie in the folder. tests: of the
-    kept ones on the test split.
-    """
-
-    selection: Selection
-    trials: Mapping[Point, Trial]
-    known: Mapping[Point, Known]
-    tests: Mapping[Point, Scored] = field(default_factory=dict)
-
-    def kept(self) -> list[Trial]:
-        """In the order in which they are offered."""
-        return [self.trials[known.point] for known in self.selection.kept]
 
 
 def optimize_graph(

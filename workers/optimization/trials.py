@@ -27,8 +27,9 @@ RECORD = "trial.json"
 class Trial:
     """What came of a point.
 
-    path: its file; of what is not kept it goes with the search. size: in bytes. passes: that led to it from the trained weights. forced: operators that
-    no form of it could quantize. failed: why there is nothing else.
+    path: its file; of what is not kept it goes with the search. size: in bytes. passes:
+    that led to it from the trained weights. forced: operators that no form of it could
+    quantize. failed: why there is nothing else.
     """
 
     point: Point
