@@ -65,7 +65,7 @@ def enroll(token: str, server: str, home: Path, *, force: bool) -> None:
 @click.option(
     "--source",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="npz with x and perhaps y: samples to infer over and over, as a sensor would give.",
+    help="npz with x, or an array for each input, and perhaps y: samples to infer over and over.",
 )
 @click.option("--rate", type=click.FloatRange(0.001, 10_000), default=10.0, show_default=True,
               help="Samples a second.")  # fmt: skip

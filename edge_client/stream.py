@@ -6,8 +6,8 @@ import logging
 import threading
 import time
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +26,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Samples. x: [n, ...]; y: [n] integers, or None when the classes are not known."""
+    """Samples. x: [n, ...]; y: [n] integers, or None when the classes are not known.
+
+    named: arrays [n, ...] by input, for models of several; x is then one of them.
+    """
 
     x: Array
     y: Array | None
+    named: Mapping[str, Array] = field(default_factory=dict)
 
 
 def read_source(path: Path) -> Source:
-    """Read an npz with ``x`` and perhaps ``y``.
+    """Read an npz with ``x``, or an array for each input by its name, and perhaps ``y``.
 
     Raises:
         UsageError: it is not such a file.
@@ -45,18 +49,23 @@ def read_source(path: Path) -> Source:
             msg = f"{path} holds more than {MAX_SOURCE_BYTES} bytes"
             raise UsageError(msg)
         with np.load(path, allow_pickle=False) as arrays:
-            x = arrays["x"]
             y = arrays["y"] if "y" in arrays.files else None
+            named = {name: arrays[name] for name in arrays.files if name != "y"}
+            x = named["x"] if "x" in named or not named else next(iter(named.values()))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         msg = f"{path} is not a usable source: {error}"
         raise UsageError(msg, hint="give an npz with an array x and, if known, y") from error
-    if x.ndim == 0 or len(x) == 0 or x.dtype.kind not in "fiub":
-        msg = f"{path}: x must be a numeric array with at least one sample"
-        raise UsageError(msg)
+    for name, one in named.items():
+        if one.ndim == 0 or len(one) == 0 or one.dtype.kind not in "fiub":
+            msg = f"{path}: {name} must be a numeric array with at least one sample"
+            raise UsageError(msg)
+        if len(one) != len(x):
+            msg = f"{path}: {name} has {len(one)} samples, other inputs have {len(x)}"
+            raise UsageError(msg)
     if y is not None and (y.shape != (len(x),) or y.dtype.kind not in "iu"):
         msg = f"{path}: y must hold one integer per sample"
         raise UsageError(msg)
-    return Source(x, y)
+    return Source(x, y, named)
 
 
 def fit(sample: Array, spec: TensorSpec) -> Array:
@@ -79,12 +88,17 @@ def fit(sample: Array, spec: TensorSpec) -> Array:
     return sample.astype(wanted).reshape(shape)
 
 
-def _only_input(loaded: Loaded) -> TensorSpec:
+def _inputs(loaded: Loaded, source: Source, index: int) -> Array | dict[str, Array]:
+    """What a model is fed with: the one array of one input, else an array for each by name."""
     specs = loaded.model.signature.inputs
-    if len(specs) != 1:
-        msg = f"the model has {len(specs)} inputs, the source feeds one"
+    if len(specs) == 1:
+        (spec,) = specs
+        return fit(source.named.get(spec.name, source.x)[index], spec)
+    missing = [spec.name for spec in specs if spec.name not in source.named]
+    if missing:
+        msg = f"the model has {len(specs)} inputs, the source has no array {missing[0]!r}"
         raise InputError(msg)
-    return specs[0]
+    return {spec.name: fit(source.named[spec.name][index], spec) for spec in specs}
 
 
 class Stream:
@@ -126,8 +140,7 @@ class Stream:
             return
         truth = None if self._source.y is None else int(self._source.y[index])
         try:
-            spec = _only_input(loaded)
-            self._runtime.predict(fit(self._source.x[index], spec), truth=truth)
+            self._runtime.predict(_inputs(loaded, self._source, index), truth=truth)
         except InputError as error:
             # The sensor gives what it gives: a model that cannot take it does not work here.
             self._runtime.count_failure(loaded)

@@ -153,9 +153,9 @@ def _tell(source: OnnxSource, precision: str, smoked: Smoked) -> None:
     log.info("%s: %s, takes %s", source.name, precision, shapes)
     if len(signature.inputs) > 1:
         log.warning(
-            "it takes %d inputs: programs on a device feed it by name, through "
-            "Edge(home).model().predict({...}); `argosy-edge run --source` and batch inference "
-            "feed models of one input only",
+            "it takes %d inputs: a device feeds it by name (an array for each in the npz of "
+            "`argosy-edge run --source`, or Edge(home).model().predict({...}) in a program); "
+            "batch inference feeds models of one input only",
             len(signature.inputs),
         )
     if any(-1 in spec.shape[1:] for spec in signature.inputs):

@@ -95,7 +95,7 @@ def _try(model: Path, said: Any, seed: int) -> dict[str, Any]:
     sizes = _first_sizes(session, inputs, specs, names, seed)
     one = _run(session, specs, sizes, names, seed)
     double = _doubled(inputs, specs, sizes)
-    two = None if double is None else _run(session, specs, double, names, seed)
+    two = None if double is None else _both(session, specs, double, names, seed)
     found = [
         _given(side, one[side.name], None if two is None else two[side.name], open_=_open(specs))
         for side in outputs
@@ -222,17 +222,35 @@ def _open(specs: list[TensorSpec]) -> bool:
 def _doubled(
     inputs: list[_Side], specs: list[TensorSpec], sizes: dict[str, list[int]]
 ) -> dict[str, list[int]] | None:
-    """The same shapes with two samples; None where the batch is fixed."""
+    """The same shapes with two samples; None where the batch is fixed.
+
+    Where no input leaves more than one size open, that is the batch, wherever it stands.
+    """
     batch = _batch_name(inputs, specs)
     if batch is None:
         return None
+    single = all(spec.shape.count(-1) <= 1 for spec in specs)
     return {
         spec.name: [
-            2 * size if want == -1 and there == batch else size
+            2 * size if want == -1 and (single or there == batch) else size
             for want, there, size in zip(spec.shape, side.dims, sizes[spec.name], strict=True)
         ]
         for side, spec in zip(inputs, specs, strict=True)
     }
+
+
+def _both(
+    session: Any, specs: list[TensorSpec], sizes: dict[str, list[int]], names: list[str], seed: int
+) -> dict[str, Array]:
+    """Two samples at once, which an open batch promises."""
+    try:
+        return _run(session, specs, sizes, names, seed)
+    except (MemoryError, UnusableError, TooLargeError):
+        raise
+    except Exception as error:
+        first = (str(error).strip().splitlines() or ["no message"])[0][:200]
+        msg = f"does not run with two samples at once; say 1 for the batch in a signature: {first}"
+        raise UnusableError(msg) from error
 
 
 def _run(

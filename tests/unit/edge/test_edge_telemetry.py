@@ -210,7 +210,8 @@ def test_reconnecting_backs_off_with_jitter():
 def test_a_source_is_checked(tmp_path):
     path = tmp_path / "s.npz"
     for arrays in (
-        {"z": np.zeros(3)},
+        {"y": np.zeros(3, int)},
+        {"x": np.zeros((3, 4)), "z": np.zeros((2, 4))},
         {"x": np.zeros((0, 4))},
         {"x": np.zeros((3, 4)), "y": np.zeros(2, int)},
         {"x": np.zeros((3, 4)), "y": np.zeros(3)},
