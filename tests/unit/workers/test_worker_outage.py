@@ -21,7 +21,15 @@ from workers.driver import main as driver
 from workers.driver.ending import Ending
 from workers.driver.places import package_folder
 from workers.driver.reporter import MARGIN, Final, Reporter
-from workers.errors import ApiError, ApiUnavailableError, ClusterError, LeaseLostError, RefusedError
+from workers.errors import (
+    ApiError,
+    ApiUnavailableError,
+    ClusterError,
+    JobFailed,
+    LeaseLostError,
+    RefusedError,
+)
+from workers.optimization.pipeline import Training, build
 from workers.order import SAID_FAILED, Order, order_environment
 from workers.settings import Connection
 from workers.sweep.search import Best
@@ -271,6 +279,54 @@ def test_what_was_trained_is_registered_through_an_outage(server, monkeypatch, t
     assert manifest.lineage.epochs == 1
     assert (manifest.lineage.job, manifest.lineage.attempt) == (job.id, 1)
     assert {f.sha256 for f in manifest.files()} <= set(server.artifacts)
+
+
+def test_a_base_job_goes_on_from_the_versions_weights(server, monkeypatch, tmp_path) -> None:
+    spec = JobSpec(
+        name="again",
+        model="tiny",
+        task="workers.recipes.digits:Digits",
+        config={"width": 0.25},
+        base="tiny@1",
+        optimize={"int8": False},
+    )
+    task = load_task(spec.task, spec.config, spec.seed)
+    training = Training(task.model().state_dict(), "a" * 64, "d" * 64, 7)
+    first = build(task, spec, training, tmp_path / "first", enter=lambda _: None)
+    for digest, path in first.files():
+        server.artifacts[digest] = path.read_bytes()
+    job = server.submit(spec)
+    with Api(Connection(url=server.url, token=AGENT_TOKEN)) as agent:
+        claim = agent.claim("a")
+    order = JobOrder(
+        id=job.id,
+        attempt=claim.attempt,
+        spec=spec,
+        lease_seconds=LEASE,
+        manifest=first.manifest,
+    )
+    monkeypatch.setattr(driver, "_train", None)
+    connection = Connection(url=server.url, token=job.token)
+    with Api(connection) as api:
+        reporter = Reporter(api, job.id, 1, LEASE, Told())
+        final = driver.run_job(
+            Order(order, connection, str(tmp_path / "job")), api, reporter, Ending(reporter)
+        )
+    assert final.state is JobState.SUCCEEDED
+    manifest = server.models["tiny"][-1]
+    assert manifest.lineage.parent == "tiny@1"
+    assert (manifest.lineage.code_sha256, manifest.lineage.epochs) == ("d" * 64, 7)
+    assert manifest.variants[0].file.sha256 == first.manifest.variants[0].file.sha256
+    assert manifest.weights.sha256 == first.manifest.weights.sha256
+
+    bare = order.model_copy(
+        update={"manifest": first.manifest.model_copy(update={"weights": None})}
+    )
+    with Api(connection) as api, pytest.raises(JobFailed, match="registered without its weights"):
+        driver.run_job(Order(bare, connection, str(tmp_path)), api, reporter, Ending(reporter))
+    other = order.model_copy(update={"spec": spec.model_copy(update={"config": {"width": 0.5}})})
+    with Api(connection) as api, pytest.raises(JobFailed, match="weights of tiny@1 do not fit"):
+        driver.run_job(Order(other, connection, str(tmp_path)), api, reporter, Ending(reporter))
 
 
 def test_each_attempt_builds_its_own_package(tmp_path: Path) -> None:
