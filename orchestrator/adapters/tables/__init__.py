@@ -1,0 +1,53 @@
+"""The database tables. ``migrations/`` must always produce exactly these."""
+
+from __future__ import annotations
+
+from orchestrator.adapters.tables.base import Base, UtcDateTime
+from orchestrator.adapters.tables.devices import (
+    DeviceClassRow,
+    DeviceRow,
+    JoinTokenRow,
+    MeasuredRow,
+)
+from orchestrator.adapters.tables.jobs import (
+    AgentRow,
+    JobLogRow,
+    JobLogTotalsRow,
+    JobMetricRow,
+    JobProfileRow,
+    JobRow,
+)
+from orchestrator.adapters.tables.models import (
+    AliasChangeRow,
+    AliasRow,
+    ModelVersionRow,
+    VersionFileRow,
+)
+from orchestrator.adapters.tables.rollouts import ExecutionRow, RolloutRow, WaveRow
+from orchestrator.adapters.tables.system import ApiKeyRow, EventRow
+from orchestrator.adapters.tables.telemetry import WindowRow
+
+__all__ = [
+    "AgentRow",
+    "AliasChangeRow",
+    "AliasRow",
+    "ApiKeyRow",
+    "Base",
+    "DeviceClassRow",
+    "DeviceRow",
+    "EventRow",
+    "ExecutionRow",
+    "JobLogRow",
+    "JobLogTotalsRow",
+    "JobMetricRow",
+    "JobProfileRow",
+    "JobRow",
+    "JoinTokenRow",
+    "MeasuredRow",
+    "ModelVersionRow",
+    "RolloutRow",
+    "UtcDateTime",
+    "VersionFileRow",
+    "WaveRow",
+    "WindowRow",
+]

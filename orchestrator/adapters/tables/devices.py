@@ -1,0 +1,76 @@
+"""Tables of devices, their join tokens, their classes and what they measured."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ForeignKey, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from orchestrator.adapters.tables.base import Base
+
+
+class JoinTokenRow(Base):
+    """A join token; of its secret only the hash is kept."""
+
+    __tablename__ = "join_tokens"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    secret_hash: Mapped[str] = mapped_column(String(64))
+    device_class: Mapped[str] = mapped_column(String(64))
+    tags: Mapped[list[Any]]
+    max_uses: Mapped[int]
+    uses: Mapped[int] = mapped_column(default=0)
+    revoked: Mapped[bool] = mapped_column(default=False)
+    expires_at: Mapped[datetime]
+    created_at: Mapped[datetime]
+
+
+class DeviceRow(Base):
+    """A device. ``sequence`` is that of the last assignment signed for it."""
+
+    __tablename__ = "devices"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    device_class: Mapped[str] = mapped_column(String(64), index=True)
+    tags: Mapped[list[Any]]
+    state: Mapped[str] = mapped_column(String(16))
+    presence: Mapped[str] = mapped_column(String(16))
+    boot: Mapped[str | None] = mapped_column(String(32))
+    session: Mapped[int] = mapped_column(default=0)
+    hardware: Mapped[dict[str, Any] | None]
+    active: Mapped[dict[str, Any] | None]
+    sequence: Mapped[int] = mapped_column(default=0)
+    token_id: Mapped[str] = mapped_column(String(32))
+    certificate_serial: Mapped[str] = mapped_column(String(64))
+    certificate_expires_at: Mapped[datetime]
+    spki_sha256: Mapped[str] = mapped_column(String(64))
+    enrolled_at: Mapped[datetime]
+    last_seen_at: Mapped[datetime | None]
+
+
+class DeviceClassRow(Base):
+    """What an operator said of a class of devices."""
+
+    __tablename__ = "device_classes"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    spec: Mapped[dict[str, Any]]
+    updated_at: Mapped[datetime]
+
+
+class MeasuredRow(Base):
+    """What a device measured of a variant's file; the newest for each batch size.
+
+    Its class is the device's, so a device that changes it takes its figures along.
+    """
+
+    __tablename__ = "measured"
+    __table_args__ = (Index("ix_measured_sha256", "sha256"),)
+
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    batch: Mapped[int] = mapped_column(primary_key=True)
+    benchmark: Mapped[dict[str, Any]]
+    at: Mapped[datetime]

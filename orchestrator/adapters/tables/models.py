@@ -1,0 +1,72 @@
+"""Tables of model versions, their files and their aliases."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ForeignKeyConstraint, Index, String, Text, false
+from sqlalchemy.orm import Mapped, mapped_column
+
+from orchestrator.adapters.tables.base import Base
+
+
+class ModelVersionRow(Base):
+    """A registered version: its manifest, byte for byte as it was signed."""
+
+    __tablename__ = "model_versions"
+
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    manifest: Mapped[str] = mapped_column(Text)
+    manifest_sha256: Mapped[str] = mapped_column(String(64), index=True)
+    signed: Mapped[str] = mapped_column(Text)
+    job_id: Mapped[str | None] = mapped_column(String(32))
+    revoked: Mapped[bool] = mapped_column(default=False)
+    revoked_reason: Mapped[str | None] = mapped_column(Text)
+    purged: Mapped[bool] = mapped_column(default=False, server_default=false())
+    tags: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
+    note: Mapped[str] = mapped_column(Text, default="", server_default="")
+    created_at: Mapped[datetime]
+
+
+class VersionFileRow(Base):
+    """A file that a version names. served: devices fetch it."""
+
+    __tablename__ = "version_files"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["model", "version"], ["model_versions.model", "model_versions.version"]
+        ),
+        Index("ix_version_files_sha256", "sha256"),
+    )
+
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    served: Mapped[bool]
+
+
+class AliasRow(Base):
+    """A name that points at one version of a model and may move."""
+
+    __tablename__ = "aliases"
+
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    alias: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[int]
+
+
+class AliasChangeRow(Base):
+    """One move of an alias. version: None when it was removed."""
+
+    __tablename__ = "alias_changes"
+    __table_args__ = (Index("ix_alias_changes_alias", "model", "alias", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    model: Mapped[str] = mapped_column(String(64))
+    alias: Mapped[str] = mapped_column(String(64))
+    version: Mapped[int | None]
+    before: Mapped[int | None]
+    by: Mapped[str] = mapped_column(String(64))
+    at: Mapped[datetime]

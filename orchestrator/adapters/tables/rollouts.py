@@ -1,0 +1,81 @@
+"""Tables of rollouts, their waves and their executions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ForeignKey, Index, String, Text, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from orchestrator.adapters.tables.base import Base
+
+
+class RolloutRow(Base):
+    """A rollout."""
+
+    __tablename__ = "rollouts"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    spec: Mapped[dict[str, Any]]
+    model: Mapped[str] = mapped_column(String(64))
+    version: Mapped[int]
+    state: Mapped[str] = mapped_column(String(20), index=True)
+    pause_reason: Mapped[str | None] = mapped_column(String(20))
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+
+
+class WaveRow(Base):
+    """A wave; ``entered_at`` is when it took its state."""
+
+    __tablename__ = "waves"
+
+    rollout_id: Mapped[str] = mapped_column(ForeignKey("rollouts.id"), primary_key=True)
+    idx: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))
+    stragglers: Mapped[bool] = mapped_column(default=False)
+    entered_at: Mapped[datetime]
+    evidence: Mapped[list[Any]] = mapped_column(default=list)
+
+
+class ExecutionRow(Base):
+    """One device in one rollout.
+
+    sequence: of the signed assignment, 0 before it was offered. published: whether the
+    retained desired message holds that assignment.
+    """
+
+    __tablename__ = "executions"
+    __table_args__ = (
+        Index("ix_executions_rollout_wave", "rollout_id", "wave"),
+        Index("ix_executions_device_state", "device_id", "state"),
+        Index("ux_executions_rollout_device", "rollout_id", "device_id", unique=True),
+        Index(
+            "ix_executions_unpublished",
+            "id",
+            sqlite_where=text("NOT published AND sequence > 0"),
+            postgresql_where=text("NOT published AND sequence > 0"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    rollout_id: Mapped[str] = mapped_column(ForeignKey("rollouts.id"))
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
+    wave: Mapped[int]
+    attempt: Mapped[int] = mapped_column(default=1)
+    state: Mapped[str] = mapped_column(String(20))
+    seq: Mapped[int] = mapped_column(default=-1)
+    previous: Mapped[str | None] = mapped_column(String(20))
+    late: Mapped[str | None] = mapped_column(String(20))
+    variant: Mapped[str | None] = mapped_column(String(64))
+    sequence: Mapped[int] = mapped_column(default=0)
+    published: Mapped[bool] = mapped_column(default=False)
+    offered_at: Mapped[datetime | None]
+    bytes_done: Mapped[int | None]
+    bytes_total: Mapped[int | None]
+    bytes_fetched: Mapped[int | None]
+    cause: Mapped[str | None] = mapped_column(String(32))
+    detail: Mapped[str | None] = mapped_column(Text)
+    updated_at: Mapped[datetime]

@@ -1,0 +1,50 @@
+"""Tables of API keys and of what happened."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Index, String, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from orchestrator.adapters.tables.base import Base
+
+
+class ApiKeyRow(Base):
+    """A bearer token of the API; of its secret only the hash is kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    secret_hash: Mapped[str] = mapped_column(String(64))
+    role: Mapped[str] = mapped_column(String(16))
+    subject: Mapped[str | None] = mapped_column(String(32))
+    expires_at: Mapped[datetime | None]
+    revoked: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[datetime]
+
+
+class EventRow(Base):
+    """Something that happened, in the transaction in which it did.
+
+    A number is never given twice, also after the newest rows went: readers go on after it.
+    """
+
+    __tablename__ = "events"
+    __table_args__ = (
+        Index(
+            "ux_events_live",
+            "subject",
+            unique=True,
+            sqlite_where=text("kind = 'live'"),
+            postgresql_where=text("kind = 'live'"),
+        ),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    at: Mapped[datetime]
+    kind: Mapped[str] = mapped_column(String(16))
+    subject: Mapped[str] = mapped_column(String(64), index=True)
+    data: Mapped[dict[str, Any]]

@@ -1,0 +1,38 @@
+"""What services need of the world: protocols that adapters fulfil."""
+
+from __future__ import annotations
+
+from orchestrator.services.ports.artifacts import Artifacts, ArtifactShelf, HoldingsView
+from orchestrator.services.ports.devices import DeviceClasses, Devices, Measured
+from orchestrator.services.ports.downlink import Downlink
+from orchestrator.services.ports.jobs import Agents, JobHistory, Jobs
+from orchestrator.services.ports.models import Models
+from orchestrator.services.ports.rollouts import Rollouts
+from orchestrator.services.ports.system import Clock, Events, Keys
+from orchestrator.services.ports.telemetry import Telemetry
+from orchestrator.services.ports.transactions import Transaction, UnitOfWork
+from orchestrator.services.ports.trust import Authority, IssuedCertificate, Signer
+
+__all__ = [
+    "Agents",
+    "ArtifactShelf",
+    "Artifacts",
+    "Authority",
+    "Clock",
+    "DeviceClasses",
+    "Devices",
+    "Downlink",
+    "Events",
+    "HoldingsView",
+    "IssuedCertificate",
+    "JobHistory",
+    "Jobs",
+    "Keys",
+    "Measured",
+    "Models",
+    "Rollouts",
+    "Signer",
+    "Telemetry",
+    "Transaction",
+    "UnitOfWork",
+]

@@ -1,0 +1,20 @@
+"""The way to devices."""
+
+# ruff: noqa: D102 - a port says by name and type what it does
+from __future__ import annotations
+
+from typing import Protocol
+
+from schemas.rollout import Command
+
+
+class Downlink(Protocol):
+    """Sends to devices. Every call may be repeated; none waits for the network.
+
+    ``desired`` and ``command`` answer whether the broker has exactly that message, and go
+    on doing so until ``forget``: after it, the same wish sends the message anew.
+    """
+
+    def desired(self, device: str, document: bytes) -> bool: ...
+    def command(self, device: str, command: Command) -> bool: ...
+    def forget(self, device: str, execution: str) -> None: ...

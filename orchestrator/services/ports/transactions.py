@@ -1,0 +1,39 @@
+"""One transaction and everything in it."""
+
+# ruff: noqa: D102 - a port says by name and type what it does
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from orchestrator.services.ports.artifacts import HoldingsView
+from orchestrator.services.ports.devices import DeviceClasses, Devices, Measured
+from orchestrator.services.ports.jobs import Agents, JobHistory, Jobs
+from orchestrator.services.ports.models import Models
+from orchestrator.services.ports.rollouts import Rollouts
+from orchestrator.services.ports.system import Events, Keys
+from orchestrator.services.ports.telemetry import Telemetry
+
+
+class Transaction(Protocol):
+    """One transaction and everything in it; rolled back if its block raises."""
+
+    jobs: Jobs
+    job_history: JobHistory
+    agents: Agents
+    models: Models
+    devices: Devices
+    device_classes: DeviceClasses
+    measured: Measured
+    rollouts: Rollouts
+    telemetry: Telemetry
+    holdings: HoldingsView
+    keys: Keys
+    events: Events
+
+
+class UnitOfWork(Protocol):
+    """Opens transactions: writing ones, one after the other, and reading ones beside them."""
+
+    def __call__(self) -> AbstractContextManager[Transaction]: ...
+    def read(self) -> AbstractContextManager[Transaction]: ...

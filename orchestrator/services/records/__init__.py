@@ -1,0 +1,34 @@
+"""What services load and save: one frozen record per table."""
+
+from __future__ import annotations
+
+from orchestrator.services.records.devices import (
+    DeviceClassRecord,
+    DeviceRecord,
+    MeasuredRecord,
+    TokenRecord,
+)
+from orchestrator.services.records.jobs import ActiveJob, AgentRecord, JobRecord, QueuedJob
+from orchestrator.services.records.keys import KeyRecord
+from orchestrator.services.records.models import VersionRecord
+from orchestrator.services.records.rollouts import ExecutionRecord, RolloutRecord, WaveRecord
+from orchestrator.services.records.telemetry import DeviceTotals, WindowFigures, WindowRecord
+
+__all__ = [
+    "ActiveJob",
+    "AgentRecord",
+    "DeviceClassRecord",
+    "DeviceRecord",
+    "DeviceTotals",
+    "ExecutionRecord",
+    "JobRecord",
+    "KeyRecord",
+    "MeasuredRecord",
+    "QueuedJob",
+    "RolloutRecord",
+    "TokenRecord",
+    "VersionRecord",
+    "WaveRecord",
+    "WindowFigures",
+    "WindowRecord",
+]

@@ -1,0 +1,27 @@
+"""Records of model versions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionRecord:
+    """A model version. ``manifest`` and ``signed`` are JSON text, kept byte for byte.
+
+    purged: its files were collected; only this record is left.
+    """
+
+    model: str
+    version: int
+    manifest: str
+    manifest_sha256: str
+    signed: str
+    job_id: str | None
+    revoked: bool = False
+    revoked_reason: str | None = None
+    purged: bool = False
+    tags: tuple[str, ...] = ()
+    note: str = ""
+    created_at: datetime

@@ -1,0 +1,98 @@
+"""Records of rollouts, their waves and their executions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Self
+
+from orchestrator.domain.execution import Execution
+from orchestrator.domain.rollout import Rollout
+from schemas.errors import DeviceCause
+from schemas.rollout import Evidence, ExecState, PauseReason, RolloutSpec, RolloutState, WaveState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutRecord:
+    """A rollout."""
+
+    id: str
+    spec: RolloutSpec
+    model: str
+    version: int
+    state: RolloutState
+    pause_reason: PauseReason | None = None
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+    def machine(self) -> Rollout:
+        """The part that the state machine knows."""
+        return Rollout(self.state, self.pause_reason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaveRecord:
+    """A wave; ``entered_at`` is when it took its state."""
+
+    rollout_id: str
+    idx: int
+    state: WaveState
+    stragglers: bool = False
+    entered_at: datetime
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionRecord:
+    """One device in one rollout.
+
+    sequence: of its signed assignment, 0 before the offer. published: the retained
+    desired message holds what this record says.
+    """
+
+    id: str
+    rollout_id: str
+    device_id: str
+    wave: int
+    attempt: int = 1
+    state: ExecState = ExecState.SCHEDULED
+    seq: int = -1
+    previous: ExecState | None = None
+    late: ExecState | None = None
+    variant: str | None = None
+    sequence: int = 0
+    published: bool = False
+    offered_at: datetime | None = None
+    bytes_done: int | None = None
+    bytes_total: int | None = None
+    bytes_fetched: int | None = None
+    cause: DeviceCause | None = None
+    detail: str | None = None
+    updated_at: datetime
+
+    def machine(self) -> Execution:
+        """The part that the state machine knows."""
+        return Execution(
+            state=self.state,
+            attempt=self.attempt,
+            seq=self.seq,
+            offered=self.sequence > 0,
+            previous=self.previous,
+            late=self.late,
+            cause=self.cause,
+            detail=self.detail,
+        )
+
+    def moved(self, execution: Execution) -> Self:
+        """The record with the state machine's part replaced."""
+        return replace(
+            self,
+            state=execution.state,
+            attempt=execution.attempt,
+            seq=execution.seq,
+            previous=execution.previous,
+            late=execution.late,
+            cause=execution.cause,
+            detail=execution.detail,
+        )
