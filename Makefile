@@ -62,11 +62,12 @@ clean: ## remove the environment, caches and everything built
 		.import_linter_cache .coverage .coverage.* htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt tests/e2e/packages.txt
 	@python=$$(PYTHON='$(PYTHON)' .ci/find_python.sh) || exit 1; \
 	PYTHON=$$python .ci/need.sh venv || exit 1; \
 	$(BIN)/python -c '' 2>/dev/null || $$python -m venv --clear $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt pip
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q -c constraints.txt \
-		--build-constraint constraints.txt -e '.[edge,server,train,plot,examples]' --group dev
+		--build-constraint constraints.txt -e '.[edge,server,train,plot,examples,s3]' --group dev
+	$(BIN)/python -m pip install -q --no-deps -r tests/e2e/packages.txt
 	@touch $@

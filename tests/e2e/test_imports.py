@@ -3,7 +3,7 @@
 They are found where the packages are installed, without importing those: file typing
 (magika), the angle of a line of text (rapidocr), voice activity (silero-vad, which has a
 state and two rates). Install them without what they depend on:
-``pip install --no-deps magika rapidocr-onnxruntime silero-vad``.
+``pip install --no-deps -r tests/e2e/packages.txt``.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def located(package: str, file: str) -> Path:
     try:
         found = Path(str(distribution(package).locate_file(file)))
     except PackageNotFoundError:
-        pytest.skip(f"{package} is not installed (pip install --no-deps {package})")
+        pytest.fail(f"{package} is not installed: `make setup`", pytrace=False)
     assert found.is_file(), found
     return found
 

@@ -135,7 +135,7 @@ class Matrix:
             except Exception:  # noqa: BLE001 - the server is being started again
                 time.sleep(POLL)
 
-    def reach(self, job: str, state: JobState, *, epoch: int = 0, seconds: float = 150) -> JobView:
+    def reach(self, job: str, state: JobState, *, epoch: int = 0, seconds: float = 300) -> JobView:
         """The job once it is in a state, or past the epoch in it; fails if it ended before."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
