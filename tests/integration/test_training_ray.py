@@ -308,6 +308,28 @@ def test_what_workers_print_and_take_is_told(platform) -> None:
     assert usage.cpu_used_seconds > 2
 
 
+def test_pruned_nets_are_trained_on_the_cluster_and_registered(platform) -> None:
+    job = platform.submit(
+        "workers.recipes.digits:Digits",
+        name="pruned",
+        config={"width": 0.5, "lr": 0.003},
+        stop={"max_epochs": 4, "require_target": False},
+        optimize={"prune": [0.5], "finetune_epochs": 2, "max_accuracy_drop": 0.3, "max_trials": 4},
+    )
+    assert ended(platform, job) is JobState.SUCCEEDED, (job.cause, job.detail, job.logs)
+    (manifest,) = platform.api.models["pruned"]
+    pruned = {v.id: v for v in manifest.variants if v.pruned}
+    assert pruned, (manifest.rejected, job.logs)
+    assert min(v.file.size for v in pruned.values()) < 0.2 * manifest.variant("fp32").file.size
+    assert {"prune", "finetune", "quantize_static"} <= {p.name for p in manifest.lineage.passes}
+    told = "\n".join(line.text for line in job.logs)
+    assert "pruned 50%, epoch 2" in told, "the task's own lines reach the job's log"
+    assert "kept p50-int8: accuracy" in told
+    folder = platform.home / "jobs" / job.id
+    assert not (folder / "trials").exists(), "what was tried goes when the version is there"
+    assert until(lambda: not alive(f"{job.id}-1"), 10)
+
+
 def test_a_cancel_ends_every_process_and_keeps_the_last_checkpoint(platform) -> None:
     stop = StopRules(max_epochs=100_000, patience=10_000, require_target=False)
     job = platform.api.submit(example().model_copy(update={"stop": stop}))
