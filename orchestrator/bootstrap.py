@@ -28,6 +28,7 @@ from orchestrator.services.comparison import ComparisonService
 from orchestrator.services.device_classes import DeviceClassService
 from orchestrator.services.devices import DeviceService
 from orchestrator.services.engine import RolloutEngine
+from orchestrator.services.holds import Holds
 from orchestrator.services.inbox import Inbox
 from orchestrator.services.jobs import JobService
 from orchestrator.services.keys import Role
@@ -170,7 +171,9 @@ def build(settings: Settings) -> Program:
         device_classes=DeviceClassService(uow, clock),
         rollouts=RolloutService(uow, clock),
         telemetry=telemetry,
-        uploads=UploadService(artifacts, settings.max_artifact_bytes, collection.why_gone),
+        uploads=UploadService(
+            artifacts, settings.max_artifact_bytes, collection.why_gone, Holds(uow, clock)
+        ),
         collection=collection,
         ca_pem=authority.pem,
         root_json=signer.root_json,

@@ -118,7 +118,7 @@ class ArtifactStore:
         """
         return self._root / check_digest(sha256)[:2] / sha256
 
-    def exists(self, sha256: str) -> bool:
+    def exists(self, sha256: str, *, anew: bool = False) -> bool:  # noqa: ARG002 - a folder is always asked
         """Whether it is stored."""
         return self.path(sha256).is_file()
 

@@ -112,8 +112,11 @@ class S3ArtifactStore:
             temporary.unlink(missing_ok=True)
         return Stored(sha256=sha256, size=size, created=found is None)
 
-    def exists(self, sha256: str) -> bool:
-        """Whether it is stored."""
+    def exists(self, sha256: str, *, anew: bool = False) -> bool:
+        """Whether it is stored; what is remembered is a minute old at most, or not used."""
+        if anew:
+            with self._lock:
+                self._sizes.pop(sha256, None)
         try:
             self.size(sha256)
         except NotFound:

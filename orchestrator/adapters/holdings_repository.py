@@ -86,8 +86,9 @@ class SqlHoldings:
         ):
             files[model, version].add(sha256)
         row = ModelVersionRow
-        columns = (row.model, row.version, row.created_at, row.tags, row.revoked, row.job_id)
-        for found in self._session.execute(select(*columns).where(live)):
+        what = (row.model, row.version, row.tags, row.revoked, row.job_id)
+        when = (row.created_at, row.restored_at)
+        for found in self._session.execute(select(*what, *when).where(live)):
             yield HeldVersion(
                 model=found.model,
                 version=found.version,
@@ -96,6 +97,7 @@ class SqlHoldings:
                 tagged=bool(found.tags),
                 revoked=found.revoked,
                 job_id=found.job_id,
+                restored_at=found.restored_at,
             )
 
     def _aliased(self) -> Iterator[Ref]:

@@ -16,12 +16,14 @@ from orchestrator.adapters.device_repository import SqlDevices
 from orchestrator.adapters.holdings_repository import SqlHoldings
 from orchestrator.adapters.job_history_repository import SqlJobHistory
 from orchestrator.adapters.job_repository import SqlJobs
+from orchestrator.adapters.mark_repository import SqlArtifactMarks
 from orchestrator.adapters.model_repository import SqlModels
 from orchestrator.adapters.rollout_repository import SqlRollouts
 from orchestrator.adapters.telemetry_repository import SqlEvents, SqlKeys, SqlTelemetry
 from orchestrator.errors import Unavailable
 from orchestrator.services.ports import (
     Agents,
+    ArtifactMarks,
     DeviceClasses,
     Devices,
     Events,
@@ -59,6 +61,7 @@ class SqlTransaction:
         self.rollouts: Rollouts = SqlRollouts(session)
         self.telemetry: Telemetry = SqlTelemetry(session)
         self.holdings: HoldingsView = SqlHoldings(session)
+        self.artifact_marks: ArtifactMarks = SqlArtifactMarks(session)
         self.keys: Keys = SqlKeys(session)
         self.events: Events = SqlEvents(session)
 

@@ -56,6 +56,7 @@ def make_app(context: Context) -> FastAPI:
         aliases.router,
         models.writer,
         artifacts.operator,
+        artifacts.writer,
         devices.operator,
         device_classes.operator,
         rollouts.router,

@@ -1,12 +1,24 @@
-"""The route of the artifact collection; files come and go in ``api.models``."""
+"""Routes of artifacts: they are sent up, fetched, also in parts, and collected."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends
+from collections.abc import Iterator
+from typing import Annotated
 
+from anyio import fail_after, from_thread, to_thread
+from fastapi import APIRouter, Depends, Header, Path, Request, Response, status
+from fastapi.responses import StreamingResponse
+from starlette.requests import ClientDisconnect
+
+from orchestrator.api import ranges
 from orchestrator.api.body import StrictRoute
-from orchestrator.api.context import Allow, Ctx
+from orchestrator.api.context import Allow, Caller, Ctx
+from orchestrator.api.problems import problem
+from orchestrator.errors import Invalid
 from orchestrator.services.keys import Role
+from schemas.api import Stored
+from schemas.errors import Code
+from schemas.ids import Sha256
 from schemas.model import CollectReport, CollectRequest
 
 operator = APIRouter(
@@ -15,9 +27,93 @@ operator = APIRouter(
     route_class=StrictRoute,
     dependencies=[Depends(Allow(Role.ADMIN))],
 )
+writer = APIRouter(
+    prefix="/v1/artifacts",
+    tags=["models"],
+    route_class=StrictRoute,
+    dependencies=[Depends(Allow(Role.ADMIN, Role.JOB))],
+)
+
+STALL_SECONDS = 60.0
+"""An upload of which nothing comes for so long is given up."""
+
+Digest = Annotated[Sha256, Path()]
+RangeHeader = Annotated[str | None, Header(alias="range", max_length=200)]
+Tag = Annotated[str | None, Header(max_length=200)]
+
+_BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_PART = {"description": "The part that `Range` asks for.", "content": _BYTES}
+_NO_PART = {"description": "None of the bytes that `Range` asks for is there."}
 
 
 @operator.post("/collect", operation_id="collect_artifacts")
 def collect(ctx: Ctx, request: CollectRequest) -> CollectReport:
     """Delete the files that nothing needs; only says what would go unless told otherwise."""
     return ctx.collection.collect(request)
+
+
+@writer.put("/{sha256}", operation_id="upload_artifact")
+async def upload(ctx: Ctx, sha256: Digest, request: Request) -> Stored:
+    """Store the body under its SHA-256."""
+    # A slow sender holds a thread of these few, and none of those that answer all others.
+    return await to_thread.run_sync(ctx.uploads.put, sha256, _body(request), limiter=ctx.uploading)
+
+
+@writer.get(
+    "/{sha256}",
+    operation_id="download_artifact",
+    response_class=StreamingResponse,
+    responses={
+        status.HTTP_200_OK: {"description": "All of it.", "content": _BYTES},
+        status.HTTP_206_PARTIAL_CONTENT: _PART,
+        status.HTTP_416_RANGE_NOT_SATISFIABLE: _NO_PART,
+    },
+)
+def download(
+    ctx: Ctx,
+    request: Request,
+    sha256: Digest,
+    caller: Caller,
+    range_: RangeHeader = None,
+    if_range: Tag = None,
+) -> Response:
+    """An artifact, or one range of its bytes; a job's key gives what that job begins with."""
+    if caller.role is Role.JOB:
+        ctx.orders.check_readable(caller.subject or "", sha256)
+    size = ctx.uploads.size(sha256)
+    headers = {"etag": f'"{sha256}"', "accept-ranges": "bytes"}
+    try:
+        span = ranges.asked(range_, if_range, headers["etag"], size)
+    except ranges.UnsatisfiableError as error:
+        refusal = problem(request, Code.INVALID, str(error), status=416)
+        refusal.headers["content-range"] = f"bytes */{size}"
+        return refusal
+    part = span or ranges.Span(0, size)
+    headers["content-length"] = str(part.end - part.start)
+    if span is not None:
+        headers["content-range"] = f"bytes {span}/{size}"
+    return StreamingResponse(
+        ctx.uploads.pieces(sha256, part.start, part.end),
+        status_code=status.HTTP_200_OK if span is None else status.HTTP_206_PARTIAL_CONTENT,
+        media_type="application/octet-stream",
+        headers=headers,
+    )
+
+
+def _body(request: Request) -> Iterator[bytes]:
+    """The request's body as it arrives, for a handler that runs in a thread."""
+    stream = request.stream().__aiter__()
+
+    async def following() -> bytes | None:
+        try:
+            with fail_after(STALL_SECONDS):
+                return await anext(stream, None)
+        except TimeoutError:
+            msg = f"the upload stood still for {STALL_SECONDS:g} s"
+            raise Invalid(msg, hint="send it again") from None
+        except ClientDisconnect:
+            msg = "the upload broke off"
+            raise Invalid(msg, hint="send it again") from None
+
+    while (piece := from_thread.run(following)) is not None:
+        yield piece

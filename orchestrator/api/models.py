@@ -1,23 +1,18 @@
-"""Routes of the registry and its artifacts."""
+"""Routes of the registry."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from typing import Annotated
 
-from anyio import fail_after, from_thread, to_thread
-from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, status
-from fastapi.responses import StreamingResponse
-from starlette.requests import ClientDisconnect
+from fastapi import APIRouter, Depends, Header, Path, Query, Response, status
 
 from orchestrator.api.body import StrictRoute
 from orchestrator.api.context import DEFAULT_PAGE, Allow, Caller, Ctx, Cursor, Limit
-from orchestrator.errors import Invalid
 from orchestrator.services.keys import Role
-from schemas.api import Page, Stored
+from schemas.api import Page
 from schemas.base import VersionNo
-from schemas.ids import Name, Sha256
+from schemas.ids import Name
 from schemas.model import (
     Comparison,
     Manifest,
@@ -41,10 +36,6 @@ writer = APIRouter(
     dependencies=[Depends(Allow(Role.ADMIN, Role.JOB))],
 )
 
-STALL_SECONDS = 60.0
-"""An upload of which nothing comes for so long is given up."""
-
-Digest = Annotated[Sha256, Path()]
 ModelName = Annotated[Name, Path()]
 Tags = Annotated[str | None, Header(max_length=2000)]
 Split = Annotated[str, Query(min_length=1, max_length=50)]
@@ -120,39 +111,3 @@ def register(
     if not number.created:
         response.status_code = status.HTTP_200_OK
     return number
-
-
-@writer.put("/artifacts/{sha256}", operation_id="upload_artifact")
-async def upload(ctx: Ctx, sha256: Digest, request: Request) -> Stored:
-    """Store the body under its SHA-256."""
-    # A slow sender holds a thread of these few, and none of those that answer all others.
-    return await to_thread.run_sync(ctx.uploads.put, sha256, _body(request), limiter=ctx.uploading)
-
-
-@writer.get("/artifacts/{sha256}", operation_id="download_artifact")
-def download(ctx: Ctx, sha256: Digest, caller: Caller) -> StreamingResponse:
-    """An artifact; a job's key gives its own code and the files of its batch's version."""
-    if caller.role is Role.JOB:
-        ctx.orders.check_readable(caller.subject or "", sha256)
-    size, pieces = ctx.uploads.get(sha256)
-    headers = {"content-length": str(size), "etag": f'"{sha256}"'}
-    return StreamingResponse(pieces, media_type="application/octet-stream", headers=headers)
-
-
-def _body(request: Request) -> Iterator[bytes]:
-    """The request's body as it arrives, for a handler that runs in a thread."""
-    stream = request.stream().__aiter__()
-
-    async def following() -> bytes | None:
-        try:
-            with fail_after(STALL_SECONDS):
-                return await anext(stream, None)
-        except TimeoutError:
-            msg = f"the upload stood still for {STALL_SECONDS:g} s"
-            raise Invalid(msg, hint="send it again") from None
-        except ClientDisconnect:
-            msg = "the upload broke off"
-            raise Invalid(msg, hint="send it again") from None
-
-    while (piece := from_thread.run(following)) is not None:
-        yield piece

@@ -145,7 +145,7 @@ def _starts_at(answer: httpx.Response, offset: int) -> bool:
 
 
 def _copy(answer: httpx.Response, out: BinaryIO, most: int, told: Callable[[int], None]) -> None:
-    for piece in _bounded(answer.iter_bytes(_PIECE), most):
+    for piece in _bounded(answer.iter_bytes(), most):
         out.write(piece)
         told(len(piece))
 

@@ -31,7 +31,11 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class HeldVersion:
-    """A version whose files are there. files: their digests. job_id: of the job that made it."""
+    """A version whose files are there.
+
+    files: their digests. job_id: of the job that made it. restored_at: when its files came
+    back after a collection had taken them.
+    """
 
     model: str
     version: int
@@ -40,6 +44,12 @@ class HeldVersion:
     tagged: bool = False
     revoked: bool = False
     job_id: str | None = None
+    restored_at: datetime | None = None
+
+    @property
+    def since(self) -> datetime:
+        """From when its age counts: whoever brings its files back wants them."""
+        return self.restored_at or self.created_at
 
     @property
     def ref(self) -> Ref:
@@ -100,9 +110,7 @@ def plan(holdings: Holdings, policy: Policy, now: datetime) -> Plan:
     kept = holdings.used | _newest(holdings.versions, policy.keep_last)
     kept |= {ref for job in holdings.jobs if job.ended_at is None for ref in job.versions}
     purge = {
-        v.ref
-        for v in holdings.versions
-        if v.ref not in kept and not v.tagged and v.created_at < horizon
+        v.ref for v in holdings.versions if v.ref not in kept and not v.tagged and v.since < horizon
     }
     staying = [v for v in holdings.versions if v.ref not in purge]
     makers = {v.job_id for v in staying}

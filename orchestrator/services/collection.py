@@ -1,28 +1,36 @@
 """Garbage collection of artifacts: nothing that anything may need, and no half of a deed.
 
 Versions are marked as purged in one transaction with all that speaks for keeping them. Then
-the files go, a few at a time, each time within a writing transaction that looks again
-whether something names them by now. Writing transactions run one after the other, and who
-registers a version, or submits a job, looks within its own whether the files are there: so
-either it finds them gone and says so, or the collection finds them needed. A process that
-is killed in between has deleted too little, and the next collection goes on.
+the files go, a few at a time: a transaction condemns those that nobody names or holds by
+then (``services.holds``), they are deleted outside of any transaction, and another one
+takes the marks away. Who registers a version or submits a job holds its files while it
+looks whether they are there, and an upload waits for a deletion of the same file. So either
+the collection finds a file needed, or the others find it condemned or gone and say so. A
+process that is killed in between has deleted too little, and the next collection goes on;
+its marks end soon (``holds.CONDEMNED``).
 """
 
 from __future__ import annotations
 
+import secrets
 import threading
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from orchestrator.domain import collect
 from orchestrator.domain.collect import GRACE, Artifact, Plan, Policy
-from orchestrator.errors import Conflict, Invalid
-from orchestrator.services.ports import Artifacts, ArtifactShelf, Clock, Transaction, UnitOfWork
-from schemas.errors import FieldError
-from schemas.model import CollectReport, CollectRequest, Manifest
+from orchestrator.errors import Conflict
+from orchestrator.services.holds import CONDEMNED
+from orchestrator.services.ports import ArtifactShelf, Clock, UnitOfWork
+from schemas.model import CollectReport, CollectRequest
 
 _BATCH = 20
-"""Files deleted per transaction, so that no other writer waits for long."""
+"""Files that are condemned at once."""
+
+_WORKING = 30.0
+"""Seconds after which no further deletion of a batch begins; a slow one takes 20."""
 
 
 class CollectionService:
@@ -32,16 +40,24 @@ class CollectionService:
         uow: opens transactions.
         clock: the time, in UTC.
         artifacts: where the files are.
-        batch: files deleted per transaction.
+        batch: files condemned at once.
+        ticking: seconds that pass, whatever the clock does.
     """
 
     def __init__(
-        self, uow: UnitOfWork, clock: Clock, artifacts: ArtifactShelf, *, batch: int = _BATCH
+        self,
+        uow: UnitOfWork,
+        clock: Clock,
+        artifacts: ArtifactShelf,
+        *,
+        batch: int = _BATCH,
+        ticking: Callable[[], float] = time.monotonic,
     ) -> None:
         self._uow = uow
         self._clock = clock
         self._artifacts = artifacts
         self._batch = batch
+        self._ticking = ticking
         self._running = threading.Lock()
 
     def collect(self, request: CollectRequest) -> CollectReport:
@@ -88,37 +104,46 @@ class CollectionService:
                 tx.models.set_purged(model, version)
                 data = {"model": model, "version": version, "change": "purged"}
                 tx.events.add("model", model, data, now)
-        going = collect.garbage(self._artifacts.stored(), plan.needed, now)
+        going = deque(collect.garbage(self._artifacts.stored(), plan.needed, now))
         gone: list[Artifact] = []
-        for start in range(0, len(going), self._batch):
-            with self._uow() as tx:
-                gone += self._delete(tx, going[start : start + self._batch], now)
+        while going:
+            portion = [going.popleft() for _ in range(min(self._batch, len(going)))]
+            deleted, left = self._delete(portion, now)
+            gone += deleted
+            going.extendleft(reversed(left))
         self._artifacts.sweep(now - GRACE)
         return _report(plan, gone, dry_run=False)
 
-    def _delete(self, tx: Transaction, going: Sequence[Artifact], now: datetime) -> list[Artifact]:
-        """Delete what is not needed by now either; answers what is gone."""
-        needed = tx.holdings.named([a.sha256 for a in going], since=now)
-        return [
-            artifact
-            for artifact in going
-            if artifact.sha256 not in needed
-            and self._artifacts.delete(artifact.sha256, now - GRACE)
-        ]
+    def _delete(
+        self, going: Sequence[Artifact], now: datetime
+    ) -> tuple[list[Artifact], list[Artifact]]:
+        """Delete what nobody needs by now either; what is gone, and what time was too short for."""
+        began, owner = self._ticking(), secrets.token_hex(16)
+        doomed = self._condemn(owner, going, now)
+        left, gone = deque(doomed), list[Artifact]()
+        # None is begun that may still run when the marks end; one is, however long that took.
+        while left and (len(left) == len(doomed) or self._ticking() - began < _WORKING):
+            artifact = left.popleft()
+            # Where this fails the marks stay until they end: a call that nobody waits for any
+            # more may yet be carried out.
+            if self._artifacts.delete(artifact.sha256, now - GRACE):
+                gone.append(artifact)
+        if doomed:
+            with self._uow() as tx:
+                tx.artifact_marks.release(owner)
+        return gone, list(left)
 
-
-def check_there(artifacts: Artifacts, manifest: Manifest) -> None:
-    """See, within the transaction that registers it, that a version's files are there still.
-
-    Raises:
-        Invalid: one was collected since it was checked.
-    """
-    for file in dict.fromkeys(manifest.files()):
-        if not artifacts.exists(file.sha256):
-            text = f"artifact {file.sha256} was collected; upload it again"
-            field = FieldError(field=f"file {file.path}", message=text)
-            msg = f"the manifest cannot be registered: {field.field}: {text}"
-            raise Invalid(msg, fields=[field])
+    def _condemn(self, owner: str, going: Sequence[Artifact], now: datetime) -> list[Artifact]:
+        """Mark what nobody names or holds as about to be deleted."""
+        digests = [artifact.sha256 for artifact in going]
+        with self._uow() as tx:
+            at = self._clock()
+            tx.artifact_marks.prune(at)
+            spared = tx.holdings.named(digests, since=now) | tx.artifact_marks.held(digests, at)
+            doomed = [artifact for artifact in going if artifact.sha256 not in spared]
+            until = at + CONDEMNED
+            tx.artifact_marks.condemn(owner, [artifact.sha256 for artifact in doomed], until)
+        return doomed
 
 
 def _report(plan: Plan, gone: Sequence[Artifact], *, dry_run: bool) -> CollectReport:

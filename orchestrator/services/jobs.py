@@ -12,7 +12,8 @@ from typing import Any
 from orchestrator.domain import job as machine
 from orchestrator.domain.cost import Prices
 from orchestrator.errors import LeaseLost, NotFound, error_of
-from orchestrator.services import agents, job_history, keys, orders, queues
+from orchestrator.services import agents, job_history, keys, orders, queues, sources
+from orchestrator.services.holds import Holds
 from orchestrator.services.job_view import view
 from orchestrator.services.keys import Role
 from orchestrator.services.ports import Artifacts, Clock, Transaction, UnitOfWork
@@ -60,6 +61,7 @@ class JobService:
         self._lease = lease_seconds
         self._artifacts = artifacts
         self._prices = prices
+        self._holds = Holds(uow, clock)
         self._began = clock()
 
     def submit(self, spec: JobSpec, submission: str | None = None) -> JobView:
@@ -68,18 +70,23 @@ class JobService:
         Raises:
             NotFound, Conflict, Revoked, Invalid: its code, the model that it infers with or
                 the job that it was cloned from is not here.
-            Conflict: another job was submitted with this key.
+            Conflict: another job was submitted with this key; or this took so long that its
+                code may have been collected.
         """
         with self._uow.read() as tx:
             known = orders.submitted(tx, spec, submission)
-            if known is None:
-                orders.check(tx, self._artifacts, spec)
-        if known is None:
+        return self.get((known or self._add(spec, submission)).id)
+
+    def _add(self, spec: JobSpec, submission: str | None) -> JobRecord:
+        with self._holds.on(sources.uploads(spec)) as hold:
+            sources.check_uploads(self._artifacts, spec)
             with self._uow() as tx:
-                known = orders.submitted(tx, spec, submission) or self._queue(tx, spec, submission)
-        return self.get(known.id)
+                hold.settle(tx, self._clock())
+                known = orders.submitted(tx, spec, submission)
+                return known or self._queue(tx, spec, submission)
 
     def _queue(self, tx: Transaction, spec: JobSpec, submission: str | None) -> JobRecord:
+        orders.check(tx, spec)
         record = JobRecord(
             id=new_id("job"),
             name=spec.name,

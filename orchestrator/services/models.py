@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from orchestrator.domain import promotion
 from orchestrator.errors import Forbidden, Invalid, LeaseLost, TooLarge
-from orchestrator.services import aliases, collection, job_history, registration
+from orchestrator.services import aliases, job_history, registration
+from orchestrator.services.holds import Holds
 from orchestrator.services.ports import Artifacts, Clock, Signer, Transaction, UnitOfWork
 from orchestrator.services.records import JobRecord, VersionRecord
 from orchestrator.services.versions import found, model_view, version_view
@@ -44,6 +46,7 @@ class ModelService:
         self._clock = clock
         self._artifacts = artifacts
         self._signer = signer
+        self._holds = Holds(uow, clock)
 
     def register(
         self, name: str, manifest: Manifest, job_id: str | None, *, by: str | None = None
@@ -56,8 +59,9 @@ class ModelService:
 
         Raises:
             Forbidden, LeaseLost: the job's model is another, or the job was lost.
-            Invalid: it belongs to another model, contradicts itself, or a file is missing
-                or is not what the manifest says.
+            Invalid: it belongs to another model, contradicts itself, or a file is missing,
+                is being collected or is not what the manifest says.
+            Conflict: it took so long that its files may have been collected.
             TooLarge: the manifest is.
         """
         registration.check(name, manifest, self._artifacts)
@@ -66,29 +70,38 @@ class ModelService:
         if len(raw) > MAX_MANIFEST_BYTES:
             msg = f"the manifest has {len(raw)} bytes; at most {MAX_MANIFEST_BYTES} are allowed"
             raise TooLarge(msg)
+        files = {file.sha256: f"file {file.path}" for file in manifest.files()}
+        with self._holds.on(files) as hold:
+            registration.check_there(manifest, self._artifacts)
+            with self._uow() as tx:
+                hold.settle(tx, self._clock())
+                return self._number(tx, manifest, text, job_id, by=job_id or by or OPERATOR)
+
+    def _number(
+        self, tx: Transaction, manifest: Manifest, text: str, job_id: str | None, *, by: str
+    ) -> VersionNumber:
+        """The number that a manifest, whose JSON is ``text``, has or gets."""
+        name, raw, now = manifest.model, text.encode(), self._clock()
         sha256 = hashlib.sha256(raw).hexdigest()
-        with self._uow() as tx:
-            collection.check_there(self._artifacts, manifest)
-            job = None if job_id is None else _check_job(tx, name, manifest, job_id)
-            known = _known(tx, name, sha256, job_id)
-            if known is not None:
-                return VersionNumber(model=name, version=known.version, created=False)
-            _check_parent(tx, manifest)
-            # Signing is computation, not IO, so number and signature share a transaction.
-            version = tx.models.last_version(name) + 1
-            signed = self._signer.sign_manifest(name, version, raw).decode()
-            record = VersionRecord(
-                model=name,
-                version=version,
-                manifest=text,
-                manifest_sha256=sha256,
-                signed=signed,
-                job_id=job_id,
-                created_at=self._clock(),
-            )
-            tx.models.add(record)
-            tx.models.add_files(name, version, _files(manifest))
-            self._promote(tx, record, manifest, job, by=job_id or by or OPERATOR)
+        job = None if job_id is None else _check_job(tx, name, manifest, job_id)
+        known = _known(tx, name, sha256, job_id, now)
+        if known is not None:
+            return VersionNumber(model=name, version=known.version, created=False)
+        _check_parent(tx, manifest)
+        # Signing is computation, not IO, so number and signature share a transaction.
+        version = tx.models.last_version(name) + 1
+        record = VersionRecord(
+            model=name,
+            version=version,
+            manifest=text,
+            manifest_sha256=sha256,
+            signed=self._signer.sign_manifest(name, version, raw).decode(),
+            job_id=job_id,
+            created_at=now,
+        )
+        tx.models.add(record)
+        tx.models.add_files(name, version, _files(manifest))
+        self._promote(tx, record, manifest, job, by=by)
         return VersionNumber(model=name, version=version, created=True)
 
     def _promote(
@@ -170,13 +183,15 @@ class ModelService:
             return tx.models.serves(sha256)
 
 
-def _known(tx: Transaction, name: str, sha256: str, job_id: str | None) -> VersionRecord | None:
+def _known(
+    tx: Transaction, name: str, sha256: str, job_id: str | None, now: datetime
+) -> VersionRecord | None:
     """The version that this manifest, or this job, has made already."""
     same = tx.models.by_manifest(name, sha256)
     if same is None:
         return None if job_id is None else tx.models.by_job(name, job_id)
     if same.purged:
-        tx.models.set_purged(name, same.version, purged=False)
+        tx.models.save(replace(same, purged=False, restored_at=now))
     return same
 
 

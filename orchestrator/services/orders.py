@@ -7,7 +7,7 @@ from dataclasses import replace
 from orchestrator.domain.job import ACTIVE
 from orchestrator.errors import Conflict, Forbidden, LeaseLost, NotFound
 from orchestrator.services import device_classes, sources
-from orchestrator.services.ports import Artifacts, Transaction, UnitOfWork
+from orchestrator.services.ports import Transaction, UnitOfWork
 from orchestrator.services.records import JobRecord
 from schemas.job import JobOrder, JobProgress
 from schemas.jobfile import JobSpec
@@ -65,17 +65,15 @@ class OrderService:
         raise Forbidden(msg)
 
 
-def check(tx: Transaction, artifacts: Artifacts, spec: JobSpec) -> None:
-    """See that all that a job needs from here is here.
+def check(tx: Transaction, spec: JobSpec) -> None:
+    """See that the version and the job that a job goes on from are here.
 
     Raises:
-        NotFound: its code or file has not been uploaded, or there is no such model version,
-            or no job that it was cloned from.
-        Conflict: what was uploaded has another size; the version's files were collected.
+        NotFound: there is no such model version, or no job that it was cloned from.
+        Conflict: the version's files were collected.
         Revoked: the model version was withdrawn.
         Invalid: the model version has no such variant, or nothing to go on from.
     """
-    sources.check_uploads(artifacts, spec)
     sources.manifest_of(tx, spec)
     if spec.cloned_from is not None and tx.jobs.get(spec.cloned_from) is None:
         msg = f"cloned_from: there is no job {spec.cloned_from}"

@@ -34,9 +34,30 @@ def check(name: str, manifest: Manifest, artifacts: Artifacts) -> None:
     if not errors:
         errors = [*_of_models(manifest, artifacts), *_of_outcomes(manifest, artifacts)]
     if errors:
-        first = f"{errors[0].field}: {errors[0].message}"
-        msg = f"the manifest cannot be registered: {first}"
-        raise Invalid(msg, fields=errors[:_MAX_TOLD])
+        raise _refusal(errors)
+
+
+def check_there(manifest: Manifest, artifacts: Artifacts) -> None:
+    """See that files that were checked, and are held now, were not collected in between.
+
+    Raises:
+        Invalid: some were.
+    """
+    errors = [
+        FieldError(
+            field=f"file {file.path}",
+            message=f"artifact {file.sha256} was collected; upload it again",
+        )
+        for file in dict.fromkeys(manifest.files())
+        if not artifacts.exists(file.sha256, anew=True)
+    ]
+    if errors:
+        raise _refusal(errors)
+
+
+def _refusal(errors: list[FieldError]) -> Invalid:
+    msg = f"the manifest cannot be registered: {errors[0].field}: {errors[0].message}"
+    return Invalid(msg, fields=errors[:_MAX_TOLD])
 
 
 def _of_itself(name: str, manifest: Manifest) -> Iterator[FieldError]:

@@ -48,8 +48,20 @@ def readable(tx: Transaction, spec: JobSpec, sha256: str) -> bool:
     return manifest.weights is not None and manifest.weights.sha256 == sha256
 
 
+def uploads(spec: JobSpec) -> dict[str, str]:
+    """What a job's client uploads before it: digest → the field that names it."""
+    found = {}
+    if spec.code is not None:
+        found[spec.code.sha256] = "code"
+    if spec.onnx is not None:
+        found[spec.onnx.file] = "onnx.file"
+    return found
+
+
 def check_uploads(artifacts: Artifacts, spec: JobSpec) -> None:
     """See that what a job's client uploads before it is here, and is what it says.
+
+    Asks the store, so never within a transaction.
 
     Raises:
         NotFound: it is not.
@@ -68,7 +80,7 @@ def check_uploads(artifacts: Artifacts, spec: JobSpec) -> None:
 def _check_upload(
     artifacts: Artifacts, field: str, sha256: str, size: int, hint: str, again: str
 ) -> None:
-    if not artifacts.exists(sha256):
+    if not artifacts.exists(sha256, anew=True):
         msg = f"{field}: artifact {sha256} has not been uploaded"
         raise NotFound(msg, hint=f"{hint}; or PUT /v1/artifacts/{sha256} first")
     there = artifacts.size(sha256)

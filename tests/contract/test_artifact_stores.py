@@ -303,6 +303,20 @@ def test_what_is_old_is_deleted_and_what_is_young_is_not(store) -> None:
     assert store.leaves(sha) == leaves_of([b"model"])
 
 
+def test_what_another_server_deleted_is_not_there_when_asked_anew(site, store) -> None:
+    other = site.open()
+    for _ in range(2):
+        store.put([b"model"], digest(b"model"), LIMIT)
+        assert store.exists(digest(b"model"))
+        assert other.delete(digest(b"model"), datetime.now(UTC) + LATER)
+        assert not store.exists(digest(b"model"), anew=True)
+        assert not store.exists(digest(b"model"))
+        with pytest.raises(NotFound):
+            store.read_chunk(digest(b"model"), 0)
+    with pytest.raises(Invalid):
+        store.exists("../../etc/passwd", anew=True)
+
+
 def test_sweeping_removes_no_artifact(store) -> None:
     blobs = [os.urandom(100 * i) for i in range(4)]
     for blob in blobs:

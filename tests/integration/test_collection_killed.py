@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import textwrap
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
+from orchestrator.services.holds import CONDEMNED, Holds
+from orchestrator.services.uploads import UploadService
 from schemas.model import CollectRequest
 from tests.unit.orchestrator.platform import Platform
 
@@ -68,3 +70,29 @@ def test_a_killed_collection_leaves_only_what_the_next_one_takes(tmp_path, delet
     report = platform.collection.collect(EVERYTHING)
     assert (report.purged, report.artifacts) == ((), 3 - deleted)
     assert {found.sha256 for found in platform.artifacts.stored()} == needed
+
+
+def test_an_upload_after_a_kill_waits_out_the_mark_of_the_dead(tmp_path) -> None:
+    """Its request may still be on the way, so the bytes are put there only when it cannot be."""
+    platform = Platform(tmp_path)
+    data = b"packed code"
+    file = platform.file("code.zip", data)
+    child = [sys.executable, "-c", textwrap.dedent(_CHILD), str(tmp_path), "0"]
+    with subprocess.Popen(child, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "now\n"
+        process.send_signal(signal.SIGKILL)
+    platform.clock.forward(timedelta(days=40).total_seconds())
+    waited: list[datetime] = []
+
+    def pause(_seconds: float) -> None:
+        waited.append(platform.clock())
+        platform.clock.forward(10)
+        if len(waited) == 2:
+            # What the dead had asked for is carried out now.
+            platform.artifacts.delete(file.sha256, platform.clock())
+
+    holds = Holds(platform.uow, platform.clock, pause=pause)
+    uploads = UploadService(platform.artifacts, 1000, lambda _sha: None, holds)
+    assert uploads.put(file.sha256, [data]).created
+    assert 2 <= len(waited) <= 1 + CONDEMNED.total_seconds() / 10
+    assert platform.artifacts.read_chunk(file.sha256, 0) == data

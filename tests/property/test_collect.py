@@ -35,6 +35,7 @@ versions = st.builds(
     tagged=st.booleans(),
     revoked=st.booleans(),
     job_id=st.none() | st.sampled_from(["job_1", "job_2"]),
+    restored_at=st.none() | days.map(lambda age: NOW - age),
 )
 jobs = st.builds(
     HeldJob,
@@ -72,7 +73,7 @@ def test_a_version_goes_only_when_nothing_speaks_for_it(there: Holdings, policy:
         assert ref not in there.used
         assert not version.tagged
         assert len(newer) >= policy.keep_last
-        assert NOW - version.created_at > policy.older_than
+        assert NOW - version.since > policy.older_than
         assert all(ref not in job.versions for job in there.jobs if job.ended_at is None)
         if not version.revoked:
             assert len([v for v in newer if not v.revoked]) >= policy.keep_last
@@ -87,7 +88,7 @@ def test_a_version_that_nothing_speaks_for_does_go(there: Holdings, policy: Poli
         needed = (
             version.ref in there.used
             or version.tagged
-            or NOW - version.created_at <= policy.older_than
+            or NOW - version.since <= policy.older_than
             or any(version.ref in j.versions for j in there.jobs if j.ended_at is None)
             or len(newer) < policy.keep_last
             or (not version.revoked and len([v for v in newer if not v.revoked]) < policy.keep_last)
@@ -138,3 +139,13 @@ def test_more_use_never_lets_more_go(there: Holdings, policy: Policy, ref: tuple
     before, after = plan(there, policy, NOW), plan(more, policy, NOW)
     assert set(after.purge) <= set(before.purge)
     assert before.needed <= after.needed
+
+
+@given(holdings, policies, days)
+def test_what_came_back_of_late_stays_as_what_was_made_of_late(
+    there: Holdings, policy: Policy, age: timedelta
+) -> None:
+    back = [replace(v, restored_at=NOW - age) for v in there.versions]
+    made = [replace(v, created_at=NOW - age, restored_at=None) for v in there.versions]
+    plans = [plan(replace(there, versions=tuple(them)), policy, NOW) for them in (back, made)]
+    assert plans[0] == plans[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestrator.adapters.tables.artifacts import ArtifactMarkRow
 from orchestrator.adapters.tables.base import Base, UtcDateTime
 from orchestrator.adapters.tables.devices import (
     DeviceClassRow,
@@ -32,6 +33,7 @@ __all__ = [
     "AliasChangeRow",
     "AliasRow",
     "ApiKeyRow",
+    "ArtifactMarkRow",
     "Base",
     "DeviceClassRow",
     "DeviceRow",

@@ -12,7 +12,10 @@ from orchestrator.adapters.tables.base import Base
 
 
 class ModelVersionRow(Base):
-    """A registered version: its manifest, byte for byte as it was signed."""
+    """A registered version: its manifest, byte for byte as it was signed.
+
+    restored_at: when its files came back after they had been collected.
+    """
 
     __tablename__ = "model_versions"
 
@@ -28,6 +31,7 @@ class ModelVersionRow(Base):
     tags: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
     note: Mapped[str] = mapped_column(Text, default="", server_default="")
     created_at: Mapped[datetime]
+    restored_at: Mapped[datetime | None]
 
 
 class VersionFileRow(Base):

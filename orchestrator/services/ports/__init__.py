@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from orchestrator.services.ports.artifacts import Artifacts, ArtifactShelf, HoldingsView
+from orchestrator.services.ports.artifacts import (
+    ArtifactMarks,
+    Artifacts,
+    ArtifactShelf,
+    HoldingsView,
+)
 from orchestrator.services.ports.devices import DeviceClasses, Devices, Measured
 from orchestrator.services.ports.downlink import Downlink
 from orchestrator.services.ports.jobs import Agents, JobHistory, Jobs
@@ -15,6 +20,7 @@ from orchestrator.services.ports.trust import Authority, IssuedCertificate, Sign
 
 __all__ = [
     "Agents",
+    "ArtifactMarks",
     "ArtifactShelf",
     "Artifacts",
     "Authority",

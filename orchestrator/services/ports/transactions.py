@@ -6,7 +6,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from orchestrator.services.ports.artifacts import HoldingsView
+from orchestrator.services.ports.artifacts import ArtifactMarks, HoldingsView
 from orchestrator.services.ports.devices import DeviceClasses, Devices, Measured
 from orchestrator.services.ports.jobs import Agents, JobHistory, Jobs
 from orchestrator.services.ports.models import Models
@@ -28,6 +28,7 @@ class Transaction(Protocol):
     rollouts: Rollouts
     telemetry: Telemetry
     holdings: HoldingsView
+    artifact_marks: ArtifactMarks
     keys: Keys
     events: Events
 

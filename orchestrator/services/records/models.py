@@ -10,7 +10,8 @@ from datetime import datetime
 class VersionRecord:
     """A model version. ``manifest`` and ``signed`` are JSON text, kept byte for byte.
 
-    purged: its files were collected; only this record is left.
+    purged: its files were collected; only this record is left. restored_at: when
+    they last came back.
     """
 
     model: str
@@ -25,3 +26,4 @@ class VersionRecord:
     tags: tuple[str, ...] = ()
     note: str = ""
     created_at: datetime
+    restored_at: datetime | None = None

@@ -29,6 +29,7 @@ from orchestrator.services.comparison import ComparisonService
 from orchestrator.services.device_classes import DeviceClassService
 from orchestrator.services.devices import DeviceService
 from orchestrator.services.engine import RolloutEngine
+from orchestrator.services.holds import Holds
 from orchestrator.services.inbox import Inbox, UpMessage
 from orchestrator.services.jobs import JobService
 from orchestrator.services.keys import Role
@@ -107,6 +108,7 @@ class Platform:
         self.rollouts = RolloutService(self.uow, self.clock)
         self.telemetry = TelemetryService(self.uow, self.clock)
         self.collection = CollectionService(self.uow, self.clock, self.artifacts)
+        self.holds = Holds(self.uow, self.clock)
         self.transfer = TransferService(self.models, self.artifacts)
         self.devices = DeviceService(
             self.uow,
@@ -138,7 +140,9 @@ class Platform:
                 device_classes=DeviceClassService(self.uow, self.clock),
                 rollouts=self.rollouts,
                 telemetry=self.telemetry,
-                uploads=UploadService(self.artifacts, 10 * 1024**2, self.collection.why_gone),
+                uploads=UploadService(
+                    self.artifacts, 10 * 1024**2, self.collection.why_gone, self.holds
+                ),
                 collection=self.collection,
                 ca_pem=self.ca.pem,
                 root_json=self.trust.root_json,

@@ -11,9 +11,14 @@ from datetime import timedelta
 import pytest
 
 from orchestrator.errors import Conflict, Invalid, NotFound, Unavailable
-from orchestrator.services import registration
+from orchestrator.services import registration, versions
 from orchestrator.services.collection import CollectionService
+from orchestrator.services.holds import Holds
+from orchestrator.services.jobs import JobService
 from orchestrator.services.keys import Role
+from orchestrator.services.models import ModelService
+from orchestrator.services.uploads import UploadService
+from schemas.jobfile import JobSpec
 from schemas.model import CollectReport, CollectRequest, VersionNote
 
 DAY = 86400.0
@@ -286,3 +291,83 @@ def test_a_purged_version_comes_back_with_its_files(platform, register) -> None:
     assert not platform.models.get("digits", 1).purged
     assert files_of(platform, 1) <= there(platform)
     assert timedelta(days=40) <= platform.clock() - platform.models.get("digits", 1).created_at
+
+
+def test_a_version_that_came_back_is_young_again(platform, register) -> None:
+    """Whoever brings its files back wants it: the next collection does not take them at once."""
+    register(b"first")
+    register(b"second")
+    unnamed(platform, 40)
+    month = CollectRequest(dry_run=False, keep_last=1, older_than_days=30)
+    assert platform.collection.collect(month).purged == ("digits@1",)
+    assert register(b"first") == 1
+    with platform.uow() as tx:
+        assert tx.models.get("digits", 1).restored_at == platform.clock()
+    platform.clock.forward(29 * DAY)
+    assert platform.collection.collect(month).purged == ()
+    assert files_of(platform, 1) <= there(platform)
+    platform.clock.forward(2 * DAY)
+    assert platform.collection.collect(month).purged == ("digits@1",)
+    with pytest.raises(Conflict, match="were collected"):
+        usable_now(platform)
+
+
+def usable_now(platform) -> None:
+    with platform.uow.read() as tx:
+        versions.usable(tx, "digits", 1)
+
+
+def test_no_file_is_touched_within_a_transaction(platform, admin, register) -> None:
+    """A bucket may be slow: nobody who writes waits for it."""
+    inside: list[str] = []
+    open_now = threading.local()
+
+    class Watched:
+        def __init__(self, uow) -> None:
+            self._uow = uow
+
+        @contextlib.contextmanager
+        def _opened(self, transaction):
+            with transaction as tx:
+                open_now.depth = getattr(open_now, "depth", 0) + 1
+                try:
+                    yield tx
+                finally:
+                    open_now.depth -= 1
+
+        def __call__(self):
+            return self._opened(self._uow())
+
+        def read(self):
+            return self._opened(self._uow.read())
+
+    class Asked:
+        def __init__(self, store) -> None:
+            self._store = store
+
+        def __getattr__(self, name):
+            def call(*args, **more):
+                if getattr(open_now, "depth", 0):
+                    inside.append(name)
+                asked.add(name)
+                return getattr(self._store, name)(*args, **more)
+
+            return call
+
+    asked: set[str] = set()
+    uow, store = Watched(platform.uow), Asked(platform.artifacts)
+    collection = CollectionService(uow, platform.clock, store)
+    models = ModelService(uow, platform.clock, store, platform.trust)
+    jobs = JobService(uow, platform.clock, 30, artifacts=store)
+    uploads = UploadService(store, 1000, collection.why_gone, Holds(uow, platform.clock))
+    sha = hashlib.sha256(b"code").hexdigest()
+    uploads.put(sha, [b"code"])
+    packed = {"sha256": sha, "size": 4, "files": 1}
+    spec = {"name": "digits", "task": "m:T", "stop": {"target": 0.9}, "code": packed}
+    jobs.submit(JobSpec.model_validate(spec))
+    for number in range(3):
+        models.register("digits", platform.manifest("int8", content=b"%d" % number), None)
+    unnamed(platform, 40)
+    assert collection.collect(EVERYTHING).artifacts == 2
+    assert asked >= {"put", "exists", "size", "leaves", "read_chunk", "stored", "delete", "sweep"}
+    assert inside == []

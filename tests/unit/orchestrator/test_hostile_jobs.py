@@ -7,7 +7,7 @@ import json
 import anyio
 import pytest
 
-from orchestrator.api import models as routes
+from orchestrator.api import artifacts as routes
 from orchestrator.errors import Invalid
 from orchestrator.services import agents, job_history
 from orchestrator.services.keys import Role
