@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from rich.text import Text
 
 from orchestrator.cli import console
-from orchestrator.cli.job_screen import Training
+from orchestrator.cli.job_screen import LEVEL_STYLES, Training
 from orchestrator.cli.job_text import (
     best_trial,
     cost_text,
@@ -22,7 +22,7 @@ from orchestrator.cli.job_text import (
     waiting_text,
     words,
 )
-from schemas.job import TERMINAL_JOB_STATES, JobState, JobView, MetricPoint
+from schemas.job import TERMINAL_JOB_STATES, JobState, JobView, LogLine, MetricPoint
 
 LIVE_SECONDS = 10.0
 """The least time between two lines on how it does just now."""
@@ -40,8 +40,10 @@ class Lines:
     trials: dict[int, str] = field(default_factory=dict)
     live_at: float | None = None
 
-    def update(self, training: Training, fresh: Sequence[MetricPoint]) -> None:
-        """Say what is new."""
+    def update(
+        self, training: Training, fresh: Sequence[MetricPoint], said: Sequence[LogLine] = ()
+    ) -> None:
+        """Say what is new. said: by the job itself, once it has trained."""
         if training.outage and not self.outage:
             console.stamped(f"{training.outage}: trying again")
         self.outage = training.outage is not None
@@ -53,6 +55,8 @@ class Lines:
         for point in fresh:
             _epoch(view, point)
         self._state(view)  # beyond training: its epochs came before
+        for line in said:
+            console.stamped(Text(f"  {console.clean(line.text)}", LEVEL_STYLES[line.level]))
         self._waits(view)
         self._problems(view)
         self._trials(view)

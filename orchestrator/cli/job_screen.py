@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -22,7 +23,7 @@ from orchestrator.cli.job_text import (
     waiting_text,
     words,
 )
-from schemas.job import JobState, JobView, Live, MetricPoint, Trial
+from schemas.job import JobState, JobView, Live, LogLine, MetricPoint, Trial
 
 _STEPS = (
     (JobState.RUNNING, "train"),
@@ -32,9 +33,14 @@ _STEPS = (
 )
 _ORDER = [JobState.QUEUED, *(state for state, _ in _STEPS), JobState.SUCCEEDED]
 _UNDONE = {JobState.FAILED, JobState.CANCELLED}  # at a step that nobody noted
+_TRAINING = {JobState.QUEUED, JobState.RUNNING}
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _SPARKS = 40
 _BAR = 40
+LEVEL_STYLES = {"error": "red", "warning": "yellow", "info": "dim", "debug": "dim"}
+_SAID = 8
+"""Lines of the log that are shown at once."""
+
 _TRIALS = 12
 """Trials shown at once: those that run and the best of the others."""
 
@@ -43,7 +49,8 @@ _TRIALS = 12
 class Training:
     """What is known of a job while it is watched.
 
-    live: the newest there ever was. attempt: the one that the points are of.
+    live: the newest there ever was. attempt: the one that the points are of. said: the
+    newest lines of its log since it has trained.
     """
 
     view: JobView | None = None
@@ -52,6 +59,7 @@ class Training:
     aside: str | None = None
     live: Live | None = None
     attempt: int = 0
+    said: list[LogLine] = field(default_factory=list)
 
     def rewind(self, view: JobView) -> None:
         """Forget the epochs that a later attempt does again."""
@@ -64,6 +72,10 @@ class Training:
         """Take a newer look at the job."""
         self.view = view
         self.live = view.live or self.live
+
+    def hear(self, said: Sequence[LogLine]) -> None:
+        """Take what the job said."""
+        self.said = [*self.said, *said][-_SAID:]
 
     def __rich__(self) -> RenderableType:
         """The display."""
@@ -79,6 +91,8 @@ class Training:
             lines += [*_now(view), trials_table(view), *_best_line(view)]
         elif trains(view.spec) and (self.points or view.state is JobState.RUNNING):
             lines += _training(self)
+        if view.state not in _TRAINING:
+            lines += [_line(one) for one in self.said]
         if view.problems:
             lines.append(Text(f"  {problems_text(view)}", "yellow"))
         if self.outage:
@@ -115,6 +129,11 @@ def steps(view: JobView) -> Text:
         else:
             text.append(f"○ {name}   ", "dim")
     return text
+
+
+def _line(line: LogLine) -> Text:
+    style = LEVEL_STYLES[line.level]
+    return Text(f"  {console.clean(line.text)}", style, no_wrap=True, overflow="ellipsis")
 
 
 def _waiting(view: JobView) -> list[RenderableType]:

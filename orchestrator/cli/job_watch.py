@@ -10,8 +10,9 @@ from rich.live import Live
 from orchestrator.cli import console
 from orchestrator.cli.job_lines import Lines, say_end
 from orchestrator.cli.job_screen import Training
+from orchestrator.cli.job_search import Following
 from orchestrator.client import Argosy
-from schemas.job import JobView, MetricPoint
+from schemas.job import JobView, LogLine, MetricPoint
 
 _REFRESHES = 8
 
@@ -44,10 +45,13 @@ def watch_job(
         live = Live(training, console=console.err(), refresh_per_second=_REFRESHES)
     frame: AbstractContextManager[object] = live or nullcontext()
     fresh: list[MetricPoint] = []
+    said: list[LogLine] = []
+    search = Following(argosy)
 
     def beside(view: JobView) -> None:
         training.rewind(view)
         fresh.extend(_fresh(argosy, view, [*training.points, *fresh]))
+        said.extend(search.fresh(view, [*training.points, *fresh]))
 
     with frame:
         for look in argosy.jobs.follow(job, timeout, beside=beside):
@@ -55,11 +59,13 @@ def watch_job(
             training.aside = aside()
             if look.value is not None:
                 training.points += fresh
+                training.hear(said)
                 training.see(look.value)
             if live is None:
-                lines.update(training, fresh if look.value else ())
+                lines.update(training, fresh if look.value else (), said if look.value else ())
             if look.value is not None:
                 fresh.clear()
+                said.clear()
     if training.view is None:  # follow() yields a view or raises
         raise AssertionError
     say_end(training)

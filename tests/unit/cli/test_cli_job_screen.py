@@ -9,14 +9,20 @@ from rich.console import Console
 
 from orchestrator.cli.job_lines import LIVE_SECONDS, Lines, say_end
 from orchestrator.cli.job_screen import Training, shown_trials
+from orchestrator.cli.job_search import Following
 from orchestrator.cli.job_text import cost_text, live_parts, usage_text, waiting_text
-from schemas.job import Cost, JobState, JobView, Live, MetricPoint, Trial, Usage
+from schemas.api import Page
+from schemas.job import Cost, JobState, JobView, Live, LogLine, MetricPoint, Trial, Usage
 from schemas.jobfile import JobSpec
 
 
 def drawn(view: JobView, points: list[MetricPoint] | None = None) -> list[str]:
     training = Training(points=points or [])
     training.see(view)
+    return drawn_of(training)
+
+
+def drawn_of(training: Training) -> list[str]:
     screen = Console(width=120, record=True, force_terminal=False)
     with screen.capture() as capture:
         screen.print(training)
@@ -168,3 +174,53 @@ def test_usage_and_cost_in_words() -> None:
     assert usage_text(Usage(gpu_seconds=36)) == "0.01 GPU-hours"
     assert cost_text(None) is None
     assert cost_text(Cost(amount=0.00123, currency="USD")) == "0.0012 USD"
+
+
+def test_what_the_search_says_is_told_once_it_has_trained(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said = [
+        LogLine(at=NOW, text="int8: good so far"),
+        LogLine(at=NOW, level="warning", text="no variant fits"),
+    ]
+    training = Training(job_view(JobState.OPTIMIZING))
+    training.hear(said)
+    assert drawn_of(training)[-2:] == ["  int8: good so far", "  no variant fits"]
+    Lines().update(training, [], said)
+    err = [line.partition(" ")[2].strip() for line in capsys.readouterr().err.splitlines()]
+    assert err[-2:] == ["int8: good so far", "no variant fits"]
+    training.see(job_view(JobState.RUNNING, attempt=2))
+    assert not [line for line in drawn_of(training) if "good so far" in line]
+
+
+class Log:
+    """A platform that has a log, in pages of two."""
+
+    def __init__(self, *texts: str) -> None:
+        self.lines = [
+            LogLine(at=NOW + timedelta(seconds=i), text=text) for i, text in enumerate(texts)
+        ]
+        self.jobs = self
+
+    def log_page(self, _job: str, cursor: str | None = None, tail: int | None = None) -> Page:
+        start = len(self.lines) - min(tail, len(self.lines)) if tail else int(cursor or 0)
+        items = tuple(self.lines[start:] if tail else self.lines[start : start + 2])
+        return Page[LogLine](items=items, next=str(start + len(items)))
+
+
+def test_the_log_is_followed_from_the_end_of_the_training() -> None:
+    log = Log("epoch 1", "epoch 2", "exported")
+    search = Following(log)
+    points = [MetricPoint(epoch=2, at=NOW + timedelta(seconds=1), values={"accuracy": 0.9})]
+
+    def told(state: JobState, **fields: Any) -> list[str]:
+        return [line.text for line in search.fresh(job_view(state, **fields), points)]
+
+    assert told(JobState.RUNNING) == []
+    assert told(JobState.EXPORTING) == ["exported"]
+    log.lines += [LogLine(at=NOW, text=text) for text in ("a", "b", "c")]
+    assert told(JobState.OPTIMIZING) == ["a", "b", "c"]
+    assert told(JobState.OPTIMIZING) == []
+    log.lines.append(LogLine(at=NOW, text="registered"))
+    assert told(JobState.SUCCEEDED) == ["registered"]
+    assert Following(log).fresh(job_view(JobState.SUCCEEDED), points) == []
