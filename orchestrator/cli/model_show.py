@@ -140,7 +140,22 @@ def print_variants(view: ModelVersionView) -> None:
     for rejected in view.manifest.rejected:
         reason = console.clean(rejected.reason)
         console.out().print(Text(f"✗ {rejected.id}: {reason}", "dim"), soft_wrap=True)
+    _print_budgets(view)
     console.say(_legend(view), style="dim")
+
+
+def _print_budgets(view: ModelVersionView) -> None:
+    """Print what of it fits the budgets to which the search was held."""
+    from rich.text import Text
+
+    from orchestrator.cli import console
+    from orchestrator.cli.model_budgets import fitting, limits
+
+    for name, budget in view.manifest.budgets.items():
+        fits = fitting(view.manifest, budget)
+        found = ", ".join(console.clean(one) for one in fits) or "no variant fits"
+        text = f"class {console.clean(name)}, {limits(budget)}: {found}"
+        console.out().print(Text(text, "dim" if fits else "yellow"), soft_wrap=True)
 
 
 def _legend(view: ModelVersionView) -> str:

@@ -12,6 +12,7 @@ from argosy_fake_platform import NOW, State, variant, version_view
 
 from orchestrator.cli import console
 from orchestrator.cli.model_text import paired_sentence
+from schemas.budget import Budget
 from schemas.device import ActiveModel, DeviceView
 from schemas.ids import new_id
 from schemas.measure import MeasuredVariant
@@ -281,3 +282,23 @@ def test_a_reference_that_is_none(argosy: Any, fake: State, ref: str) -> None:
         assert answer.code == 2
         assert "not of the form MODEL@VERSION" in answer.err
     assert fake.seen == []
+
+
+def test_who_finds_a_variant_within_its_budget_is_said(argosy: Any, fake: State) -> None:
+    small, big = variant(fake, "int8"), variant(fake, "fp32")
+    small = small.model_copy(update={"file": small.file.model_copy(update={"size": 90_000})})
+    big = big.model_copy(update={"file": big.file.model_copy(update={"size": 480_000})})
+    version_view(
+        fake, 1, variants=(big, small),
+        budgets={
+            "camera": Budget(max_size_mb=0.1),
+            "server": Budget(max_latency_ms=1000),
+            "tag": Budget(max_size_mb=0.01, max_rss_mb=2),
+        },
+    )  # fmt: skip
+    lines = argosy("model", "get", "digits@1").out.splitlines()
+    assert [line for line in lines if line.startswith("class ")] == [
+        "class camera, at most 0.1 MB: int8",
+        "class server, at most 1000 ms: fp32, int8",
+        "class tag, at most 0.01 MB, 2 MiB of memory: no variant fits",
+    ]

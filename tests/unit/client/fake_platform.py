@@ -517,6 +517,7 @@ def version_view(state: State, version: int = 1, **fields: Any) -> ModelVersionV
             "labels": list("0123456789"),
             "variants": fields.pop("variants", None) or (variant(state),),
             "rejected": fields.pop("rejected", ()),
+            "budgets": fields.pop("budgets", {}),
             "lineage": fields.pop("lineage", Lineage()),
             "weights": fields.pop("weights", None),
             "preprocess": fields.pop("preprocess", ()),
