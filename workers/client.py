@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import random
 import ssl
@@ -33,6 +34,8 @@ from schemas.model import Manifest, VersionNumber
 from workers.errors import ApiError, ApiUnavailableError, LeaseLostError, RefusedError, UsageError
 from workers.settings import Connection
 
+log = logging.getLogger(__name__)
+
 Answer = TypeVar("Answer", bound=BaseModel)
 
 TIMEOUT = httpx.Timeout(10.0, connect=5.0)
@@ -46,6 +49,9 @@ _CHANCE = random.Random()  # noqa: S311 - jitter, no secret; a task's own draws 
 
 PATIENCE = 1800.0
 """Seconds for which a driver offers what it made to a server that is away."""
+
+TELL_SECONDS = 15.0
+"""How often it says that it still tries."""
 
 
 def backoff(attempt: int, chance: float, *, base: float = 0.2, cap: float = 5.0) -> float:
@@ -195,7 +201,7 @@ class Api:
     ) -> httpx.Response:
         problem = "no answer"
         until = self._clock() + patience
-        attempt = 0
+        attempt, told = 0, self._clock()
         while attempt < tries or self._clock() < until:
             if attempt > 0:
                 self._wait(backoff(attempt, _CHANCE.random()))
@@ -208,6 +214,9 @@ class Api:
                 if response.status_code < SERVER_ERROR and response.status_code != TOO_MANY:
                     return _checked(response)
                 problem = f"it answered {response.status_code}"
+            if patience > 0 and self._clock() - told >= TELL_SECONDS:
+                told = self._clock()
+                log.warning("cannot use the server: %s; trying again", problem)
         msg = f"cannot use {self._http.base_url}: {problem} ({attempt} tries)"
         raise ApiUnavailableError(msg, "check that the server runs")
 

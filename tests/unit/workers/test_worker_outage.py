@@ -15,7 +15,7 @@ from schemas.job import HeartbeatReply, JobCause, JobOrder, JobProgress, JobStat
 from schemas.jobfile import JobSpec
 from tests.unit.workers.fake_api import AGENT_TOKEN, FakeApi
 from workers.blame import blame
-from workers.client import PATIENCE, Api
+from workers.client import PATIENCE, TELL_SECONDS, Api
 from workers.distributed.train import Fitted
 from workers.driver import main as driver
 from workers.driver.ending import Ending
@@ -115,7 +115,7 @@ def test_what_the_machinery_did_is_never_the_users(error) -> None:
     assert blame(error).cause is JobCause.DRIVER_DIED
 
 
-def test_an_upload_outlasts_an_outage_of_minutes(server, tmp_path: Path) -> None:
+def test_an_upload_outlasts_an_outage_of_minutes(server, tmp_path: Path, caplog) -> None:
     job = server.submit(SPEC)
     with Api(Connection(url=server.url, token=AGENT_TOKEN)) as agent:
         agent.claim("a")
@@ -127,6 +127,9 @@ def test_an_upload_outlasts_an_outage_of_minutes(server, tmp_path: Path) -> None
     with Api(connection, patience=PATIENCE, wait=clock.wait, clock=clock) as api:
         assert api.upload(hashlib.sha256(b"model").hexdigest(), path).created
     assert clock.now - 1000 > 120
+    said = [r.getMessage() for r in caplog.records if r.name == "workers.client"]
+    assert set(said) == {"cannot use the server: it answered 503; trying again"}
+    assert 2 <= len(said) <= (clock.now - 1000) / TELL_SECONDS
 
 
 def test_an_upload_is_given_up_at_last(server, tmp_path: Path) -> None:
