@@ -20,7 +20,7 @@ from workers.optimization.budgets import (
     fault,
     settling,
 )
-from workers.optimization.front import MOST_KEPT, dominates, in_order, select
+from workers.optimization.front import EVERY, MOST_KEPT, dominates, in_order, select
 from workers.optimization.plan import Done, Profile, Rules, Scan, State, Try, next_step
 from workers.optimization.point import Point
 
@@ -161,7 +161,10 @@ def test_the_front_is_one_and_classes_get_what_fits(rules, world) -> None:
         fits = [k for k in sound if budget_fault(k.figures, budget) is None]
         served = [k for k in chosen.kept if budget_fault(k.figures, budget) is None]
         assert bool(fits) == bool(served)
-        assert (name in chosen.unmet) == (not fits)
+        assert (name in chosen.unmet) == (not fits and budget != Budget())
+    of_all = rules.optimize.budget
+    fits = [k for k in sound if k.figures and budget_fault(k.figures, of_all) is None]
+    assert (EVERY in chosen.unmet) == (not fits and of_all != Budget())
 
 
 @given(rules_of, worlds)

@@ -54,14 +54,34 @@ def accuracy_fault(found: Paired, most: float) -> str | None:
         return None
     sure = f"{found.confidence:.0%}".replace("%", " %")
     text = (
-        f"accuracy on validation fell by {found.drop:.4f}, with {sure} confidence by at most "
+        f"accuracy on validation {_moved(found.drop)}, with {sure} confidence {{}}by at most "
         f"{found.high:.4f}; allowed is {most:.4f} "
         f"(n={found.n}: {found.lost} lost, {found.won} won)"
-    )
+    ).format("" if found.drop > 0 else "it fell ")
     if found.drop >= most:
         return text
     needed = settling(found, most)
     return f"{text}; about {needed} samples with the same drop would settle it" if needed else text
+
+
+def _moved(drop: float) -> str:
+    if drop > 0:
+        return f"fell by {drop:.4f}"
+    return f"rose by {-drop:.4f}" if drop < 0 else "stayed the same"
+
+
+def too_few(n: int, optimize: Optimize) -> str | None:
+    """What to say where n samples cannot show even equal answers to be within the margin."""
+    if not hopeless(n, optimize):
+        return None
+    most = optimize.max_accuracy_drop
+    needed = settling(paired(n, 0, 0, optimize.confidence), most)
+    more = f"about {needed} would do" if needed else "no number of them would do"
+    return (
+        f"{n} validation samples are too few to show that a variant loses at most {most:g}, "
+        f"even one that answers all of them alike: {more}; hold out more, or allow a larger "
+        "optimize.max_accuracy_drop"
+    )
 
 
 def settling(found: Paired, most: float) -> int | None:

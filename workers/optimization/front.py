@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from schemas.budget import Budget
 from schemas.isa import VNNI
 from schemas.optimize import Optimize
 from workers.optimization.budgets import Figures, Known, budget_fault, budgets_of, fault
@@ -17,6 +18,9 @@ LATENCY_STEP = 1.05
 
 MEMORY_STEP_MB = 1.0
 
+EVERY = ""
+"""The budget of every variant, among those of classes: no class has this name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
@@ -24,7 +28,7 @@ class Selection:
 
     kept: best for an unknown device first; fp32 is always among them. front: the ids of
     those of which no other is better in every respect. rejected: reason by point. unmet:
-    why a class's budget fits none, by class.
+    why a class's budget fits none, by class, and under ``EVERY`` why the job's own does.
     """
 
     kept: tuple[Known, ...]
@@ -41,10 +45,12 @@ def select(known: Mapping[Point, Known], optimize: Optimize) -> Selection:
     front = [one for one in sound if not any(dominates(other, one) for other in sound)]
     chosen = {one.point: one for one in (*front, reference)}
     unmet: dict[str, str] = {}
-    for name, budget in budgets_of(optimize).items():
+    for name, budget in (*budgets_of(optimize).items(), (EVERY, optimize.budget)):
+        if budget == Budget():
+            continue
         fitting = [k for k in sound if k.figures and budget_fault(k.figures, budget) is None]
         if not fitting:
-            unmet[name] = _why_unmet(sound, name, optimize)
+            unmet[name] = _why_unmet(sound, budget)
         elif not any(one.point in chosen for one in fitting):
             first = in_order(fitting, reference.figures)[0]
             chosen[first.point] = first
@@ -107,8 +113,7 @@ def portable(point: Point) -> bool:
     return VNNI not in requires_of(point, "host").isa
 
 
-def _why_unmet(sound: Sequence[Known], name: str, optimize: Optimize) -> str:
-    budget = budgets_of(optimize)[name]
+def _why_unmet(sound: Sequence[Known], budget: Budget) -> str:
     reasons = [
         f"{k.point.id}: {reason}"
         for k in sorted(sound, key=lambda k: k.figures.size if k.figures else math.inf)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from schemas.job import JobCause
 from workers.errors import JobFailed
 from workers.optimization.budgets import Figures, Known
-from workers.optimization.front import Selection
+from workers.optimization.front import EVERY, Selection
 from workers.optimization.point import Point
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,11 @@ def tell(selection: Selection, known: Mapping[Point, Known]) -> None:
         log.info("rejected %s: %s", point.id, reason)
     for name, why in selection.unmet.items():
         log.warning(
-            "no variant fits the budget of class %s (%s); allow more of optimize.prune or trials",
-            name,
+            "no variant fits %s (%s); allow more of optimize.prune, finetune_epochs, "
+            "max_accuracy_drop or max_trials%s",
+            "optimize.budget" if name == EVERY else f"the budget of class {name}",
             why,
+            "; fp32 stays all the same, as what the others are held against"
+            if name == EVERY
+            else "",
         )

@@ -181,11 +181,9 @@ def _faster(rules: Rules, state: State) -> Step | None:
 
 def _deeper(rules: Rules, state: State) -> Step | None:
     """Where a class still finds nothing that fits: another share of channels."""
-    if (
-        not rules.prune
-        or not rules.optimize.prune
-        or not select(state.trials, rules.optimize).unmet
-    ):
+    if not rules.prune or not rules.optimize.prune or _too_few(rules, state):
+        return None
+    if not select(state.trials, rules.optimize).unmet:
         return None
     plain = {p.pruned: accurate(rules, k) for p, k in state.trials.items() if p == p.plain}
     low = max(share for share, good in plain.items() if good)

@@ -19,7 +19,7 @@ from schemas.model import Pass
 from schemas.optimize import Optimize
 from workers.errors import JobFailed, WorkerError
 from workers.files import write_atomic
-from workers.optimization.budgets import Known, fault
+from workers.optimization.budgets import Known, fault, too_few
 from workers.optimization.cache import Cache
 from workers.optimization.evaluate import Scored, score
 from workers.optimization.executor import TrialFailed, beat
@@ -127,7 +127,8 @@ class _Search:
             self._do(step)
             step = next_step(self._rules, self._state())
         if step.exhausted:
-            log.warning("the search ends with %d trials (optimize.max_trials)", len(self._trials))
+            count = len(self._trials)
+            log.warning("the search ends at optimize.max_trials, %d; more could be tried", count)
         selection = self._finals()
         tell(selection, self._known)
         return self._placed(selection, folder)
@@ -157,6 +158,11 @@ class _Search:
             self._measure([Point(), *worth], rounds=QUICK_ROUNDS, starts=1)
         for one in points:
             log.info("%s", self._line(one))
+        scored = self._trials[Point()].scored
+        if Point() in points and scored is not None:
+            few = too_few(scored.accuracy.n, self._rules.optimize)
+            if few is not None:
+                log.warning("%s", few)
 
     def _ready(self, points: Sequence[Point]) -> Iterator[tuple[str, Trial]]:
         """Each point's trial, with the name to keep it under."""
