@@ -98,10 +98,10 @@ def _text(path: Path, name: str) -> str:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
         detail = f"{name} cannot be read: {(error.strerror or str(error)).lower()}"
-        raise Invalid(detail, hint="give the path of a job file") from error
+        raise Invalid(detail, hint="give the path of a file in YAML") from error
     if len(raw) > MAX_BYTES:
         detail = f"{name} is larger than {MAX_BYTES // 1024} KiB"
-        raise Invalid(detail, hint="a job file is a page of YAML; is this one?")
+        raise Invalid(detail, hint="what is asked for is a page of YAML; is this one?")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -48,7 +48,8 @@ def read_given(place: str, spec: TensorSpec) -> Given:
         with fs.open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             x, y = (_array(archive, name) for name in ("x", "y"))
     except Exception as error:  # archives and file systems raise what they like
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        text = getattr(error, "strerror", None) or str(error)
+        first = (text.strip().splitlines() or [type(error).__name__])[0][:300]
         detail = f"onnx.data: {place} cannot be read: {first}; give an npz with x and y"
         raise JobFailed(JobCause.BAD_DATA, detail) from error
     fault = _fault(x, y, spec)
