@@ -149,26 +149,43 @@ class TrainedNets:
         for share, key in keys.items():
             if (kept := self._kept(key)) is not None:
                 log.info("the net pruned by %g is there from an earlier attempt", share)
-                yield share, kept
+                yield share, self._exported(key, *kept)
             else:
                 left.append(share)
         for index, made in self._executor.map(function, [orders[share] for share in left]):
             share = left[index]
             yield share, made if isinstance(made, TrialFailed) else self._taken(keys[share], made)
 
-    def _kept(self, key: str) -> Net | None:
+    def _kept(self, key: str) -> tuple[bytes, tuple[Pass, ...]] | None:
+        """A trained net as it is kept, with its passes."""
         folder = self._cache.get(key)
         if folder is None:
             return None
         try:
-            return Net(folder / _MODEL, _PASSES.validate_json((folder / _RECORD).read_bytes()))
+            passes = _PASSES.validate_json((folder / _RECORD).read_bytes())
+            return (folder / _NET).read_bytes(), passes
         except (OSError, ValidationError):
             return None
 
     def _taken(self, key: str, made: _Made) -> Net | TrialFailed:
-        """Export a net and keep it. What is wrong with it ends this trial, not the job."""
+        """Keep a net as soon as it is trained: whoever is killed later need not do it again."""
+        self._cache.put(key, {_NET: made.net, _RECORD: _PASSES.dump_json(tuple(made.passes))})
+        return self._exported(key, made.net, made.passes)
+
+    def _exported(
+        self, trained: str, packed: bytes, trained_by: tuple[Pass, ...]
+    ) -> Net | TrialFailed:
+        """The net as a graph, kept too. What is wrong with it ends this trial, not the job."""
+        key = key_of("exported", net=trained)
+        folder = self._cache.get(key)
+        if folder is not None:
+            try:
+                passes = _PASSES.validate_json((folder / _RECORD).read_bytes())
+                return Net(folder / _MODEL, passes)
+            except (OSError, ValidationError):
+                pass  # it is made again
         try:
-            net = load_net(self._task, made.net)
+            net = load_net(self._task, packed)
             path = self._scratch / f"{key}.onnx"
             exported = export(net, self._task.signature, self._samples, path)
         except WorkerError as error:
@@ -176,12 +193,11 @@ class TrainedNets:
         step = Pass(
             name="export",
             parameters={"opset": exported.opset, "parity_max_abs": exported.parity_max_abs},
-            input_sha256=made.passes[-1].output_sha256,
+            input_sha256=trained_by[-1].output_sha256,
             output_sha256=sha256_file(path),
         )
-        passes = (*made.passes, step)
+        passes = (*trained_by, step)
         files = {
-            _NET: made.net,
             _MODEL: path.read_bytes(),
             _RECORD: _PASSES.dump_json(passes),
         }
