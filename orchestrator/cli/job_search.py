@@ -44,7 +44,9 @@ class Following:
         self.cursor = page.next
         trained = max((point.at for point in points), default=None)
         start = max((at for at in (trained, view.started_at) if at is not None), default=None)
-        return [line for line in page.items if start is None or line.at > start]
+        lines = [line for line in page.items if start is None or line.at > start]
+        # The last epoch's own line comes a little after its figures, which were shown.
+        return [line for line in lines if not line.text.startswith("epoch ")]
 
     def _rest(self, job: str) -> Iterator[LogLine]:
         while True:
