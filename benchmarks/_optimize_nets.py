@@ -127,5 +127,6 @@ def trained(net: Net, task: Task, kept: Path) -> bytes:
 
 
 if __name__ == "__main__":
+    kept = Path(sys.argv[2]).resolve()  # before the example becomes the working directory
     with within(NETS[sys.argv[1]]) as found:
-        trained(NETS[sys.argv[1]], found, Path(sys.argv[2]))
+        trained(NETS[sys.argv[1]], found, kept)

@@ -211,9 +211,9 @@ def _figures(name: str, sides: Sequence[Measured]) -> dict[str, Figure]:
             continue
         best = min(chosen, key=lambda s: _median(s.cpu_ms[1]))
         figures |= _against(prefix, best, base)
-        if peers and prefix == name:
-            peer = min(peers, key=lambda s: _median(s.cpu_ms[1]))
-            figures[f"{prefix}_latency_b1_to_best_peer"] = _rate(best, peer, 1)
+    if peers:
+        best, peer = (min(some, key=lambda s: _median(s.cpu_ms[1])) for some in (ours, peers))
+        figures[f"{name}_latency_b1_to_best_peer"] = _rate(best, peer, 1)
     return figures
 
 
