@@ -165,7 +165,10 @@ def notice(
 def _nobody(offers: Sequence[Offer], now: datetime) -> str:
     hint = "start one with `argosy-worker agent`"
     if not offers:
-        return f"no agent has asked for work yet; {hint}"
+        return (
+            "no agent has asked for work yet; that of `argosy up` takes some seconds to start, "
+            f"elsewhere {hint}"
+        )
     last = max(offers, key=lambda offer: offer.seen_at)
     silent = _duration(now - last.seen_at)
     return f"no agent has asked for work for {silent} (the last was {last.name}); {hint}"

@@ -167,7 +167,10 @@ def seen(name, seconds_ago, capacity=None):
 
 def test_a_queue_without_agents_says_how_to_start_one():
     none = notice(asked(), None, [], NOW)
-    assert none == "no agent has asked for work yet; start one with `argosy-worker agent`"
+    assert none == (
+        "no agent has asked for work yet; that of `argosy up` takes some seconds to start, "
+        "elsewhere start one with `argosy-worker agent`"
+    )
     gone = notice(asked(), None, [seen("a", 7300), seen("b", 185)], NOW)
     assert gone.startswith("no agent has asked for work for 3 minutes (the last was b); ")
     assert notice(asked(), None, [seen("a", SEEN.total_seconds())], NOW) is None
