@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -119,8 +121,9 @@ class Running:
         return time.monotonic() - start
 
 
-@pytest.fixture(scope="session")
-def running():
+@contextmanager
+def alone() -> Iterator[Running]:
+    """A platform that is not started yet; all of its processes are gone in the end."""
     with tempfile.TemporaryDirectory(prefix="argosy-e2e-") as folder:
         platform = Running(Path(folder))
         try:
@@ -129,6 +132,12 @@ def running():
             platform.stop()
             for process in marked(platform.mark):
                 process.kill()
+
+
+@pytest.fixture(scope="session")
+def running():
+    with alone() as platform:
+        yield platform
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from pathlib import Path
 
 import pytest
 import yaml
@@ -12,7 +10,7 @@ import yaml
 from schemas.device import TokenRequest
 from schemas.job import JobState
 from schemas.rollout import ExecState, RolloutState
-from tests.e2e.conftest import Running, marked, until
+from tests.e2e.conftest import alone, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -31,14 +29,8 @@ JOB = {
 @pytest.fixture(scope="module")
 def platform():
     """A platform of its own: other tests count their devices."""
-    with tempfile.TemporaryDirectory(prefix="argosy-e2e-") as folder:
-        running = Running(Path(folder))
-        try:
-            yield running
-        finally:
-            running.stop()
-            for process in marked(running.mark):
-                process.kill()
+    with alone() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

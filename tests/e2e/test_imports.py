@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, distribution
@@ -26,7 +25,7 @@ from edge_client import Edge
 from schemas.device import TokenRequest
 from schemas.job import JobState
 from schemas.rollout import ExecState, RolloutSpec
-from tests.e2e.conftest import Running, marked, until
+from tests.e2e.conftest import alone, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -88,14 +87,8 @@ def platform():
     """A platform of its own: other tests count their devices."""
     for one in ALL:
         located(one.package, one.file)
-    with tempfile.TemporaryDirectory(prefix="argosy-e2e-") as folder:
-        running = Running(Path(folder))
-        try:
-            yield running
-        finally:
-            running.stop()
-            for process in marked(running.mark):
-                process.kill()
+    with alone() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from schemas.base import Wire
-from schemas.measure import Accuracy, Benchmark
+from schemas.measure import Accuracy
 from schemas.model import Pass
 from schemas.paired import Outcomes, compare
 from workers.optimization.budgets import Figures, Known
@@ -82,12 +82,6 @@ class _Record(Wire):
     forced: tuple[str, ...] = ()
 
 
-class _CostRecord(Wire):
-    benchmarks: tuple[Benchmark, ...]
-    cpu_ms: float
-    compressed_bytes: int
-
-
 def keep(cache: Cache, key: str, trial: Trial) -> Trial:
     """Put a trial that was made and scored into the cache; the same, with its file there."""
     if trial.path is None:
@@ -117,26 +111,6 @@ def recall(cache: Cache, key: str, point: Point) -> Trial | None:
         bits = base64.b64decode(record.outcomes)
         scored = Scored(record.accuracy, Outcomes(record.accuracy.n, bits))
     return Trial(point, folder / MODEL, record.passes, scored, forced=record.forced)
-
-
-def keep_cost(cache: Cache, key: str, cost: Cost) -> None:
-    """Put figures into the cache."""
-    record = _CostRecord(
-        benchmarks=cost.benchmarks, cpu_ms=cost.cpu_ms, compressed_bytes=cost.compressed_bytes
-    )
-    cache.put(key, {RECORD: record.model_dump_json().encode()})
-
-
-def recall_cost(cache: Cache, key: str) -> Cost | None:
-    """Figures of the cache."""
-    folder = cache.get(key)
-    if folder is None:
-        return None
-    try:
-        found = _CostRecord.model_validate_json((folder / RECORD).read_bytes())
-    except (OSError, ValidationError):
-        return None
-    return Cost(found.benchmarks, found.cpu_ms, found.compressed_bytes)
 
 
 def first_line(error: BaseException) -> str:
