@@ -24,7 +24,8 @@ from pydantic import ValidationError
 from edge_client.errors import EnrollAuthError, EnrollError, TrustError, UsageError
 from edge_client.identity import IdentityRecord, NewIdentity
 from edge_client.trust import Trust
-from schemas.device import Enrolled, EnrollRequest, Hardware, JoinToken
+from schemas.device import Hardware
+from schemas.enroll import Enrolled, EnrollRequest, JoinToken
 from schemas.errors import Code, Problem
 
 MAX_PEM_BYTES = 64 * 1024

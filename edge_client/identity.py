@@ -14,7 +14,7 @@ from edge_client.errors import AlreadyEnrolledError, NotEnrolledError
 from edge_client.files import fsync_folder, read_limited, write_atomic
 from edge_client.settings import Home
 from schemas.base import Wire
-from schemas.device import BrokerAddress
+from schemas.enroll import BrokerAddress
 from schemas.ids import DeviceId, Name
 
 _RECORD = "identity.json"

@@ -12,7 +12,8 @@ from edge_client.lock import is_locked
 from edge_client.settings import Home
 from edge_client.slots import Slot, read_pointer
 from schemas.base import UtcTime, Wire
-from schemas.device import ActiveModel, BrokerAddress
+from schemas.device import ActiveModel
+from schemas.enroll import BrokerAddress
 from schemas.ids import BootId, DeviceId, ExecutionId, Name
 from schemas.rollout import ExecState
 

@@ -44,7 +44,7 @@ from orchestrator.services.telemetry import TelemetryService
 from orchestrator.services.transfer import TransferService
 from orchestrator.services.uploads import UploadService
 from orchestrator.settings import Settings
-from schemas.device import BrokerAddress
+from schemas.enroll import BrokerAddress
 
 
 def utc_now() -> datetime:

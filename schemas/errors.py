@@ -25,7 +25,11 @@ class Code(StrEnum):
     CSR_INVALID = "csr_invalid"
     DIGEST_MISMATCH = "digest_mismatch"
     TOO_LARGE = "too_large"
+    TOO_MANY = "too_many"
+    TIMED_OUT = "timed_out"
     REVOKED = "revoked"
+    REJECTED = "rejected"
+    NOT_SIGNED = "not_signed"
     UNAVAILABLE = "unavailable"
     INTERNAL = "internal"
 

@@ -22,6 +22,8 @@ class Up(StrEnum):
     TELE = "tele"
     NEED = "need"
     BENCH = "bench"
+    RENEW = "renew"
+    META = "meta"
 
 
 class Down(StrEnum):
@@ -31,6 +33,9 @@ class Down(StrEnum):
     CMD = "cmd"
     CHUNK = "chunk"
     REPLY = "reply"
+    RENEW = "renew"
+    RENEWED = "renewed"
+    META = "meta"
 
 
 ALL_UP = "d/+/up/+"

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
 from orchestrator.errors import CsrInvalid, Invalid
-from schemas.device import MAX_CSR_BYTES
+from schemas.enroll import MAX_CSR_BYTES
 
 PEM = serialization.Encoding.PEM
 DER = serialization.Encoding.DER

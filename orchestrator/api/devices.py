@@ -9,14 +9,8 @@ from orchestrator.api.body import StrictRoute
 from orchestrator.api.context import DEFAULT_PAGE, Allow, Ctx, Cursor, Limit
 from orchestrator.services.keys import Role
 from schemas.api import Page
-from schemas.device import (
-    DeviceView,
-    Enrolled,
-    EnrollRequest,
-    TokenCreated,
-    TokenRequest,
-    TokenView,
-)
+from schemas.device import DeviceView
+from schemas.enroll import Enrolled, EnrollRequest, TokenCreated, TokenRequest, TokenView
 
 operator = APIRouter(
     prefix="/v1",

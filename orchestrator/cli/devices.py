@@ -95,6 +95,6 @@ def _show(view: DeviceView) -> None:
             ("runtime", f"ONNX Runtime {hardware.ort}: {', '.join(hardware.providers)}"
              if hardware else None),
             ("enrolled", f"{view.enrolled_at.astimezone():%Y-%m-%d %H:%M}"),
-            ("certificate", f"until {view.certificate_expires_at.astimezone():%Y-%m-%d %H:%M}"),
+            ("certificate", f"until {view.certificate_expires_at.astimezone():%Y-%m-%d %H:%M}" if view.certificate_expires_at else None),
         ]
     )  # fmt: skip

@@ -11,7 +11,7 @@ from orchestrator.cli.options import Span, home_option, output_option
 
 if TYPE_CHECKING:
     from orchestrator.cli.output import Shape
-    from schemas.device import TokenCreated, TokenView
+    from schemas.enroll import TokenCreated, TokenView
 
 
 @click.group()
@@ -33,7 +33,7 @@ def create(
     from orchestrator.cli.authored import build
     from orchestrator.cli.output import emit_one
     from orchestrator.client import Argosy
-    from schemas.device import TokenRequest
+    from schemas.enroll import TokenRequest
 
     request = build(
         TokenRequest,

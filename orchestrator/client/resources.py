@@ -15,7 +15,8 @@ from orchestrator.client.events import Bell
 from orchestrator.client.follow import Look, follow
 from orchestrator.client.transport import Params, Transport
 from schemas.api import Health, Page
-from schemas.device import DeviceView, TokenCreated, TokenRequest, TokenView
+from schemas.device import DeviceView
+from schemas.enroll import TokenCreated, TokenRequest, TokenView
 from schemas.rollout import PauseReason, RolloutSpec, RolloutState, RolloutView
 from schemas.telemetry import TelemetrySummary
 

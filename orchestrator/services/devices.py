@@ -13,16 +13,12 @@ from orchestrator.services import keys
 from orchestrator.services.ports import Authority, Clock, Signer, Transaction, UnitOfWork
 from orchestrator.services.records import DeviceRecord, TokenRecord
 from schemas import PROTOCOL
-from schemas.device import (
-    Birth,
+from schemas.device import Birth, Death, DeviceState, DeviceView, Presence
+from schemas.enroll import (
     BrokerAddress,
-    Death,
-    DeviceState,
-    DeviceView,
     Enrolled,
     EnrollRequest,
     JoinToken,
-    Presence,
     TokenCreated,
     TokenRequest,
     TokenView,
@@ -71,7 +67,7 @@ class DeviceService:
         record = TokenRecord(
             id=new_id("tok"),
             secret_hash=keys.digest(secret),
-            device_class=request.device_class,
+            device_class=request.device_class or "default",
             tags=request.tags,
             max_uses=request.max_uses,
             expires_at=now + timedelta(seconds=request.ttl_seconds),

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from orchestrator.client import Argosy
-from schemas.device import TokenRequest
+from schemas.enroll import TokenRequest
 
 UP_SECONDS = 60
 STOP_SECONDS = 5

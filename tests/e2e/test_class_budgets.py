@@ -7,7 +7,7 @@ import json
 import pytest
 import yaml
 
-from schemas.device import TokenRequest
+from schemas.enroll import TokenRequest
 from schemas.job import JobState
 from schemas.rollout import ExecState, RolloutState
 from tests.e2e.conftest import alone, until

@@ -22,7 +22,7 @@ import pytest
 import yaml
 
 from edge_client import Edge
-from schemas.device import TokenRequest
+from schemas.enroll import TokenRequest
 from schemas.job import JobState
 from schemas.rollout import ExecState, RolloutSpec
 from tests.e2e.conftest import alone, until

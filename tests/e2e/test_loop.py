@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.home import Home
-from schemas.device import TokenRequest
+from schemas.enroll import TokenRequest
 from schemas.job import JobState
 from schemas.jobfile import JobSpec
 from schemas.rollout import ExecState, RolloutSpec, RolloutState, WaveState

@@ -33,7 +33,8 @@ from paho.mqtt.properties import Properties
 
 from edge_client.identity import IdentityRecord, NewIdentity, save_identity
 from edge_client.settings import Home
-from schemas.device import Birth, BrokerAddress, Death
+from schemas.device import Birth, Death
+from schemas.enroll import BrokerAddress
 from schemas.ids import new_id
 from schemas.measure import BenchReport
 from schemas.rollout import Command, ExecReport, ExecState

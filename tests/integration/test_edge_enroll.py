@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from edge_client.identity import load_identity
 from edge_client.settings import Home
-from schemas.device import BrokerAddress, Enrolled, EnrollRequest, JoinToken
+from schemas.enroll import BrokerAddress, Enrolled, EnrollRequest, JoinToken
 from schemas.errors import PROBLEM_TYPE, Code, Exit, Problem
 from schemas.ids import new_id
 from tests.fakes.edge_trust import Signer

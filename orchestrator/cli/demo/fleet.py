@@ -12,7 +12,8 @@ from orchestrator.cli.demo.crew import Crew, program
 from orchestrator.cli.demo.plan import Plan
 from orchestrator.client import Argosy
 from orchestrator.errors import ArgosyError, Unavailable
-from schemas.device import DeviceView, Presence, TokenRequest
+from schemas.device import DeviceView, Presence
+from schemas.enroll import TokenRequest
 from schemas.jobfile import JobSpec
 
 CLASS = "demo"

@@ -8,7 +8,8 @@ import pytest
 import yaml
 from argosy_fake_platform import NOW, State, job_view
 
-from schemas.device import DeviceView, JoinToken
+from schemas.device import DeviceView
+from schemas.enroll import JoinToken
 from schemas.ids import new_id
 from schemas.job import JobCause, JobState, JobView, LogLine, MetricPoint
 from schemas.model import ModelView

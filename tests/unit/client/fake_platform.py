@@ -25,7 +25,8 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from schemas.api import Event, Health, Page, Stored
 from schemas.budget import DeviceClassSpec, DeviceClassView
 from schemas.dataset import DatasetProfile
-from schemas.device import DeviceView, JoinToken, TokenCreated, TokenRequest, TokenView
+from schemas.device import DeviceView
+from schemas.enroll import JoinToken, TokenCreated, TokenRequest, TokenView
 from schemas.errors import PROBLEM_TYPE, Code, Problem
 from schemas.ids import new_id
 from schemas.job import AgentView, JobState, JobView, LogLine, MetricPoint

@@ -43,7 +43,8 @@ from orchestrator.services.rollouts import RolloutService
 from orchestrator.services.telemetry import TelemetryService
 from orchestrator.services.transfer import TransferService
 from orchestrator.services.uploads import UploadService
-from schemas.device import Birth, BrokerAddress, EnrollRequest, Hardware, TokenRequest
+from schemas.device import Birth, Hardware
+from schemas.enroll import BrokerAddress, EnrollRequest, TokenRequest
 from schemas.measure import Accuracy, Golden, ModelFile
 from schemas.model import Manifest, Variant
 from schemas.rollout import ExecReport

@@ -8,7 +8,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from orchestrator.errors import TokenSpent
-from schemas.device import Birth, Death, Enrolled, EnrollRequest, JoinToken, TokenRequest
+from schemas.device import Birth, Death
+from schemas.enroll import Enrolled, EnrollRequest, JoinToken, TokenRequest
 from schemas.topics import Up
 from tests.unit.orchestrator.platform import BOOT, HARDWARE, csr
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 import schemas
 from schemas import topics
 from schemas.base import Authored, Wire
-from schemas.device import JoinToken
+from schemas.enroll import JoinToken
 from schemas.ids import DeviceId, new_id
 from schemas.jobfile import JobSpec
 from schemas.rollout import ExecReport, RolloutSpec
