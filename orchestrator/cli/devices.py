@@ -59,6 +59,11 @@ def _active(view: DeviceView) -> str:
     return console.NONE if active is None else f"{active.model}@{active.version} {active.variant}"
 
 
+def _certificate(view: DeviceView) -> str | None:
+    until = view.certificate_expires_at
+    return f"until {until.astimezone():%Y-%m-%d %H:%M}" if until else None
+
+
 def _shape() -> Shape[DeviceView]:
     from orchestrator.cli import console
     from orchestrator.cli.output import Shape
@@ -95,6 +100,6 @@ def _show(view: DeviceView) -> None:
             ("runtime", f"ONNX Runtime {hardware.ort}: {', '.join(hardware.providers)}"
              if hardware else None),
             ("enrolled", f"{view.enrolled_at.astimezone():%Y-%m-%d %H:%M}"),
-            ("certificate", f"until {view.certificate_expires_at.astimezone():%Y-%m-%d %H:%M}" if view.certificate_expires_at else None),
+            ("certificate", _certificate(view)),
         ]
     )  # fmt: skip
