@@ -24,7 +24,11 @@ class Signer(Protocol):
 
 
 class IssuedCertificate(Protocol):
-    """A device's certificate."""
+    """A device's certificate, in ``pem`` followed by the authorities that issued it.
+
+    serial: lower-case hex. spki_sha256: of the public key's DER form. root_sha256: of the root
+    that the chain ends at.
+    """
 
     @property
     def pem(self) -> str: ...
@@ -34,12 +38,26 @@ class IssuedCertificate(Protocol):
     def spki_sha256(self) -> str: ...
     @property
     def expires(self) -> datetime: ...
+    @property
+    def root_sha256(self) -> str: ...
 
 
 class Authority(Protocol):
-    """The certificate authority."""
+    """The certificate authority.
+
+    pem: the roots to trust, one after the other. ca_sha256: of the root that new join tokens
+    pin. root_of: whether a root, by its SHA-256, is still trusted. spki_of_csr: judges a
+    request as ``issue_device`` does. verify_old: what a certificate of ours said of its
+    device, expired or not; refused when it is not ours or another device's. crl_pem: the
+    revocation lists.
+    """
 
     @property
     def pem(self) -> str: ...
+    @property
+    def crl_pem(self) -> str: ...
     def ca_sha256(self) -> str: ...
+    def root_of(self, sha256: str) -> bool: ...
+    def spki_of_csr(self, csr_pem: str) -> str: ...
     def issue_device(self, csr_pem: str, device_id: str, days: int) -> IssuedCertificate: ...
+    def verify_old(self, certificate_pem: str, device_id: str) -> IssuedCertificate: ...
