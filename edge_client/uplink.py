@@ -9,8 +9,11 @@ from edge_client.journal import Journal
 from edge_client.spool import Spool
 from edge_client.telemetry import Buffer
 from edge_client.transport import Acknowledged, Transport
+from schemas.base import Wire
+from schemas.enroll import RenewAsk
 from schemas.topics import Up
 from schemas.transfer import Need
+from schemas.trust import MetadataAsk
 
 MOST_REPORTS = 16
 MOST_WINDOWS = 32
@@ -50,8 +53,15 @@ class Uplink:
 
     def need(self, need: Need) -> bool:
         """Publish a request; False when there is no connection."""
-        body = need.model_dump_json(exclude_none=True)
-        return self.connected and self._transport.publish(Up.NEED, body) is not None
+        return self.connected and self._sent(Up.NEED, need)
+
+    def meta(self, ask: MetadataAsk) -> bool:
+        """Ask for a metadata file; False when there is no connection."""
+        return self.connected and self._sent(Up.META, ask)
+
+    def renew(self, ask: RenewAsk) -> bool:
+        """Ask for a new certificate; False when there is no connection."""
+        return self.connected and self._sent(Up.RENEW, ask)
 
     def pump(self, now: float) -> None:
         """Send what may be sent. now: seconds of a steady clock."""
@@ -68,6 +78,10 @@ class Uplink:
         self.connected = False
         for courier in self._all:
             courier.disconnected()
+
+    def _sent(self, leaf: Up, message: Wire) -> bool:
+        body = message.model_dump_json(exclude_none=True)
+        return self._transport.publish(leaf, body) is not None
 
     def _courier(
         self,
