@@ -27,7 +27,11 @@ HTTP_STATUS: dict[Code, int] = {
     Code.CSR_INVALID: 422,
     Code.DIGEST_MISMATCH: 422,
     Code.TOO_LARGE: 413,
+    Code.TOO_MANY: 429,
+    Code.TIMED_OUT: 408,
     Code.REVOKED: 409,
+    Code.REJECTED: 403,
+    Code.NOT_SIGNED: 409,
     Code.UNAVAILABLE: 503,
     Code.INTERNAL: 500,
 }
@@ -47,7 +51,11 @@ EXIT: dict[Code, Exit] = {
     Code.CSR_INVALID: Exit.USAGE,
     Code.DIGEST_MISMATCH: Exit.FAILED,
     Code.TOO_LARGE: Exit.USAGE,
+    Code.TOO_MANY: Exit.FAILED,
+    Code.TIMED_OUT: Exit.FAILED,
     Code.REVOKED: Exit.CONFLICT,
+    Code.REJECTED: Exit.AUTH,
+    Code.NOT_SIGNED: Exit.CONFLICT,
     Code.UNAVAILABLE: Exit.FAILED,
     Code.INTERNAL: Exit.FAILED,
 }
@@ -165,10 +173,34 @@ class TooLarge(ArgosyError):
     code = Code.TOO_LARGE
 
 
+class TooMany(ArgosyError):
+    """More requests than are answered in so short a time."""
+
+    code = Code.TOO_MANY
+
+
+class TimedOut(ArgosyError):
+    """What was sent came too slowly, and was given up."""
+
+    code = Code.TIMED_OUT
+
+
 class Revoked(ArgosyError):
     """A device or a version that has been withdrawn."""
 
     code = Code.REVOKED
+
+
+class Rejected(ArgosyError):
+    """An operator did not let a device in."""
+
+    code = Code.REJECTED
+
+
+class NotSigned(ArgosyError):
+    """A version whose manifest nobody has signed yet: no device would take it."""
+
+    code = Code.NOT_SIGNED
 
 
 class Unavailable(ArgosyError):
