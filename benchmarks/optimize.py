@@ -25,9 +25,9 @@ from benchmarks._harness import ROOT, Figure, Options, Report, main, note
 from benchmarks._optimize_nets import NETS, Net, trained, within
 from schemas.paired import Outcomes, compare
 from workers.inspection.stream import Stream
-from workers.optimization.evaluate import score
 from workers.optimization.executor import LocalExecutor
-from workers.optimization.latency import Cost, costs
+from workers.optimization.measuring.evaluate import score
+from workers.optimization.measuring.latency import Cost, costs
 from workers.optimization.pipeline import build, training_of
 from workers.optimization.session import open_session
 from workers.task import Task

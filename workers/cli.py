@@ -99,7 +99,7 @@ def agent(
 def export_split(task: str, split: str, out: Path, pairs: tuple[str, ...], seed: int) -> None:
     """Write a split of a TASK (module:Class) as an npz file with the arrays x and y."""
     from workers.files import write_atomic
-    from workers.optimization.package import npz
+    from workers.optimization.packing.package import npz
     from workers.task import load_task
     from workers.training.data import split_arrays
 

@@ -25,8 +25,8 @@ from schemas.jobfile import JobSpec
 from schemas.yamltext import Loader
 from workers.errors import JobFailed, UsageError
 from workers.inspection.dataset import profile_splits
-from workers.optimization.formats import require_formats
-from workers.optimization.package import Package
+from workers.optimization.exporting.formats import require_formats
+from workers.optimization.packing.package import Package
 from workers.optimization.pipeline import build, training_of
 from workers.task import Task, load_task
 from workers.training.local import LocalEngine

@@ -26,7 +26,7 @@ from workers.distributed.mailbox import Postbox
 from workers.distributed.tasks import RayExecutor
 from workers.errors import JobFailed
 from workers.optimization.executor import LocalExecutor, TrialFailed, beat
-from workers.optimization.finetune import PruneOrder, prune_and_tune
+from workers.optimization.pruning.finetune import PruneOrder, prune_and_tune
 from workers.task import load_task
 from workers.training.local import LocalEngine
 from workers.training.loop import run

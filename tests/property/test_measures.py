@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from edge_client import bench as edge_bench
 from edge_client import energy as edge_energy
-from workers.optimization import energy as job_energy
-from workers.optimization import timing as job_timing
+from workers.optimization.measuring import energy as job_energy
+from workers.optimization.measuring import timing as job_timing
 
 NANOSECONDS = st.lists(st.integers(1, 10**12), min_size=1, max_size=300)
 

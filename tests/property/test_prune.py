@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from workers.errors import UsageError
-from workers.optimization.prune import kept, prune
+from workers.optimization.pruning.prune import kept, prune
 
 CLASSES = 5
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from schemas.budget import Budget
 from schemas.optimize import Optimize
 from schemas.paired import paired
-from workers.optimization.budgets import (
+from workers.optimization.point import Point
+from workers.optimization.searching.budgets import (
     Figures,
     Known,
     accuracy_fault,
@@ -20,9 +21,8 @@ from workers.optimization.budgets import (
     fault,
     settling,
 )
-from workers.optimization.front import EVERY, MOST_KEPT, dominates, in_order, select
-from workers.optimization.plan import Done, Profile, Rules, Scan, State, Try, next_step
-from workers.optimization.point import Point
+from workers.optimization.searching.front import EVERY, MOST_KEPT, dominates, in_order, select
+from workers.optimization.searching.plan import Done, Profile, Rules, Scan, State, Try, next_step
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from schemas.jobfile import StopRules
 from workers.agent.follow import STOP_GRACE, Do, DriverState, Followed, Seen, beaten, step
-from workers.optimization.evaluate import wilson
+from workers.optimization.measuring.evaluate import wilson
 from workers.training.stop import (
     History,
     Verdict,

@@ -76,7 +76,7 @@ def run_job(order: Order, api: Api, reporter: Reporter, ending: Ending) -> Final
     if spec.onnx is not None:
         return take_in(order, api, reporter, ending)
     if spec.optimize.formats:
-        from workers.optimization.formats import require_formats  # noqa: PLC0415 - torch
+        from workers.optimization.exporting.formats import require_formats  # noqa: PLC0415 - torch
 
         require_formats(spec.optimize.formats)
     profiling = Profiling(spec, local(order.job_dir), reporter.profile, ending.cut)

@@ -25,7 +25,7 @@ from workers.order import Order
 if TYPE_CHECKING:
     from workers.distributed.train import Fitted
     from workers.optimization.executor import Executor
-    from workers.optimization.package import Package
+    from workers.optimization.packing.package import Package
     from workers.optimization.pipeline import Training
 
 log = logging.getLogger("workers.driver")
@@ -124,7 +124,7 @@ def make(
 
 def take_in(order: Order, api: Api, reporter: Reporter, ending: Ending) -> Final:
     """A model made elsewhere: check, measure, register."""
-    from workers.optimization.imported import build_imported  # noqa: PLC0415 - torch and more
+    from workers.optimization.importing.imported import build_imported  # noqa: PLC0415 - torch and more
 
     job, spec = order.job, order.job.spec
     if spec.onnx is None:

@@ -31,13 +31,13 @@ from workers.inspection.dataset import profile_splits
 from workers.inspection.stream import Stream
 from workers.optimization.cache import Cache
 from workers.optimization.executor import Executor, LocalExecutor
-from workers.optimization.export import Exported, export
-from workers.optimization.formats import OtherFile, make
-from workers.optimization.nets import TrainedNets
-from workers.optimization.package import Package, environment, required, write_package
-from workers.optimization.search import MEASURED_SAMPLES, Data, Optimized, optimize_graph
+from workers.optimization.exporting.export import Exported, export
+from workers.optimization.exporting.formats import OtherFile, make
+from workers.optimization.packing.package import Package, environment, required, write_package
+from workers.optimization.packing.variants import passes_of, rejected_of, variants_of
+from workers.optimization.searching.nets import TrainedNets
+from workers.optimization.searching.search import MEASURED_SAMPLES, Data, Optimized, optimize_graph
 from workers.optimization.session import Array
-from workers.optimization.variants import passes_of, rejected_of, variants_of
 from workers.task import Splits, Task, source_of
 from workers.training.loop import unpack
 

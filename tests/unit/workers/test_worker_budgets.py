@@ -9,11 +9,11 @@ import pytest
 from schemas.budget import Budget
 from schemas.optimize import Optimize
 from schemas.paired import paired
-from workers.optimization.budgets import Figures, Known, accuracy_fault, hopeless, too_few
-from workers.optimization.front import EVERY, select
-from workers.optimization.narrate import tell
-from workers.optimization.plan import Done, Rules, State, Try, next_step
 from workers.optimization.point import Point
+from workers.optimization.searching.budgets import Figures, Known, accuracy_fault, hopeless, too_few
+from workers.optimization.searching.front import EVERY, select
+from workers.optimization.searching.narrate import tell
+from workers.optimization.searching.plan import Done, Rules, State, Try, next_step
 
 INT8 = Point(precision="int8", scheme="u8s8")
 

@@ -32,12 +32,12 @@ from tests.fakes.hostile_onnx import (
     plain,
 )
 from workers.errors import JobFailed
-from workers.optimization import given, imported, smoke
 from workers.optimization.executor import LocalExecutor
-from workers.optimization.given import read_given
-from workers.optimization.imported import build_imported, precision_of
-from workers.optimization.imported_costs import cost_of_each
-from workers.optimization.smoke import Limits
+from workers.optimization.importing import given, imported, smoke
+from workers.optimization.importing.given import read_given
+from workers.optimization.importing.imported import build_imported, precision_of
+from workers.optimization.importing.imported_costs import cost_of_each
+from workers.optimization.importing.smoke import Limits
 
 SMALL = Limits(memory_bytes=2 * 1024**3, cpu_seconds=3, wall_seconds=60)
 
@@ -74,7 +74,7 @@ def serve(package, variant) -> None:
 @pytest.fixture
 def quick(monkeypatch):
     """Times that nobody reads need few rounds."""
-    from workers.optimization import imported_variants
+    from workers.optimization.importing import imported_variants
 
     def few(models, feed):
         return cost_of_each(models, feed, rounds=1, starts=1)

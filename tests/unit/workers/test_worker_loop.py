@@ -19,10 +19,10 @@ from schemas.optimize import Optimize
 from schemas.transfer import leaves_digest, leaves_of
 from workers.errors import JobFailed, UsageError
 from workers.files import blocks_of, sha256_file
-from workers.optimization.export import export, parity
+from workers.optimization.exporting.export import export, parity
 from workers.optimization.pipeline import Training, build, training_of
 from workers.optimization.point import Point, requires_of, static_schemes
-from workers.optimization.quantizer import STATIC, Quantizer
+from workers.optimization.quantizing.quantizer import STATIC, Quantizer
 from workers.optimization.session import infer, open_session
 from workers.recipes.digits import Digits
 from workers.task import SPLITS, load_task

@@ -14,15 +14,15 @@ from schemas.paired import compare
 from schemas.signature import TensorSpec
 from workers.errors import WorkerError
 from workers.inspection.stream import Stream
-from workers.optimization import timing
-from workers.optimization.energy import estimated, find_rapl, metered
-from workers.optimization.evaluate import score
-from workers.optimization.footprint import footprint
-from workers.optimization.host import host_isa, host_name
-from workers.optimization.latency import Cost, compressed_bytes, costs, parts
-from workers.optimization.nodes import count_nodes, nodes_of
+from workers.optimization.measuring import timing
+from workers.optimization.measuring.energy import estimated, find_rapl, metered
+from workers.optimization.measuring.evaluate import score
+from workers.optimization.measuring.footprint import footprint
+from workers.optimization.measuring.host import host_isa, host_name
+from workers.optimization.measuring.latency import Cost, compressed_bytes, costs, parts
+from workers.optimization.measuring.nodes import count_nodes, nodes_of
+from workers.optimization.measuring.timing import Failure, alternate
 from workers.optimization.session import infer, open_session
-from workers.optimization.timing import Failure, alternate
 
 FEATURES, CLASSES = 4, 3
 

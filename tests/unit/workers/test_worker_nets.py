@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from schemas.jobfile import JobSpec
-from workers.optimization import nets
 from workers.optimization.cache import Cache
 from workers.optimization.executor import LocalExecutor
-from workers.optimization.make import Net
 from workers.optimization.pipeline import Training
+from workers.optimization.searching import nets
+from workers.optimization.searching.make import Net
 from workers.task import load_task
 
 DIGITS = "workers.recipes.digits:Digits"

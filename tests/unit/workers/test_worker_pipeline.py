@@ -15,10 +15,10 @@ from schemas.jobfile import Code, JobSpec
 from schemas.signature import TensorSpec
 from workers.errors import JobFailed
 from workers.inspection.dataset import profile_splits
-from workers.optimization.export import export
-from workers.optimization.package import environment, required
+from workers.optimization.exporting.export import export
+from workers.optimization.packing.package import environment, required
 from workers.optimization.pipeline import Training, build, code_folder
-from workers.optimization.quantizer import Quantizer, quantize
+from workers.optimization.quantizing.quantizer import Quantizer, quantize
 from workers.optimization.session import infer, open_session
 from workers.task import Splits, Task, load_task
 
@@ -170,7 +170,7 @@ def test_a_quantized_file_with_stacked_products_would_fail_without_the_exclusion
     task = Stacked({}, 0)
     samples = task.splits().validation.tensors[0].numpy()
     source = export(task.model(), task.signature, samples, tmp_path / "m.onnx").path
-    monkeypatch.setattr("workers.optimization.quantizer.stacked_products", lambda _: [])
+    monkeypatch.setattr("workers.optimization.quantizing.quantizer.stacked_products", lambda _: [])
     quantize(source, tmp_path / "q.onnx", "u8s8-7bit", samples)
     with pytest.raises(Exception, match="QLinearMatMul"):
         infer(open_session(tmp_path / "q.onnx"), samples)

@@ -8,8 +8,8 @@ from torch import nn
 
 from tests.unit.workers.nets import CLASSES, NETS, made
 from workers.errors import JobFailed, UsageError
-from workers.optimization.masked import mask
-from workers.optimization.prune import kept, prune
+from workers.optimization.pruning.masked import mask
+from workers.optimization.pruning.prune import kept, prune
 
 
 @pytest.mark.parametrize("name", sorted(NETS))

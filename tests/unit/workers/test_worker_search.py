@@ -17,14 +17,14 @@ from schemas.paired import Outcomes, compare
 from workers.errors import UsageError
 from workers.inspection.dataset import profile_splits
 from workers.inspection.stream import Stream
-from workers.optimization import make, search
 from workers.optimization.cache import Cache, key_of
 from workers.optimization.executor import LocalExecutor
-from workers.optimization.export import export
-from workers.optimization.layers import layers_of, wants_dynamic
+from workers.optimization.exporting.export import export
 from workers.optimization.pipeline import Training, build
 from workers.optimization.point import Point
-from workers.optimization.search import Data, optimize_graph
+from workers.optimization.quantizing.layers import layers_of, wants_dynamic
+from workers.optimization.searching import make, search
+from workers.optimization.searching.search import Data, optimize_graph
 from workers.optimization.session import infer, open_session
 from workers.recipes.digits import Digits
 from workers.task import load_task
@@ -263,7 +263,7 @@ def test_training_with_rounding_is_the_last_rung(task, weights, tmp_path, monkey
     """Nothing quantized is accurate enough, so the net is trained with it."""
     asked = []
     monkeypatch.setattr(make, "scan", lambda *_, **__: ())
-    from workers.optimization import nets
+    from workers.optimization.searching import nets
 
     train = nets.train_quantized
 

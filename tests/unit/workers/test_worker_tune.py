@@ -18,14 +18,14 @@ from torch import nn
 from schemas.jobfile import JobSpec
 from tests.unit.workers.nets import made
 from workers.errors import JobFailed, UsageError
-from workers.optimization import formats
 from workers.optimization.executor import beating
-from workers.optimization.export import export
-from workers.optimization.finetune import PruneOrder, load_net, prune_and_tune, trained_net
-from workers.optimization.netfile import pack_net
-from workers.optimization.qat import QatOrder, rounded, train_quantized
+from workers.optimization.exporting import formats
+from workers.optimization.exporting.export import export
+from workers.optimization.pruning.finetune import PruneOrder, load_net, prune_and_tune, trained_net
+from workers.optimization.pruning.netfile import pack_net
+from workers.optimization.pruning.qat import QatOrder, rounded, train_quantized
+from workers.optimization.pruning.tune import distance, validate
 from workers.optimization.session import infer, open_session
-from workers.optimization.tune import distance, validate
 from workers.task import Task, load_task
 from workers.training.checkpoint import pack
 from workers.training.local import LocalEngine

@@ -27,7 +27,8 @@ from onnxruntime.quantization import (
 )
 
 from workers.files import write_atomic
-from workers.optimization.layers import (
+from workers.optimization.point import SchemeName, normal_arch
+from workers.optimization.quantizing.layers import (
     QUANTIZED,
     Layer,
     layers_of,
@@ -35,7 +36,6 @@ from workers.optimization.layers import (
     stacked_products,
     wants_dynamic,
 )
-from workers.optimization.point import SchemeName, normal_arch
 from workers.optimization.session import Array, batches, fixed_batch, open_session
 
 CALIBRATION_BATCH = 32

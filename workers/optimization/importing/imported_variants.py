@@ -23,17 +23,17 @@ from schemas.signature import Signature
 from workers.errors import WorkerError
 from workers.files import describe, sha256_file, write_atomic
 from workers.optimization.cache import Cache
-from workers.optimization.evaluate import Scored, score
-from workers.optimization.golden import golden_of
-from workers.optimization.imported_costs import Feed, cost_of_each
-from workers.optimization.latency import Cost
+from workers.optimization.importing.imported_costs import Feed, cost_of_each
+from workers.optimization.measuring.evaluate import Scored, score
+from workers.optimization.measuring.latency import Cost
+from workers.optimization.measuring.timing import Failure
+from workers.optimization.packing.golden import golden_of
+from workers.optimization.packing.variants import passes_of, rejected_of, variants_of
 from workers.optimization.point import Point, Precision, requires_of
-from workers.optimization.quantizer import Quantizer
-from workers.optimization.search import Data, optimize_graph
+from workers.optimization.quantizing.quantizer import Quantizer
+from workers.optimization.searching.search import Data, optimize_graph
+from workers.optimization.searching.trials import first_line
 from workers.optimization.session import Array, open_session
-from workers.optimization.timing import Failure
-from workers.optimization.trials import first_line
-from workers.optimization.variants import passes_of, rejected_of, variants_of
 
 log = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ from schemas.jobfile import JobSpec
 from schemas.model import Pass
 from workers.blame import user_code
 from workers.files import sha256_bytes
-from workers.optimization.netfile import load_net, pack_net
-from workers.optimization.prune import Pruned, prune
-from workers.optimization.tune import Tuned, tune
+from workers.optimization.pruning.netfile import load_net, pack_net
+from workers.optimization.pruning.prune import Pruned, prune
+from workers.optimization.pruning.tune import Tuned, tune
 from workers.task import Task, load_task
 from workers.training.checkpoint import unpack
 from workers.training.feed import fetch

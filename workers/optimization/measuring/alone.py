@@ -1,7 +1,7 @@
 """Loading and running one model in a process of its own, to see what that takes.
 
-``python -m workers.optimization.alone`` reads what to do from standard input and prints one
-line of JSON. The peak is VmHWM of Linux's procfs, which unlike ``ru_maxrss`` does not begin
+``python -m workers.optimization.measuring.alone`` reads what to do from standard input and
+prints one line of JSON. The peak is VmHWM of Linux's procfs, which unlike ``ru_maxrss`` does not begin
 with the parent's; it is set back before the model is loaded, so that what importing took does
 not hide what the model adds. Little is imported, as every start costs.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from workers.optimization.nodes import nodes_of
+from workers.optimization.measuring.nodes import nodes_of
 from workers.optimization.session import open_session
 
 _STATUS = Path("/proc/self/status")

@@ -27,9 +27,9 @@ from torch.nn.utils import parametrize
 from schemas.jobfile import JobSpec
 from workers.blame import user_code
 from workers.errors import UsageError
-from workers.optimization.finetune import PrunedNet, device_of, trained_net, tune_pass
-from workers.optimization.netfile import load_net, pack_net
-from workers.optimization.tune import tune
+from workers.optimization.pruning.finetune import PrunedNet, device_of, trained_net, tune_pass
+from workers.optimization.pruning.netfile import load_net, pack_net
+from workers.optimization.pruning.tune import tune
 from workers.task import load_task
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from schemas.optimize import Optimize
-from workers.optimization.budgets import Known, accuracy_fault, hopeless
-from workers.optimization.front import portable, select
 from workers.optimization.point import Point, SchemeName
+from workers.optimization.searching.budgets import Known, accuracy_fault, hopeless
+from workers.optimization.searching.front import portable, select
 
 LADDER = (1, 3, 6, 10, 20, 40)
 """How many of the worst layers stay in float, one trial after the other."""

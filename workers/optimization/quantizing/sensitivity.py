@@ -16,9 +16,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.optimization.layers import Layer
 from workers.optimization.point import SchemeName
-from workers.optimization.quantizer import Quantizer
+from workers.optimization.quantizing.layers import Layer
+from workers.optimization.quantizing.quantizer import Quantizer
 from workers.optimization.session import Array, infer, open_session
 
 log = logging.getLogger(__name__)

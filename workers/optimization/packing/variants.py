@@ -10,12 +10,12 @@ import onnx
 from schemas.measure import Accuracy
 from schemas.model import Pass, RejectedVariant, Variant
 from workers.files import describe, write_atomic
-from workers.optimization.evaluate import Scored
-from workers.optimization.package import write_golden
+from workers.optimization.measuring.evaluate import Scored
+from workers.optimization.packing.package import write_golden
 from workers.optimization.point import Point, requires_of
-from workers.optimization.search import Optimized
+from workers.optimization.searching.search import Optimized
+from workers.optimization.searching.trials import Trial
 from workers.optimization.session import Array
-from workers.optimization.trials import Trial
 
 MAX_REASON = 1000
 MAX_REJECTED = 200

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from workers.inspection.stream import Stream
-from workers.optimization.budgets import Known
-from workers.optimization.evaluate import Scored
 from workers.optimization.executor import TrialFailed
-from workers.optimization.front import Selection
-from workers.optimization.make import Net
+from workers.optimization.measuring.evaluate import Scored
 from workers.optimization.point import Point
+from workers.optimization.searching.budgets import Known
+from workers.optimization.searching.front import Selection
+from workers.optimization.searching.make import Net
+from workers.optimization.searching.trials import Trial
 from workers.optimization.session import Array
-from workers.optimization.trials import Trial
 
 
 @dataclass(frozen=True, slots=True)

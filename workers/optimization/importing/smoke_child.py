@@ -1,4 +1,4 @@
-"""The process that a model from elsewhere runs in first; see ``workers.optimization.smoke``.
+"""The process that a model from elsewhere runs in first; see ``smoke`` beside this.
 
 It reads an order as JSON from standard input and answers with one line of JSON: what the
 model takes and gives, or the reason why it cannot be used.
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from schemas.signature import Signature, TensorSpec
-from workers.optimization.drawn import TooLargeError, concrete, draw
+from workers.optimization.importing.drawn import TooLargeError, concrete, draw
 from workers.optimization.session import Array, open_session
 
 SIZES = (1, 8, 32, 64, 128, 224, 256, 320, 512, 640, 1024)

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from workers.blame import user_code
 from workers.errors import UsageError
 from workers.optimization.executor import beat
-from workers.optimization.masked import mask, supported
+from workers.optimization.pruning.masked import mask, supported
 
 ALIGN = 16
 """Channels are kept in multiples of this: the kernels' blocks. Narrow layers: see ``kept``."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from schemas.budget import Budget
 from schemas.isa import VNNI
 from schemas.optimize import Optimize
-from workers.optimization.budgets import Figures, Known, budget_fault, budgets_of, fault
 from workers.optimization.point import Point, requires_of
+from workers.optimization.searching.budgets import Figures, Known, budget_fault, budgets_of, fault
 
 MOST_KEPT = 48
 LATENCY_STEP = 1.05

@@ -19,17 +19,19 @@ from schemas.model import Pass
 from schemas.optimize import Optimize
 from workers.errors import JobFailed, WorkerError
 from workers.files import write_atomic
-from workers.optimization.budgets import Known, fault, too_few
 from workers.optimization.cache import Cache
-from workers.optimization.evaluate import Scored, score
 from workers.optimization.executor import TrialFailed, beat
-from workers.optimization.front import Selection, select
-from workers.optimization.host import host_isa
-from workers.optimization.latency import STARTS, Cost, costs
-from workers.optimization.make import Maker, Net
-from workers.optimization.narrate import check_same, line, tell
-from workers.optimization.needs import Data, Nets, Optimized
-from workers.optimization.plan import (
+from workers.optimization.measuring.evaluate import Scored, score
+from workers.optimization.measuring.host import host_isa
+from workers.optimization.measuring.latency import STARTS, Cost, costs
+from workers.optimization.measuring.timing import ROUNDS, Failure
+from workers.optimization.point import Point, static_schemes
+from workers.optimization.searching.budgets import Known, fault, too_few
+from workers.optimization.searching.front import Selection, select
+from workers.optimization.searching.make import Maker, Net
+from workers.optimization.searching.narrate import check_same, line, tell
+from workers.optimization.searching.needs import Data, Nets, Optimized
+from workers.optimization.searching.plan import (
     Done,
     Profile,
     Rules,
@@ -40,10 +42,8 @@ from workers.optimization.plan import (
     accurate,
     next_step,
 )
-from workers.optimization.point import Point, static_schemes
+from workers.optimization.searching.trials import Trial, first_line, keep
 from workers.optimization.session import open_session
-from workers.optimization.timing import ROUNDS, Failure
-from workers.optimization.trials import Trial, first_line, keep
 
 __all__ = ["MEASURED_SAMPLES", "Data", "Nets", "Optimized", "optimize_graph"]
 

@@ -13,12 +13,11 @@ import onnxruntime as ort
 
 from schemas.measure import Benchmark
 from workers.errors import WorkerError
-from workers.optimization.energy import estimated
-from workers.optimization.footprint import footprint
-from workers.optimization.host import host_name
-from workers.optimization.latency import STARTS, Cost, compressed_bytes, costs
-from workers.optimization.session import PROVIDER, Array, open_session
-from workers.optimization.timing import (
+from workers.optimization.measuring.energy import estimated
+from workers.optimization.measuring.footprint import footprint
+from workers.optimization.measuring.host import host_name
+from workers.optimization.measuring.latency import STARTS, Cost, compressed_bytes, costs
+from workers.optimization.measuring.timing import (
     ROUNDS,
     Failure,
     Run,
@@ -28,6 +27,7 @@ from workers.optimization.timing import (
     median_ms,
     percentiles,
 )
+from workers.optimization.session import PROVIDER, Array, open_session
 
 
 @dataclass(frozen=True, slots=True)

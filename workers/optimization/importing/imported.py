@@ -26,17 +26,22 @@ from workers.errors import JobFailed
 from workers.files import sha256_bytes, sha256_file
 from workers.inspection.dataset import profile_splits
 from workers.inspection.stream import Stream
-from workers.optimization.drawn import concrete, draw
 from workers.optimization.executor import Executor
-from workers.optimization.given import GivenTask, read_given
-from workers.optimization.golden import golden_count
-from workers.optimization.imported_costs import Feed
-from workers.optimization.imported_variants import Made, Original, with_samples, without_samples
-from workers.optimization.package import Package, environment, write_package
+from workers.optimization.importing.drawn import concrete, draw
+from workers.optimization.importing.given import GivenTask, read_given
+from workers.optimization.importing.imported_costs import Feed
+from workers.optimization.importing.imported_variants import (
+    Made,
+    Original,
+    with_samples,
+    without_samples,
+)
+from workers.optimization.importing.smoke import Limits, Smoked, smoke
+from workers.optimization.packing.golden import golden_count
+from workers.optimization.packing.package import Package, environment, write_package
 from workers.optimization.point import Precision
-from workers.optimization.search import MEASURED_SAMPLES, Data
+from workers.optimization.searching.search import MEASURED_SAMPLES, Data
 from workers.optimization.session import Array
-from workers.optimization.smoke import Limits, Smoked, smoke
 
 log = logging.getLogger(__name__)
 

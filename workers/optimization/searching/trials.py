@@ -13,11 +13,11 @@ from schemas.base import Wire
 from schemas.measure import Accuracy
 from schemas.model import Pass
 from schemas.paired import Outcomes, compare
-from workers.optimization.budgets import Figures, Known
 from workers.optimization.cache import Cache
-from workers.optimization.evaluate import Scored
-from workers.optimization.latency import Cost
+from workers.optimization.measuring.evaluate import Scored
+from workers.optimization.measuring.latency import Cost
 from workers.optimization.point import Point
+from workers.optimization.searching.budgets import Figures, Known
 
 MODEL = "model.onnx"
 RECORD = "trial.json"

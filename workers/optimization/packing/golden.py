@@ -10,7 +10,7 @@ import numpy as np
 from schemas.measure import Golden
 from schemas.signature import Signature
 from workers.files import describe, write_atomic
-from workers.optimization.package import GOLDEN_SAMPLES, TOLERANCE, npz
+from workers.optimization.packing.package import GOLDEN_SAMPLES, TOLERANCE, npz
 from workers.optimization.session import Array, open_session
 
 MAX_GOLDEN_BYTES = 8 * 1024**2

@@ -88,7 +88,7 @@ def _child(order: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="argosy-smoke-") as folder:
         process = subprocess.Popen(
             # -P: modules of the folder it starts in are not taken for the platform's.
-            [sys.executable, "-P", "-m", "workers.optimization.smoke_child"],
+            [sys.executable, "-P", "-m", "workers.optimization.importing.smoke_child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

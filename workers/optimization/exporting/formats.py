@@ -28,7 +28,7 @@ from schemas.measure import MAX_FILE_BYTES
 from workers.blame import user_code
 from workers.errors import JobFailed, UsageError
 from workers.files import write_atomic
-from workers.optimization.export import PARITY_TOLERANCE, Servable
+from workers.optimization.exporting.export import PARITY_TOLERANCE, Servable
 from workers.optimization.session import Array
 
 log = logging.getLogger(__name__)

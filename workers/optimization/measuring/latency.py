@@ -19,11 +19,10 @@ import pyarrow as pa
 
 from schemas.measure import Benchmark, Energy
 from workers.errors import WorkerError
-from workers.optimization.energy import Rapl, estimated, find_rapl, metered
-from workers.optimization.footprint import Footprint, footprint
-from workers.optimization.host import host_name
-from workers.optimization.session import PROVIDER, Array, fixed_batch, open_session
-from workers.optimization.timing import (
+from workers.optimization.measuring.energy import Rapl, estimated, find_rapl, metered
+from workers.optimization.measuring.footprint import Footprint, footprint
+from workers.optimization.measuring.host import host_name
+from workers.optimization.measuring.timing import (
     ROUNDS,
     Failure,
     Times,
@@ -32,6 +31,7 @@ from workers.optimization.timing import (
     median_ms,
     percentiles,
 )
+from workers.optimization.session import PROVIDER, Array, fixed_batch, open_session
 
 BATCHES = (1, 32)
 STARTS = 3

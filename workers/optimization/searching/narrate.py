@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping
 
 from schemas.job import JobCause
 from workers.errors import JobFailed
-from workers.optimization.budgets import Figures, Known
-from workers.optimization.front import EVERY, Selection
 from workers.optimization.point import Point
+from workers.optimization.searching.budgets import Figures, Known
+from workers.optimization.searching.front import EVERY, Selection
 
 log = logging.getLogger(__name__)
 

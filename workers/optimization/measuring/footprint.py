@@ -70,7 +70,7 @@ def _child(name: str, order: Mapping[str, object], folder: str) -> Footprint:
     try:
         done = subprocess.run(
             # -P: modules of the folder it starts in are not taken for the platform's.
-            [sys.executable, "-P", "-m", "workers.optimization.alone"],
+            [sys.executable, "-P", "-m", "workers.optimization.measuring.alone"],
             input=json.dumps(order),
             cwd=folder,
             capture_output=True,

@@ -18,7 +18,7 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 
-from workers.optimization.layers import Layer
+from workers.optimization.quantizing.layers import Layer
 from workers.optimization.session import PROVIDER, Array, fixed_batch, options
 
 RUNS = 30

@@ -16,12 +16,12 @@ from workers.files import sha256_file
 from workers.inspection.stream import SetHash, Stream
 from workers.optimization.cache import Cache, key_of
 from workers.optimization.executor import beat
-from workers.optimization.hotspots import slow_nodes
 from workers.optimization.point import Point, SchemeName
-from workers.optimization.quantizer import STATIC, Quantizer, to_fp16
-from workers.optimization.sensitivity import PERFECT_DB, scan
+from workers.optimization.quantizing.hotspots import slow_nodes
+from workers.optimization.quantizing.quantizer import STATIC, Quantizer, to_fp16
+from workers.optimization.quantizing.sensitivity import PERFECT_DB, scan
+from workers.optimization.searching.trials import Trial, first_line, recall
 from workers.optimization.session import Array
-from workers.optimization.trials import Trial, first_line, recall
 
 log = logging.getLogger(__name__)
 

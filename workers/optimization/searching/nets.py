@@ -17,12 +17,12 @@ from workers.errors import WorkerError
 from workers.files import sha256_bytes, sha256_file
 from workers.optimization.cache import Cache, key_of
 from workers.optimization.executor import Executor, TrialFailed, failed
-from workers.optimization.export import export
-from workers.optimization.finetune import PruneOrder, load_net, prune_and_tune
-from workers.optimization.make import Net
+from workers.optimization.exporting.export import export
 from workers.optimization.point import static_schemes
-from workers.optimization.qat import QatOrder, train_quantized
-from workers.optimization.quantizer import STATIC
+from workers.optimization.pruning.finetune import PruneOrder, load_net, prune_and_tune
+from workers.optimization.pruning.qat import QatOrder, train_quantized
+from workers.optimization.quantizing.quantizer import STATIC
+from workers.optimization.searching.make import Net
 from workers.optimization.session import Array
 from workers.task import Task
 

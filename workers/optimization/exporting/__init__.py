@@ -1,0 +1,1 @@
+"""From a torch module to files: ONNX and the formats beside it."""

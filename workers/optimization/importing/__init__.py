@@ -1,0 +1,1 @@
+"""Models that were made elsewhere: looked at, tried in a limited process, measured."""

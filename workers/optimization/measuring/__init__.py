@@ -1,0 +1,1 @@
+"""What a variant costs and how often it is right."""

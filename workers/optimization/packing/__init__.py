@@ -1,0 +1,1 @@
+"""A search's result as the manifest and files of a version."""

@@ -1,0 +1,1 @@
+"""Fewer channels, and the training that makes up for them."""

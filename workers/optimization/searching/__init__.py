@@ -1,0 +1,1 @@
+"""Which variants are tried, which are kept, and why."""
