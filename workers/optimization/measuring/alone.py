@@ -1,9 +1,9 @@
 """Loading and running one model in a process of its own, to see what that takes.
 
 ``python -m workers.optimization.measuring.alone`` reads what to do from standard input and
-prints one line of JSON. The peak is VmHWM of Linux's procfs, which unlike ``ru_maxrss`` does not begin
-with the parent's; it is set back before the model is loaded, so that what importing took does
-not hide what the model adds. Little is imported, as every start costs.
+prints one line of JSON. The peak is VmHWM of Linux's procfs, which unlike ``ru_maxrss`` does not
+begin with the parent's; it is set back before the model is loaded, so that what importing took
+does not hide what the model adds. Little is imported, as every start costs.
 """
 
 from __future__ import annotations
