@@ -32,14 +32,17 @@ class Normalized(nn.Module):
         return logits
 
 
-def mobilenet(width: float = 1.0) -> nn.Module:
-    """MobileNetV2 (Sandler et al., 2018, arXiv 1801.04381), with a stem for small pictures."""
+def mobilenet(width: float = 1.0, stem: int = 1) -> nn.Module:
+    """MobileNetV2 (Sandler et al., 2018, arXiv 1801.04381).
+
+    stem: the first stride. 2 is the paper's, for pictures eight times as wide as these.
+    """
 
     def scaled(channels: int) -> int:
         return max(8, int(channels * width + 4) // 8 * 8)
 
     taken = scaled(32)
-    layers: list[nn.Module] = [_convolution(1, taken, 3, stride=2, last=nn.ReLU6())]
+    layers: list[nn.Module] = [_convolution(1, taken, 3, stride=stem, last=nn.ReLU6())]
     for expansion, channels, blocks, stride in STAGES:
         for number in range(blocks):
             given = scaled(channels)

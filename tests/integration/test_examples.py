@@ -40,7 +40,7 @@ class Expected:
 
 
 SMALL = {
-    "config": {"net": "mobilenet", "width": 0.35, "lr": 0.004, "batch_size": 64},
+    "config": {"net": "mobilenet", "width": 0.35, "stem": 2, "lr": 0.004, "batch_size": 64},
     "stop": {"require_target": False, "max_epochs": 4},
     "optimize": {"prune": [0.5], "finetune_epochs": 1, "max_accuracy_drop": 0.1},
 }
