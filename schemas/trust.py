@@ -124,12 +124,18 @@ class Unsigned(Wire):
 
 
 class TrustView(Wire):
-    """The trust metadata as it stands. root_sha256: of the newest root, which tokens pin."""
+    """The trust metadata as it stands. root_sha256: of the newest root, which tokens pin.
+
+    stale: versions that are listed still although they were revoked or purged since.
+    releases: whether the server holds the release keys and signs versions by itself.
+    """
 
     root_sha256: Sha256
     roles: tuple[RoleView, ...]
     models: int
     unsigned: tuple[Unsigned, ...] = ()
+    stale: tuple[Unsigned, ...] = ()
+    releases: bool = True
     problems: tuple[str, ...] = ()
 
 

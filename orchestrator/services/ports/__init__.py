@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestrator.services.ports.access import Audit, AuditQuery, Keys, Sessions
 from orchestrator.services.ports.artifacts import (
     ArtifactMarks,
     Artifacts,
@@ -13,16 +14,18 @@ from orchestrator.services.ports.downlink import Downlink
 from orchestrator.services.ports.jobs import Agents, JobHistory, Jobs
 from orchestrator.services.ports.models import Models
 from orchestrator.services.ports.rollouts import Rollouts
-from orchestrator.services.ports.system import Clock, Events, Keys
+from orchestrator.services.ports.system import Clock, Events
 from orchestrator.services.ports.telemetry import Telemetry
 from orchestrator.services.ports.transactions import Transaction, UnitOfWork
-from orchestrator.services.ports.trust import Authority, IssuedCertificate, Signer
+from orchestrator.services.ports.trust import Authority, IssuedCertificate, Signer, Standing
 
 __all__ = [
     "Agents",
     "ArtifactMarks",
     "ArtifactShelf",
     "Artifacts",
+    "Audit",
+    "AuditQuery",
     "Authority",
     "Clock",
     "DeviceClasses",
@@ -37,7 +40,9 @@ __all__ = [
     "Measured",
     "Models",
     "Rollouts",
+    "Sessions",
     "Signer",
+    "Standing",
     "Telemetry",
     "Transaction",
     "UnitOfWork",
