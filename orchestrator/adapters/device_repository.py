@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Any, cast
 
 from sqlalchemy import CursorResult, select, update
 from sqlalchemy.orm import Session
 
+from orchestrator.adapters.certificate_repository import SqlCertificates
 from orchestrator.adapters.repository import Records
 from orchestrator.adapters.tables import DeviceRow, JoinTokenRow
 from orchestrator.services.records import DeviceRecord, TokenRecord
 from schemas.device import DeviceState, Presence
 
 _PORTION = 500
+_SHUT_OUT = (DeviceState.PENDING.value, DeviceState.REVOKED.value)
 
 
 def batched(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
@@ -23,16 +26,19 @@ def batched(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
         yield items[start : start + size]
 
 
-class SqlDevices:
+class SqlDevices(SqlCertificates):
     """``services.ports.Devices`` over SQLAlchemy."""
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        super().__init__(session)
         self._tokens = Records(session, JoinTokenRow, TokenRecord)
         self._devices = Records(session, DeviceRow, DeviceRecord)
 
     def add_token(self, record: TokenRecord) -> None:
         self._tokens.add(record)
+
+    def save_token(self, record: TokenRecord) -> None:
+        self._tokens.save(record, record.id)
 
     def token(self, token_id: str) -> TokenRecord | None:
         return self._tokens.get(token_id)
@@ -63,8 +69,20 @@ class SqlDevices:
     def get(self, device_id: str, *, lock: bool = False) -> DeviceRecord | None:
         return self._devices.get(device_id, lock=lock)
 
-    def page(self, before: str | None, limit: int) -> Sequence[DeviceRecord]:
-        return self._devices.newest(DeviceRow.id, before, limit)
+    def page(
+        self, before: str | None, limit: int, states: Collection[DeviceState] = ()
+    ) -> Sequence[DeviceRecord]:
+        wanted = [DeviceRow.state.in_([state.value for state in states])] if states else []
+        return self._devices.newest(DeviceRow.id, before, limit, *wanted)
+
+    def taking_part(self, ids: Iterable[str]) -> AbstractSet[str]:
+        found: set[str] = set()
+        for portion in batched(sorted(set(ids)), _PORTION):
+            query = select(DeviceRow.id).where(
+                DeviceRow.id.in_(portion), DeviceRow.state.not_in(_SHUT_OUT)
+            )
+            found |= set(self._session.scalars(query))
+        return found
 
     def targeted(self, device_class: str | None, tags: Iterable[str]) -> Sequence[DeviceRecord]:
         query = select(DeviceRow).where(DeviceRow.state == DeviceState.ACTIVE.value)

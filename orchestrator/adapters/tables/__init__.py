@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from orchestrator.adapters.tables.access import ApiKeyRow, AuditRow, SessionRow
 from orchestrator.adapters.tables.artifacts import ArtifactMarkRow
 from orchestrator.adapters.tables.base import Base, UtcDateTime
 from orchestrator.adapters.tables.devices import (
+    CertificateRow,
     DeviceClassRow,
+    DeviceKeyRow,
     DeviceRow,
     JoinTokenRow,
     MeasuredRow,
+    RevokedCertificateRow,
 )
 from orchestrator.adapters.tables.jobs import (
     AgentRow,
@@ -25,7 +29,7 @@ from orchestrator.adapters.tables.models import (
     VersionFileRow,
 )
 from orchestrator.adapters.tables.rollouts import ExecutionRow, RolloutRow, WaveRow
-from orchestrator.adapters.tables.system import ApiKeyRow, EventRow
+from orchestrator.adapters.tables.system import EventRow
 from orchestrator.adapters.tables.telemetry import WindowRow
 
 __all__ = [
@@ -34,8 +38,11 @@ __all__ = [
     "AliasRow",
     "ApiKeyRow",
     "ArtifactMarkRow",
+    "AuditRow",
     "Base",
+    "CertificateRow",
     "DeviceClassRow",
+    "DeviceKeyRow",
     "DeviceRow",
     "EventRow",
     "ExecutionRow",
@@ -47,7 +54,9 @@ __all__ = [
     "JoinTokenRow",
     "MeasuredRow",
     "ModelVersionRow",
+    "RevokedCertificateRow",
     "RolloutRow",
+    "SessionRow",
     "UtcDateTime",
     "VersionFileRow",
     "WaveRow",

@@ -5,14 +5,17 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, String
+from sqlalchemy import ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from orchestrator.adapters.tables.base import Base
 
 
 class JoinTokenRow(Base):
-    """A join token; of its secret only the hash is kept."""
+    """A join token; of its secret only the hash is kept.
+
+    ``keys``: SHA-256 of the public keys that may use it. ``device_id``: whose place it gives.
+    """
 
     __tablename__ = "join_tokens"
 
@@ -23,12 +26,20 @@ class JoinTokenRow(Base):
     max_uses: Mapped[int]
     uses: Mapped[int] = mapped_column(default=0)
     revoked: Mapped[bool] = mapped_column(default=False)
+    approval: Mapped[bool] = mapped_column(default=False)
+    keys: Mapped[list[Any]]
+    device_id: Mapped[str | None] = mapped_column(String(32))
+    note: Mapped[str] = mapped_column(Text)
     expires_at: Mapped[datetime]
     created_at: Mapped[datetime]
 
 
 class DeviceRow(Base):
-    """A device. ``sequence`` is that of the last assignment signed for it."""
+    """A device. ``sequence`` is that of the last assignment signed for it.
+
+    ``certificate_serial`` is of the one issued last, ``seen_certificate`` what the last birth
+    said; ``turns`` are the boots that its births told of lately (``domain.clone``).
+    """
 
     __tablename__ = "devices"
 
@@ -43,11 +54,59 @@ class DeviceRow(Base):
     active: Mapped[dict[str, Any] | None]
     sequence: Mapped[int] = mapped_column(default=0)
     token_id: Mapped[str] = mapped_column(String(32))
-    certificate_serial: Mapped[str] = mapped_column(String(64))
-    certificate_expires_at: Mapped[datetime]
+    certificate_serial: Mapped[str | None] = mapped_column(String(64))
+    certificate_expires_at: Mapped[datetime | None]
+    seen_certificate: Mapped[dict[str, Any] | None]
     spki_sha256: Mapped[str] = mapped_column(String(64))
+    turns: Mapped[list[Any]]
+    clone_suspected_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    revoke_reason: Mapped[str] = mapped_column(Text)
     enrolled_at: Mapped[datetime]
     last_seen_at: Mapped[datetime | None]
+
+
+class DeviceKeyRow(Base):
+    """A public key that is or was a device's, for ever: no key becomes two devices.
+
+    ``token_id``: the join token that it came with; none if it came by renewal.
+    """
+
+    __tablename__ = "device_keys"
+
+    spki_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
+    token_id: Mapped[str | None] = mapped_column(String(32))
+    at: Mapped[datetime]
+
+
+class CertificateRow(Base):
+    """A certificate that was issued to a device. ``csr_sha256``: of the request's PEM text."""
+
+    __tablename__ = "certificates"
+    __table_args__ = (Index("ix_certificates_device", "device_id", "issued_at"),)
+
+    serial: Mapped[str] = mapped_column(String(64), primary_key=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
+    spki_sha256: Mapped[str] = mapped_column(String(64))
+    csr_sha256: Mapped[str] = mapped_column(String(64))
+    root_sha256: Mapped[str] = mapped_column(String(64))
+    pem: Mapped[str] = mapped_column(Text)
+    issued_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    seen_at: Mapped[datetime | None]
+
+
+class RevokedCertificateRow(Base):
+    """A certificate that must not be accepted any more."""
+
+    __tablename__ = "revoked_certificates"
+
+    serial: Mapped[str] = mapped_column(String(64), primary_key=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), index=True)
+    at: Mapped[datetime]
+    reason: Mapped[str] = mapped_column(Text)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class DeviceClassRow(Base):

@@ -9,7 +9,7 @@ from orchestrator.services.ports.artifacts import (
     ArtifactShelf,
     HoldingsView,
 )
-from orchestrator.services.ports.devices import DeviceClasses, Devices, Measured
+from orchestrator.services.ports.devices import Certificates, DeviceClasses, Devices, Measured
 from orchestrator.services.ports.downlink import Downlink
 from orchestrator.services.ports.jobs import Agents, JobHistory, Jobs
 from orchestrator.services.ports.models import Models
@@ -27,6 +27,7 @@ __all__ = [
     "Audit",
     "AuditQuery",
     "Authority",
+    "Certificates",
     "Clock",
     "DeviceClasses",
     "Devices",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from orchestrator.services.records.devices import (
+    CertificateRecord,
     DeviceClassRecord,
+    DeviceKeyRecord,
     DeviceRecord,
     MeasuredRecord,
+    RevokedCertificate,
     TokenRecord,
 )
 from orchestrator.services.records.jobs import ActiveJob, AgentRecord, JobRecord, QueuedJob
-from orchestrator.services.records.keys import KeyRecord
+from orchestrator.services.records.keys import KeyRecord, SessionRecord
 from orchestrator.services.records.models import VersionRecord
 from orchestrator.services.records.rollouts import ExecutionRecord, RolloutRecord, WaveRecord
 from orchestrator.services.records.telemetry import DeviceTotals, WindowFigures, WindowRecord
@@ -17,7 +20,9 @@ from orchestrator.services.records.telemetry import DeviceTotals, WindowFigures,
 __all__ = [
     "ActiveJob",
     "AgentRecord",
+    "CertificateRecord",
     "DeviceClassRecord",
+    "DeviceKeyRecord",
     "DeviceRecord",
     "DeviceTotals",
     "ExecutionRecord",
@@ -25,7 +30,9 @@ __all__ = [
     "KeyRecord",
     "MeasuredRecord",
     "QueuedJob",
+    "RevokedCertificate",
     "RolloutRecord",
+    "SessionRecord",
     "TokenRecord",
     "VersionRecord",
     "WaveRecord",

@@ -5,14 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from orchestrator.domain.clone import Turn
 from schemas.budget import DeviceClassSpec
-from schemas.device import ActiveModel, DeviceState, Hardware, Presence
+from schemas.device import ActiveModel, CertificateSeen, DeviceState, Hardware, Presence
 from schemas.measure import Benchmark
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRecord:
-    """A join token; ``secret_hash`` is SHA-256 of its secret."""
+    """A join token; ``secret_hash`` is SHA-256 of its secret.
+
+    keys: SHA-256 of the public keys that may use it; empty is any. device_id: the device
+    whose place it gives.
+    """
 
     id: str
     secret_hash: str
@@ -21,13 +26,22 @@ class TokenRecord:
     max_uses: int
     uses: int = 0
     revoked: bool = False
+    approval: bool = False
+    keys: tuple[str, ...] = ()
+    device_id: str | None = None
+    note: str = ""
     expires_at: datetime
     created_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceRecord:
-    """A device. ``sequence`` is that of the last assignment signed for it."""
+    """A device. ``sequence`` is that of the last assignment signed for it.
+
+    certificate_serial, certificate_expires_at: of the certificate issued last; None before
+    there was one. seen_certificate: what its last birth said. spki_sha256: its present key.
+    turns: the boots that its births told of lately.
+    """
 
     id: str
     device_class: str
@@ -40,11 +54,59 @@ class DeviceRecord:
     active: ActiveModel | None = None
     sequence: int = 0
     token_id: str
-    certificate_serial: str
-    certificate_expires_at: datetime
+    certificate_serial: str | None = None
+    certificate_expires_at: datetime | None = None
+    seen_certificate: CertificateSeen | None = None
     spki_sha256: str
+    turns: tuple[Turn, ...] = ()
+    clone_suspected_at: datetime | None = None
+    revoked_at: datetime | None = None
+    revoke_reason: str = ""
     enrolled_at: datetime
     last_seen_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceKeyRecord:
+    """A public key that is or was a device's.
+
+    token_id: the join token that it came with; None if it came by renewal.
+    """
+
+    spki_sha256: str
+    device_id: str
+    token_id: str | None = None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateRecord:
+    """A certificate that was issued to a device.
+
+    csr_sha256: of the PEM text of the request that it answers. pem: with its chain.
+    seen_at: when a birth first told of it.
+    """
+
+    serial: str
+    device_id: str
+    spki_sha256: str
+    csr_sha256: str
+    root_sha256: str
+    pem: str
+    issued_at: datetime
+    expires_at: datetime
+    seen_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevokedCertificate:
+    """A certificate that must not be accepted any more; serial in lower-case hex."""
+
+    serial: str
+    device_id: str
+    at: datetime
+    reason: str
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
