@@ -1,4 +1,4 @@
-"""Telemetry windows, events and API keys in SQL."""
+"""Telemetry windows and events in SQL."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, literal_column, select, update
+from sqlalchemy import ColumnElement, delete, func, literal_column, select
 from sqlalchemy.orm import Session
 
 from orchestrator.adapters.repository import Records
-from orchestrator.adapters.tables import ApiKeyRow, EventRow, WindowRow
-from orchestrator.services.records import DeviceTotals, KeyRecord, WindowFigures, WindowRecord
+from orchestrator.adapters.tables import EventRow, WindowRow
+from orchestrator.services.records import DeviceTotals, WindowFigures, WindowRecord
 from schemas.api import Event
 
 
@@ -66,28 +66,6 @@ class SqlTelemetry:
             variant, device, n, errors, labelled, correct, payload = row
             latency = payload["latency_us"]
             yield WindowFigures(variant, device, n, errors, labelled, correct, latency)
-
-
-class SqlKeys:
-    """``services.ports.Keys`` over SQLAlchemy."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._keys = Records(session, ApiKeyRow, KeyRecord)
-
-    def add(self, record: KeyRecord) -> None:
-        self._keys.add(record)
-
-    def get(self, key_id: str) -> KeyRecord | None:
-        return self._keys.get(key_id)
-
-    def revoke_subject(self, subject: str) -> None:
-        revoke = update(ApiKeyRow).where(ApiKeyRow.subject == subject).values(revoked=True)
-        self._session.execute(revoke)
-
-    def expire_subject(self, subject: str, at: datetime) -> None:
-        expire = update(ApiKeyRow).where(ApiKeyRow.subject == subject).values(expires_at=at)
-        self._session.execute(expire)
 
 
 class SqlEvents:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from orchestrator.adapters.access_repository import SqlAudit, SqlKeys, SqlSessions, utc_now
 from orchestrator.adapters.agent_repository import SqlAgents
 from orchestrator.adapters.device_class_repository import SqlDeviceClasses, SqlMeasured
 from orchestrator.adapters.device_repository import SqlDevices
@@ -19,11 +20,13 @@ from orchestrator.adapters.job_repository import SqlJobs
 from orchestrator.adapters.mark_repository import SqlArtifactMarks
 from orchestrator.adapters.model_repository import SqlModels
 from orchestrator.adapters.rollout_repository import SqlRollouts
-from orchestrator.adapters.telemetry_repository import SqlEvents, SqlKeys, SqlTelemetry
+from orchestrator.adapters.telemetry_repository import SqlEvents, SqlTelemetry
 from orchestrator.errors import Unavailable
 from orchestrator.services.ports import (
     Agents,
     ArtifactMarks,
+    Audit,
+    Clock,
     DeviceClasses,
     Devices,
     Events,
@@ -34,6 +37,7 @@ from orchestrator.services.ports import (
     Measured,
     Models,
     Rollouts,
+    Sessions,
     Telemetry,
     Transaction,
 )
@@ -50,7 +54,7 @@ _POSTGRES = {
 class SqlTransaction:
     """``services.ports.Transaction`` over one SQLAlchemy session."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, clock: Clock) -> None:
         self.jobs: Jobs = SqlJobs(session)
         self.job_history: JobHistory = SqlJobHistory(session)
         self.agents: Agents = SqlAgents(session)
@@ -63,6 +67,8 @@ class SqlTransaction:
         self.holdings: HoldingsView = SqlHoldings(session)
         self.artifact_marks: ArtifactMarks = SqlArtifactMarks(session)
         self.keys: Keys = SqlKeys(session)
+        self.sessions: Sessions = SqlSessions(session)
+        self.audit: Audit = SqlAudit(session, clock)
         self.events: Events = SqlEvents(session)
 
 
@@ -74,12 +80,17 @@ class SqlUnitOfWork:
     the same number, and the ids of events become visible in order. Readers see a snapshot
     and hold nobody up.
 
+    Args:
+        engine: see ``make_engine``.
+        clock: when entries of the audit log are said to be written.
+
     Raises:
         Unavailable: the database cannot be reached, stays locked or fails; anything but
             what was written being at fault.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, clock: Clock = utc_now) -> None:
+        self._clock = clock
         self._writing = engine
         self._reading = engine.execution_options(**{_READ_ONLY: True})
 
@@ -100,7 +111,7 @@ class SqlUnitOfWork:
                 session.connection()
                 if engine.dialect.name == "postgresql":
                     session.execute(text(_POSTGRES[engine is self._reading]))
-                yield SqlTransaction(session)
+                yield SqlTransaction(session, self._clock)
         except (IntegrityError, DataError):
             raise
         except SQLAlchemyError as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 
 from orchestrator.api import (
     agents,
@@ -11,26 +12,29 @@ from orchestrator.api import (
     device_classes,
     devices,
     events,
+    headers,
     job_history,
     jobs,
+    limits,
     models,
     problems,
+    rates,
+    reference,
     rollouts,
 )
-from orchestrator.api.context import Context
+from orchestrator.api.context import Context, Guard
 from orchestrator.version import VERSION
 
-OPEN_PATHS = frozenset(
+OPEN_ROUTES = frozenset(
     {
-        "/v1/health",
-        "/v1/enroll",
-        "/v1/trust/ca.pem",
-        "/v1/trust/root.json",
-        "/openapi.json",
-        "/docs",
+        "GET /v1/health",
+        "POST /v1/enroll",
+        "GET /v1/trust/ca.pem",
+        "GET /v1/trust/root.json",
+        "GET /docs",
     }
 )
-"""Paths that answer without a key; a test holds every other route to be closed."""
+"""Routes that answer without a token; every other one needs a guard, or there is no application."""
 
 
 def make_app(context: Context) -> FastAPI:
@@ -38,12 +42,17 @@ def make_app(context: Context) -> FastAPI:
     app = FastAPI(
         title="Argosy",
         version=VERSION,
+        docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
         description="Training jobs, model versions, devices, rollouts and telemetry.",
     )
     app.state.context = context
     problems.install(app)
+    # The last is the outermost: what it adds is on every answer, those of the others too.
+    app.add_middleware(limits.BodyLimits)
+    app.add_middleware(rates.RateLimits)
+    app.add_middleware(problems.RequestNames)
+    app.add_middleware(headers.SecurityHeaders)
     for router in (
         events.public,
         devices.public,
@@ -61,6 +70,27 @@ def make_app(context: Context) -> FastAPI:
         device_classes.operator,
         rollouts.router,
         events.operator,
+        reference.router,
     ):
+        check_guarded(router)
         app.include_router(router)
     return app
+
+
+def check_guarded(router: APIRouter) -> None:
+    """See that each route says who may call it.
+
+    Raises:
+        TypeError: one does not, and is not among ``OPEN_ROUTES``; or is both.
+    """
+    for route in router.routes:
+        if not isinstance(route, APIRoute):
+            msg = f"{route!r} is no plain route: who may call it cannot be told"
+            raise TypeError(msg)
+        guarded = any(isinstance(one.call, Guard) for one in route.dependant.dependencies)
+        for method in route.methods or ():
+            name = f"{method} {route.path}"
+            if guarded == (name in OPEN_ROUTES):
+                fault = "is open and guarded" if guarded else "does not say who may call it"
+                msg = f"{name} {fault}: give it Needs(Scope.…), or put it into OPEN_ROUTES"
+                raise TypeError(msg)

@@ -11,7 +11,7 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Path, Query, Request
 
 from orchestrator.errors import Forbidden, Invalid
-from orchestrator.services import keys
+from orchestrator.services import actor, keys
 from orchestrator.services.agents import AgentService
 from orchestrator.services.aliases import AliasService
 from orchestrator.services.collection import CollectionService
@@ -19,7 +19,7 @@ from orchestrator.services.comparison import ComparisonService
 from orchestrator.services.device_classes import DeviceClassService
 from orchestrator.services.devices import DeviceService
 from orchestrator.services.jobs import JobService
-from orchestrator.services.keys import Principal, Role
+from orchestrator.services.keys import Principal
 from orchestrator.services.models import ModelService
 from orchestrator.services.orders import OrderService
 from orchestrator.services.ports import Clock, UnitOfWork
@@ -27,6 +27,7 @@ from orchestrator.services.revocation import RevocationService
 from orchestrator.services.rollouts import RolloutService
 from orchestrator.services.telemetry import TelemetryService
 from orchestrator.services.uploads import UploadService
+from schemas.access import Role, Scope
 
 DEFAULT_PAGE = 50
 MAX_PAGE = 500
@@ -88,8 +89,29 @@ def principal(request: Request, ctx: Ctx) -> Principal:
 Caller = Annotated[Principal, Depends(principal)]
 
 
-class Allow:
-    """A dependency that lets some roles in and no others.
+class Guard:
+    """A dependency that says who may call a route; a route without one is not served.
+
+    A coroutine, so that it runs in the task of the request, whose thread for the handler
+    then sees who acts (``services.actor``).
+    """
+
+    async def __call__(self, caller: Caller) -> None:
+        """Check the caller, and act in their name from here on.
+
+        Raises:
+            Forbidden: they may not do this.
+        """
+        self.check(caller)
+        actor.become(caller.actor)
+
+    def check(self, caller: Principal) -> None:
+        """Raise ``Forbidden`` unless the caller may do this."""
+        raise NotImplementedError
+
+
+class Allow(Guard):
+    """Lets programs in, by their role.
 
     Args:
         roles: who may call.
@@ -98,15 +120,42 @@ class Allow:
     def __init__(self, *roles: Role) -> None:
         self.roles = frozenset(roles)
 
-    def __call__(self, caller: Caller) -> None:
-        """Check the caller.
-
-        Raises:
-            Forbidden: the caller's role is not among them.
-        """
+    def check(self, caller: Principal) -> None:
+        """See ``Guard``."""
         if caller.role not in self.roles:
-            msg = f"a key of role {caller.role} may not do this"
+            msg = f"a token of role {caller.role} may not do this"
             raise Forbidden(msg)
+
+
+class Needs(Guard):
+    """Lets in whoever has a scope, and programs where they may do the same.
+
+    Args:
+        scope: the right that it takes.
+        also: other rights, or roles of programs, of which each is enough too.
+    """
+
+    def __init__(self, scope: Scope, *also: Scope | Role) -> None:
+        self.scopes = frozenset({scope, *(one for one in also if isinstance(one, Scope))})
+        self.roles = frozenset(one for one in also if isinstance(one, Role))
+
+    def check(self, caller: Principal) -> None:
+        """See ``Guard``."""
+        if caller.scopes & self.scopes or caller.role in self.roles:
+            return
+        needed = " or ".join(sorted(self.scopes))
+        msg = f"this needs the right {needed}, which this token ({caller.role}) does not have"
+        hint = (
+            "`argosy whoami` shows what it has; an admin makes one with `argosy api-token create`"
+        )
+        raise Forbidden(msg, hint=hint)
+
+
+class AnyToken(Guard):
+    """Lets in whoever has a token that works, or a session."""
+
+    def check(self, caller: Principal) -> None:
+        """See ``Guard``: everybody may."""
 
 
 def own_job(caller: Caller, job_id: Annotated[str, Path()]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from orchestrator.errors import Unavailable
+from orchestrator.services import actor
 from orchestrator.services.devices import DeviceService
 from orchestrator.services.measured import MeasuredService
 from orchestrator.services.ports import Transaction, UnitOfWork
@@ -67,7 +68,8 @@ class Inbox:
         try:
             with self._uow() as tx:
                 for message in batch:
-                    self._one(tx, message)
+                    with actor.acting(actor.device(message.topic.device)):
+                        self._one(tx, message)
         except Unavailable:
             raise
         except Exception:

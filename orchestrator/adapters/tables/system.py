@@ -1,4 +1,4 @@
-"""Tables of API keys and of what happened."""
+"""The table of what happened."""
 
 from __future__ import annotations
 
@@ -9,20 +9,6 @@ from sqlalchemy import Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from orchestrator.adapters.tables.base import Base
-
-
-class ApiKeyRow(Base):
-    """A bearer token of the API; of its secret only the hash is kept."""
-
-    __tablename__ = "api_keys"
-
-    id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    secret_hash: Mapped[str] = mapped_column(String(64))
-    role: Mapped[str] = mapped_column(String(16))
-    subject: Mapped[str | None] = mapped_column(String(32))
-    expires_at: Mapped[datetime | None]
-    revoked: Mapped[bool] = mapped_column(default=False)
-    created_at: Mapped[datetime]
 
 
 class EventRow(Base):

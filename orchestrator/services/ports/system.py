@@ -1,4 +1,4 @@
-"""The time, the keys of the API, and what happened."""
+"""The time, and what happened."""
 
 # ruff: noqa: D102 - a port says by name and type what it does
 from __future__ import annotations
@@ -7,19 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from orchestrator.services.records import KeyRecord
 from schemas.api import Event
 
 Clock = Callable[[], datetime]
-
-
-class Keys(Protocol):
-    """API keys."""
-
-    def add(self, record: KeyRecord) -> None: ...
-    def get(self, key_id: str) -> KeyRecord | None: ...
-    def revoke_subject(self, subject: str) -> None: ...
-    def expire_subject(self, subject: str, at: datetime) -> None: ...
 
 
 class Events(Protocol):

@@ -6,12 +6,13 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from orchestrator.services.ports.access import Audit, Keys, Sessions
 from orchestrator.services.ports.artifacts import ArtifactMarks, HoldingsView
 from orchestrator.services.ports.devices import DeviceClasses, Devices, Measured
 from orchestrator.services.ports.jobs import Agents, JobHistory, Jobs
 from orchestrator.services.ports.models import Models
 from orchestrator.services.ports.rollouts import Rollouts
-from orchestrator.services.ports.system import Events, Keys
+from orchestrator.services.ports.system import Events
 from orchestrator.services.ports.telemetry import Telemetry
 
 
@@ -30,6 +31,8 @@ class Transaction(Protocol):
     holdings: HoldingsView
     artifact_marks: ArtifactMarks
     keys: Keys
+    sessions: Sessions
+    audit: Audit
     events: Events
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.api.app import OPEN_PATHS
+from orchestrator.api.app import OPEN_ROUTES
 from orchestrator.services.keys import Role
 from schemas.errors import PROBLEM_TYPE, Problem
 
@@ -15,7 +15,7 @@ def paths(platform):
         (method.upper(), path)
         for path, methods in spec["paths"].items()
         for method in methods
-        if path not in OPEN_PATHS
+        if f"{method.upper()} {path}" not in OPEN_ROUTES
     ]
 
 
