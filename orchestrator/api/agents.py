@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends
 
-from orchestrator.api.context import DEFAULT_PAGE, Allow, Ctx, Cursor, Limit
-from orchestrator.services.keys import Role
+from orchestrator.api.context import DEFAULT_PAGE, Ctx, Cursor, Limit, Needs
+from schemas.access import Scope
 from schemas.api import Page
 from schemas.job import AgentView
 
 operator = APIRouter(
-    prefix="/v1/agents", tags=["agents"], dependencies=[Depends(Allow(Role.ADMIN))]
+    prefix="/v1/agents", tags=["agents"], dependencies=[Depends(Needs(Scope.JOBS_READ))]
 )
 
 

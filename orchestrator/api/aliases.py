@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query
 
 from orchestrator.api.body import StrictRoute
-from orchestrator.api.context import DEFAULT_PAGE, Allow, Caller, Ctx, Cursor, Limit, number
-from orchestrator.services.keys import Role
+from orchestrator.api.context import DEFAULT_PAGE, Caller, Ctx, Cursor, Limit, Needs, number
+from schemas.access import Scope
 from schemas.api import Page
 from schemas.base import MAX_INTEGER, VersionNo
 from schemas.ids import Name
@@ -18,13 +18,15 @@ router = APIRouter(
     prefix="/v1/models/{name}/aliases/{alias}",
     tags=["models"],
     route_class=StrictRoute,
-    dependencies=[Depends(Allow(Role.ADMIN))],
 )
+
+_READ = [Depends(Needs(Scope.MODELS_READ))]
+_RELEASE = [Depends(Needs(Scope.RELEASE))]
 
 PathName = Annotated[Name, Path()]
 
 
-@router.put("", operation_id="put_model_alias")
+@router.put("", dependencies=_RELEASE, operation_id="put_model_alias")
 def put(
     ctx: Ctx, name: PathName, alias: PathName, request: AliasRequest, caller: Caller
 ) -> ModelView:
@@ -32,7 +34,7 @@ def put(
     return ctx.aliases.put(name, alias, request, caller.key_id)
 
 
-@router.delete("", operation_id="delete_model_alias")
+@router.delete("", dependencies=_RELEASE, operation_id="delete_model_alias")
 def delete(
     ctx: Ctx,
     name: PathName,
@@ -44,7 +46,7 @@ def delete(
     return ctx.aliases.delete(name, alias, expected, caller.key_id)
 
 
-@router.get("/history", operation_id="get_model_alias_history")
+@router.get("/history", dependencies=_READ, operation_id="get_model_alias_history")
 def history(
     ctx: Ctx,
     name: PathName,

@@ -10,15 +10,33 @@ from anyio import to_thread
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from orchestrator.api.context import Allow, Context, Ctx
-from orchestrator.services.keys import Role
+from orchestrator.api.context import Caller, Context, Ctx, Needs
+from orchestrator.services import keys
+from orchestrator.services.keys import Principal
 from orchestrator.version import VERSION
+from schemas.access import Scope
 from schemas.api import Event, Health
 from schemas.base import MAX_INTEGER
 
-operator = APIRouter(prefix="/v1", tags=["events"], dependencies=[Depends(Allow(Role.ADMIN))])
+operator = APIRouter(prefix="/v1", tags=["events"])
 public = APIRouter(prefix="/v1", tags=["health"])
 
+SCOPE_OF = {
+    "job": Scope.JOBS_READ,
+    "live": Scope.JOBS_READ,
+    "rollout": Scope.ROLLOUTS_READ,
+    "wave": Scope.ROLLOUTS_READ,
+    "execution": Scope.ROLLOUTS_READ,
+    "device": Scope.DEVICES_READ,
+    "model": Scope.MODELS_READ,
+}
+"""Who may read which kind of event; a kind that is not here is for those who read the audit log."""
+
+_WATCH = [
+    Depends(
+        Needs(Scope.JOBS_READ, Scope.ROLLOUTS_READ, Scope.DEVICES_READ, Scope.MODELS_READ),
+    )
+]
 _POLL_SECONDS = 0.2
 _PAGE = 500
 
@@ -46,22 +64,39 @@ def _start(
     return newest if seen is None else min(seen, newest)
 
 
-@operator.get("/events", operation_id="stream_events", response_class=EventSourceResponse)
+@operator.get(
+    "/events",
+    dependencies=_WATCH,
+    operation_id="stream_events",
+    response_class=EventSourceResponse,
+)
 async def stream(
     ctx: Ctx,
+    caller: Caller,
     last: Annotated[int, Depends(_start)],
     subject: Annotated[str | None, Query(max_length=64)] = None,
 ) -> AsyncIterator[ServerSentEvent]:
-    """Events after ``Last-Event-ID`` or ``after``; from now on when neither is given."""
+    """Events after ``Last-Event-ID`` or ``after``; from now on when neither is given.
+
+    Of the kinds that the caller may read; it ends when the token does.
+    """
     while not ctx.stopping.is_set():
-        events = await to_thread.run_sync(_fetch, ctx, last, subject)
+        events = await to_thread.run_sync(_fetch, ctx, caller, last, subject)
+        if events is None:
+            return
         for event in events:
             last = event.id
-            yield ServerSentEvent(data=event, id=str(event.id), event=event.kind)
+            if SCOPE_OF.get(event.kind, Scope.AUDIT_READ) in caller.scopes:
+                yield ServerSentEvent(data=event, id=str(event.id), event=event.kind)
         if not events:
             await anyio.sleep(_POLL_SECONDS)
 
 
-def _fetch(ctx: Context, last: int, subject: str | None) -> Sequence[Event]:
+def _fetch(
+    ctx: Context, caller: Principal, last: int, subject: str | None
+) -> Sequence[Event] | None:
+    """What happened since; None once the caller's token or session has ended."""
     with ctx.uow.read() as tx:
+        if not keys.stands(tx, caller, ctx.clock()):
+            return None
         return tx.events.after(last, subject, _PAGE)

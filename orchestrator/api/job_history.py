@@ -6,17 +6,17 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query
 
-from orchestrator.api.context import DEFAULT_PAGE, Allow, Ctx, Cursor, Limit, number
+from orchestrator.api.context import DEFAULT_PAGE, Ctx, Cursor, Limit, Needs, number
 from orchestrator.domain.logs import MAX_SEARCH, LogQuery
 from orchestrator.services.job_history import JobHistoryService
-from orchestrator.services.keys import Role
+from schemas.access import Scope
 from schemas.api import Page
 from schemas.base import MAX_INTEGER, Line
 from schemas.dataset import DatasetProfile
 from schemas.job import LogLine, MetricPoint
 from schemas.sweep import MAX_TRIALS
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(Allow(Role.ADMIN))])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(Needs(Scope.JOBS_READ))])
 
 MAX_POINTS = 5_000
 MAX_TAIL = 2_000

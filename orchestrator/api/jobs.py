@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Query, Response, status
 
 from orchestrator.api.body import StrictRoute
-from orchestrator.api.context import DEFAULT_PAGE, Allow, Ctx, Cursor, Limit, own_job
-from orchestrator.services.keys import Role
+from orchestrator.api.context import DEFAULT_PAGE, Allow, Ctx, Cursor, Limit, Needs, own_job
+from schemas.access import Role, Scope
 from schemas.api import Page
 from schemas.job import (
     AgentOutcome,
@@ -23,12 +23,7 @@ from schemas.job import (
 )
 from schemas.jobfile import JobSpec
 
-operator = APIRouter(
-    prefix="/v1/jobs",
-    tags=["jobs"],
-    route_class=StrictRoute,
-    dependencies=[Depends(Allow(Role.ADMIN))],
-)
+operator = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=StrictRoute)
 agent = APIRouter(
     prefix="/v1/worker",
     tags=["workers"],
@@ -42,18 +37,26 @@ driver = APIRouter(
     dependencies=[Depends(Allow(Role.JOB)), Depends(own_job)],
 )
 
+_READ = [Depends(Needs(Scope.JOBS_READ))]
+_WRITE = [Depends(Needs(Scope.JOBS_WRITE))]
+
 Filter = Annotated[str | None, Query(max_length=100)]
 SubmissionKey = Annotated[str | None, Header(pattern="^[A-Za-z0-9_-]{16,64}$")]
 States = Annotated[tuple[JobState, ...], Query(max_length=len(JobState))]
 
 
-@operator.post("", status_code=status.HTTP_201_CREATED, operation_id="submit_job")
+@operator.post(
+    "",
+    dependencies=_WRITE,
+    status_code=status.HTTP_201_CREATED,
+    operation_id="submit_job",
+)
 def submit(ctx: Ctx, spec: JobSpec, idempotency_key: SubmissionKey = None) -> JobView:
     """Queue a job; with an ``Idempotency-Key``, a repeat answers with the job it made."""
     return ctx.jobs.submit(spec, idempotency_key)
 
 
-@operator.get("", operation_id="list_jobs")
+@operator.get("", dependencies=_READ, operation_id="list_jobs")
 def ls(
     ctx: Ctx,
     limit: Limit = DEFAULT_PAGE,
@@ -67,12 +70,12 @@ def ls(
     return Page(items=items, next=items[-1].id if len(items) == limit else None)
 
 
-@operator.get("/{job_id}", operation_id="get_job")
+@operator.get("/{job_id}", dependencies=_READ, operation_id="get_job")
 def get(ctx: Ctx, job_id: str) -> JobView:
     return ctx.jobs.get(job_id)
 
 
-@operator.post("/{job_id}/cancel", operation_id="cancel_job")
+@operator.post("/{job_id}/cancel", dependencies=_WRITE, operation_id="cancel_job")
 def cancel(ctx: Ctx, job_id: str) -> JobView:
     return ctx.jobs.cancel(job_id)
 

@@ -8,8 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Path, Query, Response, status
 
 from orchestrator.api.body import StrictRoute
-from orchestrator.api.context import DEFAULT_PAGE, Allow, Caller, Ctx, Cursor, Limit
-from orchestrator.services.keys import Role
+from orchestrator.api.context import DEFAULT_PAGE, Caller, Ctx, Cursor, Limit, Needs
+from schemas.access import Role, Scope
 from schemas.api import Page
 from schemas.base import VersionNo
 from schemas.ids import Name
@@ -23,37 +23,32 @@ from schemas.model import (
     VersionNumber,
 )
 
-operator = APIRouter(
-    prefix="/v1/models",
-    tags=["models"],
-    route_class=StrictRoute,
-    dependencies=[Depends(Allow(Role.ADMIN))],
-)
-writer = APIRouter(
-    prefix="/v1",
-    tags=["models"],
-    route_class=StrictRoute,
-    dependencies=[Depends(Allow(Role.ADMIN, Role.JOB))],
-)
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=StrictRoute)
+
+_READ = [Depends(Needs(Scope.MODELS_READ))]
+_WRITE = [Depends(Needs(Scope.MODELS_WRITE))]
+_REGISTER = [Depends(Needs(Scope.MODELS_WRITE, Role.JOB))]
+_RELEASE = [Depends(Needs(Scope.RELEASE))]
 
 ModelName = Annotated[Name, Path()]
 Tags = Annotated[str | None, Header(max_length=2000)]
 Split = Annotated[str, Query(min_length=1, max_length=50)]
 
 
-@operator.get("", operation_id="list_models")
+@router.get("", dependencies=_READ, operation_id="list_models")
 def ls(ctx: Ctx, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None) -> Page[ModelView]:
     items = tuple(ctx.models.page(cursor, limit))
     return Page(items=items, next=items[-1].name if len(items) == limit else None)
 
 
-@operator.get("/{name}", operation_id="get_model")
+@router.get("/{name}", dependencies=_READ, operation_id="get_model")
 def get(ctx: Ctx, name: ModelName) -> ModelView:
     return ctx.models.model(name)
 
 
-@operator.get(
+@router.get(
     "/{name}/versions/{version}",
+    dependencies=_READ,
     operation_id="get_model_version",
     response_model=ModelVersionView,
     responses={status.HTTP_304_NOT_MODIFIED: {"description": "It is as `If-None-Match` says."}},
@@ -70,13 +65,21 @@ def get_version(
     return Response(body, media_type="application/json", headers={"etag": tag})
 
 
-@operator.put("/{name}/versions/{version}/note", operation_id="annotate_model_version")
+@router.put(
+    "/{name}/versions/{version}/note",
+    dependencies=_WRITE,
+    operation_id="annotate_model_version",
+)
 def annotate(ctx: Ctx, name: ModelName, version: VersionNo, note: VersionNote) -> ModelVersionView:
     """Replace the tags and the note of a version."""
     return ctx.models.annotate(name, version, note)
 
 
-@operator.post("/{name}/versions/{version}/revoke", operation_id="revoke_model_version")
+@router.post(
+    "/{name}/versions/{version}/revoke",
+    dependencies=_RELEASE,
+    operation_id="revoke_model_version",
+)
 def revoke(
     ctx: Ctx, name: ModelName, version: VersionNo, request: RevokeRequest, caller: Caller
 ) -> ModelVersionView:
@@ -84,7 +87,7 @@ def revoke(
     return ctx.revocation.revoke(name, version, request, caller.key_id)
 
 
-@operator.get("/{name}/compare", operation_id="compare_model_versions")
+@router.get("/{name}/compare", dependencies=_READ, operation_id="compare_model_versions")
 def compare(
     ctx: Ctx,
     name: ModelName,
@@ -98,8 +101,9 @@ def compare(
     return ctx.comparison.compare(name, a, b, variant_a=variant_a, variant_b=variant_b, split=split)
 
 
-@writer.post(
-    "/models/{name}/versions",
+@router.post(
+    "/{name}/versions",
+    dependencies=_REGISTER,
     status_code=status.HTTP_201_CREATED,
     operation_id="register_model_version",
 )

@@ -8,21 +8,20 @@ from typing import Literal
 from fastapi import APIRouter, Depends, status
 
 from orchestrator.api.body import StrictRoute
-from orchestrator.api.context import DEFAULT_PAGE, Allow, Ctx, Cursor, Limit
+from orchestrator.api.context import DEFAULT_PAGE, Ctx, Cursor, Limit, Needs
 from orchestrator.domain.rollout import RolloutEvent
-from orchestrator.services.keys import Role
+from schemas.access import Scope
 from schemas.api import Page
 from schemas.base import VersionNo
 from schemas.ids import Name
 from schemas.rollout import RolloutSpec, RolloutView
 from schemas.telemetry import TelemetrySummary
 
-router = APIRouter(
-    prefix="/v1",
-    tags=["rollouts"],
-    route_class=StrictRoute,
-    dependencies=[Depends(Allow(Role.ADMIN))],
-)
+router = APIRouter(prefix="/v1", tags=["rollouts"], route_class=StrictRoute)
+
+_READ = [Depends(Needs(Scope.ROLLOUTS_READ))]
+_WRITE = [Depends(Needs(Scope.ROLLOUTS_WRITE))]
+_TELEMETRY = [Depends(Needs(Scope.TELEMETRY_READ))]
 
 
 class Act(StrEnum):
@@ -34,29 +33,39 @@ class Act(StrEnum):
     ABORT = "abort"
 
 
-@router.post("/rollouts", status_code=status.HTTP_201_CREATED, operation_id="plan_rollout")
+@router.post(
+    "/rollouts",
+    dependencies=_WRITE,
+    status_code=status.HTTP_201_CREATED,
+    operation_id="plan_rollout",
+)
 def plan(ctx: Ctx, spec: RolloutSpec) -> RolloutView:
     """Plan a rollout; nothing is sent before it is started."""
     return ctx.rollouts.plan(spec)
 
 
-@router.get("/rollouts", operation_id="list_rollouts")
+@router.get("/rollouts", dependencies=_READ, operation_id="list_rollouts")
 def ls(ctx: Ctx, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None) -> Page[RolloutView]:
     items = tuple(ctx.rollouts.page(cursor, limit))
     return Page(items=items, next=items[-1].id if len(items) == limit else None)
 
 
-@router.get("/rollouts/{rollout_id}", operation_id="get_rollout")
+@router.get("/rollouts/{rollout_id}", dependencies=_READ, operation_id="get_rollout")
 def get(ctx: Ctx, rollout_id: str) -> RolloutView:
     return ctx.rollouts.get(rollout_id)
 
 
-@router.post("/rollouts/{rollout_id}/{act}", operation_id="operate_rollout")
+@router.post("/rollouts/{rollout_id}/{act}", dependencies=_WRITE, operation_id="operate_rollout")
 def operate(ctx: Ctx, rollout_id: str, act: Act) -> RolloutView:
     return ctx.rollouts.operate(rollout_id, RolloutEvent(act.value))
 
 
-@router.get("/telemetry/summary", operation_id="get_telemetry_summary", tags=["telemetry"])
+@router.get(
+    "/telemetry/summary",
+    dependencies=_TELEMETRY,
+    operation_id="get_telemetry_summary",
+    tags=["telemetry"],
+)
 def summary(
     ctx: Ctx,
     model: Name,

@@ -108,6 +108,13 @@ def principal_of(record: KeyRecord, now: datetime, session: str | None = None) -
     )
 
 
+def stands(tx: Transaction, caller: Principal, now: datetime) -> bool:
+    """Whether who was let in before still would be: for what goes on for long."""
+    record = tx.keys.get(caller.key_id)
+    in_session = caller.session is None or tx.sessions.get(caller.session) is not None
+    return record is not None and works(record, now) and in_session
+
+
 def authenticate(tx: Transaction, token: str | None, now: datetime) -> Principal:
     """Who a bearer token belongs to.
 
