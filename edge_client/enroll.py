@@ -1,52 +1,59 @@
 """Enrollment: from a join token to an identity, through a network nobody trusts.
 
-The token pins the certificate authority and the trust root by their SHA-256. The CA is
-fetched once without verification, checked against the pin, and is from then on all
-that is trusted for TLS. The key is made here and never leaves.
+The token pins the certificate authority and the trust root by their SHA-256. The authority is
+fetched without verification and checked against the pin; then the server must show a TLS
+certificate of that authority, or one that is valid for its name by the system's roots, before
+the token is sent to it. The key is made here and never leaves.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import ssl
+import hmac
+import random
+import re
+import shlex
+import time
 from collections.abc import Callable
-from urllib.parse import urlsplit
+from dataclasses import dataclass
+from itertools import pairwise
 
-import httpx
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from pydantic import ValidationError
 
-from edge_client.errors import EnrollAuthError, EnrollError, TrustError, UsageError
+from edge_client import certificates
+from edge_client.errors import (
+    CertificateError,
+    EnrollError,
+    EnrollPendingError,
+    RefusedError,
+    UnreachableError,
+    UsageError,
+)
+from edge_client.https import Server, Via, get_unverified
 from edge_client.identity import IdentityRecord, NewIdentity
-from edge_client.trust import Trust
 from schemas.device import Hardware
-from schemas.enroll import Enrolled, EnrollRequest, JoinToken
-from schemas.errors import Code, Problem
+from schemas.enroll import Enrolled, EnrollPending, EnrollRequest, JoinToken, fingerprint
+from schemas.errors import Code
 
 MAX_PEM_BYTES = 64 * 1024
-MAX_ANSWER_BYTES = 8 * 1024**2
-TIMEOUT_SECONDS = 20.0
+MAX_PASTE = 4096
+ACCEPTED = 202
+AGAIN_SECONDS = 5.0
+"""Between two questions, when the server does not say."""
 
-_AUTH = frozenset(
-    {
-        Code.TOKEN_INVALID,
-        Code.TOKEN_EXPIRED,
-        Code.TOKEN_SPENT,
-        Code.UNAUTHENTICATED,
-        Code.FORBIDDEN,
-        Code.REVOKED,
-    }
-)
-_HINTS = {
-    Code.TOKEN_SPENT: "make a new token: `argosy token create`",
-    Code.TOKEN_EXPIRED: "make a new token: `argosy token create`",
-    Code.TOKEN_INVALID: "is it a token of this server? make a new one: `argosy token create`",
-}
+_TOKEN = re.compile(r"(?<![A-Za-z0-9_.-])aj1\.tok_[^\s'\"]+")
+_MADE = "make one with `argosy token create`"
+
+
+@dataclass(frozen=True, slots=True)
+class Pasted:
+    """A join token, and the server that stood beside it."""
+
+    token: JoinToken
+    server: str | None
 
 
 def parse_token(text: str) -> JoinToken:
@@ -58,175 +65,210 @@ def parse_token(text: str) -> JoinToken:
     try:
         return JoinToken.parse(text)
     except ValueError as error:
-        raise UsageError(str(error), hint="make one with `argosy token create`") from error
+        raise UsageError(str(error), hint=_MADE) from error
 
 
-def parse_server(url: str) -> str:
-    """Check a server's address, and return it without a slash at its end.
+def parse_pasted(text: str) -> Pasted:
+    """Read a join token, or the whole command that it was shown in.
 
     Raises:
-        UsageError: it is no http or https URL.
+        UsageError: it holds no token, or more than one, or more than one server.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query:
-        msg = f"{url!r} is not a server's address"
-        raise UsageError(msg, hint="it looks like https://argosy.example.org:8420")
-    return url.rstrip("/")
+    text = text.strip()
+    if len(text) > MAX_PASTE:
+        msg = f"not a join token: {len(text)} characters"
+        raise UsageError(msg, hint=_MADE)
+    tokens = sorted(set(_TOKEN.findall(text)))
+    if tokens == [text] or not tokens:
+        return Pasted(parse_token(text), None)
+    if len(tokens) > 1:
+        msg = f"there are {len(tokens)} join tokens in what was given; give one"
+        raise UsageError(msg)
+    servers = _servers(text)
+    if len(servers) > 1:
+        msg = f"there are {len(servers)} servers in what was given: {', '.join(sorted(servers))}"
+        raise UsageError(msg, hint="give the token alone, and --server")
+    return Pasted(parse_token(tokens[0]), next(iter(servers), None))
+
+
+def _servers(text: str) -> set[str]:
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        msg = f"what was given cannot be read as a command: {error}"
+        raise UsageError(msg, hint="give the token alone, and --server") from error
+    found = {word.removeprefix("--server=") for word in words if word.startswith("--server=")}
+    return found | {b for a, b in pairwise(words) if a == "--server"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """How to wait for an operator.
+
+    seconds: how long. tell: called with each new thing that the server says. sleep, clock: of
+    steady seconds. draw: 0..1, so that a fleet does not ask at once.
+    """
+
+    seconds: float
+    tell: Callable[[EnrollPending], None]
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+    draw: Callable[[], float] = random.random
 
 
 def enroll(
     token: JoinToken,
-    server: str,
+    url: str,
+    key: ec.EllipticCurvePrivateKey,
+    csr_pem: str,
     *,
     hardware: Hardware,
+    waiting: Waiting,
     now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
 ) -> NewIdentity:
     """Get an identity from a server.
 
+    Args:
+        token: pins whom to believe.
+        url: the server's, as ``https.parse_server`` returns it.
+        key: the device's.
+        csr_pem: the request for it.
+        hardware: what the device is.
+        waiting: for an operator's approval.
+        now: tells the date.
+
     Raises:
-        EnrollError: the server cannot be reached, refuses, or is not the pinned one.
+        ServerError: the server cannot be reached, refuses, or is not the pinned one.
+        CertificateError, EnrollError: what it answers is not to be believed.
+        EnrollPendingError: nobody approved the device in time.
     """
-    key = ec.generate_private_key(ec.SECP256R1())
-    ca_pem = _fetch_ca(server)
-    ca = _check_ca(ca_pem, token)
-    body = EnrollRequest(token=str(token), csr_pem=_csr(key), hardware=hardware)
-    with _client(server, ca_pem) as client:
-        answer = _send(client, "POST", f"{server}/v1/enroll", body.model_dump_json())
+    roots = _fetch_roots(url)
+    pinned = _pinned(roots, token)
+    certificates.check_time(certificates.life_of(pinned), now(), "the platform's authority")
+    server = Server(url, certificates.to_pem([pinned]))
+    body = EnrollRequest(token=str(token), csr_pem=csr_pem, hardware=hardware)
+    pending, answer = _ask(server, body.model_dump_json(), key, waiting)
     try:
         enrolled = Enrolled.model_validate_json(answer)
     except ValidationError as error:
-        raise _not_argosy(server) from error
-    _check_answer(enrolled, token, ca, key, now())
+        raise _not_argosy(url) from error
+    if pending is not None and enrolled.device != pending.device:
+        msg = f"the server approved {pending.device}, and answered with {enrolled.device}"
+        raise EnrollError(msg, hint="ask the operator which devices were approved")
+    believed = _check_answer(enrolled, token, server.via or Via.NOTHING, key, now())
     return NewIdentity(
         record=IdentityRecord(
             device=enrolled.device,
             device_class=enrolled.device_class,
             broker=enrolled.broker,
             heartbeat_seconds=enrolled.heartbeat_seconds,
-            server=server,
+            server=url,
+            token=token.id,
         ),
-        key_pem=key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        ),
+        key_pem=certificates.key_pem(key),
         certificate_pem=enrolled.certificate_pem.encode(),
-        ca_pem=ca.public_bytes(serialization.Encoding.PEM),
+        ca_pem=certificates.to_pem(believed),
         root_json=enrolled.root_json.encode(),
         targets_json=enrolled.targets_json.encode(),
     )
 
 
-def _fetch_ca(server: str) -> bytes:
-    url = f"{server}/v1/trust/ca.pem"
-    # Nothing secret is sent, and what comes is checked against the token's pin.
-    with httpx.Client(verify=False, timeout=TIMEOUT_SECONDS) as client:  # noqa: S501 - see above
-        return _send(client, "GET", url, limit=MAX_PEM_BYTES)
+def _fetch_roots(url: str) -> list[x509.Certificate]:
+    pem = get_unverified(f"{url}/v1/trust/ca.pem", limit=MAX_PEM_BYTES)
+    return _roots(pem, "the server's /v1/trust/ca.pem")
 
 
-def _check_ca(pem: bytes, token: JoinToken) -> x509.Certificate:
+def _roots(pem: bytes, what: str) -> list[x509.Certificate]:
     try:
-        ca = x509.load_pem_x509_certificate(pem)
-    except ValueError as error:
-        msg = "the server's /v1/trust/ca.pem is not a certificate"
-        raise EnrollError(msg, hint="is this an Argosy server?") from error
-    if hashlib.sha256(ca.public_bytes(serialization.Encoding.DER)).hexdigest() != token.ca_sha256:
-        msg = "the server's certificate authority is not the one in the token"
-        raise EnrollError(msg, hint="wrong server, or somebody is in between; nothing was sent")
-    return ca
+        return certificates.read_certificates(pem, what)
+    except CertificateError as error:
+        raise EnrollError(str(error), hint="is this an Argosy server?") from error
 
 
-def _client(server: str, ca_pem: bytes) -> httpx.Client:
-    if server.startswith("http:"):
-        return httpx.Client(timeout=TIMEOUT_SECONDS)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_verify_locations(cadata=ca_pem.decode("ascii", errors="strict"))
-    return httpx.Client(verify=context, timeout=TIMEOUT_SECONDS)
+def _pinned(roots: list[x509.Certificate], token: JoinToken) -> x509.Certificate:
+    for root in roots:
+        if hmac.compare_digest(certificates.digest(root), token.ca_sha256):
+            return root
+    msg = "the server's certificate authority is not the one in the token"
+    raise EnrollError(msg, hint="wrong server, or somebody is in between; nothing was sent")
 
 
-def _send(
-    client: httpx.Client,
-    method: str,
+def _ask(
+    server: Server, body: str, key: ec.EllipticCurvePrivateKey, waiting: Waiting
+) -> tuple[EnrollPending | None, bytes]:
+    """Ask until there is an answer. A server that was heard once may be away for a while."""
+    until = waiting.clock() + waiting.seconds
+    pending: EnrollPending | None = None
+    while True:
+        try:
+            answer = server.post("/v1/enroll", body)
+            if answer.status != ACCEPTED:
+                return pending, answer.data
+            pending = _pending(server.url, answer.data, key, pending, waiting)
+            pause = pending.retry_seconds
+        except RefusedError as error:
+            if error.code not in {Code.TOO_MANY, Code.UNAVAILABLE}:
+                raise
+            if waiting.clock() >= until:
+                raise
+            pause = error.retry_after or AGAIN_SECONDS
+        except UnreachableError:
+            if pending is None or waiting.clock() >= until:
+                raise
+            pause = pending.retry_seconds
+        left = until - waiting.clock()
+        if left <= 0:
+            raise _not_yet(pending)
+        waiting.sleep(min(left, pause * (0.75 + waiting.draw() / 2)))
+
+
+def _pending(
     url: str,
-    body: str | None = None,
-    *,
-    limit: int = MAX_ANSWER_BYTES,
-) -> bytes:
-    headers = {} if body is None else {"content-type": "application/json"}
+    data: bytes,
+    key: ec.EllipticCurvePrivateKey,
+    before: EnrollPending | None,
+    waiting: Waiting,
+) -> EnrollPending:
     try:
-        with client.stream(method, url, content=body, headers=headers) as response:
-            data = bytearray()
-            for part in response.iter_bytes():
-                data += part
-                if len(data) > limit:
-                    msg = f"the answer of {url} is larger than {limit} bytes"
-                    raise EnrollError(msg)
-    except httpx.HTTPError as error:
-        msg = f"cannot reach {url}: {error or type(error).__name__}"
-        raise EnrollError(msg, hint="check --server, and that the server is up") from error
-    if response.is_success:
-        return bytes(data)
-    raise _refused(url, response.status_code, bytes(data))
+        pending = EnrollPending.model_validate_json(data)
+    except ValidationError as error:
+        raise _not_argosy(url) from error
+    if pending.fingerprint != fingerprint(certificates.spki_sha256(key)):
+        msg = "the server waits for the approval of another key than this device's"
+        raise EnrollError(msg, hint="see who answers at --server")
+    if before is None or before.device != pending.device:
+        waiting.tell(pending)
+    return pending
 
 
-def _refused(url: str, status: int, data: bytes) -> EnrollError:
-    try:
-        problem = Problem.model_validate_json(data)
-    except ValidationError:
-        msg = f"{url} answered with status {status}"
-        return EnrollError(msg, hint="is this an Argosy server?")
-    kind = EnrollAuthError if problem.code in _AUTH else EnrollError
-    hint = problem.hint or _HINTS.get(problem.code)
-    return kind(f"the server refused: {problem.detail}", hint=hint)
+def _not_yet(pending: EnrollPending | None) -> EnrollPendingError:
+    who = "the device" if pending is None else pending.device
+    hint = "give the same command again: it goes on with the same key"
+    return EnrollPendingError(f"nobody has approved {who} yet", hint=hint)
 
 
-def _not_argosy(server: str) -> EnrollError:
-    return EnrollError(f"{server} did not answer as an Argosy server does")
-
-
-def _csr(key: ec.EllipticCurvePrivateKey) -> str:
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "argosy-device")])
-    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
-    return request.public_bytes(serialization.Encoding.PEM).decode()
+def _not_argosy(url: str) -> EnrollError:
+    return EnrollError(f"{url} did not answer as an Argosy server does")
 
 
 def _check_answer(
     enrolled: Enrolled,
     token: JoinToken,
-    ca: x509.Certificate,
+    via: Via,
     key: ec.EllipticCurvePrivateKey,
     now: dt.datetime,
-) -> None:
-    root = enrolled.root_json.encode()
-    if hashlib.sha256(root).hexdigest() != token.root_sha256:
+) -> list[x509.Certificate]:
+    """Check what is to be kept. Returns the roots that are believed.
+
+    Other roots than the pinned one, as during a rotation, are believed only from a server
+    that the pinned one vouches for; the device learns the rest later, over MQTT.
+    """
+    root = hashlib.sha256(enrolled.root_json.encode()).hexdigest()
+    if not hmac.compare_digest(root, token.root_sha256):
         msg = "the server's trust root is not the one in the token"
         raise EnrollError(msg, hint="make a new token, and see who answers at --server")
-    _check_ca(enrolled.ca_pem.encode(), token)
-    try:
-        Trust(root, enrolled.targets_json.encode())
-    except TrustError as error:
-        msg = f"the server's delegations do not hold: {error}"
-        raise EnrollError(msg) from error
-    _check_certificate(enrolled, ca, key, now)
-
-
-def _check_certificate(
-    enrolled: Enrolled, ca: x509.Certificate, key: ec.EllipticCurvePrivateKey, now: dt.datetime
-) -> None:
-    try:
-        certificate = x509.load_pem_x509_certificate(enrolled.certificate_pem.encode())
-        certificate.verify_directly_issued_by(ca)
-    except (ValueError, TypeError, InvalidSignature) as error:
-        msg = "the certificate was not issued by the pinned authority"
-        raise EnrollError(msg) from error
-    if certificate.public_key() != key.public_key():
-        msg = "the certificate is for another key than this device's"
-        raise EnrollError(msg)
-    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    if [name.value for name in names] != [enrolled.device]:
-        msg = "the certificate names another device"
-        raise EnrollError(msg)
-    if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
-        msg = f"the certificate is not valid at {now:%Y-%m-%d %H:%M} UTC"
-        raise EnrollError(msg, hint="set this device's clock")
+    roots = _roots(enrolled.ca_pem.encode(), "the server's list of authorities")
+    pinned = _pinned(roots, token)
+    chain = certificates.read_certificates(enrolled.certificate_pem.encode(), "the certificate")
+    certificates.check_issued(chain, roots, key=key, device=enrolled.device, now=now)
+    return roots if via in {Via.PINNED, Via.LOOPBACK} else [pinned]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from schemas.errors import DeviceCause, Exit
+from schemas.errors import Code, DeviceCause, Exit
 
 
 class EdgeError(Exception):
@@ -54,14 +54,46 @@ class BenchError(EdgeError):
     """A variant could not be measured."""
 
 
-class EnrollError(EdgeError):
-    """The server could not be reached, or refused, or is not the pinned one."""
+class CertificateError(EdgeError):
+    """A key or a certificate that must not be used."""
 
 
-class EnrollAuthError(EnrollError):
-    """The join token is not valid here, or no longer."""
+class ServerError(EdgeError):
+    """The server could not be reached, or refused, or is not the one to trust."""
+
+
+class UnreachableError(ServerError):
+    """Nothing was heard of the server, or not all; asking again may help."""
+
+
+class RefusedError(ServerError):
+    """The server said no. code: why. retry_after: seconds after which to ask again."""
+
+    def __init__(
+        self, message: str, code: Code, *, hint: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.code, self.retry_after = code, retry_after
+
+
+class NotAdmittedError(RefusedError):
+    """The join token is not valid here, or no longer, or an operator rejected the device."""
 
     exit = Exit.AUTH
+
+
+class EnrollError(EdgeError):
+    """The answer to an enrollment is not to be believed."""
+
+
+class EnrollPendingError(EdgeError):
+    """No operator has approved the device in time."""
+
+    exit = Exit.TIMED_OUT
+
+
+class RenewalError(EdgeError):
+    """No new certificate could be had; the present one goes on."""
 
 
 class JournalError(EdgeError):
@@ -101,6 +133,10 @@ class TrustError(UpdateError):
     def __init__(self, cause: DeviceCause, message: str) -> None:
         super().__init__(message)
         self.cause = cause
+
+
+class MetadataUnavailableError(EdgeError):
+    """Trust metadata cannot be had now; it is tried again."""
 
 
 class TransferError(UpdateError):

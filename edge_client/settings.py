@@ -25,6 +25,16 @@ class Home:
         return self.root / "identity"
 
     @property
+    def enrollment(self) -> Path:
+        """The key and the request of an enrollment that is not over."""
+        return self.root / "enrollment"
+
+    @property
+    def renewal(self) -> Path:
+        """The key and the request of a renewal that is not over."""
+        return self.root / "renewal"
+
+    @property
     def blobs(self) -> Path:
         """Complete files, named by their SHA-256."""
         return self.root / "models" / "blobs"

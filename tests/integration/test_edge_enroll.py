@@ -37,7 +37,6 @@ class Platform:
         self.ca, self.signer = Ca(), Signer()
         self.shown_ca = self.ca.pem
         self.root_json = self.signer.root_json().decode()
-        self.targets_json = self.signer.targets_json().decode()
         self.refusal: Problem | None = None
         self.raw: bytes | None = None
         self.issuer, self.key, self.name = self.ca, None, None
@@ -69,7 +68,6 @@ class Platform:
             certificate_pem=self.issuer.issue(self.name or device, self.key or public_key).decode(),
             ca_pem=self.ca.pem.decode(),
             root_json=self.root_json,
-            targets_json=self.targets_json,
             broker=BrokerAddress(host="127.0.0.1", port=8883),
             heartbeat_seconds=10,
         )
@@ -179,11 +177,6 @@ def wrong_root(p: Platform) -> str:
     return p.token(root_sha256="0" * 64)
 
 
-def foreign_delegations(p: Platform) -> str:
-    p.targets_json = Signer().targets_json().decode()
-    return p.token()
-
-
 def foreign_issuer(p: Platform) -> str:
     p.issuer = Ca()
     return p.token()
@@ -217,7 +210,6 @@ def spent(p: Platform) -> str:
         (wrong_ca, Exit.FAILED, "not the one in the token"),
         (other_ca_shown, Exit.FAILED, "not the one in the token"),
         (wrong_root, Exit.FAILED, "trust root is not the one"),
-        (foreign_delegations, Exit.FAILED, "delegations"),
         (foreign_issuer, Exit.FAILED, "not issued by the pinned authority"),
         (foreign_key, Exit.FAILED, "another key"),
         (foreign_name, Exit.FAILED, "another device"),
