@@ -19,6 +19,9 @@ from edge_client.hardware import hardware
 from edge_client.identity import load_identity
 from edge_client.inbox import Inbox
 from edge_client.loop import AgentEvent, Events, Jobs, guarded_thread
+from edge_client.metadata import MetadataClient
+from edge_client.metadata_cache import MetadataCache
+from edge_client.metadata_refresh import JournalFloors
 from edge_client.mqtt_transport import MqttTransport
 from edge_client.opening import open_buffer, open_journal, open_spool, usable_journal
 from edge_client.runtime import Runtime
@@ -32,7 +35,6 @@ from edge_client.store import Store
 from edge_client.stream import Stream, read_source
 from edge_client.telemetry import Buffer, Windows
 from edge_client.transport import Acknowledged, Connected, Disconnected, Received
-from edge_client.trust import Trust
 from edge_client.updater import AGAIN_SECONDS, Updater
 from edge_client.uplink import Uplink
 from schemas.device import Birth
@@ -61,7 +63,6 @@ class Agent:
         self._home, self._settings = home, settings
         self._identity = load_identity(home)
         home.create()
-        trust = Trust(self._identity.root_json, self._identity.targets_json)
         source = None if settings.source is None else read_source(settings.source)
         self._boot = secrets.token_hex(16)
         self._began = time.monotonic()
@@ -91,10 +92,16 @@ class Agent:
             identity=self._identity,
             journal=self._journal,
             store=Store(home, settings.disk_quota),
-            trust=trust,
+            metadata=MetadataClient(
+                self._identity.root_json,
+                cache=MetadataCache(home.metadata),
+                floors=JournalFloors(self._journal, self._identity.record.device),
+                clock=_utc_now,
+            ),
             runtime=self._runtime,
-            clock=Clock(date=lambda: dt.datetime.now(dt.UTC), steady=self._uptime),
+            clock=Clock(date=_utc_now, steady=self._uptime),
             send=self._uplink.need,
+            ask=self._uplink.meta,
         )
         self._updater = Updater(self._device, post=self._events.post)
         self._inbox = Inbox(self._device, self._updater)
@@ -156,7 +163,7 @@ class Agent:
             handled = self._take(max(0.0, min(until - self._uptime(), TICK_SECONDS)))
             try:
                 if handled or self._uptime() >= pump_at:
-                    pump_at = self._updater.pump()
+                    pump_at = min(self._updater.pump(), self._inbox.pump())
                 jobs.run()
                 faults = 0
             except (EdgeError, OSError, sqlite3.Error) as error:
@@ -204,6 +211,8 @@ class Agent:
                 log.info("connected (connection %d)", session)
                 self._uplink.connected, self._problem = True, None
                 self._updater.connected()
+                if self._read_only is None:
+                    self._inbox.connected()
             case Disconnected(reason=reason):
                 self._lost(reason)
 
@@ -213,6 +222,7 @@ class Agent:
         self._problem = reason
         self._uplink.disconnected()
         self._updater.disconnected()
+        self._inbox.disconnected()
 
     def _finished(self) -> Exit | None:
         state = self._updater.state
@@ -293,6 +303,10 @@ class Agent:
                 last()
             except (EdgeError, OSError, sqlite3.Error) as error:
                 log.warning("%s", error)
+
+
+def _utc_now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
 
 
 def _name(slot: Slot) -> str:

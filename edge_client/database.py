@@ -41,6 +41,18 @@ def open_database(
     return db
 
 
+def open_readonly(path: Path, *, what: str) -> sqlite3.Connection:
+    """Open a database that another process may be writing, to read from it.
+
+    Raises:
+        JournalError: the file cannot be used.
+    """
+    try:
+        return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    except sqlite3.Error as error:
+        raise unusable(what, path, error) from error
+
+
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
     """All of it or, whatever goes wrong, none of it."""

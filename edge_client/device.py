@@ -7,13 +7,18 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from edge_client.errors import TrustError
 from edge_client.identity import Identity
 from edge_client.journal import Journal
+from edge_client.metadata import MetadataClient
 from edge_client.runtime import Runtime
-from edge_client.settings import Home, RunSettings
+from edge_client.settings import BUILT, Home, RunSettings
 from edge_client.store import Store
-from edge_client.trust import Trust
+from edge_client.trust import require_clock
 from schemas.transfer import Need
+from schemas.trust import MetadataAsk
+
+GOOD_TIME = "good_time"
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +47,9 @@ class Problems:
 class Device:
     """What there is one of on a device. Used from the thread that decides.
 
-    journal: the update's state and its reports. store: model files. trust: the rules
-    for documents. runtime: what serves. send: publishes a request; False when there is
-    no connection.
+    journal: the update's state and its reports. store: model files. metadata:
+    whose signatures count. runtime: what serves. send, ask: publish a request, for files of
+    a model or for trust metadata; False when there is no connection.
     """
 
     home: Home
@@ -52,13 +57,43 @@ class Device:
     identity: Identity
     journal: Journal
     store: Store
-    trust: Trust
+    metadata: MetadataClient
     runtime: Runtime
     clock: Clock
     send: Callable[[Need], bool]
+    ask: Callable[[MetadataAsk], bool]
     problems: Problems = field(default_factory=Problems)
+
+    def require_clock(self) -> None:
+        """See that the clock is not behind.
+
+        Raises:
+            TrustError: it says a time that has passed.
+        """
+        good = self.journal.fact(GOOD_TIME)
+        require_clock(self.clock.date(), built=BUILT, good=good)
+
+    def saw_good_time(self, now: dt.datetime) -> None:
+        """Remember a time at which all metadata held, so that it never counts backwards.
+
+        It is no later than the metadata's expiry: a clock that runs far ahead gets nowhere.
+        """
+        good = self.journal.fact(GOOD_TIME)
+        if good is None or now.timestamp() > good:
+            self.journal.remember(GOOD_TIME, now.timestamp())
 
     @property
     def name(self) -> str:
         """The device's id, as it is enrolled."""
         return self.identity.record.device
+
+
+def clock_is_set(device: Device) -> bool:
+    """Whether installing may go on; a clock that is behind is noted, and looked at again."""
+    try:
+        device.require_clock()
+    except TrustError as error:
+        if device.problems.last != str(error):
+            device.problems.note(str(error))
+        return False
+    return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as dt
+import hashlib
 
 from pydantic import ValidationError
 
@@ -11,19 +11,15 @@ from edge_client.device import Device
 from edge_client.errors import JournalError, TrustError
 from edge_client.events import CancelRequested, Offered
 from edge_client.journal import Floor
-from edge_client.settings import BUILT
-from edge_client.states import Key, key_of
-from edge_client.trust import Reader, claimed_key
+from edge_client.metadata_refresh import Refresher, Verdict
+from edge_client.states import Key, Offer, key_of
+from edge_client.trust import claimed_key
 from edge_client.updater import Updater
 from schemas.rollout import Command, ExecState
 from schemas.topics import Down
 from schemas.transfer import Reply
 
-CLOCK_SLACK = dt.timedelta(minutes=5)
-"""A clock may be set back by this much against the last good time."""
-
 MAX_COMMAND_BYTES = 4096
-_GOOD_TIME = "good_time"
 
 
 class Inbox:
@@ -32,26 +28,32 @@ class Inbox:
     def __init__(self, device: Device, updater: Updater) -> None:
         """Put together. updater: hears of what passed its checks."""
         self._device, self._updater = device, updater
+        self._refresher = Refresher(device, decided=self._decided)
         self._takers = {
             Down.CHUNK: updater.chunk,  # checked by its hash, chunk by chunk
             Down.REPLY: self.reply,
             Down.DESIRED: self.desired,
             Down.CMD: self.command,
+            Down.META: self._refresher.answer,
         }
         self._untaken: dict[Down, bytes] = {}  # the newest that could not be written down
+        self._known: tuple[bytes, Offer] | None = None  # the last document, by its digest
 
     def take(self, leaf: Down, payload: bytes) -> None:
-        """Take a message that came on a topic.
+        """Take a message that came on a topic; one of another part is let through.
 
         Raises:
-            JournalError: it could not be written down; ``again`` takes what is decided
-                by a document or a command, which nobody might repeat for long.
+            JournalError: it could not be written down; ``again`` takes a command, which
+                nobody might repeat for long, and a document is kept by the refresher.
         """
+        taker = self._takers.get(leaf)
+        if taker is None:
+            return
         self._untaken.pop(leaf, None)
         try:
-            self._takers[leaf](payload)
+            taker(payload)
         except JournalError:
-            if leaf in {Down.DESIRED, Down.CMD}:
+            if leaf is Down.CMD:
                 self._untaken[leaf] = payload
             raise
 
@@ -60,30 +62,26 @@ class Inbox:
         for leaf, payload in list(self._untaken.items()):
             self.take(leaf, payload)
 
+    def connected(self) -> None:
+        """Ask for the trust metadata that is missing."""
+        self._refresher.connected()
+
+    def disconnected(self) -> None:
+        """Nothing that was asked for comes any more."""
+        self._refresher.disconnected()
+
+    def pump(self) -> float:
+        """Go on with what is under way. Returns when to call again, in steady seconds."""
+        return self._refresher.pump()
+
     def desired(self, raw: bytes) -> None:
         """A desired document; an empty one means that there is none any more."""
         if not raw:
             return
-        now = self._device.clock.date()
-        record = self._device.identity.record
-        reader = Reader(
-            device=record.device,
-            device_class=record.device_class,
-            floor=self._device.journal.floor(record.device),
-            earliest=self._earliest(),
-        )
-        try:
-            offer = self._device.trust.desired(raw, me=reader, now=now)
-        except TrustError as error:
-            self._refuse(raw, error)
+        if self._known is not None and self._known[0] == _digest(raw):
+            self._offered(self._known[1])  # the broker keeps it, and sends it at each connection
             return
-        self._device.journal.remember(_GOOD_TIME, now.timestamp())
-        if self._repeated(offer.key):
-            return
-        event = Offered(offer=offer, active=self._device.runtime.slot)
-        raised = offer.sequence > reader.floor
-        floor = Floor(device=record.device, sequence=offer.sequence) if raised else None
-        self._updater.apply(event, floor=floor)
+        self._refresher.check(raw)
 
     def command(self, raw: bytes) -> None:
         """A command; one that is too long to be one is dropped."""
@@ -107,11 +105,22 @@ class Inbox:
             return
         self._updater.reply(reply)
 
-    def _earliest(self) -> dt.datetime:
-        good = self._device.journal.fact(_GOOD_TIME)
-        if good is None:
-            return BUILT
-        return max(BUILT, dt.datetime.fromtimestamp(good, dt.UTC) - CLOCK_SLACK)
+    def _decided(self, raw: bytes, verdict: Verdict) -> None:
+        """Act on what the trust metadata says of a document."""
+        if isinstance(verdict, TrustError):
+            self._refuse(raw, verdict)
+            return
+        self._offered(verdict)
+        self._known = (_digest(raw), verdict)
+
+    def _offered(self, offer: Offer) -> None:
+        if self._repeated(offer.key):
+            return
+        device = self._device.name
+        raised = offer.sequence > self._device.journal.floor(device)
+        floor = Floor(device=device, sequence=offer.sequence) if raised else None
+        event = Offered(offer=offer, active=self._device.runtime.slot)
+        self._updater.apply(event, floor=floor)
 
     def _repeated(self, key: Key) -> bool:
         """Answer for an execution that ended before the present one."""
@@ -128,3 +137,7 @@ class Inbox:
                 key=key, state=ExecState.REJECTED, cause=error.cause, detail=str(error), keep=False
             )
         )
+
+
+def _digest(raw: bytes) -> bytes:
+    return hashlib.sha256(raw).digest()

@@ -1,4 +1,4 @@
-"""The journal: the update's state, its reports and the sequence floor, in one file.
+"""The journal: the update's state, its reports and the floors of what is believed, in one file.
 
 SQLite in WAL mode with ``synchronous=FULL``: a transaction is on the disk when it is
 committed, and after a crash it is there whole or not at all. State and reports change
@@ -17,9 +17,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from edge_client.actions import Report
 from edge_client.database import open_database, transaction, unusable
+from edge_client.metadata_floors import FLOORS, Floors
 from edge_client.states import Idle, JournalledState, Key, State, key_of
 from schemas.ids import BootId
 from schemas.rollout import ExecReport, ExecState
+from schemas.trust import DIRECTOR_ROLE
 
 MAX_WAITING = 500
 """Reports kept for sending; beyond it the oldest that ends nothing are dropped."""
@@ -40,6 +42,7 @@ CREATE TABLE IF NOT EXISTS executions (
   PRIMARY KEY (execution, attempt));
 CREATE TABLE IF NOT EXISTS floors (device TEXT PRIMARY KEY, sequence INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS trust (device TEXT PRIMARY KEY, floors TEXT NOT NULL);
 """
 
 _STATE: TypeAdapter[State] = TypeAdapter(JournalledState)
@@ -94,6 +97,34 @@ class Journal:
         """The highest sequence accepted for ``device``; 0 at first."""
         row = self._db.execute("SELECT sequence FROM floors WHERE device = ?", (device,)).fetchone()
         return int(row[0]) if row else 0
+
+    def trust_floors(self, device: str) -> Floors:
+        """The least versions of trust metadata for ``device``; empty ones at first.
+
+        Raises:
+            JournalError: they cannot be read.
+        """
+        try:
+            row = self._db.execute(
+                "SELECT floors FROM trust WHERE device = ?", (device,)
+            ).fetchone()
+            return Floors() if row is None else FLOORS.validate_json(row[0])
+        except (sqlite3.Error, ValidationError) as error:
+            raise unusable(_WHAT, self._path, error) from error
+
+    def save_trust_floors(
+        self, device: str, floors: Floors, *, anew: frozenset[str] = frozenset()
+    ) -> None:
+        """Replace them, durably. anew: with the director in it, its sequence is forgotten.
+
+        Raises:
+            JournalError: they could not be written; the old ones stand.
+        """
+        with self._transaction():
+            body = FLOORS.dump_json(floors).decode()
+            self._db.execute("INSERT OR REPLACE INTO trust VALUES (?, ?)", (device, body))
+            if DIRECTOR_ROLE in anew:
+                self._db.execute("DELETE FROM floors WHERE device = ?", (device,))
 
     def fact(self, name: str) -> float | None:
         """A number remembered under ``name``."""

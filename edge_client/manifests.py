@@ -10,27 +10,27 @@ from edge_client.events import ManifestAccepted
 from edge_client.hardware import isa, ram_mb
 from edge_client.slots import Slot
 from edge_client.states import Idle, Offer, State
-from edge_client.trust import Genuine, read_manifest
+from edge_client.trust import Genuine, read_genuine, read_manifest, require_current
 from schemas.errors import DeviceCause
 from schemas.measure import ModelFile
 from schemas.model import Variant
 
 
-def keep_manifest(device: Device, offer: Offer, text: bytes, signed: bytes) -> ManifestAccepted:
+def keep_manifest(device: Device, offer: Offer, text: bytes) -> ManifestAccepted:
     """Check a manifest that came, and keep it.
 
     Args:
         device: where it is kept.
         offer: the verified desired document that names it.
         text: the manifest's JSON, exactly as it was hashed.
-        signed: the ``models`` role's signed JSON.
 
     Raises:
         TrustError: it is not genuine, or its variant does not fit this device.
         DiskFullError: there is no room for it.
     """
     wanted = offer.assignment.manifest_sha256
-    genuine = device.trust.manifest(text, signed, offer=offer, now=device.clock.date())
+    require_current(offer, device.clock.date())
+    genuine = read_genuine(text, offer)
     _require_fit(genuine.variant)
     device.store.save_manifest(wanted, text)
     slot = Slot(

@@ -35,6 +35,11 @@ class Home:
         return self.root / "renewal"
 
     @property
+    def metadata(self) -> Path:
+        """Trust metadata that was verified; a copy, on which nothing rests."""
+        return self.root / "metadata"
+
+    @property
     def blobs(self) -> Path:
         """Complete files, named by their SHA-256."""
         return self.root / "models" / "blobs"

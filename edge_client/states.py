@@ -7,6 +7,7 @@ transitions are in ``edge_client.state_machine``.
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -24,12 +25,14 @@ Key = tuple[str, int]
 class Offer:
     """A verified desired document: what to run, at which sequence.
 
-    length: of the manifest, in bytes.
+    length: of the manifest, in bytes. expires: until when what signed it stands; nothing
+    is installed from it later. None in a journal that is older than this rule.
     """
 
     assignment: Assignment
     sequence: int
     length: int
+    expires: dt.datetime | None = None
 
     @property
     def key(self) -> Key:

@@ -1,50 +1,40 @@
 """What a device checks before it believes a document: the rules, without any IO.
 
-The chain is pinned root → ``targets`` (by threshold) → the delegated roles ``models``
-(what a version is made of) and ``director`` (what belongs on which device). Metadata
-and signatures are python-tuf's; the idea of one IO-free module that holds every rule
-is that of its ``TrustedMetadataSet``. The two kinds of document are those of Uptane.
+Two roles must agree, as in Uptane: the ``director`` says what belongs on which device, and
+a model's own role what a version is made of. Where their keys come from is the work of
+``edge_client.metadata``; here both documents are held against each other and against the device.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
-from typing import NoReturn, TypeVar
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
-from tuf.api.exceptions import LengthOrHashMismatchError, UnsignedMetadataError
-from tuf.api.metadata import (
-    DelegatedRole,
-    Metadata,
-    Root,
-    TargetFile,
-    Targets,
-)
-from tuf.api.serialization import DeserializationError, SerializationError
+from tuf.api.exceptions import LengthOrHashMismatchError
+from tuf.api.metadata import TargetFile, Targets
 
 from edge_client.errors import TrustError
+from edge_client.metadata_rules import Delegation, Found, expired, parse_targets, refuse
 from edge_client.states import Offer
 from schemas.errors import DeviceCause
 from schemas.model import MAX_MANIFEST_BYTES, Manifest, Variant
 from schemas.rollout import Assignment
-from schemas.trust import DIRECTOR_ROLE, MODELS_ROLE, desired_target, manifest_target
+from schemas.trust import desired_target, manifest_target
 
 MAX_DESIRED_BYTES = 64 * 1024
-MAX_SIGNED_BYTES = 1024**2
-MAX_TARGETS_BYTES = 4 * 1024**2
 
-_S = TypeVar("_S", Root, Targets)
+CLOCK_SLACK = dt.timedelta(minutes=5)
+"""A clock may be set back by this much against the last good time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """Who is asking, for the checks that depend on it. earliest: a sane clock's least."""
+    """Who is asking, for the checks that depend on it. floor: the least sequence."""
 
     device: str
     device_class: str
     floor: int
-    earliest: dt.datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,105 +45,130 @@ class Genuine:
     variant: Variant
 
 
-class Trust:
-    """The pinned root and the delegations under it."""
+def require_clock(now: dt.datetime, *, built: dt.datetime, good: float | None) -> None:
+    """Refuse to decide by a clock that is behind.
 
-    def __init__(self, root_json: bytes, targets_json: bytes) -> None:
-        """Read and check both.
+    Args:
+        now: the time, with a zone.
+        built: before this there was no such program.
+        good: seconds since 1970 at which metadata was last found to hold; None at first.
 
-        Raises:
-            TrustError: a document is malformed, or not signed by enough of its keys.
-        """
-        self._root = _parse(root_json, Root, MAX_TARGETS_BYTES, "the trust root")
-        self._targets = _parse(targets_json, Targets, MAX_TARGETS_BYTES, "the delegations")
-        _require_signed(self._root.signed, Root.type, self._root, "the trust root")
-        _require_signed(self._root.signed, Targets.type, self._targets, "the delegations")
+    Raises:
+        TrustError: the clock says a time that has passed.
+    """
+    earliest = built
+    if good is not None:
+        earliest = max(built, dt.datetime.fromtimestamp(good, dt.UTC) - CLOCK_SLACK)
+    if now < earliest:
+        detail = (
+            f"this device's clock says {now:%Y-%m-%d %H:%M} UTC, which has passed "
+            f"(it was {earliest:%Y-%m-%d %H:%M} before); set it, and it is tried again"
+        )
+        refuse(DeviceCause.EXPIRED, detail)
 
-    def desired(self, raw: bytes, *, me: Reader, now: dt.datetime) -> Offer:
-        """Check a desired document.
 
-        Args:
-            raw: the director's signed JSON.
-            me: this device, with its sequence floor.
-            now: the time, with a zone.
+def read_desired(raw: bytes, *, director: Delegation, me: Reader, now: dt.datetime) -> Offer:
+    """Check a desired document by itself.
 
-        Raises:
-            TrustError: it must not be acted on; ``cause`` says why.
-        """
-        self._require_clock(me, now)
-        document = self._delegated(DIRECTOR_ROLE, raw, MAX_DESIRED_BYTES, now)
-        path, target = _only_target(document)
-        assignment = _assignment(target)
-        if assignment.device != me.device or not path.startswith(f"device/{me.device}/"):
-            _refuse(DeviceCause.WRONG_DEVICE, f"the document is for {assignment.device}")
-        if path != desired_target(me.device, assignment.execution):
-            _refuse(DeviceCause.BAD_SIGNATURE, f"target {path} names another execution")
-        self._require_path(DIRECTOR_ROLE, path)
-        if document.version < me.floor:
-            _refuse(
-                DeviceCause.BELOW_FLOOR,
-                f"sequence {document.version} is below {me.floor}, which was accepted before",
-            )
-        if assignment.device_class != me.device_class:
-            _refuse(
-                DeviceCause.WRONG_CLASS,
-                f"it is for class {assignment.device_class}, this device is {me.device_class}",
-            )
-        if target.hashes.get("sha256") != assignment.manifest_sha256:
-            _refuse(DeviceCause.DIGEST_MISMATCH, "assignment and target name two manifests")
-        if not 0 < target.length <= MAX_MANIFEST_BYTES:
-            _refuse(DeviceCause.DIGEST_MISMATCH, f"a manifest of {target.length} bytes")
-        return Offer(assignment=assignment, sequence=document.version, length=target.length)
+    Args:
+        raw: the director's signed JSON.
+        director: its role, in metadata that was refreshed after ``raw`` came.
+        me: this device, with its sequence floor.
+        now: the time, with a zone.
 
-    def manifest(self, text: bytes, signed: bytes, *, offer: Offer, now: dt.datetime) -> Genuine:
-        """Check a manifest against both roles' documents.
+    Returns:
+        What it offers, still to be held against what the model's role says (``confirm``).
 
-        Args:
-            text: the manifest's JSON, exactly as it was hashed.
-            signed: the ``models`` role's signed JSON.
-            offer: the verified desired document.
-            now: the time, with a zone.
+    Raises:
+        TrustError: it must not be acted on; ``cause`` says why.
+    """
+    document = director.read(raw, limit=MAX_DESIRED_BYTES, now=now)
+    path, target = _only_target(document)
+    assignment = _assignment(target)
+    if assignment.device != me.device or not path.startswith(f"device/{me.device}/"):
+        refuse(DeviceCause.WRONG_DEVICE, f"the document is for {assignment.device}")
+    if path != desired_target(me.device, assignment.execution):
+        refuse(DeviceCause.BAD_SIGNATURE, f"target {path} names another execution")
+    if not director.may_sign(path):
+        refuse(DeviceCause.BAD_SIGNATURE, f"the director may not sign {path}")
+    if document.version < me.floor:
+        refuse(
+            DeviceCause.BELOW_FLOOR,
+            f"sequence {document.version} is below {me.floor}, which was accepted before",
+        )
+    if assignment.device_class != me.device_class:
+        refuse(
+            DeviceCause.WRONG_CLASS,
+            f"it is for class {assignment.device_class}, this device is {me.device_class}",
+        )
+    if target.hashes.get("sha256") != assignment.manifest_sha256:
+        refuse(DeviceCause.DIGEST_MISMATCH, "assignment and target name two manifests")
+    if not 0 < target.length <= MAX_MANIFEST_BYTES:
+        refuse(DeviceCause.DIGEST_MISMATCH, f"a manifest of {target.length} bytes")
+    return Offer(
+        assignment=assignment,
+        sequence=document.version,
+        length=target.length,
+        expires=min(director.expires, document.expires),
+    )
 
-        Raises:
-            TrustError: it must not be acted on; ``cause`` says why.
-        """
-        assignment = offer.assignment
-        document = self._delegated(MODELS_ROLE, signed, MAX_SIGNED_BYTES, now)
-        path = manifest_target(assignment.model, assignment.version)
-        self._require_path(MODELS_ROLE, path)
-        target = document.targets.get(path)
-        if target is None:
-            _refuse(DeviceCause.BAD_SIGNATURE, f"the models role does not list {path}")
-        directed = TargetFile(offer.length, {"sha256": assignment.manifest_sha256}, path)
-        for expected in (directed, target):
-            try:
-                expected.verify_length_and_hashes(text)
-            except LengthOrHashMismatchError as error:
-                raise TrustError(DeviceCause.DIGEST_MISMATCH, f"{path}: {error}") from error
-        return read_manifest(text, assignment)
 
-    def _delegated(self, role: str, raw: bytes, limit: int, now: dt.datetime) -> Targets:
-        document = _parse(raw, Targets, limit, f"the {role} document")
-        _require_signed(self._targets.signed, role, document, f"the {role} document")
-        for what, signed in (
-            ("the trust root", self._root.signed),
-            ("the delegations", self._targets.signed),
-            (f"the {role} document", document.signed),
-        ):
-            if signed.is_expired(now):
-                _refuse(DeviceCause.EXPIRED, f"{what} expired at {signed.expires.isoformat()}")
-        return document.signed
+def target_of(offer: Offer) -> str:
+    """The target path under which the model's role must list what is offered."""
+    return manifest_target(offer.assignment.model, offer.assignment.version)
 
-    def _require_path(self, role: str, path: str) -> None:
-        delegated = self._targets.signed.get_delegated_role(role)
-        if not (isinstance(delegated, DelegatedRole) and delegated.is_delegated_path(path)):
-            _refuse(DeviceCause.BAD_SIGNATURE, f"{role} may not sign {path}")
 
-    @staticmethod
-    def _require_clock(me: Reader, now: dt.datetime) -> None:
-        if now < me.earliest:
-            detail = f"the clock says {now.isoformat()}, which has passed; set it and try again"
-            _refuse(DeviceCause.EXPIRED, detail)
+def confirm(offer: Offer, found: Found | None) -> Offer:
+    """Hold an offer against what the model's role says.
+
+    Args:
+        offer: what the director wants.
+        found: the target ``target_of(offer)``; None when no role lists it.
+
+    Returns:
+        The offer, with the time until which both say so.
+
+    Raises:
+        TrustError: they do not agree.
+    """
+    path = target_of(offer)
+    if found is None:
+        refuse(DeviceCause.BAD_SIGNATURE, f"no role that may sign for the model lists {path}")
+    directed = (offer.length, offer.assignment.manifest_sha256)
+    if directed != (found.file.length, found.file.hashes.get("sha256")):
+        detail = f"the director and the model's role name two manifests for {path}"
+        refuse(DeviceCause.DIGEST_MISMATCH, detail)
+    ends = found.expires if offer.expires is None else min(offer.expires, found.expires)
+    return replace(offer, expires=ends)
+
+
+def require_current(offer: Offer, now: dt.datetime) -> None:
+    """Refuse to install from an offer that was signed for a time that is over.
+
+    Raises:
+        TrustError: it expired, or was accepted by a program that did not look.
+    """
+    if offer.expires is None:
+        detail = "the offer was not held against the model's role; it is to be made again"
+        refuse(DeviceCause.EXPIRED, detail)
+    if now >= offer.expires:
+        refuse(DeviceCause.EXPIRED, expired("what the offer rests on", offer.expires, now))
+
+
+def read_genuine(text: bytes, offer: Offer) -> Genuine:
+    """Check that a manifest is the one of a confirmed offer, and read it.
+
+    Raises:
+        TrustError: it is not, or it is malformed.
+    """
+    assignment = offer.assignment
+    path = target_of(offer)
+    try:
+        hashes = {"sha256": assignment.manifest_sha256}
+        TargetFile(offer.length, hashes, path).verify_length_and_hashes(text)
+    except LengthOrHashMismatchError as error:
+        raise TrustError(DeviceCause.DIGEST_MISMATCH, f"{path}: {error}") from error
+    return read_manifest(text, assignment)
 
 
 def read_manifest(text: bytes, assignment: Assignment) -> Genuine:
@@ -169,9 +184,9 @@ def read_manifest(text: bytes, assignment: Assignment) -> Genuine:
         raise TrustError(DeviceCause.LOAD_FAILED, detail) from error
     variant = manifest.variant(assignment.variant)
     if manifest.model != assignment.model:
-        _refuse(DeviceCause.DIGEST_MISMATCH, f"the manifest is of {manifest.model}")
+        refuse(DeviceCause.DIGEST_MISMATCH, f"the manifest is of {manifest.model}")
     if variant is None:
-        _refuse(DeviceCause.LOAD_FAILED, f"the manifest has no variant {assignment.variant}")
+        refuse(DeviceCause.LOAD_FAILED, f"the manifest has no variant {assignment.variant}")
     return Genuine(manifest, variant)
 
 
@@ -181,37 +196,16 @@ def claimed_key(raw: bytes) -> tuple[str, int] | None:
     A refusal has to name one. Nothing else may rest on it.
     """
     try:
-        document = _parse(raw, Targets, MAX_DESIRED_BYTES, "the document")
+        document = parse_targets(raw, MAX_DESIRED_BYTES, "the document")
         assignment = _assignment(_only_target(document.signed)[1])
     except TrustError:
         return None
     return (assignment.execution, assignment.attempt)
 
 
-def _parse(raw: bytes, kind: type[_S], limit: int, what: str) -> Metadata[_S]:
-    if len(raw) > limit:
-        _refuse(DeviceCause.BAD_SIGNATURE, f"{what} is larger than {limit} bytes")
-    try:
-        document = Metadata[_S].from_bytes(raw)
-    except DeserializationError as error:
-        raise TrustError(DeviceCause.BAD_SIGNATURE, f"{what} is malformed") from error
-    if not isinstance(document.signed, kind):
-        _refuse(DeviceCause.BAD_SIGNATURE, f"{what} is a {document.signed.type} document")
-    return document
-
-
-def _require_signed(
-    delegator: Root | Targets, role: str, document: Metadata[_S], what: str
-) -> None:
-    try:
-        delegator.verify_delegate(role, document.signed_bytes, document.signatures)
-    except (UnsignedMetadataError, SerializationError, ValueError) as error:
-        raise TrustError(DeviceCause.BAD_SIGNATURE, f"{what}: {error}") from error
-
-
 def _only_target(document: Targets) -> tuple[str, TargetFile]:
     if len(document.targets) != 1 or document.delegations is not None:
-        _refuse(DeviceCause.BAD_SIGNATURE, "a desired document has exactly one target")
+        refuse(DeviceCause.BAD_SIGNATURE, "a desired document has exactly one target")
     return next(iter(document.targets.items()))
 
 
@@ -221,7 +215,3 @@ def _assignment(target: TargetFile) -> Assignment:
     except ValidationError as error:
         detail = f"the assignment is malformed: {error.errors()[0]['msg']}"
         raise TrustError(DeviceCause.BAD_SIGNATURE, detail) from error
-
-
-def _refuse(cause: DeviceCause, message: str) -> NoReturn:
-    raise TrustError(cause, message)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edge_client.device import Device
+from edge_client.device import Device, clock_is_set
 from edge_client.errors import EdgeError, SwapPendingError, TrustError, UpdateError
 from edge_client.events import (
     Broke,
@@ -38,6 +38,7 @@ from edge_client.states import (
     Verified,
 )
 from edge_client.transfer import Bucket
+from edge_client.trust import require_current
 from schemas.errors import DeviceCause
 from schemas.transfer import Need, Reply
 
@@ -84,10 +85,6 @@ class Work:
         match state:
             case Verified():
                 self._doing(state.offer.key, lambda: self._try(state))
-            case Staged():
-                pointer = read_pointer(self._device.home.pointer)
-                serving = pointer.active or self._device.runtime.slot
-                self._apply(Proceeded(key=state.offer.key, fallback=serving))
             case Activating():
                 self._doing(state.offer.key, lambda: self._activate(state))
             case Reverting():
@@ -106,6 +103,8 @@ class Work:
                     self._asking.unsent(now)
             case Downloading():
                 return self._fetch(state, now)
+            case Staged():
+                self._doing(state.offer.key, lambda: self._proceed(state))
             case OnProbation():
                 n, errors = self._device.runtime.counts(state.slot)
                 if (n, errors) != (state.n, state.errors):
@@ -174,11 +173,12 @@ class Work:
     def _manifest(self, state: Accepted, reply: Reply) -> Event | None:
         if reply.sha256 != state.offer.assignment.manifest_sha256:
             return None
-        if reply.error is not None or reply.manifest is None or reply.signed is None:
+        if reply.error is not None or reply.manifest is None:
             self._asking.refused(reply.error or "the answer holds no manifest")
             return None
-        text, signed = reply.manifest.encode(), reply.signed.encode()
-        return keep_manifest(self._device, state.offer, text, signed)
+        if not clock_is_set(self._device):
+            return None
+        return keep_manifest(self._device, state.offer, reply.manifest.encode())
 
     def _fetch(self, state: Downloading, now: float) -> float:
         if self._fetcher is None:
@@ -222,6 +222,13 @@ class Work:
             seconds=self._device.settings.stage_seconds,
             on_end=lambda verdict: self._post(TrialEnded(key=key, verdict=verdict)),
         )
+
+    def _proceed(self, state: Staged) -> Event | None:
+        if not clock_is_set(self._device):
+            return None
+        require_current(state.offer, self._device.clock.date())
+        pointer = read_pointer(self._device.home.pointer)
+        return Proceeded(key=state.offer.key, fallback=pointer.active or self._device.runtime.slot)
 
     def _activate(self, state: Activating) -> Event:
         try:
