@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -21,8 +22,11 @@ from orchestrator.control_loop import ControlLoop
 from orchestrator.errors import ArgosyError, Unavailable
 from orchestrator.home import Credentials, Home
 from orchestrator.services import keys
+from orchestrator.services.access import AccessService
 from orchestrator.services.agents import AgentService
 from orchestrator.services.aliases import AliasService
+from orchestrator.services.attempts import FailedAttempts
+from orchestrator.services.audit import AuditService
 from orchestrator.services.collection import CollectionService
 from orchestrator.services.comparison import ComparisonService
 from orchestrator.services.device_classes import DeviceClassService
@@ -31,7 +35,6 @@ from orchestrator.services.engine import RolloutEngine
 from orchestrator.services.holds import Holds
 from orchestrator.services.inbox import Inbox
 from orchestrator.services.jobs import JobService
-from orchestrator.services.keys import Role
 from orchestrator.services.measured import MeasuredService
 from orchestrator.services.models import ModelService
 from orchestrator.services.orders import OrderService
@@ -44,6 +47,7 @@ from orchestrator.services.telemetry import TelemetryService
 from orchestrator.services.transfer import TransferService
 from orchestrator.services.uploads import UploadService
 from orchestrator.settings import Settings
+from schemas.access import Role
 from schemas.enroll import BrokerAddress
 
 
@@ -72,12 +76,17 @@ class Program:
         self.context.stopping.set()
         self.loop.stop()
         self.gateway.stop()
+        with contextlib.suppress(Unavailable):
+            self.context.access.flush()
 
 
-def prepare_database(settings: Settings) -> None:
-    """Migrate, and see to a key for the CLI and one for the embedded agent.
+def prepare_database(settings: Settings) -> str | None:
+    """Migrate, and see to a token for the CLI and one for the embedded agent.
 
-    Keys that already work are kept, so a restart does not lock anybody out.
+    Tokens that already work are kept, so a restart does not lock anybody out.
+
+    Returns:
+        The first admin's token, if this database had none before; else None.
 
     Raises:
         Invalid: the price table is damaged: told here, before anything has started.
@@ -90,9 +99,12 @@ def prepare_database(settings: Settings) -> None:
     migrate(engine)
     uow = SqlUnitOfWork(engine)
     ca = str(home.ca_pem) if settings.tls else None
-    for role, read, write in (
-        (Role.ADMIN, home.credentials, home.write_credentials),
-        (Role.WORKER, home.worker, home.write_worker),
+    with uow.read() as tx:
+        is_first = not tx.keys.of_role(Role.ADMIN)
+    first = None
+    for role, name, read, write in (
+        (Role.ADMIN, "home", home.credentials, home.write_credentials),
+        (Role.WORKER, "agent", home.worker, home.write_worker),
     ):
         try:
             token: str | None = read().token
@@ -100,9 +112,12 @@ def prepare_database(settings: Settings) -> None:
             token = None
         if not _works(uow, token, role):
             with uow() as tx:
-                token = keys.create(tx, role, utc_now())
+                token = keys.create(tx, role, utc_now(), name=name)
+                tx.audit.add("api_token.create", keys.id_of(token) or "", {"role": role})
+            first = token if is_first and role is Role.ADMIN else first
         write(Credentials(settings.url, token or "", ca))
     engine.dispose()
+    return first
 
 
 def _works(uow: SqlUnitOfWork, token: str | None, role: Role) -> bool:
@@ -130,7 +145,7 @@ def build(settings: Settings) -> Program:
     if address is None:
         msg = f"{home.gateway_json} is missing: this home has not been prepared"
         raise Unavailable(msg, hint="start the platform with `argosy up`")
-    models = ModelService(uow, clock, artifacts, signer)
+    models = ModelService(uow, clock, artifacts)
     devices = DeviceService(
         uow,
         clock,
@@ -143,7 +158,8 @@ def build(settings: Settings) -> Program:
     telemetry = TelemetryService(uow, clock)
     prices = load_prices(settings)
     jobs = JobService(uow, clock, settings.lease_seconds, artifacts=artifacts, prices=prices)
-    gateway = MqttGateway(address, TransferService(models, artifacts))
+    gateway = MqttGateway(address, TransferService(models, artifacts, signer))
+    access = AccessService(uow, clock)
     engine = RolloutEngine(uow, clock)
     publisher = DesiredPublisher(uow, signer, gateway.downlink)
     loop = ControlLoop(
@@ -153,6 +169,7 @@ def build(settings: Settings) -> Program:
             "leases": jobs.expire_leases,
             "presence": devices.sweep,
             "retention": Retention(uow, clock, days=settings.event_days).tick,
+            "access": access.tick,
         },
         settings.tick_seconds,
     )
@@ -175,6 +192,10 @@ def build(settings: Settings) -> Program:
             artifacts, settings.max_artifact_bytes, collection.why_gone, Holds(uow, clock)
         ),
         collection=collection,
+        access=access,
+        audit=AuditService(uow),
+        attempts=FailedAttempts(clock),
+        public_url=settings.advertised_url,
         ca_pem=authority.pem,
         root_json=signer.root_json,
         health=lambda: {

@@ -6,9 +6,11 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
 from orchestrator.api import (
+    access,
     agents,
     aliases,
     artifacts,
+    audit,
     device_classes,
     devices,
     events,
@@ -21,6 +23,7 @@ from orchestrator.api import (
     rates,
     reference,
     rollouts,
+    session,
 )
 from orchestrator.api.context import Context, Guard
 from orchestrator.version import VERSION
@@ -31,6 +34,7 @@ OPEN_ROUTES = frozenset(
         "POST /v1/enroll",
         "GET /v1/trust/ca.pem",
         "GET /v1/trust/root.json",
+        "POST /v1/session",
         "GET /docs",
     }
 )
@@ -67,6 +71,9 @@ def make_app(context: Context) -> FastAPI:
         devices.operator,
         device_classes.router,
         rollouts.router,
+        access.router,
+        session.router,
+        audit.router,
         events.operator,
         reference.router,
     ):

@@ -10,10 +10,14 @@ from typing import Annotated
 from anyio import CapacityLimiter
 from fastapi import Depends, Path, Query, Request
 
-from orchestrator.errors import Forbidden, Invalid
-from orchestrator.services import actor, keys
+from orchestrator.api import cookies
+from orchestrator.errors import Forbidden, Invalid, Unauthenticated
+from orchestrator.services import actor
+from orchestrator.services.access import AccessService
 from orchestrator.services.agents import AgentService
 from orchestrator.services.aliases import AliasService
+from orchestrator.services.attempts import FailedAttempts
+from orchestrator.services.audit import AuditService
 from orchestrator.services.collection import CollectionService
 from orchestrator.services.comparison import ComparisonService
 from orchestrator.services.device_classes import DeviceClassService
@@ -41,6 +45,7 @@ class Context:
 
     health: the state of each part by name ("ok" or what is wrong). stopping: set when
     the server ends, so that streams end too. uploading: the threads that uploads may hold.
+    public_url: how browsers and devices reach the API.
     """
 
     uow: UnitOfWork
@@ -58,11 +63,20 @@ class Context:
     telemetry: TelemetryService
     uploads: UploadService
     collection: CollectionService
+    access: AccessService
+    audit: AuditService
+    attempts: FailedAttempts
+    public_url: str
     ca_pem: str
     root_json: str
     health: Callable[[], dict[str, str]]
     stopping: threading.Event = field(default_factory=threading.Event)
     uploading: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(MAX_UPLOADS))
+
+    @property
+    def secure(self) -> bool:
+        """Whether browsers reach the API by TLS: its cookies are then for TLS alone."""
+        return self.public_url.startswith("https://")
 
 
 def context(request: Request) -> Context:
@@ -75,15 +89,28 @@ Ctx = Annotated[Context, Depends(context)]
 
 
 def principal(request: Request, ctx: Ctx) -> Principal:
-    """Who calls, by the bearer token.
+    """Who calls, by the bearer token, or by the page's cookie where there is none.
 
     Raises:
-        Unauthenticated: there is no token, or not a good one.
+        Unauthenticated: there is neither, or it is not good.
+        Forbidden: a change by cookie that is not the page's own (``api.cookies``).
     """
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     bearer = token.strip() if scheme.lower() == "bearer" else None
-    with ctx.uow.read() as tx:
-        return keys.authenticate(tx, bearer, ctx.clock())
+    cookie = cookies.read(request, secure=ctx.secure) if not bearer else None
+    try:
+        caller = ctx.access.resume(cookie) if cookie else ctx.access.authenticate(bearer)
+    except Unauthenticated as error:
+        ctx.attempts.note(bearer, address_of(request), error.detail)
+        raise
+    if cookie:
+        cookies.check_own(request, cookie, ctx.public_url)
+    return caller
+
+
+def address_of(request: Request) -> str:
+    """The address that a request came from, for the log."""
+    return request.client.host if request.client else "nowhere"
 
 
 Caller = Annotated[Principal, Depends(principal)]

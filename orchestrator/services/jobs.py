@@ -15,9 +15,9 @@ from orchestrator.errors import LeaseLost, NotFound, error_of
 from orchestrator.services import agents, job_history, keys, orders, queues, sources
 from orchestrator.services.holds import Holds
 from orchestrator.services.job_view import view
-from orchestrator.services.keys import Role
 from orchestrator.services.ports import Artifacts, Clock, Transaction, UnitOfWork
 from orchestrator.services.records import AgentRecord, JobRecord
+from schemas.access import Role
 from schemas.ids import new_id
 from schemas.job import (
     TERMINAL_JOB_STATES,

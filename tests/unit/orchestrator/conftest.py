@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.services.keys import Role
+from schemas.access import Role
 from tests.unit.orchestrator.platform import Platform
 
 

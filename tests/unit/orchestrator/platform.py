@@ -22,8 +22,11 @@ from orchestrator.adapters.unit_of_work import SqlUnitOfWork, make_engine
 from orchestrator.api.app import make_app
 from orchestrator.api.context import Context
 from orchestrator.services import keys
+from orchestrator.services.access import AccessService
 from orchestrator.services.agents import AgentService
 from orchestrator.services.aliases import AliasService
+from orchestrator.services.attempts import FailedAttempts
+from orchestrator.services.audit import AuditService
 from orchestrator.services.collection import CollectionService
 from orchestrator.services.comparison import ComparisonService
 from orchestrator.services.device_classes import DeviceClassService
@@ -32,7 +35,6 @@ from orchestrator.services.engine import RolloutEngine
 from orchestrator.services.holds import Holds
 from orchestrator.services.inbox import Inbox, UpMessage
 from orchestrator.services.jobs import JobService
-from orchestrator.services.keys import Role
 from orchestrator.services.measured import MeasuredService
 from orchestrator.services.models import ModelService
 from orchestrator.services.orders import OrderService
@@ -43,6 +45,7 @@ from orchestrator.services.rollouts import RolloutService
 from orchestrator.services.telemetry import TelemetryService
 from orchestrator.services.transfer import TransferService
 from orchestrator.services.uploads import UploadService
+from schemas.access import Role
 from schemas.device import Birth, Hardware
 from schemas.enroll import BrokerAddress, EnrollRequest, TokenRequest
 from schemas.measure import Accuracy, Golden, ModelFile
@@ -99,18 +102,18 @@ class Platform:
         self.database = engine = make_engine(f"sqlite:///{folder / 'argosy.db'}")
         migrate(engine)
         self.clock, self.broker = Clock(), Broker()
-        self.uow = SqlUnitOfWork(engine)
+        self.uow = SqlUnitOfWork(engine, self.clock)
         self.artifacts = ArtifactStore(folder / "artifacts")
         self.ca = CertificateAuthority.open_or_create(folder / "ca", self.clock)
         self.trust = TrustStore.open_or_create(folder / "trust", self.clock)
         self.downlink = BrokerDownlink(self.broker.publish)
-        self.models = ModelService(self.uow, self.clock, self.artifacts, self.trust)
+        self.models = ModelService(self.uow, self.clock, self.artifacts)
         self.jobs = JobService(self.uow, self.clock, 30, artifacts=self.artifacts, prices=prices)
         self.rollouts = RolloutService(self.uow, self.clock)
         self.telemetry = TelemetryService(self.uow, self.clock)
         self.collection = CollectionService(self.uow, self.clock, self.artifacts)
         self.holds = Holds(self.uow, self.clock)
-        self.transfer = TransferService(self.models, self.artifacts)
+        self.transfer = TransferService(self.models, self.artifacts, self.trust)
         self.devices = DeviceService(
             self.uow,
             self.clock,
@@ -120,6 +123,7 @@ class Platform:
             certificate_days=7,
             heartbeat_seconds=10,
         )
+        self.access = AccessService(self.uow, self.clock)
         self.engine = RolloutEngine(self.uow, self.clock)
         self.publisher = DesiredPublisher(self.uow, self.trust, self.downlink)
         reports = ReportService(self.clock)
@@ -145,6 +149,10 @@ class Platform:
                     self.artifacts, 10 * 1024**2, self.collection.why_gone, self.holds
                 ),
                 collection=self.collection,
+                access=self.access,
+                audit=AuditService(self.uow),
+                attempts=FailedAttempts(self.clock),
+                public_url="http://testserver",
                 ca_pem=self.ca.pem,
                 root_json=self.trust.root_json,
                 health=lambda: {"api": "ok"},

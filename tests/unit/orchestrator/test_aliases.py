@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.domain.alias import MAX_ALIASES
-from orchestrator.services.keys import Role
+from schemas.access import Role
 
 BASE = "/v1/models/digits/aliases"
 SPEC = {"name": "digits", "task": "m:T", "stop": {"target": 0.9}}

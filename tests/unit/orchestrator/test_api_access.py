@@ -1,41 +1,11 @@
-"""Who may call what: every route is walked, so a new one cannot be left open."""
+"""How callers are known, and how the API refuses. Who may call what: test_route_rights.py."""
 
 from __future__ import annotations
 
 import pytest
 
-from orchestrator.api.app import OPEN_ROUTES
-from orchestrator.services.keys import Role
+from schemas.access import Role
 from schemas.errors import PROBLEM_TYPE, Problem
-
-
-def paths(platform):
-    spec = platform.app.openapi()
-    return [
-        (method.upper(), path)
-        for path, methods in spec["paths"].items()
-        for method in methods
-        if f"{method.upper()} {path}" not in OPEN_ROUTES
-    ]
-
-
-def call(client, method, path):
-    filled = path.replace("{sha256}", "0" * 64).replace("{version}", "1").replace("{act}", "start")
-    for name in ("job_id", "name", "device_id", "rollout_id"):
-        filled = filled.replace("{" + name + "}", "x")
-    return client.request(method, filled, json={})
-
-
-def test_every_route_is_known_to_the_walk(platform):
-    assert len(paths(platform)) >= 20
-
-
-def test_no_route_answers_without_a_key(platform):
-    client = platform.client()
-    for method, path in paths(platform):
-        answer = call(client, method, path)
-        assert answer.status_code == 401, (method, path, answer.text)
-        assert answer.headers["content-type"] == PROBLEM_TYPE
 
 
 @pytest.mark.parametrize(
@@ -46,13 +16,6 @@ def test_an_unknown_key_is_refused_with_what_to_do(platform, token):
     answer = platform.client().get("/v1/jobs", headers={"authorization": header})
     assert answer.status_code == 401
     assert "ARGOSY_TOKEN" in Problem.model_validate(answer.json()).hint
-
-
-def test_a_worker_may_claim_and_nothing_else(platform):
-    client = platform.client(platform.key(Role.WORKER))
-    for method, path in paths(platform):
-        status = call(client, method, path).status_code
-        assert (status != 403) == path.startswith("/v1/worker"), (method, path, status)
 
 
 def test_a_jobs_key_may_report_on_that_job_alone(platform):

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from orchestrator.services.keys import Role
+from schemas.access import Role
 
 SPEC = {
     "name": "digits",

@@ -15,7 +15,7 @@ from orchestrator.client.artifacts import Artifacts
 from orchestrator.client.errors import InterruptedAnswerError
 from orchestrator.client.profile import Profile
 from orchestrator.client.transport import Transport
-from orchestrator.services.keys import Role
+from schemas.access import Role
 from schemas.transfer import CHUNK_BYTES
 
 TAG = '"abc"'

@@ -15,9 +15,9 @@ from orchestrator.services import registration, versions
 from orchestrator.services.collection import CollectionService
 from orchestrator.services.holds import Holds
 from orchestrator.services.jobs import JobService
-from orchestrator.services.keys import Role
 from orchestrator.services.models import ModelService
 from orchestrator.services.uploads import UploadService
+from schemas.access import Role
 from schemas.jobfile import JobSpec
 from schemas.model import CollectReport, CollectRequest, VersionNote
 

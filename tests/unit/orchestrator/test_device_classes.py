@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.services.keys import Role
 from orchestrator.services.orders import MAX_CLASSES
+from schemas.access import Role
 from schemas.budget import Budget, DeviceClassView
 from schemas.job import JobOrder
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 
-import anyio
 import pytest
 
-from orchestrator.api import artifacts as routes
-from orchestrator.errors import Invalid
 from orchestrator.services import agents, job_history
-from orchestrator.services.keys import Role
+from schemas.access import Role
 
 SPEC = {"name": "digits", "task": "m:T", "stop": {"target": 0.97}, "max_attempts": 3}
 JSON = {"content-type": "application/json"}
@@ -220,24 +217,5 @@ def test_a_clone_of_no_job_is_refused(admin):
 
 
 def test_slow_uploads_leave_threads_for_everybody_else(platform):
-    """They share a few; and one of which nothing comes is given up."""
+    """They share a few; and one of which nothing comes is given up (test_api_limits.py)."""
     assert platform.app.state.context.uploading.total_tokens == 8
-
-    class Silent:
-        def stream(self):
-            return self
-
-        def __aiter__(self):
-            return self
-
-        async def __anext__(self):
-            await anyio.sleep_forever()
-
-    async def upload():
-        pieces = routes._body(Silent())
-        await anyio.to_thread.run_sync(lambda: list(pieces))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(routes, "STALL_SECONDS", 0.01)
-        with pytest.raises(Invalid, match="stood still"):
-            anyio.run(upload)

@@ -10,8 +10,8 @@ import pytest
 from orchestrator.api.events import _start, stream
 from orchestrator.domain.logs import LogCap, LogTotals, cut
 from orchestrator.services import job_history
-from orchestrator.services.keys import Role
 from orchestrator.services.retention import Retention
+from schemas.access import Role
 
 SPEC = {"name": "digits", "task": "m:T", "stop": {"target": 0.97}, "max_attempts": 3}
 

@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from orchestrator.services.keys import Role
+from schemas.access import Role
 from schemas.job import JobOrder
 from schemas.model import Manifest
 from tests.unit.orchestrator.test_api_access import call, paths

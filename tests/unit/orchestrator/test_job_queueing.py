@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.domain.cost import Prices
 from orchestrator.services import queues
-from orchestrator.services.keys import Role
+from schemas.access import Role
 from tests.unit.orchestrator.platform import Platform
 
 SPEC = {"name": "digits", "task": "m:T", "stop": {"target": 0.97}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.domain.promotion import decide
-from orchestrator.services.keys import Role
+from schemas.access import Role
 from schemas.jobfile import Promote
 
 SPEC = {"name": "digits", "task": "m:T", "stop": {"target": 0.9}}

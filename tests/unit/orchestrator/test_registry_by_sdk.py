@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.client import Argosy
 from orchestrator.errors import Conflict, Invalid, NotFound, Revoked
-from orchestrator.services.keys import Role
+from schemas.access import Role
 
 
 @pytest.fixture
