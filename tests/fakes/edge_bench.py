@@ -16,6 +16,9 @@ from edge_client.errors import EdgeError, InferenceError, JournalError, NoModelE
 from edge_client.identity import load_identity
 from edge_client.inbox import Inbox
 from edge_client.journal import Journal
+from edge_client.metadata import MetadataClient
+from edge_client.metadata_cache import MetadataCache
+from edge_client.metadata_refresh import JournalFloors
 from edge_client.probe import Trial, Verdict, try_model
 from edge_client.runtime import Runtime
 from edge_client.settings import GIB, RunSettings
@@ -24,12 +27,12 @@ from edge_client.staging import TrialEnded
 from edge_client.states import Ended, OnProbation
 from edge_client.store import Store
 from edge_client.telemetry import Windows
-from edge_client.trust import Trust
 from edge_client.updater import Updater
 from schemas.model import Manifest
 from schemas.rollout import ExecReport, Probation
 from schemas.topics import Down
 from schemas.transfer import CHUNK_BYTES, Chunk, Reply, encode_chunk, leaves_of, tag_of
+from schemas.trust import MetadataAnswer, MetadataAsk
 from tests.fakes.edge_models import Release, blocks, linear_onnx, release
 from tests.fakes.edge_trust import Signer, assignment
 from tests.fakes.gateway import Ca, enrolled_home
@@ -148,14 +151,20 @@ class Bench:
             identity=identity,
             journal=self.journal,
             store=Store(self.home, GIB),
-            trust=Trust(identity.root_json, identity.targets_json),
+            metadata=MetadataClient(
+                identity.root_json,
+                cache=MetadataCache(self.home.metadata),
+                floors=JournalFloors(self.journal, identity.record.device),
+            ),
             runtime=self.runtime,
             clock=Clock(date=lambda: dt.datetime.now(dt.UTC), steady=lambda: 0.1 * next(ticks)),
             send=lambda need: self.wire.append(need) or True,
+            ask=lambda ask: self.wire.append(ask) or True,
         )
         self.updater = Updater(device, post=self.wire.append)
         self.inbox = Inbox(device, self.updater)
         self.updater.boot()
+        self.inbox.connected()
 
     def die(self) -> None:
         self.journal.close()
@@ -182,17 +191,19 @@ class Bench:
             with contextlib.suppress(InferenceError, NoModelError):
                 self.runtime.predict(inputs)
         self.updater.pump()
+        self.inbox.pump()
 
     def answer(self, message, version: Release) -> None:
         if isinstance(message, TrialEnded):
             self.updater.trial_ended(message)
             return
+        if isinstance(message, MetadataAsk):
+            self.tell(message.name)
+            return
         sha = message.sha256
         self.asked.append(message.kind)
         if message.kind == "manifest":
-            signed = SIGNER.listing(version.manifest, "digits", 2).decode()
-            text = version.manifest.decode()
-            reply = Reply(kind="manifest", sha256=sha, manifest=text, signed=signed)
+            reply = Reply(kind="manifest", sha256=sha, manifest=version.manifest.decode())
             self.inbox.reply(reply.model_dump_json().encode())
             return
         parts = blocks(version.files[sha])
@@ -205,6 +216,12 @@ class Bench:
                 chunk = Chunk(message.batch, index, tag_of(sha), parts[index])
                 self.inbox.take(Down.CHUNK, encode_chunk(chunk))
 
+    def tell(self, name: str) -> None:
+        """Answer with a metadata file."""
+        data = SIGNER.files.get(name)
+        answer = MetadataAnswer(name=name, text=None if data is None else data.decode())
+        self.inbox.take(Down.META, answer.model_dump_json().encode())
+
     def go_to(self, state: type) -> None:
         """Go on until the update is in a state."""
         for _ in range(300):
@@ -213,6 +230,7 @@ class Bench:
             while self.wire and not isinstance(self.updater.state, state):
                 self.answer(self.wire.pop(0), NEW)
             self.updater.pump()
+            self.inbox.pump()
         pytest.fail(f"stuck in {self.updater.state}")
 
     def serving(self) -> int | None:
@@ -224,5 +242,6 @@ class Bench:
 
 
 def document(bench: Bench, version: Release) -> bytes:
+    SIGNER.add(version.manifest, "digits", 2)
     wanted = assignment(bench.device, version.manifest, version=2, probation=RULES)
     return SIGNER.desired(wanted, sequence=1, length=len(version.manifest))

@@ -50,6 +50,7 @@ from schemas.topics import (
     parse_up,
 )
 from schemas.transfer import Chunk, Need, Reply, encode_chunk, leaves_of, tag_of
+from schemas.trust import MetadataAnswer, MetadataAsk
 from tests.fakes.edge_models import Release, blocks
 from tests.fakes.edge_trust import Signer
 
@@ -212,14 +213,16 @@ class Gateway:
         self.needs: list[Need] = []
         self.sent: list[tuple[str, int]] = []
         self._random = random.Random(self.faults.seed)  # noqa: S311 - faults by seed
-        self._manifests: dict[str, tuple[bytes, bytes]] = {}
+        self._manifests: dict[str, bytes] = {}
+        self.asked: list[str] = []
+        self.silent = False
         self._files: dict[str, bytes] = {}
         self._stopped = threading.Event()
         self._client = self._connect()
 
-    def add(self, release: Release, version: int = 1, *, signed: bytes | None = None) -> None:
-        listing = signed or self.signer.listing(release.manifest, "digits", version)
-        self._manifests[release.sha256] = (release.manifest, listing)
+    def add(self, release: Release, version: int = 1) -> None:
+        self.signer.add(release.manifest, "digits", version)
+        self._manifests[release.sha256] = release.manifest
         self._files |= release.files
 
     def misbehave(self, faults: Faults) -> None:
@@ -288,6 +291,8 @@ class Gateway:
         if topic.leaf is Up.BENCH:
             report = BenchReport.model_validate_json(message.payload)
             self.benches.append((topic.device, report))
+        elif topic.leaf is Up.META:
+            self._tell(topic.device, MetadataAsk.model_validate_json(message.payload).name)
         elif topic.leaf is Up.NEED:
             need = Need.model_validate_json(message.payload)
             self.needs.append(need)
@@ -296,13 +301,19 @@ class Gateway:
             kind, kept = kinds[topic.leaf]
             kept.append(kind.model_validate_json(message.payload))
 
+    def _tell(self, device: str, name: str) -> None:
+        self.asked.append(name)
+        if not self.silent:
+            data = self.signer.files.get(name)
+            answer = MetadataAnswer(name=name, text=None if data is None else data.decode())
+            self._client.publish(down(device, Down.META), answer.model_dump_json(), qos=1)
+
     def _answer(self, device: str, need: Need) -> None:
         if need.kind == "manifest":
             found = self._manifests.get(need.sha256)
             reply = Reply(kind="manifest", sha256=need.sha256, error="no such manifest")
             if found is not None:
-                manifest, signed = (part.decode() for part in found)
-                reply = Reply(kind="manifest", sha256=need.sha256, manifest=manifest, signed=signed)
+                reply = Reply(kind="manifest", sha256=need.sha256, manifest=found.decode())
         elif need.kind == "leaves":
             data = self._files[need.sha256]
             leaves = b"".join(leaves_of(blocks(data))).hex()
@@ -351,7 +362,6 @@ def enrolled_home(
             certificate_pem=ca.issue(device, key.public_key()),
             ca_pem=ca.pem,
             root_json=signer.root_json(),
-            targets_json=signer.targets_json(),
         ),
     )
     return home, device
