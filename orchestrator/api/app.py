@@ -13,6 +13,7 @@ from orchestrator.api import (
     audit,
     device_classes,
     devices,
+    enrollment,
     events,
     headers,
     job_history,
@@ -32,6 +33,7 @@ OPEN_ROUTES = frozenset(
     {
         "GET /v1/health",
         "POST /v1/enroll",
+        "POST /v1/renew",
         "GET /v1/trust/ca.pem",
         "GET /v1/trust/root.json",
         "POST /v1/session",
@@ -59,7 +61,7 @@ def make_app(context: Context) -> FastAPI:
     app.add_middleware(headers.SecurityHeaders)
     for router in (
         events.public,
-        devices.public,
+        enrollment.public,
         jobs.operator,
         job_history.router,
         jobs.agent,
@@ -68,7 +70,7 @@ def make_app(context: Context) -> FastAPI:
         models.router,
         aliases.router,
         artifacts.router,
-        devices.operator,
+        devices.router,
         device_classes.router,
         rollouts.router,
         access.router,

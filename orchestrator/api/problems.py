@@ -18,15 +18,14 @@ from schemas.errors import PROBLEM_TYPE, Code, FieldError, Problem
 
 log = logging.getLogger(__name__)
 
-MAX_BODY = 8 * 1024**2
-"""Of every request but an upload, which has a limit of its own."""
-
 _HTTP_CODES = {
     404: Code.NOT_FOUND,
     405: Code.INVALID,
     401: Code.UNAUTHENTICATED,
     403: Code.FORBIDDEN,
+    408: Code.TIMED_OUT,
     413: Code.TOO_LARGE,
+    503: Code.UNAVAILABLE,
 }
 
 
@@ -35,8 +34,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ArgosyError, _on_argosy_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(Exception, _on_anything)
-    app.add_middleware(RequestGuard)
 
 
 def problem(
@@ -97,17 +94,15 @@ def _on_anything(request: Request, error: Exception) -> JSONResponse:
     return problem(request, Code.INTERNAL, detail)
 
 
-class RequestGuard:
-    """Names each request and bounds its body.
+class RequestNames:
+    """Names each request, and answers what nobody caught.
 
     Args:
         app: what comes behind.
-        max_body: bytes; uploads of artifacts are bounded where they are stored.
     """
 
-    def __init__(self, app: ASGIApp, max_body: int = MAX_BODY) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._max = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, with its id in the scope and in the answer's header."""
@@ -116,23 +111,22 @@ class RequestGuard:
             return
         request_id = secrets.token_hex(8)
         scope["request_id"] = request_id
-        upload = scope["method"] == "PUT" and scope["path"].startswith("/v1/artifacts/")
-        seen = 0
-
-        async def bounded() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self._max and not upload:
-                raise HTTPException(413, f"a request body may have {self._max} bytes")
-            return message
+        started = False
 
         async def named(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 message["headers"] = [
                     *message.get("headers", ()),
                     (b"x-request-id", request_id.encode()),
                 ]
             await send(message)
 
-        await self._app(scope, bounded, named)
+        try:
+            await self._app(scope, receive, named)
+        except Exception as error:
+            # Here, and not by the framework: its own answer would go around the headers.
+            if started:
+                raise
+            await _on_anything(Request(scope), error)(scope, receive, named)
