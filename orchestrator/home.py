@@ -58,12 +58,12 @@ class Home:
 
     @property
     def ca(self) -> Path:
-        """The certificate authority, the server's certificate and the CRL."""
+        """The certificate authorities, the server's certificate and the revocation lists."""
         return self.path / "ca"
 
     @property
     def ca_pem(self) -> Path:
-        """The CA's certificate."""
+        """The roots to trust."""
         return self.ca / "ca.pem"
 
     @property
@@ -95,6 +95,11 @@ class Home:
     def gateway_json(self) -> Path:
         """How the server reaches the broker."""
         return self.broker / "gateway.json"
+
+    @property
+    def broker_reload(self) -> Path:
+        """Its change has the supervisor tell the broker to read its files anew."""
+        return self.broker / "reload"
 
     @property
     def jobs(self) -> Path:
@@ -269,6 +274,15 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) else None
+
+
+def read_lines(path: Path, limit: int) -> list[str]:
+    """The lines of a file of ours, at most ``limit``; none when it is not there."""
+    try:
+        with path.open(encoding="ascii", errors="replace") as file:
+            return [line.strip() for line, _ in zip(file, range(limit), strict=False)]
+    except OSError:
+        return []
 
 
 def _try_lock(descriptor: int) -> bool:

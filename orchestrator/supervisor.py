@@ -120,7 +120,7 @@ def children(settings: Settings, home: Home) -> list[Child]:
                 command=(str(broker.find_mosquitto()), "-c", str(home.broker / "mosquitto.conf")),
                 ready=partial(_broker_ready, settings, home),
                 ready_seconds=15.0,
-                reload_on=(home.crl_pem, home.server_pem),
+                reload_on=(home.broker_reload,),
                 stop_seconds=0.5,
             )
         )

@@ -17,10 +17,12 @@ import secrets
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from orchestrator.adapters.authority.issued import CANARY
 from orchestrator.errors import Unavailable
 from orchestrator.home import Home, read_json, write_atomic, write_json
 from orchestrator.settings import LOOPBACK, Settings
@@ -181,9 +183,21 @@ acl_file {home.broker / "acl-gateway"}
 """
 
 
-def device_acl() -> str:
-    """What a device may do: write its own up-topics, read its own down-topics."""
+def ask_reload(home: Home) -> None:
+    """Have the supervisor tell the broker to read its files anew: written after them."""
+    write_atomic(home.broker_reload, f"{secrets.token_hex(8)}\n".encode())
+
+
+def device_acl(shut: Iterable[str] = ()) -> str:
+    """What a device may do: write its own up-topics, read its own down-topics.
+
+    Args:
+        shut: devices that may do nothing, even those that are connected yet. Canaries
+            never may.
+    """
+    nobody = "".join(f"user {name}\ntopic deny #\n" for name in (CANARY, *sorted(shut)))
     return (
+        f"{nobody}"
         f"pattern write {ACL_DEVICE_WRITE}\n"
         f"pattern read {ACL_DEVICE_READ}\n"
         f"pattern read {ACL_SHARED_READ}\n"

@@ -31,6 +31,7 @@ GRACE = 3.5
 _KILL_SECONDS = 1.0
 _TICK = 0.1
 _CHORES_EVERY = 2.0
+_RELOAD_AFTER = 0.5
 _FIRST_DELAY = 0.2
 _MAX_DELAY = 5.0
 _LOG_LIMIT = 16 * 1024 * 1024
@@ -172,8 +173,10 @@ class Supervisor:
                     self._start(kept, now)
             elif (code := kept.process.poll()) is not None:
                 self._died(kept, now, _how(code))
-            elif not kept.ready:
-                self._probe(kept, now)
+            else:
+                self._reload(kept, now)
+                if not kept.ready:
+                    self._probe(kept, now)
             if not kept.was_ready:
                 break
         if not self._up and all(k.was_ready for k in self._kept):
@@ -212,16 +215,20 @@ class Supervisor:
             msg = f"the {kept.child.name} was not ready {limit:.0f} s after its start"
             raise _failed(msg, kept.log)
 
+    def _reload(self, kept: _Kept, now: float) -> None:
+        stamps = _stamps(kept.child.reload_on)
+        # A child that has just begun may not handle the signal yet, and would die of it.
+        settled = kept.ready and now - kept.started > _RELOAD_AFTER
+        if kept.process is not None and settled and stamps != kept.seen:
+            kept.seen = stamps
+            kept.process.send_signal(signal.SIGHUP)
+
     def _chores(self) -> None:
         own = self._own()
         self._tree.look(own)
         self._tree.reap(own)
         for kept in self._kept:
             processes.rotate(kept.log, _LOG_LIMIT)
-            stamps = _stamps(kept.child.reload_on)
-            if kept.process is not None and stamps != kept.seen:
-                kept.seen = stamps
-                kept.process.send_signal(signal.SIGHUP)
 
     def _own(self) -> set[int]:
         return {k.process.pid for k in self._kept if k.process is not None}

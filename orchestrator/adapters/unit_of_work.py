@@ -14,6 +14,7 @@ from orchestrator.adapters.access_repository import SqlAudit, SqlKeys, SqlSessio
 from orchestrator.adapters.agent_repository import SqlAgents
 from orchestrator.adapters.device_class_repository import SqlDeviceClasses, SqlMeasured
 from orchestrator.adapters.device_repository import SqlDevices
+from orchestrator.adapters.fleet_trust_repository import SqlFleetTrust
 from orchestrator.adapters.holdings_repository import SqlHoldings
 from orchestrator.adapters.job_history_repository import SqlJobHistory
 from orchestrator.adapters.job_repository import SqlJobs
@@ -30,6 +31,7 @@ from orchestrator.services.ports import (
     DeviceClasses,
     Devices,
     Events,
+    FleetTrust,
     HoldingsView,
     JobHistory,
     Jobs,
@@ -60,6 +62,7 @@ class SqlTransaction:
         self.agents: Agents = SqlAgents(session)
         self.models: Models = SqlModels(session)
         self.devices: Devices = SqlDevices(session)
+        self.fleet_trust: FleetTrust = SqlFleetTrust(session)
         self.device_classes: DeviceClasses = SqlDeviceClasses(session)
         self.measured: Measured = SqlMeasured(session)
         self.rollouts: Rollouts = SqlRollouts(session)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Self
@@ -176,6 +176,15 @@ class CertificateAuthority:
                 make_crl(g.issuing, g.issuing_key, serials, now) for g in self._trusted.trusted
             ]
             write_atomic(self._folder / "crl.pem", "".join([*lists, others]).encode(), 0o644)
+
+    def publish(self, revoked: Sequence[RevokedSerial], canaries: Sequence[Canary]) -> datetime:
+        """Write the lists of who is revoked, and of the canaries; answers when to do it again.
+
+        Raises:
+            Unavailable: a list did not read back as it was written; the old file stands.
+        """
+        self.write_crl([*revoked, *(canary.bad for canary in canaries)])
+        return self._clock() + timedelta(days=_CANARY_DAYS - 1)
 
     def rotate(self) -> Generation:
         """Make a new root and its issuing authority; both roots are trusted until ``retire``.

@@ -11,6 +11,7 @@ from orchestrator.services.ports.artifacts import (
 )
 from orchestrator.services.ports.devices import Certificates, DeviceClasses, Devices, Measured
 from orchestrator.services.ports.downlink import Downlink
+from orchestrator.services.ports.gate import DeviceTrust, FleetTrust, Gate
 from orchestrator.services.ports.jobs import Agents, JobHistory, Jobs
 from orchestrator.services.ports.models import Models
 from orchestrator.services.ports.rollouts import Rollouts
@@ -30,9 +31,12 @@ __all__ = [
     "Certificates",
     "Clock",
     "DeviceClasses",
+    "DeviceTrust",
     "Devices",
     "Downlink",
     "Events",
+    "FleetTrust",
+    "Gate",
     "HoldingsView",
     "IssuedCertificate",
     "JobHistory",

@@ -9,6 +9,7 @@ from typing import Protocol
 from orchestrator.services.ports.access import Audit, Keys, Sessions
 from orchestrator.services.ports.artifacts import ArtifactMarks, HoldingsView
 from orchestrator.services.ports.devices import DeviceClasses, Devices, Measured
+from orchestrator.services.ports.gate import FleetTrust
 from orchestrator.services.ports.jobs import Agents, JobHistory, Jobs
 from orchestrator.services.ports.models import Models
 from orchestrator.services.ports.rollouts import Rollouts
@@ -24,6 +25,7 @@ class Transaction(Protocol):
     agents: Agents
     models: Models
     devices: Devices
+    fleet_trust: FleetTrust
     device_classes: DeviceClasses
     measured: Measured
     rollouts: Rollouts
