@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.adapters.repository import Records
 from orchestrator.adapters.tables import AliasChangeRow, AliasRow, ModelVersionRow, VersionFileRow
+from orchestrator.services.ports import Standing
 from orchestrator.services.records import VersionRecord
 from schemas.model import AliasChange
 
@@ -78,6 +79,12 @@ class SqlModels:
             ModelVersionRow.revoked.is_(False),
         )
         return self._session.scalar(query.limit(1)) is not None
+
+    def standing(self) -> Sequence[Standing]:
+        row = ModelVersionRow
+        query = select(row.model, row.version, row.manifest_sha256, row.manifest_size)
+        query = query.where(row.revoked.is_(False), row.purged.is_(False))
+        return [Standing(*found) for found in self._session.execute(query)]
 
     def names(self, after: str | None, limit: int) -> Sequence[str]:
         query = select(ModelVersionRow.model).distinct().order_by(ModelVersionRow.model)

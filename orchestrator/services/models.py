@@ -1,4 +1,4 @@
-"""The registry: immutable, numbered, signed versions."""
+"""The registry: immutable, numbered versions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.domain import promotion
 from orchestrator.errors import Forbidden, Invalid, LeaseLost, TooLarge
 from orchestrator.services import aliases, job_history, registration
 from orchestrator.services.holds import Holds
-from orchestrator.services.ports import Artifacts, Clock, Signer, Transaction, UnitOfWork
+from orchestrator.services.ports import Artifacts, Clock, Transaction, UnitOfWork
 from orchestrator.services.records import JobRecord, VersionRecord
 from orchestrator.services.versions import found, model_view, version_view
 from schemas.errors import FieldError
@@ -38,14 +38,12 @@ class ModelService:
         uow: opens transactions.
         clock: the time, in UTC.
         artifacts: where the files of the versions are.
-        signer: signs each manifest once, when it is registered.
     """
 
-    def __init__(self, uow: UnitOfWork, clock: Clock, artifacts: Artifacts, signer: Signer) -> None:
+    def __init__(self, uow: UnitOfWork, clock: Clock, artifacts: Artifacts) -> None:
         self._uow = uow
         self._clock = clock
         self._artifacts = artifacts
-        self._signer = signer
         self._holds = Holds(uow, clock)
 
     def register(
@@ -88,19 +86,20 @@ class ModelService:
         if known is not None:
             return VersionNumber(model=name, version=known.version, created=False)
         _check_parent(tx, manifest)
-        # Signing is computation, not IO, so number and signature share a transaction.
         version = tx.models.last_version(name) + 1
         record = VersionRecord(
             model=name,
             version=version,
             manifest=text,
             manifest_sha256=sha256,
-            signed=self._signer.sign_manifest(name, version, raw).decode(),
+            manifest_size=len(raw),
             job_id=job_id,
             created_at=now,
         )
         tx.models.add(record)
         tx.models.add_files(name, version, _files(manifest))
+        detail = {"manifest_sha256": sha256, "job": job_id}
+        tx.audit.add("model.register", f"{name}@{version}", detail)
         self._promote(tx, record, manifest, job, by=by)
         return VersionNumber(model=name, version=version, created=True)
 
@@ -146,6 +145,8 @@ class ModelService:
                 tx.models.save(noted)
                 data = {"model": name, "version": version, "change": "noted"}
                 tx.events.add("model", name, data | {"tags": list(note.tags)}, self._clock())
+                detail = {"tags": note.tags, "note": note.note}
+                tx.audit.add("model.note", f"{name}@{version}", detail)
             return version_view(tx, noted)
 
     def get(self, name: str, version: int) -> ModelVersionView:
@@ -163,8 +164,8 @@ class ModelService:
         with self._uow.read() as tx:
             return [model_view(tx, name) for name in tx.models.names(after, limit)]
 
-    def signed_manifest(self, manifest_sha256: str) -> tuple[str, str] | None:
-        """A manifest's JSON and its signature, by digest.
+    def manifest(self, manifest_sha256: str) -> str | None:
+        """A manifest's JSON, by digest.
 
         None when there is none, or its version was revoked or has no files any more.
         """
@@ -172,7 +173,7 @@ class ModelService:
             record = tx.models.by_digest(manifest_sha256)
         if record is None or record.revoked or record.purged:
             return None
-        return record.manifest, record.signed
+        return record.manifest
 
     def serves(self, sha256: str) -> bool:
         """Whether devices may fetch a file.

@@ -1,25 +1,39 @@
-"""Answers what devices need: manifests, chunk digests, chunks."""
+"""Answers what devices need: metadata, manifests, chunk digests, chunks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from orchestrator.errors import Unavailable
 from orchestrator.services.models import ModelService
-from orchestrator.services.ports import Artifacts
+from orchestrator.services.ports import Artifacts, Signer
 from schemas.transfer import Chunk, Need, Reply, chunk_count, encode_chunk, tag_of
+from schemas.trust import MAX_METADATA_BYTES, MetadataAnswer, MetadataAsk
 
 
 class TransferService:
     """The server's side of the transfer; it keeps no state about any device.
 
     Args:
-        models: the signed manifests, and which files devices may fetch.
+        models: the manifests, and which files devices may fetch.
         artifacts: the files.
+        signer: the trust metadata.
     """
 
-    def __init__(self, models: ModelService, artifacts: Artifacts) -> None:
+    def __init__(self, models: ModelService, artifacts: Artifacts, signer: Signer) -> None:
         self._models = models
         self._artifacts = artifacts
+        self._signer = signer
+
+    def metadata(self, ask: MetadataAsk) -> MetadataAnswer:
+        """A metadata file; neither text nor error when there is none of that name."""
+        try:
+            raw = self._signer.metadata(ask.name)
+        except Unavailable as error:
+            return MetadataAnswer(name=ask.name, error=error.detail)
+        if raw is not None and len(raw) > MAX_METADATA_BYTES:
+            return MetadataAnswer(name=ask.name, error="the file is too large to be sent")
+        return MetadataAnswer(name=ask.name, text=None if raw is None else raw.decode())
 
     def reply(self, need: Need) -> Reply | None:
         """The answer to a request for a manifest or for leaves, or why there is none.
@@ -54,13 +68,12 @@ class TransferService:
                 yield encode_chunk(Chunk(need.batch, index, tag, data))
 
     def _manifest(self, need: Need) -> Reply:
-        found = self._models.signed_manifest(need.sha256)
-        if found is None:
+        manifest = self._models.manifest(need.sha256)
+        if manifest is None:
             return _refused(
                 need, "there is no such manifest, or its version was revoked or collected"
             )
-        manifest, signed = found
-        return Reply(kind="manifest", sha256=need.sha256, manifest=manifest, signed=signed)
+        return Reply(kind="manifest", sha256=need.sha256, manifest=manifest)
 
 
 def _refused(need: Need, why: str) -> Reply:

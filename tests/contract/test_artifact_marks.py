@@ -64,7 +64,7 @@ def test_a_version_that_came_back_counts_from_then(uow):
         version=1,
         manifest="{}",
         manifest_sha256=A,
-        signed="{}",
+        manifest_size=2,
         job_id=None,
         created_at=NOW,
     )

@@ -15,7 +15,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from orchestrator.adapters.artifacts import ArtifactStore
-from orchestrator.adapters.trust import TrustStore
 from orchestrator.errors import Conflict, DigestMismatch, Invalid, NotFound, Unavailable
 from orchestrator.services.collection import CollectionService
 from orchestrator.services.holds import CONDEMNED, Holds
@@ -92,7 +91,7 @@ class Server:
         self.collection = CollectionService(site.uow, site.clock, self.artifacts, batch=3)
         self.holds = Holds(site.uow, site.clock, pause=pause)
         self.uploads = UploadService(self.artifacts, LIMIT, lambda _sha: None, self.holds)
-        self.models = ModelService(site.uow, site.clock, self.artifacts, site.trust)
+        self.models = ModelService(site.uow, site.clock, self.artifacts)
         self.jobs = JobService(site.uow, site.clock, 30, artifacts=self.artifacts)
 
 
@@ -100,7 +99,6 @@ class Site:
     def __init__(self, uow, folder):
         self.uow, self.clock = uow, Clock()
         self.folder = folder / "artifacts"
-        self.trust = TrustStore.open_or_create(folder / "trust")
 
     def server(self, **hooks):
         return Server(self, **hooks)

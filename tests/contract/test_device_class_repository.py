@@ -47,7 +47,7 @@ def cams(uow):
                     version=number,
                     manifest=made.model_dump_json(),
                     manifest_sha256=str(number) * 64,
-                    signed="{}",
+                    manifest_size=2,
                     job_id=None,
                     created_at=NOW,
                 )

@@ -26,7 +26,7 @@ def add_version(tx, version, model="digits", **more):
         version=version,
         manifest="{}",
         manifest_sha256=f"{version:064x}",
-        signed="{}",
+        manifest_size=2,
         job_id=None,
         created_at=NOW,
     )

@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from orchestrator.adapters.artifacts import ArtifactStore
-from orchestrator.adapters.trust import TrustStore
 from orchestrator.errors import Conflict
 from orchestrator.services.aliases import AliasService
 from orchestrator.services.models import ModelService
@@ -40,8 +39,7 @@ def artifacts(tmp_path):
 
 @pytest.fixture
 def models(uow, tmp_path, artifacts):
-    trust = TrustStore.open_or_create(tmp_path / "trust")
-    return ModelService(uow, lambda: datetime.now(UTC), artifacts, trust)
+    return ModelService(uow, lambda: datetime.now(UTC), artifacts)
 
 
 def at_once(calls):

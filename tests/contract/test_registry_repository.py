@@ -24,7 +24,7 @@ def version(number, model="digits", **more):
         version=number,
         manifest="{}",
         manifest_sha256=f"{model}{number}",
-        signed="{}",
+        manifest_size=2,
         job_id=None,
         created_at=NOW,
     )

@@ -391,7 +391,7 @@ def version_record(number, **more):
         version=number,
         manifest="{}",
         manifest_sha256=f"{number:064}",
-        signed="{}",
+        manifest_size=2,
         job_id=None,
         created_at=NOW,
     )

@@ -12,18 +12,30 @@ from orchestrator.adapters.tables.base import Base
 
 
 class ModelVersionRow(Base):
-    """A registered version: its manifest, byte for byte as it was signed.
+    """A registered version: its manifest, byte for byte as its hash is signed.
 
     restored_at: when its files came back after they had been collected.
     """
 
     __tablename__ = "model_versions"
+    # What stands is read at every tick, without the manifests.
+    __table_args__ = (
+        Index(
+            "ix_model_versions_standing",
+            "revoked",
+            "purged",
+            "model",
+            "version",
+            "manifest_sha256",
+            "manifest_size",
+        ),
+    )
 
     model: Mapped[str] = mapped_column(String(64), primary_key=True)
     version: Mapped[int] = mapped_column(primary_key=True)
     manifest: Mapped[str] = mapped_column(Text)
     manifest_sha256: Mapped[str] = mapped_column(String(64), index=True)
-    signed: Mapped[str] = mapped_column(Text)
+    manifest_size: Mapped[int] = mapped_column(server_default="0")
     job_id: Mapped[str | None] = mapped_column(String(32))
     revoked: Mapped[bool] = mapped_column(default=False)
     revoked_reason: Mapped[str | None] = mapped_column(Text)

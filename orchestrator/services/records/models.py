@@ -8,7 +8,7 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersionRecord:
-    """A model version. ``manifest`` and ``signed`` are JSON text, kept byte for byte.
+    """A model version. ``manifest`` is JSON text, kept byte for byte; manifest_size: its bytes.
 
     purged: its files were collected; only this record is left. restored_at: when
     they last came back.
@@ -18,7 +18,7 @@ class VersionRecord:
     version: int
     manifest: str
     manifest_sha256: str
-    signed: str
+    manifest_size: int
     job_id: str | None
     revoked: bool = False
     revoked_reason: str | None = None
