@@ -169,7 +169,6 @@ def enroll(
         certificate_pem=enrolled.certificate_pem.encode(),
         ca_pem=certificates.to_pem(believed),
         root_json=enrolled.root_json.encode(),
-        targets_json=enrolled.targets_json.encode(),
     )
 
 

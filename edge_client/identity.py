@@ -31,7 +31,10 @@ from schemas.ids import DeviceId, Name, TokenId
 
 _RECORD = "identity.json"
 _KEY, _CERTIFICATE, _CA = "key.pem", "certificate.pem", "ca.pem"
-_ROOT, _TARGETS = "root.json", "targets.json"
+_ROOT = "root.json"
+_FILES = (_KEY, _CERTIFICATE, _CA, _ROOT, "targets.json")
+"""Of gen-0; the last one held delegations, which come with the trust metadata now."""
+
 _LIMIT = 4 * 1024**2
 
 
@@ -66,7 +69,6 @@ class Identity:
     certificate: Path
     ca: Path
     root_json: bytes
-    targets_json: bytes
     seen: CertificateSeen
     life: Life
 
@@ -94,7 +96,6 @@ class NewIdentity:
     certificate_pem: bytes
     ca_pem: bytes
     root_json: bytes
-    targets_json: bytes = b""
 
 
 def is_enrolled(home: Home) -> bool:
@@ -150,7 +151,6 @@ def save_identity(home: Home, new: NewIdentity) -> Identity:
         _CERTIFICATE: new.certificate_pem,
         _CA: new.ca_pem,
         _ROOT: new.root_json,
-        _TARGETS: new.targets_json,
     }
     with disk_errors("the identity"):
         number = _write_generation(home, contents)
@@ -173,7 +173,6 @@ def add_generation(home: Home, present: Identity, new: Material) -> Identity:
         _CERTIFICATE: new.certificate_pem,
         _CA: new.ca_pem,
         _ROOT: present.root_json,
-        _TARGETS: present.targets_json,
     }
     with disk_errors("a new certificate"):
         number = _write_generation(home, contents)
@@ -241,14 +240,9 @@ def _generation(home: Home, record: IdentityRecord) -> Identity:
         certificate=folder / _CERTIFICATE,
         ca=folder / _CA,
         root_json=read_limited(folder / _ROOT, _LIMIT),
-        targets_json=_optional(folder / _TARGETS),
         seen=certificates.seen(leaf, roots),
         life=certificates.life_of(leaf),
     )
-
-
-def _optional(path: Path) -> bytes:
-    return read_limited(path, _LIMIT) if path.exists() else b""
 
 
 def _write_generation(home: Home, contents: dict[str, bytes]) -> int:
@@ -283,6 +277,6 @@ def _sweep(home: Home, record: IdentityRecord) -> None:
         if path not in used:
             shutil.rmtree(path, ignore_errors=True)
     if home.identity not in used:
-        for name in (_KEY, _CERTIFICATE, _CA, _ROOT, _TARGETS):
+        for name in _FILES:
             with contextlib.suppress(OSError):
                 (home.identity / name).unlink(missing_ok=True)

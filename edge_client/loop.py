@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
+from edge_client.renewal_work import RenewalEnded
 from edge_client.staging import TrialEnded
 from edge_client.transport import Received, TransportEvent
 from schemas.topics import Down
@@ -17,7 +18,7 @@ POST_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
-AgentEvent: TypeAlias = TransportEvent | TrialEnded
+AgentEvent: TypeAlias = TransportEvent | TrialEnded | RenewalEnded
 
 
 class Events:
@@ -36,7 +37,7 @@ class Events:
             if isinstance(event, Received) and event.leaf is Down.CHUNK:
                 self._queue.put_nowait(event)
             else:
-                patience = None if isinstance(event, TrialEnded) else POST_SECONDS
+                patience = None if isinstance(event, TrialEnded | RenewalEnded) else POST_SECONDS
                 self._queue.put(event, timeout=patience)
         except queue.Full:
             log.warning("the agent is too busy; a message was dropped")

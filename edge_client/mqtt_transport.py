@@ -24,6 +24,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_client.identity import Identity
+from edge_client.refusal import Refusal, ask_why, in_words, is_clock, of_connack, of_tls
 from edge_client.transport import (
     Acknowledged,
     Connected,
@@ -40,6 +41,9 @@ SESSION_SECONDS = 7 * 86400
 KEEPALIVE_SECONDS = 20
 CONNACK_SECONDS = 10.0
 FIRST_DELAY, LAST_DELAY = 0.5, 30.0
+REFUSED_DELAY = 300.0
+"""The longest delay after a refusal: only an operator can change it."""
+
 STEADY_SECONDS = 10.0
 """A connection that lasted this long resets the delay before the next one."""
 
@@ -50,12 +54,14 @@ _WITH_WILL = 4
 log = logging.getLogger(__name__)
 
 
-def backoff(attempt: int, spread: float) -> float:
+def backoff(attempt: int, spread: float, *, refused: bool = False) -> float:
     """Seconds to wait before connection attempt ``attempt`` (from 0).
 
-    spread: 0..1, drawn at random, so that a fleet does not come back at once.
+    spread: 0..1, drawn at random, so that a fleet does not come back at once. refused: by
+    a broker that knows the device and will not have it.
     """
-    return min(LAST_DELAY, FIRST_DELAY * 2.0 ** min(attempt, 16)) * (0.5 + spread / 2)
+    most = REFUSED_DELAY if refused else LAST_DELAY
+    return min(most, FIRST_DELAY * 2.0 ** min(attempt, 16)) * (0.5 + spread / 2)
 
 
 class MqttTransport:
@@ -80,19 +86,32 @@ class MqttTransport:
         self._identity, self._boot, self._birth = identity, boot, birth
         self._on_event = on_event
         self._device = identity.record.device
+        self._seen = identity.seen
         self._session = 0
         self._client: mqtt.Client | None = None
         self._stop = threading.Event()
         self._wake = threading.Event()
+        self._anew = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
 
     def start(self) -> None:
         """Begin to connect."""
         self._thread.start()
 
+    def use(self, identity: Identity) -> None:
+        """Connect anew with another certificate of the same device.
+
+        The session at the broker stays: what it holds for the device comes on the next
+        connection, and what it has not acknowledged is sent again.
+        """
+        self._identity = identity
+        self._anew.set()
+        self._wake.set()
+
     def stop(self, timeout: float) -> None:
         """Have the broker publish the will, and leave."""
         self._stop.set()
+        self._anew.set()
         client = self._client
         if client is not None:
             client.disconnect(ReasonCode(PacketTypes.DISCONNECT, identifier=_WITH_WILL))
@@ -122,26 +141,40 @@ class MqttTransport:
         attempt = 0
         while not self._stop.is_set():
             began = time.monotonic()
+            self._anew.clear()
+            ended = _Ended()
             try:
-                reason = self._connection()
+                self._connection(self._identity, ended)
             except (OSError, ValueError) as error:
-                reason = _plain(error)
+                ended.reason = _plain(error)
+                ended.refusal = of_tls(error) if isinstance(error, ssl.SSLError) else None
             except Exception as error:  # the thread must outlive any fault of the library
                 log.exception("connection ended by a fault")
-                reason = f"{type(error).__name__}: {error}"
+                ended.reason = f"{type(error).__name__}: {error}"
             self._client = None
             if self._stop.is_set():
                 return
-            self._emit(Disconnected(reason))
+            self._emit(Disconnected(self._why(ended), ended.refusal))
             attempt = 0 if time.monotonic() - began > STEADY_SECONDS else attempt + 1
-            self._stop.wait(backoff(attempt, random.random()))  # noqa: S311 - spreads load
+            refused = ended.refusal is not None
+            delay = backoff(attempt, random.random(), refused=refused)  # noqa: S311 - spreads load
+            if self._anew.wait(delay):
+                attempt = 0
 
-    def _connection(self) -> str:
-        """Make one connection and keep it. Returns why it ended."""
+    @property
+    def _leaving(self) -> bool:
+        return self._anew.is_set() or self._stop.is_set()
+
+    def _why(self, ended: _Ended) -> str:
+        if ended.refusal is not None:
+            return in_words(ended.refusal, self._device)
+        return ended.reason or "stopped"
+
+    def _connection(self, identity: Identity, ended: _Ended) -> None:
+        """Make one connection and keep it, until it has ended."""
         self._session += 1
-        session, ended = self._session, _Ended()
-        client = self._new_client(session, ended)
-        broker = self._identity.record.broker
+        client = self._new_client(identity, self._session, ended)
+        broker = identity.record.broker
         client.connect(
             broker.host,
             broker.port,
@@ -150,21 +183,30 @@ class MqttTransport:
             properties=_connect_properties(),
         )
         client.loop_start()
-        self._wake.clear()
         deadline = time.monotonic() + CONNACK_SECONDS
-        while ended.reason is None and not self._stop.is_set():
+        while ended.reason is None and not self._leaving:
             self._wake.wait(1.0)
             self._wake.clear()
             if ended.network is None and time.monotonic() > deadline:
                 ended.reason = "the broker did not answer"
             if ended.network is not None and not ended.network.is_alive():
                 ended.reason = ended.reason or "the network thread ended"
-        if self._stop.is_set():
-            self._linger(ended)
+        if self._leaving:
+            self._leave(client, ended)
         self._client = None
         client.on_disconnect = None
         client.disconnect()
-        return ended.reason or "stopped"
+        if ended.network is None and ended.refusal is None and not self._leaving:
+            # It hung up before it answered: perhaps TLS has said why.
+            ended.refusal = ask_why(broker.host, broker.port, _tls(identity))
+
+    def _leave(self, client: mqtt.Client, ended: _Ended) -> None:
+        """Let what is queued go out before the connection ends. ``stop`` has said goodbye."""
+        if not self._stop.is_set():
+            client.disconnect()
+        self._linger(ended)
+        if not self._stop.is_set():
+            ended.reason = "connecting with another certificate"
 
     def _linger(self, ended: _Ended) -> None:
         """Let what is queued go out before the process ends."""
@@ -172,7 +214,7 @@ class MqttTransport:
         while ended.reason is None and time.monotonic() < deadline:
             self._wake.wait(0.05)
 
-    def _new_client(self, session: int, ended: _Ended) -> mqtt.Client:
+    def _new_client(self, identity: Identity, session: int, ended: _Ended) -> mqtt.Client:
         client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._device,
@@ -180,7 +222,7 @@ class MqttTransport:
             reconnect_on_failure=False,
         )
         client.suppress_exceptions = True
-        client.tls_set_context(_tls(self._identity))
+        client.tls_set_context(_tls(identity))
         will = Death(boot=self._boot, session=session)
         client.will_set(up(self._device, Up.DEATH), will.model_dump_json(), qos=1)
         client.on_socket_open = _no_delay
@@ -189,11 +231,12 @@ class MqttTransport:
             ended.network = threading.current_thread()
             if code.is_failure:
                 ended.reason = f"the broker refused the connection: {code}"
+                ended.refusal = of_connack(code.value)
             else:
                 client.subscribe(down_filter(self._device), qos=1)
-                self._client = client
+                self._client, self._seen = client, identity.seen
                 self._send_birth(client, session)
-                self._emit(Connected(session))
+                self._emit(Connected(session, identity.seen.serial))
             self._wake.set()
 
         def on_disconnect(_c: Any, _u: Any, _f: Any, code: ReasonCode, _p: Any) -> None:
@@ -219,8 +262,9 @@ class MqttTransport:
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's own
         heartbeat = self._identity.record.heartbeat_seconds
         properties.MessageExpiryInterval = max(1, int(3 * heartbeat))
-        birth = self._birth(session).model_dump_json(exclude_none=True)
-        client.publish(up(self._device, Up.BIRTH), birth, qos=1, retain=True, properties=properties)
+        birth = self._birth(session).model_copy(update={"certificate": self._seen})
+        body = birth.model_dump_json(exclude_none=True)
+        client.publish(up(self._device, Up.BIRTH), body, qos=1, retain=True, properties=properties)
 
     def _emit(self, event: TransportEvent) -> None:
         try:
@@ -234,6 +278,7 @@ class _Ended:
     """How a connection is doing. network: the library's thread, once it answered."""
 
     reason: str | None = None
+    refusal: Refusal | None = None
     network: threading.Thread | None = None
 
 
@@ -257,6 +302,9 @@ def _no_delay(_client: mqtt.Client, _userdata: Any, sock: Any) -> None:
 
 def _plain(error: Exception) -> str:
     """An error of the network in words an operator can act on."""
+    if isinstance(error, ssl.SSLCertVerificationError) and is_clock(error):
+        what = error.verify_message
+        return f"the broker's certificate is not valid by this device's clock ({what}): set it"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the broker's certificate is not trusted: {error.verify_message}"
     if isinstance(error, ConnectionRefusedError):

@@ -7,6 +7,7 @@ serving. What belongs to the device's name goes when the name changes.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
 from dataclasses import dataclass
 from enum import StrEnum
@@ -51,10 +52,13 @@ def drop(home: Home, what: Change) -> Dropped:
     """Drop what the new device must not send: it would be told under its name.
 
     Done before the new identity counts: a device that is killed in between has lost what it
-    had not sent, and nothing else. The floors in the journal are by device, and stay.
+    had not sent, and nothing else. The floors in the journal are kept by device, and stay; the
+    cache of another platform's trust metadata would only be in the way.
     """
     if what in {Change.FIRST, Change.SAME_DEVICE}:
         return Dropped()
+    if what is Change.OTHER_PLATFORM:
+        shutil.rmtree(home.metadata, ignore_errors=True)
     return Dropped(
         windows=_empty(home.telemetry, "windows"), reports=_empty(home.journal, "outbox")
     )

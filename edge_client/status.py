@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from edge_client.identity import load_identity
 from edge_client.lock import is_locked
+from edge_client.refusal import Refusal
 from edge_client.settings import Home
 from edge_client.slots import Slot, read_pointer
 from schemas.base import UtcTime, Wire
@@ -27,6 +28,9 @@ class Live(Wire):
     execution: ExecutionId | None = None
     state: ExecState | None = None
     windows_waiting: int = 0
+    refused: Refusal | None = None
+    next_renewal: UtcTime | None = None
+    renewal_problem: str | None = None
     last_error: str | None = None
 
 

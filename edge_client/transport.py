@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from edge_client.identity import Identity
+from edge_client.refusal import Refusal
 from schemas.topics import Down, Up
 
 Ticket: TypeAlias = tuple[int, int]
@@ -17,16 +19,21 @@ Ticket: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The broker accepted the connection; it is the ``session``-th of this boot."""
+    """The broker accepted the connection; it is the ``session``-th of this boot.
+
+    serial: of the certificate that it accepted.
+    """
 
     session: int
+    serial: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """The connection is gone, or could not be made."""
+    """The connection is gone, or could not be made. refusal: trying again soon is of no use."""
 
     reason: str
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,9 @@ class Transport(Protocol):
 
     def stop(self, timeout: float) -> None:
         """Say goodbye and end, within ``timeout`` seconds."""
+
+    def use(self, identity: Identity) -> None:
+        """Connect anew with another certificate; what was not acknowledged is sent again."""
 
     def publish(self, leaf: Up, payload: str) -> Ticket | None:
         """Send at QoS 1; None when there is no connection."""
