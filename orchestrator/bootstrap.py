@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from fastapi import FastAPI
 
@@ -23,6 +23,7 @@ from orchestrator.errors import ArgosyError, Unavailable
 from orchestrator.home import Credentials, Home
 from orchestrator.services import keys
 from orchestrator.services.access import AccessService
+from orchestrator.services.admission import AdmissionService
 from orchestrator.services.agents import AgentService
 from orchestrator.services.aliases import AliasService
 from orchestrator.services.attempts import FailedAttempts
@@ -32,6 +33,7 @@ from orchestrator.services.comparison import ComparisonService
 from orchestrator.services.device_classes import DeviceClassService
 from orchestrator.services.devices import DeviceService
 from orchestrator.services.engine import RolloutEngine
+from orchestrator.services.enrollment import EnrollmentService
 from orchestrator.services.holds import Holds
 from orchestrator.services.inbox import Inbox
 from orchestrator.services.jobs import JobService
@@ -39,11 +41,13 @@ from orchestrator.services.measured import MeasuredService
 from orchestrator.services.models import ModelService
 from orchestrator.services.orders import OrderService
 from orchestrator.services.publisher import DesiredPublisher
+from orchestrator.services.renewal import RenewalService
 from orchestrator.services.reports import ReportService
 from orchestrator.services.retention import Retention
 from orchestrator.services.revocation import RevocationService
 from orchestrator.services.rollouts import RolloutService
 from orchestrator.services.telemetry import TelemetryService
+from orchestrator.services.tokens import TokenService
 from orchestrator.services.transfer import TransferService
 from orchestrator.services.uploads import UploadService
 from orchestrator.settings import Settings
@@ -113,7 +117,8 @@ def prepare_database(settings: Settings) -> str | None:
         if not _works(uow, token, role):
             with uow() as tx:
                 token = keys.create(tx, role, utc_now(), name=name)
-                tx.audit.add("api_token.create", keys.id_of(token) or "", {"role": role})
+                detail = {"name": name, "role": role}
+                tx.audit.add("api_token.create", keys.id_of(token) or "", detail)
             first = token if is_first and role is Role.ADMIN else first
         write(Credentials(settings.url, token or "", ca))
     engine.dispose()
@@ -146,14 +151,19 @@ def build(settings: Settings) -> Program:
         msg = f"{home.gateway_json} is missing: this home has not been prepared"
         raise Unavailable(msg, hint="start the platform with `argosy up`")
     models = ModelService(uow, clock, artifacts)
-    devices = DeviceService(
+    devices = DeviceService(uow, clock, heartbeat_seconds=settings.heartbeat_seconds)
+    grace = timedelta(days=settings.renew_grace_days)
+    days = settings.certificate_days
+    renewals = RenewalService(uow, clock, authority, certificate_days=days, grace=grace)
+    enrollment = EnrollmentService(
         uow,
         clock,
         authority,
         signer,
         broker=BrokerAddress(host=settings.mqtt_public_host, port=settings.mqtt_port),
-        certificate_days=settings.certificate_days,
+        certificate_days=days,
         heartbeat_seconds=settings.heartbeat_seconds,
+        grace=grace,
     )
     telemetry = TelemetryService(uow, clock)
     prices = load_prices(settings)
@@ -168,6 +178,7 @@ def build(settings: Settings) -> Program:
             "desired state": publisher.tick,
             "leases": jobs.expire_leases,
             "presence": devices.sweep,
+            "certificates": renewals.tick,
             "retention": Retention(uow, clock, days=settings.event_days).tick,
             "access": access.tick,
         },
@@ -185,6 +196,10 @@ def build(settings: Settings) -> Program:
         comparison=ComparisonService(uow, artifacts),
         revocation=RevocationService(uow, clock),
         devices=devices,
+        tokens=TokenService(uow, clock, authority, signer, server=settings.advertised_url),
+        enrollment=enrollment,
+        renewals=renewals,
+        admission=AdmissionService(uow, clock),
         device_classes=DeviceClassService(uow, clock),
         rollouts=RolloutService(uow, clock),
         telemetry=telemetry,

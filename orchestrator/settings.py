@@ -43,12 +43,15 @@ class Settings:
         lease_seconds: a job that is silent for so long is given to another agent.
         heartbeat_seconds: how often devices and agents say that they are there.
         certificate_days: how long a device's certificate is valid.
+        renew_grace_days: for how long after its end a certificate is renewed by its key.
         tick_seconds: how often the services compare what is desired with what is.
         artifacts: where artifacts are kept: a folder, or ``s3://bucket/prefix`` with
             options (see ``artifact_url``); None is a folder in the home.
         max_artifact_bytes: the largest upload.
         event_days: how long what happened is kept for readers of events.
         prices: the price table; None is ``prices.yaml`` in the home, where there is one.
+        trusted_proxies: addresses and networks of proxies, with commas between them; only
+            these are believed when they name the client (``X-Forwarded-For``).
     """
 
     home: Path
@@ -65,11 +68,13 @@ class Settings:
     lease_seconds: float = 30.0
     heartbeat_seconds: float = 10.0
     certificate_days: int = 7
+    renew_grace_days: int = 90
     tick_seconds: float = 0.25
     artifacts: str | None = None
     max_artifact_bytes: int = 2 * 1024**3
     event_days: int = 14
     prices: Path | None = None
+    trusted_proxies: str | None = None
 
     @property
     def tls(self) -> bool:
@@ -226,6 +231,17 @@ def _seconds(text: str, source: str) -> float:
     return value
 
 
+def _proxies(text: str, source: str) -> str:
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    for part in found:
+        try:
+            ipaddress.ip_network(part)
+        except ValueError:
+            msg = f"{source}: {part!r} is neither an address nor a network, such as 10.0.0.0/8"
+            raise Invalid(msg) from None
+    return ",".join(found)
+
+
 def _boolean(text: str, source: str) -> bool:
     if text.lower() in _TRUE | _FALSE:
         return text.lower() in _TRUE
@@ -278,10 +294,12 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
     "embedded_agent": _boolean,
     "lease_seconds": _seconds,
     "heartbeat_seconds": _seconds,
-    "certificate_days": _integer,
+    "certificate_days": _days,
+    "renew_grace_days": _days,
     "tick_seconds": _seconds,
     "artifacts": _artifacts,
     "max_artifact_bytes": _integer,
     "event_days": _days,
     "prices": _file,
+    "trusted_proxies": _proxies,
 }

@@ -14,6 +14,7 @@ from orchestrator.api import cookies
 from orchestrator.errors import Forbidden, Invalid, Unauthenticated
 from orchestrator.services import actor
 from orchestrator.services.access import AccessService
+from orchestrator.services.admission import AdmissionService
 from orchestrator.services.agents import AgentService
 from orchestrator.services.aliases import AliasService
 from orchestrator.services.attempts import FailedAttempts
@@ -22,14 +23,17 @@ from orchestrator.services.collection import CollectionService
 from orchestrator.services.comparison import ComparisonService
 from orchestrator.services.device_classes import DeviceClassService
 from orchestrator.services.devices import DeviceService
+from orchestrator.services.enrollment import EnrollmentService
 from orchestrator.services.jobs import JobService
 from orchestrator.services.keys import Principal
 from orchestrator.services.models import ModelService
 from orchestrator.services.orders import OrderService
 from orchestrator.services.ports import Clock, UnitOfWork
+from orchestrator.services.renewal import RenewalService
 from orchestrator.services.revocation import RevocationService
 from orchestrator.services.rollouts import RolloutService
 from orchestrator.services.telemetry import TelemetryService
+from orchestrator.services.tokens import TokenService
 from orchestrator.services.uploads import UploadService
 from schemas.access import Role, Scope
 
@@ -58,6 +62,10 @@ class Context:
     comparison: ComparisonService
     revocation: RevocationService
     devices: DeviceService
+    tokens: TokenService
+    enrollment: EnrollmentService
+    renewals: RenewalService
+    admission: AdmissionService
     device_classes: DeviceClassService
     rollouts: RolloutService
     telemetry: TelemetryService

@@ -1,61 +1,82 @@
-"""Routes of join tokens, enrollment and devices."""
+"""Routes of join tokens and devices."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends, status
-from fastapi.responses import PlainTextResponse
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query, status
 
 from orchestrator.api.body import StrictRoute
-from orchestrator.api.context import DEFAULT_PAGE, Allow, Ctx, Cursor, Limit
-from orchestrator.services.keys import Role
+from orchestrator.api.context import DEFAULT_PAGE, Ctx, Cursor, Limit, Needs
+from schemas.access import Scope
 from schemas.api import Page
-from schemas.device import DeviceView
-from schemas.enroll import Enrolled, EnrollRequest, TokenCreated, TokenRequest, TokenView
+from schemas.device import DeviceState, DeviceView
+from schemas.enroll import RevokeDevice, TokenCreated, TokenRequest, TokenView
 
-operator = APIRouter(
-    prefix="/v1",
-    tags=["devices"],
-    route_class=StrictRoute,
-    dependencies=[Depends(Allow(Role.ADMIN))],
+router = APIRouter(prefix="/v1", tags=["devices"], route_class=StrictRoute)
+
+_READ = [Depends(Needs(Scope.DEVICES_READ))]
+_WRITE = [Depends(Needs(Scope.DEVICES_WRITE))]
+
+Id = Annotated[str, Path(max_length=100)]
+States = Annotated[list[DeviceState] | None, Query(alias="state", max_length=len(DeviceState))]
+
+
+@router.post(
+    "/tokens",
+    dependencies=_WRITE,
+    status_code=status.HTTP_201_CREATED,
+    operation_id="create_token",
 )
-public = APIRouter(prefix="/v1", tags=["enrollment"], route_class=StrictRoute)
-
-
-@operator.post("/tokens", status_code=status.HTTP_201_CREATED, operation_id="create_token")
 def create_token(ctx: Ctx, request: TokenRequest) -> TokenCreated:
-    return ctx.devices.create_token(request)
+    """Make a join token; this answer is the only place that holds it."""
+    return ctx.tokens.create(request)
 
 
-@operator.get("/tokens", operation_id="list_tokens")
+@router.get("/tokens", dependencies=_READ, operation_id="list_tokens")
 def tokens(ctx: Ctx, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None) -> Page[TokenView]:
-    items = tuple(ctx.devices.tokens(cursor, limit))
+    items = tuple(ctx.tokens.list(cursor, limit))
     return Page(items=items, next=items[-1].id if len(items) == limit else None)
 
 
-@operator.get("/devices", operation_id="list_devices")
-def ls(ctx: Ctx, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None) -> Page[DeviceView]:
-    items = tuple(ctx.devices.page(cursor, limit))
+@router.post("/tokens/{token_id}/revoke", dependencies=_WRITE, operation_id="revoke_token")
+def revoke_token(ctx: Ctx, token_id: Id) -> TokenView:
+    """Let nobody else in by it; who came with it stays."""
+    return ctx.tokens.revoke(token_id)
+
+
+@router.get("/devices", dependencies=_READ, operation_id="list_devices")
+def ls(
+    ctx: Ctx, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None, states: States = None
+) -> Page[DeviceView]:
+    items = tuple(ctx.devices.page(cursor, limit, states or ()))
     return Page(items=items, next=items[-1].id if len(items) == limit else None)
 
 
-@operator.get("/devices/{device_id}", operation_id="get_device")
-def get(ctx: Ctx, device_id: str) -> DeviceView:
+@router.get("/devices/{device_id}", dependencies=_READ, operation_id="get_device")
+def get(ctx: Ctx, device_id: Id) -> DeviceView:
     return ctx.devices.get(device_id)
 
 
-@public.post("/enroll", status_code=status.HTTP_201_CREATED, operation_id="enroll_device")
-def enroll(ctx: Ctx, request: EnrollRequest) -> Enrolled:
-    """Turn a join token and a certificate request into a device."""
-    return ctx.devices.enroll(request)
+@router.post("/devices/{device_id}/approve", dependencies=_WRITE, operation_id="approve_device")
+def approve(ctx: Ctx, device_id: Id) -> DeviceView:
+    """Let a device in that waits; it gets its certificate when it asks again."""
+    return ctx.admission.approve(device_id)
 
 
-@public.get("/trust/ca.pem", operation_id="get_ca", response_class=PlainTextResponse)
-def ca(ctx: Ctx) -> str:
-    """The CA's certificate; its hash is in every join token."""
-    return ctx.ca_pem
+@router.post("/devices/{device_id}/reject", dependencies=_WRITE, operation_id="reject_device")
+def reject(ctx: Ctx, device_id: Id) -> DeviceView:
+    """Turn a device away that waits."""
+    return ctx.admission.reject(device_id)
 
 
-@public.get("/trust/root.json", operation_id="get_root", response_class=PlainTextResponse)
-def root(ctx: Ctx) -> str:
-    """The trust root; its hash is in every join token."""
-    return ctx.root_json
+@router.post("/devices/{device_id}/revoke", dependencies=_WRITE, operation_id="revoke_device")
+def revoke(ctx: Ctx, device_id: Id, request: RevokeDevice) -> DeviceView:
+    """Shut a device out; a repeat changes nothing."""
+    return ctx.admission.revoke(device_id, request.reason)
+
+
+@router.post("/devices/{device_id}/clear-alert", dependencies=_WRITE, operation_id="clear_alert")
+def clear_alert(ctx: Ctx, device_id: Id) -> DeviceView:
+    """A suspected clone was looked into."""
+    return ctx.admission.clear_alert(device_id)

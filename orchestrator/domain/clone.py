@@ -32,7 +32,7 @@ class Sighting:
 class Turn:
     """A boot that was seen.
 
-    session, uptime: of its latest message. began: when the boot began at the latest. since:
+    session, uptime: the highest of its messages. began: when the boot began at the latest. since:
     when its first message came in this turn. Times in seconds since 1970.
     """
 
@@ -67,7 +67,7 @@ def observe(turns: Sequence[Turn], sighting: Sighting) -> tuple[Seen, tuple[Turn
     newer = (sighting.session, sighting.uptime) > (known.session, known.uptime)
     began = min(known.began, sighting.at - sighting.uptime)
     if known is turns[-1]:
-        if not newer:
+        if sighting.session < known.session:
             return Seen.LATE, tuple(turns)
         return Seen.ON_TIME, (*turns[:-1], _again(known, sighting, began))
     sent = began + sighting.uptime
@@ -94,4 +94,5 @@ def _first(sighting: Sighting) -> Turn:
 
 
 def _again(known: Turn, sighting: Sighting, began: float) -> Turn:
-    return replace(known, session=sighting.session, uptime=sighting.uptime, began=began)
+    uptime = max(known.uptime, sighting.uptime)
+    return replace(known, session=sighting.session, uptime=uptime, began=began)

@@ -1,30 +1,20 @@
-"""Join tokens, enrollment, presence."""
+"""The fleet: who is there, and what it serves."""
 
 from __future__ import annotations
 
-import hmac
-import secrets
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from orchestrator.errors import Invalid, NotFound, TokenExpired, TokenInvalid, TokenSpent
-from orchestrator.services import keys
-from orchestrator.services.ports import Authority, Clock, Signer, Transaction, UnitOfWork
-from orchestrator.services.records import DeviceRecord, TokenRecord
-from schemas import PROTOCOL
+from orchestrator.domain.clone import Seen, Sighting, observe
+from orchestrator.services import fleet
+from orchestrator.services.ports import Clock, Transaction, UnitOfWork
+from orchestrator.services.records import DeviceRecord
 from schemas.device import Birth, Death, DeviceState, DeviceView, Presence
-from schemas.enroll import (
-    BrokerAddress,
-    Enrolled,
-    EnrollRequest,
-    JoinToken,
-    TokenCreated,
-    TokenRequest,
-    TokenView,
-)
-from schemas.ids import new_id
 from schemas.rollout import DEVICE_TERMINAL
+
+log = logging.getLogger(__name__)
 
 _MISSED = 3
 
@@ -35,144 +25,45 @@ class DeviceService:
     Args:
         uow: opens transactions.
         clock: the time, in UTC.
-        authority: issues certificates.
-        signer: its root is pinned by join tokens.
-        broker: what devices are told to connect to.
-        certificate_days: how long a certificate is valid.
         heartbeat_seconds: how often a device says that it is there.
     """
 
-    def __init__(
-        self,
-        uow: UnitOfWork,
-        clock: Clock,
-        authority: Authority,
-        signer: Signer,
-        *,
-        broker: BrokerAddress,
-        certificate_days: int,
-        heartbeat_seconds: float,
-    ) -> None:
+    def __init__(self, uow: UnitOfWork, clock: Clock, *, heartbeat_seconds: float) -> None:
         self._uow = uow
         self._clock = clock
-        self._authority = authority
-        self._signer = signer
-        self._broker = broker
-        self._days = certificate_days
         self._heartbeat = heartbeat_seconds
 
-    def create_token(self, request: TokenRequest) -> TokenCreated:
-        """Make a join token; the answer is the only place that holds it."""
-        now, secret = self._clock(), secrets.token_urlsafe(32)
-        record = TokenRecord(
-            id=new_id("tok"),
-            secret_hash=keys.digest(secret),
-            device_class=request.device_class or "default",
-            tags=request.tags,
-            max_uses=request.max_uses,
-            expires_at=now + timedelta(seconds=request.ttl_seconds),
-            created_at=now,
-        )
-        with self._uow() as tx:
-            tx.devices.add_token(record)
-        token = JoinToken(
-            record.id, secret, self._authority.ca_sha256(), self._signer.root_sha256()
-        )
-        return TokenCreated(token=str(token), view=token_view(record))
-
-    def tokens(self, before: str | None, limit: int) -> Sequence[TokenView]:
-        """Join tokens, newest first."""
-        with self._uow.read() as tx:
-            return [token_view(record) for record in tx.devices.tokens(before, limit)]
-
-    def enroll(self, request: EnrollRequest) -> Enrolled:
-        """Spend a use of a join token on a new device.
-
-        The use is spent and the device made in one transaction, so a token never
-        yields more devices than it has uses.
+    def get(self, device_id: str) -> DeviceView:
+        """One device.
 
         Raises:
-            TokenInvalid, TokenExpired, TokenSpent: what is wrong with the token.
-            CsrInvalid: what is wrong with the certificate request.
+            NotFound: there is none.
         """
-        if request.protocol != PROTOCOL:
-            msg = f"the device speaks protocol {request.protocol}, this platform {PROTOCOL}"
-            raise Invalid(msg, hint="install the same version of argosy on both")
         with self._uow.read() as tx:
-            token = self._usable(tx, request.token)
-        device_id = new_id("dev")
-        issued = self._authority.issue_device(request.csr_pem, device_id, days=self._days)
-        now = self._clock()
-        with self._uow() as tx:
-            if not tx.devices.spend(token.id, now):
-                self._usable(tx, request.token)
-                raise _spent(token)
-            tx.devices.add(
-                DeviceRecord(
-                    id=device_id,
-                    device_class=token.device_class,
-                    tags=token.tags,
-                    state=DeviceState.ACTIVE,
-                    hardware=request.hardware,
-                    token_id=token.id,
-                    certificate_serial=issued.serial,
-                    certificate_expires_at=issued.expires,
-                    spki_sha256=issued.spki_sha256,
-                    enrolled_at=now,
-                )
-            )
-            _announce(tx, device_id, DeviceState.ACTIVE, Presence.NEVER, self._clock)
-        return Enrolled(
-            device=device_id,
-            device_class=token.device_class,
-            certificate_pem=issued.pem,
-            ca_pem=self._authority.pem,
-            root_json=self._signer.root_json,
-            targets_json=self._signer.targets_json,
-            broker=self._broker,
-            heartbeat_seconds=self._heartbeat,
-        )
+            return fleet.device_view(tx, fleet.found(tx, device_id))
 
-    def _usable(self, tx: Transaction, text: str) -> TokenRecord:
-        try:
-            given = JoinToken.parse(text)
-        except ValueError as error:
-            raise TokenInvalid(str(error)) from error
-        record = tx.devices.token(given.id)
-        if record is None or not hmac.compare_digest(record.secret_hash, keys.digest(given.secret)):
-            msg = "the join token is not known here"
-            raise TokenInvalid(
-                msg, hint="make a new one with `argosy token create`, and copy it whole"
-            )
-        if record.revoked:
-            msg = f"join token {record.id} has been revoked"
-            raise TokenInvalid(msg, hint="make a new one with `argosy token create`")
-        if record.expires_at <= self._clock():
-            msg = f"join token {record.id} expired at {record.expires_at:%Y-%m-%d %H:%M:%S} UTC"
-            raise TokenExpired(msg, hint="make a new one with `argosy token create`")
-        if record.uses >= record.max_uses:
-            raise _spent(record)
-        return record
-
-    def get(self, device_id: str) -> DeviceView:
-        """One device."""
+    def page(
+        self, before: str | None, limit: int, states: Collection[DeviceState] = ()
+    ) -> Sequence[DeviceView]:
+        """Devices, newest first; only those in some states, if any are named."""
         with self._uow.read() as tx:
-            record = tx.devices.get(device_id)
-            if record is None:
-                msg = f"there is no device {device_id}"
-                raise NotFound(msg, hint="`argosy device ls` lists them")
-            return device_view(tx, record)
+            found = tx.devices.page(before, limit, states)
+            return [fleet.device_view(tx, record) for record in found]
 
-    def page(self, before: str | None, limit: int) -> Sequence[DeviceView]:
-        """Devices, newest first."""
+    def admits(self, device_id: str) -> bool:
+        """Whether a device is heard: it is there, and neither waits for approval nor is revoked.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
         with self._uow.read() as tx:
-            return [device_view(tx, record) for record in tx.devices.page(before, limit)]
+            return device_id in tx.devices.taking_part([device_id])
 
     def born(self, tx: Transaction, device_id: str, birth: Birth, *, retained: bool) -> None:
         """A device says that it is there, and what it serves.
 
         retained: the broker repeats it because the gateway subscribed anew; that alone
-        never brings a device back whose death was heard.
+        never brings a device back whose death was heard, and tells of no clone.
         """
         record = tx.devices.get(device_id, lock=True)
         if record is None:
@@ -182,24 +73,51 @@ class DeviceService:
             return  # an older connection's, delivered late
         if retained and same_session:
             return
+        now = self._clock()
+        if not retained:
+            sighting = Sighting(birth.boot, birth.session, birth.uptime, now.timestamp())
+            seen, turns = observe(record.turns, sighting)
+            if seen is Seen.LATE:
+                return
+            record = replace(record, turns=turns)
+            if seen is Seen.CLONE:
+                record = self._suspect(tx, record, birth)
+        self._note_certificate(tx, record, birth)
         changed = record.presence is not Presence.ONLINE or record.active != birth.active
-        tx.devices.save(
-            replace(
-                record,
-                presence=Presence.ONLINE,
-                boot=birth.boot,
-                session=birth.session,
-                hardware=birth.hardware,
-                active=birth.active,
-                last_seen_at=self._clock(),
-            )
+        record = replace(
+            record,
+            presence=Presence.ONLINE,
+            boot=birth.boot,
+            session=birth.session,
+            hardware=birth.hardware,
+            active=birth.active,
+            seen_certificate=birth.certificate or record.seen_certificate,
+            last_seen_at=now,
         )
+        tx.devices.save(record)
         latest = None if same_session else tx.rollouts.latest_of_device(device_id)
         if latest is not None and latest.state not in DEVICE_TERMINAL:
             # The broker may have lost what was sent down, an end as well as an offer.
             tx.rollouts.save_execution(replace(latest, published=False))
         if changed:
-            _announce(tx, device_id, record.state, Presence.ONLINE, self._clock)
+            fleet.announce(tx, record, now)
+
+    def _suspect(self, tx: Transaction, record: DeviceRecord, birth: Birth) -> DeviceRecord:
+        """Two boots take turns: an alert, until somebody looked."""
+        if record.clone_suspected_at is not None:
+            return record
+        now = self._clock()
+        record = replace(record, clone_suspected_at=now)
+        log.warning("%s is used from two places at once: it may have been cloned", record.id)
+        boots = {"boots": [record.boot or "", birth.boot]}
+        tx.audit.add("device.clone_suspected", record.id, boots)
+        fleet.announce(tx, record, now)
+        return record
+
+    def _note_certificate(self, tx: Transaction, record: DeviceRecord, birth: Birth) -> None:
+        seen, known = birth.certificate, record.seen_certificate
+        if seen is not None and (known is None or known.serial != seen.serial):
+            tx.devices.see_certificate(record.id, seen.serial, self._clock())
 
     def died(self, tx: Transaction, device_id: str, death: Death) -> None:
         """The broker says that a connection is gone; an older one's end means nothing."""
@@ -207,50 +125,17 @@ class DeviceService:
         if record is None or (record.boot, record.session) != (death.boot, death.session):
             return
         if record.presence is Presence.ONLINE:
-            tx.devices.save(replace(record, presence=Presence.OFFLINE))
-            _announce(tx, device_id, record.state, Presence.OFFLINE, self._clock)
+            record = replace(record, presence=Presence.OFFLINE)
+            tx.devices.save(record)
+            fleet.announce(tx, record, self._clock())
 
     def sweep(self) -> int:
         """Take devices for offline that missed three heartbeats; how many."""
-        since = self._clock() - timedelta(seconds=_MISSED * self._heartbeat)
+        now = self._clock()
         with self._uow() as tx:
-            silent = tx.devices.silent(since)
+            silent = tx.devices.silent(now - timedelta(seconds=_MISSED * self._heartbeat))
             for record in silent:
-                tx.devices.save(replace(record, presence=Presence.OFFLINE))
-                _announce(tx, record.id, record.state, Presence.OFFLINE, self._clock)
+                gone = replace(record, presence=Presence.OFFLINE)
+                tx.devices.save(gone)
+                fleet.announce(tx, gone, now)
         return len(silent)
-
-
-def _spent(token: TokenRecord) -> TokenSpent:
-    msg = f"join token {token.id} has been used {token.max_uses} times, as often as it may be"
-    return TokenSpent(msg, hint="make one with more uses: `argosy token create --uses N`")
-
-
-def _announce(
-    tx: Transaction, device_id: str, state: DeviceState, presence: Presence, clock: Clock
-) -> None:
-    data = {"state": state.value, "presence": presence.value}
-    tx.events.add("device", device_id, data, clock())
-
-
-def token_view(record: TokenRecord) -> TokenView:
-    """A join token as the API shows it."""
-    return TokenView.model_validate(record, from_attributes=True)
-
-
-def device_view(tx: Transaction, record: DeviceRecord) -> DeviceView:
-    """A device as the API shows it."""
-    latest = tx.rollouts.latest_of_device(record.id)
-    return DeviceView(
-        id=record.id,
-        device_class=record.device_class,
-        tags=record.tags,
-        state=record.state,
-        presence=record.presence,
-        hardware=record.hardware,
-        active=record.active,
-        rollout=latest.rollout_id if latest else None,
-        certificate_expires_at=record.certificate_expires_at,
-        enrolled_at=record.enrolled_at,
-        last_seen_at=record.last_seen_at,
-    )

@@ -67,7 +67,11 @@ class Inbox:
         """
         try:
             with self._uow() as tx:
+                # Whoever may not take part, or not yet, is as if it were silent.
+                heard = tx.devices.taking_part({message.topic.device for message in batch})
                 for message in batch:
+                    if message.topic.device not in heard:
+                        continue
                     with actor.acting(actor.device(message.topic.device)):
                         self._one(tx, message)
         except Unavailable:
@@ -97,7 +101,7 @@ class Inbox:
                 case Up.BENCH:
                     bench = BenchReport.model_validate_json(payload)
                     self._measured.reported(tx, device, bench)
-                case Up.NEED:
+                case Up.NEED | Up.META | Up.RENEW:
                     log.warning("a request from %s came the wrong way", device)
         except ValidationError as error:
             first = error.errors()[0]

@@ -23,6 +23,7 @@ from orchestrator.api.app import make_app
 from orchestrator.api.context import Context
 from orchestrator.services import keys
 from orchestrator.services.access import AccessService
+from orchestrator.services.admission import AdmissionService
 from orchestrator.services.agents import AgentService
 from orchestrator.services.aliases import AliasService
 from orchestrator.services.attempts import FailedAttempts
@@ -32,6 +33,7 @@ from orchestrator.services.comparison import ComparisonService
 from orchestrator.services.device_classes import DeviceClassService
 from orchestrator.services.devices import DeviceService
 from orchestrator.services.engine import RolloutEngine
+from orchestrator.services.enrollment import EnrollmentService
 from orchestrator.services.holds import Holds
 from orchestrator.services.inbox import Inbox, UpMessage
 from orchestrator.services.jobs import JobService
@@ -39,15 +41,17 @@ from orchestrator.services.measured import MeasuredService
 from orchestrator.services.models import ModelService
 from orchestrator.services.orders import OrderService
 from orchestrator.services.publisher import DesiredPublisher
+from orchestrator.services.renewal import RenewalService
 from orchestrator.services.reports import ReportService
 from orchestrator.services.revocation import RevocationService
 from orchestrator.services.rollouts import RolloutService
 from orchestrator.services.telemetry import TelemetryService
+from orchestrator.services.tokens import TokenService
 from orchestrator.services.transfer import TransferService
 from orchestrator.services.uploads import UploadService
 from schemas.access import Role
 from schemas.device import Birth, Hardware
-from schemas.enroll import BrokerAddress, EnrollRequest, TokenRequest
+from schemas.enroll import BrokerAddress, Enrolled, EnrollPending, EnrollRequest, TokenRequest
 from schemas.measure import Accuracy, Golden, ModelFile
 from schemas.model import Manifest, Variant
 from schemas.rollout import ExecReport
@@ -66,6 +70,8 @@ HARDWARE = Hardware(
     agent="0.1.0",
 )
 BOOT = "b" * 32
+SERVER = "https://platform.example:8420"
+GRACE = timedelta(days=90)
 
 
 @dataclass
@@ -114,7 +120,9 @@ class Platform:
         self.collection = CollectionService(self.uow, self.clock, self.artifacts)
         self.holds = Holds(self.uow, self.clock)
         self.transfer = TransferService(self.models, self.artifacts, self.trust)
-        self.devices = DeviceService(
+        self.devices = DeviceService(self.uow, self.clock, heartbeat_seconds=10)
+        self.tokens = TokenService(self.uow, self.clock, self.ca, self.trust, server=SERVER)
+        self.enrollment = EnrollmentService(
             self.uow,
             self.clock,
             self.ca,
@@ -122,7 +130,12 @@ class Platform:
             broker=BrokerAddress(host="127.0.0.1", port=8883),
             certificate_days=7,
             heartbeat_seconds=10,
+            grace=GRACE,
         )
+        self.renewals = RenewalService(
+            self.uow, self.clock, self.ca, certificate_days=7, grace=GRACE
+        )
+        self.admission = AdmissionService(self.uow, self.clock)
         self.access = AccessService(self.uow, self.clock)
         self.engine = RolloutEngine(self.uow, self.clock)
         self.publisher = DesiredPublisher(self.uow, self.trust, self.downlink)
@@ -142,6 +155,10 @@ class Platform:
                 comparison=ComparisonService(self.uow, self.artifacts),
                 revocation=RevocationService(self.uow, self.clock),
                 devices=self.devices,
+                tokens=self.tokens,
+                enrollment=self.enrollment,
+                renewals=self.renewals,
+                admission=self.admission,
                 device_classes=DeviceClassService(self.uow, self.clock),
                 rollouts=self.rollouts,
                 telemetry=self.telemetry,
@@ -176,9 +193,14 @@ class Platform:
                 self.downlink.acknowledged(mid)
 
     def enroll(self, count: int = 1, device_class: str = "default") -> list[str]:
-        made = self.devices.create_token(TokenRequest(max_uses=count, device_class=device_class))
-        request = EnrollRequest(token=made.token, csr_pem=csr(), hardware=HARDWARE)
-        return [self.devices.enroll(request).device for _ in range(count)]
+        made = self.tokens.create(TokenRequest(max_uses=count, device_class=device_class))
+        return [self.join(made.token).device for _ in range(count)]
+
+    def join(self, token: str, request: str | None = None) -> Enrolled | EnrollPending:
+        """A device's request, by default with a key of its own."""
+        return self.enrollment.enroll(
+            EnrollRequest(token=token, csr_pem=request or csr(), hardware=HARDWARE)
+        )
 
     def receive(self, device: str, leaf: Up, message, *, retained: bool = False) -> None:
         payload = message if isinstance(message, bytes) else message.model_dump_json().encode()

@@ -32,14 +32,14 @@ def test_a_join_token_makes_a_device_with_its_class_and_tags(platform, admin):
 
 
 def test_the_token_pins_the_authority_and_the_trust_root(platform):
-    token = JoinToken.parse(platform.devices.create_token(TokenRequest()).token)
+    token = JoinToken.parse(platform.tokens.create(TokenRequest()).token)
     assert token.ca_sha256 == platform.ca.ca_sha256()
     assert token.root_sha256 == platform.trust.root_sha256()
     assert JoinToken.parse(str(token)) == token
 
 
 def test_a_spent_token_makes_no_second_device(platform, admin):
-    token = platform.devices.create_token(TokenRequest()).token
+    token = platform.tokens.create(TokenRequest()).token
     client = platform.client()
     assert client.post("/v1/enroll", json=body(token)).status_code == 201
     answer = client.post("/v1/enroll", json=body(token))
@@ -48,7 +48,7 @@ def test_a_spent_token_makes_no_second_device(platform, admin):
 
 
 def test_an_expired_token_says_when(platform):
-    token = platform.devices.create_token(TokenRequest(ttl_seconds=60)).token
+    token = platform.tokens.create(TokenRequest(ttl_seconds=60)).token
     platform.clock.forward(61)
     answer = platform.client().post("/v1/enroll", json=body(token))
     assert answer.json()["code"] == "token_expired"
@@ -62,22 +62,22 @@ def wrong_secret(text: str) -> str:
 
 @pytest.mark.parametrize("damage", [lambda t: t[:-5], lambda _: "x", wrong_secret])
 def test_a_damaged_token_is_refused(platform, damage):
-    token = platform.devices.create_token(TokenRequest()).token
+    token = platform.tokens.create(TokenRequest()).token
     answer = platform.client().post("/v1/enroll", json=body(damage(token)))
     assert answer.json()["code"] == "token_invalid"
 
 
 def test_a_bad_certificate_request_spends_nothing(platform):
-    token = platform.devices.create_token(TokenRequest()).token
+    token = platform.tokens.create(TokenRequest()).token
     weak = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 - it must be refused
     for request in (csr(weak), "not a request"):
         answer = platform.client().post("/v1/enroll", json=body(token, request))
         assert answer.json()["code"] == "csr_invalid"
-    assert platform.devices.tokens(None, 1)[0].uses == 0
+    assert platform.tokens.list(None, 1)[0].uses == 0
 
 
 def test_the_subject_a_device_asks_for_is_ignored(platform):
-    token = platform.devices.create_token(TokenRequest()).token
+    token = platform.tokens.create(TokenRequest()).token
     request = body(token, csr(name="gateway"))
     enrolled = Enrolled.model_validate(platform.client().post("/v1/enroll", json=request).json())
     assert enrolled.device.startswith("dev_")
@@ -87,14 +87,14 @@ def test_the_subject_a_device_asks_for_is_ignored(platform):
 
 
 def test_a_device_of_another_protocol_is_told_before_its_token_is_spent(platform):
-    token = platform.devices.create_token(TokenRequest()).token
+    token = platform.tokens.create(TokenRequest()).token
     answer = platform.client().post("/v1/enroll", json=body(token) | {"protocol": 99})
     assert "protocol 99" in answer.json()["detail"]
-    assert platform.devices.tokens(None, 1)[0].uses == 0
+    assert platform.tokens.list(None, 1)[0].uses == 0
 
 
 def test_a_use_lost_to_a_race_after_the_check_makes_no_device(platform, monkeypatch):
-    token = platform.devices.create_token(TokenRequest()).token
+    token = platform.tokens.create(TokenRequest()).token
     issue = platform.ca.issue_device
 
     def racing(*args, **kwargs):
@@ -104,7 +104,7 @@ def test_a_use_lost_to_a_race_after_the_check_makes_no_device(platform, monkeypa
 
     monkeypatch.setattr(platform.ca, "issue_device", racing)
     with pytest.raises(TokenSpent):
-        platform.devices.enroll(EnrollRequest(token=token, csr_pem=csr(), hardware=HARDWARE))
+        platform.enrollment.enroll(EnrollRequest(token=token, csr_pem=csr(), hardware=HARDWARE))
     assert list(platform.devices.page(None, 5)) == []
 
 
