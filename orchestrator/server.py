@@ -11,7 +11,9 @@ from types import FrameType
 import click
 import uvicorn
 
+from orchestrator.api.headers import HSTS
 from orchestrator.bootstrap import Program, build
+from orchestrator.connection import guarded, modern_tls
 from orchestrator.errors import ArgosyError
 from orchestrator.home import Home
 from orchestrator.settings import Settings, load
@@ -43,9 +45,16 @@ def serve(settings: Settings) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        http=guarded(settings.trusted_proxies),
+        loop="orchestrator.connection:GuardedLoop",
+        # Of whom the client's address is believed: by default of nobody.
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=(settings.trusted_proxies or "").split(","),
+        headers=[HSTS] if tls else [],
         timeout_graceful_shutdown=_GRACE_SECONDS,
         ssl_certfile=home.server_pem if tls else None,
         ssl_keyfile=home.server_key if tls else None,
+        ssl_context_factory=(lambda _config, make: modern_tls(make())) if tls else None,
     )
     for sig in (signal.SIGINT, signal.SIGTERM):
         # Uvicorn raises the signal again when it is done; the default would kill the

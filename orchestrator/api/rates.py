@@ -100,7 +100,7 @@ class RateLimits:
 
     def __init__(self, app: ASGIApp, meter: Meter | None = None) -> None:
         self._app = app
-        self._meter = meter or Meter()
+        self._meter = Meter() if meter is None else meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it before anything of it is read."""

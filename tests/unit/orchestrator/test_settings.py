@@ -110,3 +110,11 @@ def test_contradictions_are_told() -> None:
 
 def test_a_broker_elsewhere_is_not_embedded() -> None:
     assert not load({}, broker_url="mqtts://broker.example").embedded_broker
+
+
+def test_proxies_are_addresses_or_networks(tmp_path):
+    found = load({"ARGOSY_TRUSTED_PROXIES": "10.0.0.0/8, 2001:db8::1"}, home=tmp_path)
+    assert found.trusted_proxies == "10.0.0.0/8,2001:db8::1"
+    for wrong in ("*", "proxy.local", "10.0.0.1/8", "10.0.0.0/8;::1"):
+        with pytest.raises(Invalid, match="ARGOSY_TRUSTED_PROXIES"):
+            load({"ARGOSY_TRUSTED_PROXIES": wrong}, home=tmp_path)
