@@ -49,6 +49,7 @@ from orchestrator.services.rollouts import RolloutService
 from orchestrator.services.telemetry import TelemetryService
 from orchestrator.services.tokens import TokenService
 from orchestrator.services.transfer import TransferService
+from orchestrator.services.trust import TrustService
 from orchestrator.services.uploads import UploadService
 from orchestrator.settings import Settings
 from schemas.access import Role
@@ -171,10 +172,12 @@ def build(settings: Settings) -> Program:
     gateway = MqttGateway(address, TransferService(models, artifacts, signer))
     access = AccessService(uow, clock)
     engine = RolloutEngine(uow, clock)
+    trust = TrustService(uow, signer)
     publisher = DesiredPublisher(uow, signer, gateway.downlink)
     loop = ControlLoop(
         {
             "rollouts": engine.tick,
+            "trust": trust.tick,
             "desired state": publisher.tick,
             "leases": jobs.expire_leases,
             "presence": devices.sweep,
@@ -201,7 +204,7 @@ def build(settings: Settings) -> Program:
         renewals=renewals,
         admission=AdmissionService(uow, clock),
         device_classes=DeviceClassService(uow, clock),
-        rollouts=RolloutService(uow, clock),
+        rollouts=RolloutService(uow, clock, signer),
         telemetry=telemetry,
         uploads=UploadService(
             artifacts, settings.max_artifact_bytes, collection.why_gone, Holds(uow, clock)
@@ -212,10 +215,11 @@ def build(settings: Settings) -> Program:
         attempts=FailedAttempts(clock),
         public_url=settings.advertised_url,
         ca_pem=authority.pem,
-        root_json=signer.root_json,
+        trust=trust,
         health=lambda: {
             "api": "ok",
             "broker": "ok" if gateway.connected else "not connected",
+            "trust": signer.fault() or "ok",
             "control loop": "ok" if not loop.failing else f"failing: {', '.join(loop.failing)}",
         },
     )

@@ -124,7 +124,7 @@ class AuditEntry(Wire):
     seq: Annotated[int, Field(ge=1)]
     at: UtcTime
     actor: Annotated[PlainText, StringConstraints(max_length=100)]
-    action: Annotated[str, StringConstraints(pattern=r"^[a-z]+(\.[a-z_]+)+$", max_length=64)]
+    action: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]*(\.[a-z_]+)+$", max_length=64)]
     subject: Annotated[PlainText, StringConstraints(max_length=200)]
     detail: dict[str, Any] = Field(default_factory=dict)
     previous: Sha256

@@ -103,6 +103,7 @@ def move(
     known = {"version": version, "before": before}
     data |= {key: value for key, value in known.items() if value is not None}
     tx.events.add("model", model, data, now)
+    tx.audit.add("model.alias", model, {"alias": alias, "version": version, "before": before})
 
 
 def _no_alias(view: ModelView, alias: str) -> NotFound:

@@ -104,6 +104,8 @@ class CollectionService:
                 tx.models.set_purged(model, version)
                 data = {"model": model, "version": version, "change": "purged"}
                 tx.events.add("model", model, data, now)
+            purged = [f"{model}@{version}" for model, version in plan.purge]
+            tx.audit.add("model.gc", "artifacts", {"purged": purged, "count": len(purged)})
         going = deque(collect.garbage(self._artifacts.stored(), plan.needed, now))
         gone: list[Artifact] = []
         while going:

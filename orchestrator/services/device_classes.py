@@ -33,6 +33,7 @@ class DeviceClassService:
             if before is None or before.spec != spec:
                 record = DeviceClassRecord(name=name, spec=spec, updated_at=self._clock())
                 tx.device_classes.put(record)
+                tx.audit.add("device_class.set", name, spec.model_dump(mode="json"))
             return _views(tx, [name])[0]
 
     def get(self, name: str) -> DeviceClassView:
@@ -64,6 +65,7 @@ class DeviceClassService:
                 hint = "to lift the budget, set the class without limits instead"
                 raise Conflict(msg, hint=hint)
             tx.device_classes.delete(name)
+            tx.audit.add("device_class.delete", name)
         return view
 
 

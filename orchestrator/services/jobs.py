@@ -100,6 +100,8 @@ class JobService:
         )
         tx.jobs.add(record)
         self._announce(tx, record)
+        detail = {"name": spec.name, "project": spec.project, "priority": spec.priority}
+        tx.audit.add("job.submit", record.id, detail)
         return record
 
     def get(self, job_id: str) -> JobView:
@@ -125,7 +127,9 @@ class JobService:
         """Ask for the end of a job; a queued one ends at once."""
         with self._uow() as tx:
             record = _found(tx, job_id, lock=True)
-            self._apply(tx, record, machine.CancelRequested())
+            asked = self._apply(tx, record, machine.CancelRequested())
+            if (asked.state, asked.cancel_requested) != (record.state, record.cancel_requested):
+                tx.audit.add("job.cancel", job_id, {"name": record.name})
         return self.get(job_id)
 
     def claim(self, request: ClaimRequest) -> JobClaim | None:

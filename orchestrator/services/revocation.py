@@ -54,6 +54,8 @@ class RevocationService:
             stopped = self._stop(tx, name, version, request.reason)
             data = {"model": name, "version": version, "change": "revoked", "by": by}
             tx.events.add("model", name, data | {"reason": request.reason, **stopped}, now)
+            detail = {"reason": request.reason, **stopped}
+            tx.audit.add("model.revoke", f"{name}@{version}", detail)
             return version_view(tx, record)
 
     def _stop(self, tx: Transaction, name: str, version: int, reason: str) -> dict[str, list[str]]:

@@ -10,9 +10,9 @@ from orchestrator.domain import execution as executions
 from orchestrator.domain import rollout as machine
 from orchestrator.domain.cohort import Candidate, plan_waves
 from orchestrator.domain.rollout import Happened, RolloutEvent
-from orchestrator.errors import IllegalTransition, Invalid, NotFound
+from orchestrator.errors import IllegalTransition, Invalid, NotFound, NotSigned
 from orchestrator.services import resolution
-from orchestrator.services.ports import Clock, Transaction, UnitOfWork
+from orchestrator.services.ports import Clock, Signer, Transaction, UnitOfWork
 from orchestrator.services.records import ExecutionRecord, RolloutRecord, WaveRecord
 from orchestrator.services.versions import usable
 from schemas.ids import new_id
@@ -34,9 +34,10 @@ from schemas.rollout import (
 class RolloutService:
     """What the API does with rollouts."""
 
-    def __init__(self, uow: UnitOfWork, clock: Clock) -> None:
+    def __init__(self, uow: UnitOfWork, clock: Clock, signer: Signer) -> None:
         self._uow = uow
         self._clock = clock
+        self._signer = signer
 
     def plan(self, spec: RolloutSpec) -> RolloutView:
         """Freeze who is in which wave; nothing is sent before ``start``.
@@ -79,6 +80,8 @@ class RolloutService:
                 ],
             )
             announce(tx, record, now)
+            detail = {"version": f"{spec.model}@{spec.version}", "devices": len(devices)}
+            tx.audit.add("rollout.create", record.id, detail)
             return view(tx, record)
 
     def get(self, rollout_id: str) -> RolloutView:
@@ -97,14 +100,30 @@ class RolloutService:
         Raises:
             IllegalTransition: the rollout's state does not allow it; the message says
                 what it does allow.
+            NotSigned: it is to start, and nobody has signed its version.
         """
         now = self._clock()
         with self._uow() as tx:
-            record = found(tx, rollout_id, lock=True)
-            record = apply(tx, record, Happened(kind, PauseReason.OPERATOR), now)
+            before = found(tx, rollout_id, lock=True)
+            if kind is RolloutEvent.START:
+                self._require_signed(before)
+            record = apply(tx, before, Happened(kind, PauseReason.OPERATOR), now)
+            if (record.state, record.pause_reason) != (before.state, before.pause_reason):
+                detail = {"version": f"{record.model}@{record.version}", "state": record.state}
+                tx.audit.add(f"rollout.{kind.value}", record.id, detail)
             if kind is RolloutEvent.ABORT:
                 cancel_executions(tx, record, "the rollout was aborted", now)
             return view(tx, record)
+
+    def _require_signed(self, record: RolloutRecord) -> None:
+        """See that devices can install the version, now or after the next tick."""
+        signer = self._signer
+        if not (signer.releases() or signer.published(record.model, record.version)):
+            msg = (
+                f"{record.model}@{record.version} is not signed, and the release keys are not"
+                " with the server: no device would install it"
+            )
+            raise NotSigned(msg, hint="sign it with: argosy trust sign --keys FOLDER")
 
 
 def _check_variant(manifest: Manifest, spec: RolloutSpec) -> None:
