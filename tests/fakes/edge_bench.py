@@ -161,6 +161,7 @@ class Bench:
             send=lambda need: self.wire.append(need) or True,
             ask=lambda ask: self.wire.append(ask) or True,
         )
+        self.problems = device.problems
         self.updater = Updater(device, post=self.wire.append)
         self.inbox = Inbox(device, self.updater)
         self.updater.boot()
@@ -241,7 +242,11 @@ class Bench:
         return [ExecReport.model_validate_json(w.body) for w in self.journal.waiting(1000)]
 
 
-def document(bench: Bench, version: Release) -> bytes:
+def document(
+    bench: Bench, version: Release, *, probation: Probation = RULES, device: str | None = None
+) -> bytes:
+    """An offer of a version, as the second, which is listed."""
     SIGNER.add(version.manifest, "digits", 2)
-    wanted = assignment(bench.device, version.manifest, version=2, probation=RULES)
+    device = device or bench.device
+    wanted = assignment(device, version.manifest, version=2, probation=probation)
     return SIGNER.desired(wanted, sequence=1, length=len(version.manifest))

@@ -51,13 +51,7 @@ def disk(monkeypatch):
 
 def watched(bench) -> bytes:
     """An offer that stays on probation."""
-    wanted = assignment(
-        bench.device,
-        NEW.manifest,
-        version=2,
-        probation=Probation(min_inferences=3, max_boots=2),
-    )
-    return SIGNER.desired(wanted, sequence=1, length=len(NEW.manifest))
+    return document(bench, NEW, probation=Probation(min_inferences=3, max_boots=2))
 
 
 @pytest.mark.parametrize("state", [Accepted, Downloading, Verified])
