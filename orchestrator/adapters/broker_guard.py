@@ -84,12 +84,15 @@ class BrokerGuard:
         self._authority.ensure_server(self._names)
         canaries = self._authority.canaries()
         serials = [RevokedSerial(r.serial, r.at) for r in revoked]
-        until = self._authority.publish(serials, canaries)
-        self._canaries = canaries
-        if self._embedded:
-            acl = broker.device_acl(wanted.shut)
-            write_atomic(self._home.broker / "acl", acl.encode())
-            broker.ask_reload(self._home)
+        try:
+            until = self._authority.publish(serials, canaries)
+            self._canaries = canaries
+        finally:
+            # Even where a list could not be had: who is denied everything does no harm.
+            if self._embedded:
+                acl = broker.device_acl(wanted.shut)
+                write_atomic(self._home.broker / "acl", acl.encode())
+                broker.ask_reload(self._home)
         return until
 
     def try_canaries(self) -> Trial:

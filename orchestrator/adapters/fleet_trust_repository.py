@@ -37,7 +37,7 @@ class SqlFleetTrust:
                 CertificateRow.root_sha256,
             )
             .outerjoin(CertificateRow, CertificateRow.serial == DeviceRow.certificate_serial)
-            .where(DeviceRow.state == DeviceState.ACTIVE.value)
+            .where(DeviceRow.state.in_((DeviceState.ACTIVE.value, DeviceState.SUSPENDED.value)))
             .order_by(DeviceRow.id)
         )
         found = []

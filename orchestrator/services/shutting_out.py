@@ -52,6 +52,11 @@ class ShuttingOut:
         """What the broker was told, and what is known of it."""
         return self._told
 
+    @property
+    def revoked(self) -> int:
+        """How many revoked certificates have not expired."""
+        return len(self._revoked)
+
     def trouble(self) -> str | None:
         """Why it is not assured that who is revoked stays out; None when it is."""
         waiting = len(self._waiting())

@@ -41,6 +41,7 @@ from orchestrator.adapters.authority.parts import (
 )
 from orchestrator.errors import ArgosyError, Conflict, Invalid, Unauthenticated, Unavailable
 from orchestrator.home import write_atomic
+from orchestrator.services.ports.authority import RootFacts
 from schemas.ids import device_id_pattern
 
 SERVER_DAYS = 730
@@ -186,8 +187,36 @@ class CertificateAuthority:
         self.write_crl([*revoked, *(canary.bad for canary in canaries)])
         return self._clock() + timedelta(days=_CANARY_DAYS - 1)
 
-    def rotate(self) -> Generation:
+    @property
+    def by_command(self) -> bool:
+        """Whether a program of the operator's issues to devices."""
+        return False
+
+    def roots(self) -> tuple[RootFacts, ...]:
+        """The roots that are trusted, the oldest first."""
+        return tuple(_facts(g, active=g is self._trusted.active) for g in self._trusted.trusted)
+
+    def problems(self) -> tuple[str, ...]:
+        """What somebody should do something about."""
+        found = []
+        active, anchor = self._trusted.active, self._trusted.anchor
+        if active.issues_itself:
+            found.append(
+                "the root issues to devices itself, so that its key cannot be moved away:"
+                " `argosy ca rotate` makes one that need not"
+            )
+        if anchor is not active:
+            found.append(
+                "the old root did not sign the new one: join tokens pin the old root until it"
+                " is retired, and count no more after that"
+            )
+        return tuple(found)
+
+    def rotate(self) -> str:
         """Make a new root and its issuing authority; both roots are trusted until ``retire``.
+
+        Returns:
+            The new root's SHA-256.
 
         Raises:
             Conflict: a rotation is under way already.
@@ -200,10 +229,10 @@ class CertificateAuthority:
             made = generations.make(self._folder, self._clock(), previous=old)
             self._accept(Generations((old, made)))
         self.settle()
-        return made
+        return made.sha256
 
-    def retire(self) -> Generation:
-        """Trust the old root no more; answers its generation.
+    def retire(self) -> str:
+        """Trust the old root no more; answers its SHA-256.
 
         Raises:
             Conflict: there is none but the active one.
@@ -215,7 +244,7 @@ class CertificateAuthority:
             old = self._trusted.trusted[0]
             self._accept(Generations((self._trusted.active,)))
         self.settle()
-        return old
+        return old.sha256
 
     def settle(self) -> None:
         """See that the bundle, and a revocation list of each issuing authority, are there."""
@@ -320,6 +349,21 @@ def not_ours() -> ArgosyError:
     """A certificate is not of an authority that is trusted here."""
     msg = "the certificate is not of an authority that this platform trusts"
     return Unauthenticated(msg, hint="enroll the device again, with a join token made for it")
+
+
+def _facts(generation: Generation, *, active: bool) -> RootFacts:
+    root, issuing = generation.root, generation.issuing
+    return RootFacts(
+        sha256=generation.sha256,
+        name=common_name(root) or "",
+        active=active,
+        external=False,
+        key_held=generation.root_key.exists(),
+        cross_signed=generation.cross is not None,
+        created_at=root.not_valid_before_utc + SKEW,
+        expires_at=root.not_valid_after_utc,
+        issuing_expires_at=issuing.not_valid_after_utc,
+    )
 
 
 def _first(folder: Path, now: datetime) -> Generation:

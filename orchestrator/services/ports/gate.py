@@ -34,7 +34,7 @@ class Gate(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DeviceTrust:
-    """What an active device knows of authorities.
+    """What a device that takes part knows of authorities.
 
     online: it is connected now, in this ``boot`` and ``session``. roots: those that it
     said it trusts; None when it never said. issued_by: the root of its newest certificate.
@@ -51,7 +51,7 @@ class DeviceTrust:
 class FleetTrust(Protocol):
     """What the fleet trusts, and how many certificates were revoked.
 
-    mark: changes whenever a certificate is revoked or forgotten. devices: the active ones.
+    mark: changes whenever a certificate is revoked or forgotten. devices: those that take part.
     """
 
     def mark(self) -> tuple[int, datetime | None]: ...
