@@ -1,8 +1,9 @@
 """The gateway: the orchestrator's one connection to the broker.
 
-Three threads: paho's reads the network and only ever queues; the writer commits
+Four threads: paho's reads the network and only ever queues; the writer commits
 messages in batches and acknowledges them after the commit, so an acknowledged message
-is in the database; the sender answers requests for chunks within a credit.
+is in the database; the sender answers requests for metadata and, within a credit, chunks;
+the renewer answers requests for certificates.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from paho.mqtt.properties import Properties
 
 from orchestrator.adapters.broker import Gateway
 from orchestrator.adapters.downlink import BrokerDownlink
+from orchestrator.adapters.renewal_desk import Answer, RenewalDesk
 from orchestrator.services.inbox import UpMessage
 from orchestrator.services.transfer import TransferService
+from schemas.enroll import RenewAsk
 from schemas.topics import ALL_UP, Down, Up, down, parse_up
-from schemas.transfer import Need
+from schemas.transfer import Need, Reply
+from schemas.trust import MetadataAnswer, MetadataAsk
 
 log = logging.getLogger(__name__)
 
@@ -51,24 +55,38 @@ class MqttGateway:
     Args:
         address: the broker.
         transfer: answers what devices need.
+        admits: whether a device, by its id, is answered at all.
+        renew: answers requests for a new certificate.
     """
 
-    def __init__(self, address: Gateway, transfer: TransferService) -> None:
+    def __init__(
+        self,
+        address: Gateway,
+        transfer: TransferService,
+        admits: Callable[[str], bool],
+        renew: Answer,
+    ) -> None:
         self._address = address
         self._transfer = transfer
         self._inbox: queue.Queue[UpMessage] = queue.Queue(_MAX_INBOX)
         self._connection = 0
-        self._needs: queue.Queue[tuple[str, Need]] = queue.Queue(_MAX_NEEDS)
+        self._needs: queue.Queue[tuple[str, Need | MetadataAsk]] = queue.Queue(_MAX_NEEDS)
         self._credit = threading.BoundedSemaphore(_CREDIT_CHUNKS)
         self._chunk_mids: set[int] = set()
         self._mids_lock = threading.Lock()
         self._stop = threading.Event()
         self._subscribed = threading.Event()
         self.downlink = BrokerDownlink(self._publish)
+        self._admits = admits
+        self._desk = RenewalDesk(renew, self.downlink.renewed)
         self._client = self._make_client()
         self._threads = [
             threading.Thread(target=self._guard, args=(work,), name=f"gateway {name}", daemon=True)
-            for name, work in (("writer", self._write), ("sender", self._send))
+            for name, work in (
+                ("writer", self._write),
+                ("sender", self._send),
+                ("renewer", self._desk.serve),
+            )
         ]
 
     @property
@@ -164,6 +182,13 @@ class MqttGateway:
             elif topic.leaf is Up.NEED:
                 client.ack(message.mid, message.qos)
                 self._needs.put_nowait((topic.device, Need.model_validate_json(message.payload)))
+            elif topic.leaf is Up.RENEW:
+                client.ack(message.mid, message.qos)
+                self._desk.take(topic.device, RenewAsk.model_validate_json(message.payload))
+            elif topic.leaf is Up.META:
+                client.ack(message.mid, message.qos)
+                ask = MetadataAsk.model_validate_json(message.payload)
+                self._needs.put_nowait((topic.device, ask))
             else:
                 self._inbox.put_nowait(
                     UpMessage(
@@ -180,7 +205,7 @@ class MqttGateway:
         except ValueError as error:
             log.warning("malformed request from %s: %s", topic and topic.device, error)
 
-    def _guard(self, work: Callable[[], None]) -> None:
+    def _guard(self, work: Callable[[], object]) -> None:
         while not self._stop.is_set():
             try:
                 work()
@@ -229,14 +254,22 @@ class MqttGateway:
                 device, need = self._needs.get(timeout=0.5)
             except queue.Empty:
                 continue
+            if not self._admits(device):
+                continue
+            if isinstance(need, MetadataAsk):
+                self._answer(device, Down.META, self._transfer.metadata(need))
+                continue
             reply = self._transfer.reply(need)
             if reply is not None:
-                payload = reply.model_dump_json(exclude_none=True).encode()
-                self._publish(down(device, Down.REPLY), payload, False)  # noqa: FBT003 - retain
+                self._answer(device, Down.REPLY, reply)
                 continue
             for chunk in self._transfer.chunks(need):
                 if not self._publish_chunk(device, chunk):
                     break
+
+    def _answer(self, device: str, leaf: Down, answer: Reply | MetadataAnswer) -> None:
+        payload = answer.model_dump_json(exclude_none=True).encode()
+        self._publish(down(device, leaf), payload, False)  # noqa: FBT003 - retain
 
     def _publish_chunk(self, device: str, payload: bytes) -> bool:
         while not self._credit.acquire(timeout=0.5):

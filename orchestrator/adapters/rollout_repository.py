@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.adapters.mapping import fill, to_row
@@ -91,6 +91,11 @@ class SqlRollouts:
             ExecutionRow.sequence > 0, ExecutionRow.published.is_(False)
         )
         return self._executions.all(query.order_by(ExecutionRow.id).limit(limit))
+
+    def unpublish(self, states: Iterable[ExecState]) -> None:
+        names = [state.value for state in states]
+        where = (ExecutionRow.state.in_(names), ExecutionRow.published.is_(True))
+        self._session.execute(update(ExecutionRow).where(*where).values(published=False))
 
     def latest_of_device(self, device_id: str) -> ExecutionRecord | None:
         query = (

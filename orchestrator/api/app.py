@@ -25,6 +25,7 @@ from orchestrator.api import (
     reference,
     rollouts,
     session,
+    trust,
 )
 from orchestrator.api.context import Context, Guard
 from orchestrator.version import VERSION
@@ -36,6 +37,7 @@ OPEN_ROUTES = frozenset(
         "POST /v1/renew",
         "GET /v1/trust/ca.pem",
         "GET /v1/trust/root.json",
+        "GET /v1/trust/metadata/{name}",
         "POST /v1/session",
         "GET /docs",
     }
@@ -78,6 +80,8 @@ def make_app(context: Context) -> FastAPI:
         audit.router,
         events.operator,
         reference.router,
+        trust.public,
+        trust.router,
     ):
         check_guarded(router)
         app.include_router(router)

@@ -34,6 +34,7 @@ from orchestrator.services.revocation import RevocationService
 from orchestrator.services.rollouts import RolloutService
 from orchestrator.services.telemetry import TelemetryService
 from orchestrator.services.tokens import TokenService
+from orchestrator.services.trust import TrustService
 from orchestrator.services.uploads import UploadService
 from schemas.access import Role, Scope
 
@@ -76,7 +77,7 @@ class Context:
     attempts: FailedAttempts
     public_url: str
     ca_pem: str
-    root_json: str
+    trust: TrustService
     health: Callable[[], dict[str, str]]
     stopping: threading.Event = field(default_factory=threading.Event)
     uploading: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(MAX_UPLOADS))

@@ -40,9 +40,3 @@ def renew(ctx: Ctx, request: RenewRequest) -> Renewed:
 def ca(ctx: Ctx) -> str:
     """The authority's roots; the hash of one is in every join token."""
     return ctx.ca_pem
-
-
-@public.get("/trust/root.json", operation_id="get_root", response_class=PlainTextResponse)
-def root(ctx: Ctx) -> str:
-    """The trust root; its hash is in every join token."""
-    return ctx.root_json

@@ -26,21 +26,37 @@ class DesiredPublisher:
         uow: opens transactions; none is open while something is sent.
         signer: signs assignments.
         downlink: sends to devices.
+
+    An offer waits until its version is in the trust metadata: a device that cannot find it
+    there would refuse it. What was offered is signed and sent anew after the director's key
+    changed, and once when the server starts, which may have missed that.
     """
 
     def __init__(self, uow: UnitOfWork, signer: Signer, downlink: Downlink) -> None:
         self._uow = uow
         self._signer = signer
         self._downlink = downlink
+        self._director: tuple[str, ...] = ()
 
     def tick(self) -> int:
         """Publish what differs from the database; how many records agree now."""
+        self._follow_director()
         with self._uow.read() as tx:
             waiting = tx.rollouts.unpublished(_PUBLISH_LIMIT)
         return sum(self._publish_one(record) for record in waiting)
 
+    def _follow_director(self) -> None:
+        keys = self._signer.director_keys()
+        if keys == self._director:
+            return
+        with self._uow() as tx:
+            tx.rollouts.unpublish(IN_FLIGHT)
+        self._director = keys
+
     def _publish_one(self, record: ExecutionRecord) -> bool:
         with self._uow.read() as tx:
+            if record.state in IN_FLIGHT and not self._is_published(tx, record):
+                return False
             latest = tx.rollouts.latest_of_device(record.device_id)
             is_latest = latest is not None and latest.id == record.id
             document = self._document(tx, record) if record.state in IN_FLIGHT else b""
@@ -58,6 +74,10 @@ class DesiredPublisher:
                 tx.rollouts.save_execution(replace(current, published=True))
         self._downlink.forget(record.device_id, record.id)
         return True
+
+    def _is_published(self, tx: Transaction, record: ExecutionRecord) -> bool:
+        rollout = rollouts.found(tx, record.rollout_id)
+        return self._signer.published(rollout.model, rollout.version)
 
     def _document(self, tx: Transaction, record: ExecutionRecord) -> bytes:
         rollout = rollouts.found(tx, record.rollout_id)

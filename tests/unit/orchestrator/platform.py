@@ -48,6 +48,7 @@ from orchestrator.services.rollouts import RolloutService
 from orchestrator.services.telemetry import TelemetryService
 from orchestrator.services.tokens import TokenService
 from orchestrator.services.transfer import TransferService
+from orchestrator.services.trust import TrustService
 from orchestrator.services.uploads import UploadService
 from schemas.access import Role
 from schemas.device import Birth, Hardware
@@ -115,7 +116,7 @@ class Platform:
         self.downlink = BrokerDownlink(self.broker.publish)
         self.models = ModelService(self.uow, self.clock, self.artifacts)
         self.jobs = JobService(self.uow, self.clock, 30, artifacts=self.artifacts, prices=prices)
-        self.rollouts = RolloutService(self.uow, self.clock)
+        self.rollouts = RolloutService(self.uow, self.clock, self.trust)
         self.telemetry = TelemetryService(self.uow, self.clock)
         self.collection = CollectionService(self.uow, self.clock, self.artifacts)
         self.holds = Holds(self.uow, self.clock)
@@ -138,6 +139,7 @@ class Platform:
         self.admission = AdmissionService(self.uow, self.clock)
         self.access = AccessService(self.uow, self.clock)
         self.engine = RolloutEngine(self.uow, self.clock)
+        self.signing = TrustService(self.uow, self.trust)
         self.publisher = DesiredPublisher(self.uow, self.trust, self.downlink)
         reports = ReportService(self.clock)
         measured = MeasuredService(self.clock)
@@ -171,7 +173,7 @@ class Platform:
                 attempts=FailedAttempts(self.clock),
                 public_url="http://testserver",
                 ca_pem=self.ca.pem,
-                root_json=self.trust.root_json,
+                trust=self.signing,
                 health=lambda: {"api": "ok"},
                 stopping=self.stopping,
             )
@@ -188,6 +190,7 @@ class Platform:
     def tick(self, rounds: int = 4) -> None:
         for _ in range(rounds):
             self.engine.tick()
+            self.signing.tick()
             self.publisher.tick()
             for mid in range(1, len(self.broker.sent) + 1):
                 self.downlink.acknowledged(mid)

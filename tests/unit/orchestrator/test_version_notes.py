@@ -18,7 +18,7 @@ def one(platform, admin):
 
 
 def test_a_note_replaces_the_one_before(platform, one):
-    signed = platform.models.signed_manifest(platform.models.get("digits", 1).manifest_sha256)
+    signed = platform.models.manifest(platform.models.get("digits", 1).manifest_sha256)
     view = one.put(f"{URL}/note", json={"tags": ["night", "b"], "note": "good at 3s\nand 8s"})
     assert view.status_code == 200
     assert (view.json()["tags"], view.json()["note"]) == (["night", "b"], "good at 3s\nand 8s")
@@ -26,7 +26,7 @@ def test_a_note_replaces_the_one_before(platform, one):
     cleared = one.put(f"{URL}/note", json={"note": "worse"}).json()
     assert (cleared["tags"], cleared["note"]) == ([], "worse")
     assert cleared["manifest_sha256"] == view.json()["manifest_sha256"]
-    again = platform.models.signed_manifest(cleared["manifest_sha256"])
+    again = platform.models.manifest(cleared["manifest_sha256"])
     assert again == signed
 
 

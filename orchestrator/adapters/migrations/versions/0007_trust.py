@@ -14,12 +14,14 @@ down_revision = "0006"
 branch_labels = None
 depends_on = None
 
+_INT = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _STANDING = ["revoked", "purged", "model", "version", "manifest_sha256", "manifest_size"]
 
 
 def upgrade() -> None:
-    size = sa.Column("manifest_size", sa.BigInteger(), nullable=False, server_default="0")
-    op.add_column("model_versions", size)
+    op.add_column(
+        "model_versions", sa.Column("manifest_size", _INT, nullable=False, server_default="0")
+    )
     # Bytes, not characters: that is what a device is told to expect.
     length = (
         "octet_length(manifest)"
