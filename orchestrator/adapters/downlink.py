@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from schemas.enroll import Renewed, RenewNow
 from schemas.rollout import Command
 from schemas.topics import Down, down
 
@@ -58,6 +59,17 @@ class BrokerDownlink:
         payload = command.model_dump_json().encode()
         return self._deliver(key, down(device, Down.CMD), payload, retain=False)
 
+    def renewed(self, device: str, answer: Renewed) -> bool:
+        """Send a certificate that was asked for; False when nothing can be sent now.
+
+        Each time anew, also the same one: a device asks again when the answer was lost.
+        """
+        return self._hand_over(down(device, Down.RENEWED), answer)
+
+    def renew_now(self, device: str, ask: RenewNow) -> bool:
+        """Have a device ask for a new certificate; False when nothing can be sent now."""
+        return self._hand_over(down(device, Down.RENEW), ask)
+
     def forget(self, device: str, execution: str) -> None:
         """What was delivered is written down: the same wish means that it was lost since."""
         with self._lock:
@@ -81,6 +93,10 @@ class BrokerDownlink:
         with self._lock:
             self._sent = {key: sent for key, sent in self._sent.items() if sent.acked}
             self._early.clear()
+
+    def _hand_over(self, topic: str, message: Renewed | RenewNow) -> bool:
+        payload = message.model_dump_json(exclude_none=True).encode()
+        return self._publish(topic, payload, False) is not None  # noqa: FBT003 - retain
 
     def _deliver(self, key: str, topic: str, payload: bytes, *, retain: bool) -> bool:
         digest = hashlib.sha256(payload).digest()

@@ -20,6 +20,7 @@ from orchestrator.errors import Unavailable
 from orchestrator.home import Home
 from orchestrator.services.transfer import TransferService
 from orchestrator.settings import load
+from schemas.enroll import RenewAsk, Renewed
 from schemas.ids import new_id
 from schemas.topics import Down, Up, down, up
 from schemas.transfer import CHUNK_BYTES, Need, Reply, decode_chunk
@@ -73,6 +74,7 @@ class Site:
         self.address = broker.prepare(settings, self.home)
         self.artifacts = ArtifactStore(self.home.artifacts)
         self.broker = None
+        self.shut_out = set()
         self.got = []
         self.device = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
         self.device.username_pw_set(self.address.username, self.address.password)
@@ -89,12 +91,24 @@ class Site:
         until(self.device.is_connected)
         self.device.subscribe(down(DEVICE, Down.REPLY), qos=1)
         self.device.subscribe(down(DEVICE, Down.CHUNK), qos=0)
+        self.device.subscribe(down(DEVICE, Down.RENEWED), qos=1)
 
     def gateway(self, inbox: Inbox) -> MqttGateway:
-        made = MqttGateway(self.address, TransferService(Registry(), self.artifacts))
+        made = MqttGateway(
+            self.address,
+            TransferService(Registry(), self.artifacts),
+            lambda device: device not in self.shut_out,
+            self.renew,
+        )
         made.start(inbox.handle)
         until(lambda: made.connected)
         return made
+
+    def renew(self, device: str, ask: RenewAsk) -> Renewed | None:
+        """The same answer whenever the same is asked, and none to whoever is shut out."""
+        if device in self.shut_out:
+            return None
+        return Renewed(csr_sha256=hashlib.sha256(ask.csr_pem.encode()).hexdigest())
 
     def tell(self, *texts: bytes) -> None:
         for text in texts:
@@ -198,9 +212,41 @@ def test_malformed_requests_do_no_harm(site):
     gateway.stop()
 
 
+def test_a_request_for_a_certificate_is_answered_each_time_and_a_malformed_one_does_no_harm(site):
+    gateway = site.gateway(Inbox())
+    for noise in (b"{", b'{"csr_pem":"' + b"x" * 9000 + b'"}'):
+        site.device.publish(up(DEVICE, Up.RENEW), noise, qos=1)
+    for count, text in enumerate(("a", "b", "b"), 1):
+        ask = RenewAsk(csr_pem=text).model_dump_json().encode()
+        site.device.publish(up(DEVICE, Up.RENEW), ask, qos=1)
+        until(lambda count=count: len(site.got) == count)
+    answers = [Renewed.model_validate_json(message.payload) for message in site.got]
+    assert [one.csr_sha256 for one in answers] == [
+        hashlib.sha256(text).hexdigest() for text in (b"a", b"b", b"b")
+    ]
+    gateway.stop()
+
+
+def test_who_is_shut_out_gets_no_answer_to_anything(site):
+    gateway = site.gateway(Inbox())
+    site.shut_out.add(DEVICE)
+    need = Need(kind="leaves", sha256="0" * 64).model_dump_json().encode()
+    site.device.publish(up(DEVICE, Up.NEED), need, qos=1)
+    ask = RenewAsk(csr_pem="a").model_dump_json().encode()
+    site.device.publish(up(DEVICE, Up.RENEW), ask, qos=1).wait_for_publish(WAIT)
+    # The queues are worked off in order: an answer to the later request shows that the first
+    # was passed over.
+    until(lambda: gateway._needs.empty() and not gateway._desk._waiting)
+    site.shut_out.clear()
+    site.device.publish(up(DEVICE, Up.NEED), need, qos=1)
+    until(lambda: site.got)
+    assert [message.topic for message in site.got] == [down(DEVICE, Down.REPLY)]
+    gateway.stop()
+
+
 def test_stopping_leaves_no_thread(site):
     before = set(threading.enumerate())
     gateway = site.gateway(Inbox())
-    assert len(set(threading.enumerate()) - before) == 3
+    assert len(set(threading.enumerate()) - before) == 4
     gateway.stop()
     assert set(threading.enumerate()) - before == set()

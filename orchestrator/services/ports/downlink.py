@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from schemas.enroll import Renewed, RenewNow
 from schemas.rollout import Command
 
 
@@ -12,9 +13,12 @@ class Downlink(Protocol):
     """Sends to devices. Every call may be repeated; none waits for the network.
 
     ``desired`` and ``command`` answer whether the broker has exactly that message, and go
-    on doing so until ``forget``: after it, the same wish sends the message anew.
+    on doing so until ``forget``: after it, the same wish sends the message anew. ``renewed``
+    and ``renew_now`` send at each call; False when nothing can be sent now.
     """
 
     def desired(self, device: str, document: bytes) -> bool: ...
     def command(self, device: str, command: Command) -> bool: ...
+    def renewed(self, device: str, answer: Renewed) -> bool: ...
+    def renew_now(self, device: str, ask: RenewNow) -> bool: ...
     def forget(self, device: str, execution: str) -> None: ...
