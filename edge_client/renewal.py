@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from edge_client.certificates import Life
+from edge_client.identity import Identity
 from edge_client.refusal import Refusal
 
 EARLIEST, LATEST = 0.7, 0.9
@@ -67,6 +68,11 @@ class Plan:
         """When to renew."""
         share = EARLIEST + (LATEST - EARLIEST) * draw(self.seed, "due")
         return self.life.start + (self.life.end - self.life.start) * share
+
+
+def plan_of(identity: Identity) -> Plan:
+    """The plan for a certificate that nothing has happened to yet."""
+    return Plan(life=identity.life, seed=identity.seen.serial)
 
 
 def draw(*seeds: object) -> float:

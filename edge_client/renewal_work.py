@@ -29,7 +29,7 @@ from edge_client.identity import (
     settle,
 )
 from edge_client.refusal import Refusal
-from edge_client.renewal import Moment, Plan, Way
+from edge_client.renewal import Moment, Way, plan_of
 from edge_client.renewal_https import renew_by_https
 from edge_client.requested import Note
 from edge_client.settings import Home
@@ -81,7 +81,7 @@ class Renewer:
         self._ask, self._post, self._adopt = ask, post, adopt
         self.identity = identity
         self.problem: str | None = None
-        self._plan = _plan(identity)
+        self._plan = plan_of(identity)
         kept = requested.kept(home.renewal, Note)
         if kept is not None and certificates.key_pem(kept[0]) == identity.key.read_bytes():
             requested.forget(home.renewal)  # killed between the switch and this
@@ -161,7 +161,7 @@ class Renewer:
         if older is None or self._moment().date >= older.life.end:
             return
         self.identity = older
-        self._plan = _plan(older)
+        self._plan = plan_of(older)
         self._failed(f"the broker does not take the new certificate ({refusal}); back to the old")
         self._adopt(older)
 
@@ -223,7 +223,7 @@ class Renewer:
             self._failed(f"no new certificate: {error}")
             return
         requested.forget(self._home.renewal)
-        self._plan, self.problem = _plan(self.identity), None
+        self._plan, self.problem = plan_of(self.identity), None
         log.info("a new certificate is here; connecting with it")
         self._adopt(self.identity)
 
@@ -256,10 +256,6 @@ class Renewer:
         if problem != self.problem:
             log.warning("%s", problem)
         self.problem = problem
-
-
-def _plan(identity: Identity) -> Plan:
-    return Plan(life=identity.life, seed=identity.seen.serial)
 
 
 def _roots(

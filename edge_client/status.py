@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import datetime as dt
 
-from cryptography import x509
 from pydantic import ValidationError
 
-from edge_client.identity import load_identity
+from edge_client.certificates import read_key, spki_sha256
+from edge_client.errors import JournalError, NotEnrolledError
+from edge_client.identity import Identity, load_identity
 from edge_client.lock import is_locked
-from edge_client.refusal import Refusal
+from edge_client.metadata_refresh import last_refresh
+from edge_client.refusal import Refusal, in_words
+from edge_client.renewal import plan_of
+from edge_client.requested import EnrollmentNote, kept_note
 from edge_client.settings import Home
 from edge_client.slots import Slot, read_pointer
 from schemas.base import UtcTime, Wire
 from schemas.device import ActiveModel
-from schemas.enroll import BrokerAddress
-from schemas.ids import BootId, DeviceId, ExecutionId, Name
+from schemas.enroll import BrokerAddress, fingerprint
+from schemas.ids import BootId, DeviceId, ExecutionId, Name, Sha256
 from schemas.rollout import ExecState
 
 
@@ -34,17 +38,45 @@ class Live(Wire):
     last_error: str | None = None
 
 
-class Status(Wire):
-    """The answer of ``argosy-edge status``."""
+class Pending(Wire):
+    """An enrollment that is not over. device, fingerprint: once the server has answered."""
+
+    server: str
+    began: UtcTime
+    device: DeviceId | None = None
+    fingerprint: str | None = None
+
+
+class Identified(Wire):
+    """Who a device is, and what it trusts.
+
+    fingerprint: of its key, as the operator sees it. roots: SHA-256 of each authority.
+    """
 
     device: DeviceId
     device_class: Name
     server: str
     broker: BrokerAddress
+    fingerprint: str
+    certificate_serial: str
+    certificate_starts_at: UtcTime
     certificate_expires_at: UtcTime
+    certificate_unproven: bool = False
+    next_renewal: UtcTime
+    roots: tuple[Sha256, ...]
+
+
+class Status(Identified):
+    """The answer of ``argosy-edge status``.
+
+    trust_refreshed_at: when the trust metadata was last found to hold.
+    """
+
     running: bool
     active: ActiveModel | None = None
     fallback: ActiveModel | None = None
+    trust_refreshed_at: UtcTime | None = None
+    enrollment: Pending | None = None
     live: Live | None = None
 
 
@@ -52,52 +84,133 @@ def read_status(home: Home) -> Status:
     """Read a home.
 
     Raises:
-        NotEnrolledError: it holds no identity.
+        NotEnrolledError: it holds no identity; the hint says whether one is awaited.
     """
-    identity = load_identity(home)
-    record = identity.record
-    certificate = x509.load_pem_x509_certificate(identity.certificate.read_bytes())
+    pending = _pending(home)
+    try:
+        identity = load_identity(home)
+    except NotEnrolledError as error:
+        raise _awaiting(error, pending) from error
     pointer = read_pointer(home.pointer)
     running = is_locked(home)
     return Status(
-        device=record.device,
-        device_class=record.device_class,
-        server=record.server,
-        broker=record.broker,
-        certificate_expires_at=certificate.not_valid_after_utc,
+        **_identified(identity).model_dump(),
         running=running,
         active=_model(pointer.active),
         fallback=_model(pointer.fallback),
+        trust_refreshed_at=_refreshed(home),
+        enrollment=pending,
         live=_live(home) if running else None,
     )
 
 
+def _identified(identity: Identity) -> Identified:
+    record = identity.record
+    key = read_key(identity.key.read_bytes(), str(identity.key))
+    return Identified(
+        device=record.device,
+        device_class=record.device_class,
+        server=record.server,
+        broker=record.broker,
+        fingerprint=fingerprint(spki_sha256(key)),
+        certificate_serial=identity.seen.serial,
+        certificate_starts_at=identity.life.start,
+        certificate_expires_at=identity.life.end,
+        certificate_unproven=identity.unproven,
+        next_renewal=plan_of(identity).due,
+        roots=identity.seen.roots,
+    )
+
+
+def _pending(home: Home) -> Pending | None:
+    note = kept_note(home.enrollment, EnrollmentNote)
+    return None if note is None else Pending.model_validate(note.model_dump(), extra="ignore")
+
+
+def _awaiting(error: NotEnrolledError, pending: Pending | None) -> NotEnrolledError:
+    if pending is None:
+        return error
+    if pending.device is None:
+        return NotEnrolledError(
+            f"{error}: an enrollment at {pending.server} was begun and has no answer yet",
+            hint="give the same `argosy-edge enroll` command again: it goes on",
+        )
+    return NotEnrolledError(
+        f"{error}: {pending.device} waits for approval at {pending.server},"
+        f" with fingerprint {pending.fingerprint}",
+        hint=f"`argosy device approve {pending.device}`, then enroll with the same command again",
+    )
+
+
+def _refreshed(home: Home) -> dt.datetime | None:
+    try:
+        return last_refresh(home)
+    except JournalError:
+        return None
+
+
 def lines(status: Status, now: dt.datetime) -> list[tuple[str, str]]:
     """The status in words: (what, value)."""
-    left = status.certificate_expires_at - now
-    expiry = f"{status.certificate_expires_at:%Y-%m-%d %H:%M} UTC"
-    expiry += f" ({left.days} days left)" if left > dt.timedelta() else " (expired: enroll again)"
     live = status.live
     state = "not running" if live is None else "running, not connected"
     if live is not None and live.connected:
         state = "running, connected"
+    refreshed = status.trust_refreshed_at
     rows = [
         ("device", status.device),
         ("class", status.device_class),
+        ("fingerprint", status.fingerprint),
         ("agent", state if not status.running or live else "starting"),
         ("broker", f"{status.broker.host}:{status.broker.port}"),
-        ("certificate", expiry),
+        ("certificate", _certificate(status, now)),
+        ("next renewal", _renewal(status, now)),
+        ("roots", ", ".join(root[:16] for root in status.roots)),
+        ("trust refreshed", "never" if refreshed is None else _date(refreshed)),
         ("active", _words(status.active)),
         ("fallback", _words(status.fallback)),
     ]
+    if status.enrollment is not None:
+        what = status.enrollment.device or f"at {status.enrollment.server}"
+        rows.append(("enrollment", f"{what}, begun {_date(status.enrollment.began)}, not over"))
     if live is not None:
-        doing = "-" if live.execution is None else f"{live.execution} {live.state}"
-        rows += [
-            ("execution", doing),
-            ("windows waiting", str(live.windows_waiting)),
-            ("last error", live.last_error or "-"),
-        ]
+        rows += _live_rows(status, live)
     return rows
+
+
+def _live_rows(status: Status, live: Live) -> list[tuple[str, str]]:
+    doing = "-" if live.execution is None else f"{live.execution} {live.state}"
+    rows = [("execution", doing), ("windows waiting", str(live.windows_waiting))]
+    if live.renewal_problem is not None:
+        rows.append(("renewal", live.renewal_problem))
+    if live.refused is not None:
+        rows.append(("refused", in_words(live.refused, status.device)))
+    if live.last_error is None or live.refused is None:
+        rows.append(("last error", live.last_error or "-"))
+    return rows
+
+
+def _certificate(status: Status, now: dt.datetime) -> str:
+    left = status.certificate_expires_at - now
+    text = _date(status.certificate_expires_at)
+    if now < status.certificate_starts_at:
+        begins = _date(status.certificate_starts_at)
+        return f"{text} (begins {begins}, so the clock is wrong: set it)"
+    if left <= dt.timedelta():
+        return f"{text} (expired: the agent renews it by HTTPS)"
+    days = f"{left.days} days left" if left.days else f"{left.seconds // 3600} hours left"
+    return f"{text} ({days}{', not tried yet' if status.certificate_unproven else ''})"
+
+
+def _renewal(status: Status, now: dt.datetime) -> str:
+    live = status.live
+    planned = status.next_renewal if live is None else live.next_renewal or status.next_renewal
+    if not status.running:
+        return f"{_date(planned)}, if the agent runs"
+    return _date(planned) if planned > now else f"{_date(planned)}: being tried"
+
+
+def _date(moment: dt.datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
 def _model(slot: Slot | None) -> ActiveModel | None:
