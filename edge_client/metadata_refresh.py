@@ -21,8 +21,8 @@ from edge_client.database import open_readonly
 from edge_client.device import Device
 from edge_client.errors import JournalError, MetadataUnavailableError, TrustError
 from edge_client.journal import Journal
-from edge_client.metadata import Wanted
 from edge_client.metadata_floors import Floors
+from edge_client.metadata_walk import Wanted
 from edge_client.settings import Home
 from edge_client.states import Offer
 from edge_client.trust import Reader, confirm, read_desired, target_of
