@@ -1,7 +1,7 @@
 """MQTT topic names: built and parsed here and nowhere else.
 
 ``d/<device>/up/<leaf>`` is written by that device alone, ``d/<device>/down/<leaf>``
-is read by that device alone. The broker's ACL follows from the two patterns below.
+is read by that device alone. The broker's ACL follows from the patterns below.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ class Down(StrEnum):
 ALL_UP = "d/+/up/+"
 """The filter by which the gateway hears every device."""
 
-ACL_DEVICE_WRITE = "d/%u/up/#"
+ACL_DEVICE_WRITES = tuple(f"d/%u/up/{leaf}" for leaf in Up)
+"""One for each message there is: with a wildcard, a device could leave retained messages under
+as many names as it likes, which nobody would ever clear from the broker's memory."""
+
 ACL_DEVICE_READ = "d/%u/down/#"
 ACL_SHARED_READ = "m/#"
 

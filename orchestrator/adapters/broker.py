@@ -27,7 +27,7 @@ from orchestrator.errors import Unavailable
 from orchestrator.home import Home, read_json, write_atomic, write_json
 from orchestrator.settings import LOOPBACK, Settings
 from schemas.api import MQTT_PORT
-from schemas.topics import ACL_DEVICE_READ, ACL_DEVICE_WRITE, ACL_SHARED_READ
+from schemas.topics import ACL_DEVICE_READ, ACL_DEVICE_WRITES, ACL_SHARED_READ
 
 GATEWAY_USER = "gateway"
 MIN_VERSION = (2, 0)
@@ -196,9 +196,10 @@ def device_acl(shut: Iterable[str] = ()) -> str:
             never may.
     """
     nobody = "".join(f"user {name}\ntopic deny #\n" for name in (CANARY, *sorted(shut)))
+    writes = "".join(f"pattern write {one}\n" for one in ACL_DEVICE_WRITES)
     return (
         f"{nobody}"
-        f"pattern write {ACL_DEVICE_WRITE}\n"
+        f"{writes}"
         f"pattern read {ACL_DEVICE_READ}\n"
         f"pattern read {ACL_SHARED_READ}\n"
     )

@@ -41,7 +41,7 @@ from schemas.rollout import Command, ExecReport, ExecState
 from schemas.telemetry import Window
 from schemas.topics import (
     ACL_DEVICE_READ,
-    ACL_DEVICE_WRITE,
+    ACL_DEVICE_WRITES,
     ACL_SHARED_READ,
     ALL_UP,
     Down,
@@ -150,7 +150,8 @@ class Broker:
         (self.folder / "ca.pem").write_bytes(self.ca.pem)
         (self.folder / "acl").write_text(
             "user gateway\ntopic readwrite #\n\n"
-            f"pattern write {ACL_DEVICE_WRITE}\npattern read {ACL_DEVICE_READ}\n"
+            + "".join(f"pattern write {one}\n" for one in ACL_DEVICE_WRITES)
+            + f"pattern read {ACL_DEVICE_READ}\n"
             f"pattern read {ACL_SHARED_READ}\n"
         )
         user = "user root\n" if os.geteuid() == 0 else ""

@@ -12,6 +12,7 @@ from orchestrator.adapters.process_tree import MAX_DEATHS, restart_delay
 from orchestrator.home import Home
 from orchestrator.settings import load
 from orchestrator.supervisor import mark_of
+from schemas.topics import Up
 
 
 def listeners(text: str) -> list[list[str]]:
@@ -45,7 +46,9 @@ def test_the_devices_listener_wants_certificates_and_the_servers_is_on_loopback(
 
 def test_the_devices_access_list_knows_no_gateway() -> None:
     assert broker.device_acl().splitlines() == [
-        "pattern write d/%u/up/#",
+        "user argosy-canary",
+        "topic deny #",
+        *(f"pattern write d/%u/up/{leaf}" for leaf in Up),
         "pattern read d/%u/down/#",
         "pattern read m/#",
     ]
