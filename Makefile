@@ -14,10 +14,11 @@ STAMP := $(VENV)/.installed
 BENCHES := $(patsubst benchmarks/%.py,%,$(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
 BENCH_OUT := build/benchmarks
 ARGS ?=
-# Two files of tests at a time, the long ones first (tests/conftest.py orders them).
-TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
+# Files of tests at a time, the long ones first (tests/conftest.py orders them): more than two
+# cores compute, for many wait for a process.
+TOGETHER := -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-all check unit bench bench-smoke clean
+.PHONY: help setup demo test test-all coverage check unit bench clean
 
 help: ## say what there is
 	@echo "usage: make TARGET [ARGS=...] [PYTHON=/path/to/python3.11]"
@@ -31,12 +32,15 @@ demo: $(STAMP) ## the whole loop on this machine (ARGS=--keep leaves it running)
 
 test: check ## everything that CI runs
 	@.ci/need.sh mosquitto postgresql
-	@$(MAKE) --no-print-directory bench-smoke
-	$(BIN)/python -m pytest $(TOGETHER) -m "not slow" --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest $(TOGETHER) -m "not slow" --durations=25 $(ARGS)
 
 test-all: ## the tests of CI and those that take minutes each: every kill in every state
 	@.ci/need.sh mosquitto postgresql
 	$(BIN)/python -m pytest $(TOGETHER) $(ARGS)
+
+coverage: $(STAMP) ## the tests of CI, and which lines they ran (a third slower)
+	@.ci/need.sh mosquitto postgresql
+	$(BIN)/python -m pytest $(TOGETHER) -m "not slow" --cov --cov-report=term $(ARGS)
 
 check: $(STAMP) ## style, types and import rules, without running anything
 	$(BIN)/ruff check .
@@ -53,9 +57,6 @@ bench: $(STAMP) ## every benchmark against its baseline (ARGS=--quick for one sm
 	@for name in $(BENCHES); do \
 		$(BIN)/python -m benchmarks.$$name --json $(BENCH_OUT)/$$name.json $(ARGS) || exit 1; \
 	done
-
-bench-smoke:
-	@$(MAKE) --no-print-directory bench ARGS=--quick
 
 clean: ## remove the environment, caches and everything built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \

@@ -89,6 +89,16 @@ NETS = {
     )
 }
 
+QUICK = Net(
+    "digits",
+    None,
+    "workers.recipes.digits:Digits",
+    {"width": 0.25, "lr": 0.01},
+    2,
+    {"max_accuracy_drop": 0.5, "prune": [0.5], "finetune_epochs": 1, "max_trials": 3},
+)
+"""The smallest search that has a variant of each kind: to see that the benchmark runs."""
+
 
 @contextmanager
 def within(net: Net) -> Iterator[Task]:

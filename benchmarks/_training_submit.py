@@ -1,8 +1,7 @@
 """From ``submit`` to the first step of a job, on a platform whose cluster is warm.
 
 The real thing: ``argosy up``, the client that an operator's program would use, a code
-folder that travels to the cluster, the queue, the agent, a driver of its own. A first job
-warms the cluster; each later one is measured.
+folder that travels to the cluster, the queue, the agent, a driver of its own.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ LIMIT_SECONDS = 300
 POLL = 0.02
 
 
-def measure(folder: Path, jobs: int, workers: int, gpus: int) -> list[float]:
-    """Seconds from submit to the first step, of so many jobs after the first."""
+def measure(folder: Path, jobs: int, workers: int, gpus: int, *, warm: bool) -> list[float]:
+    """Seconds from submit to the first step, of so many jobs; warm: after another one."""
     code = folder / "code"
     code.mkdir()
     shutil.copy(_training_task.__file__, code / "timed.py")
     found = []
     with _platform(folder) as argosy:
-        for number in range(jobs + 1):
+        for number in range(jobs + warm):
             marks = folder / f"submit{number}"
             spec = spec_of(marks, workers, gpus)
             submitted = time.time()
@@ -45,7 +44,7 @@ def measure(folder: Path, jobs: int, workers: int, gpus: int) -> list[float]:
             if view.state is not JobState.SUCCEEDED:
                 msg = f"the job ended {view.state}: {view.detail}"
                 raise RuntimeError(msg)
-            if number > 0:
+            if number >= warm:
                 found.append(first_step(read(marks)) - submitted)
     return found
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._harness import ROOT, Figure, Options, Report, main, note
-from benchmarks._optimize_nets import NETS, Net, trained, within
+from benchmarks._optimize_nets import NETS, QUICK, Net, trained, within
 from schemas.paired import Outcomes, compare
 from workers.inspection.stream import Stream
 from workers.optimization.executor import LocalExecutor
@@ -59,14 +59,14 @@ class Measured:
 
 
 def measure(options: Options) -> Report:
-    """Every net, or the smallest alone."""
+    """Every net, or a small one alone."""
     kept = ROOT / "build" / "benchmarks" / "nets"
-    names = ["digits"] if options.quick else list(NETS)
+    nets = {QUICK.name: QUICK} if options.quick else NETS
     found: dict[str, list[Measured]] = {}
     details: dict[str, Any] = {"threads": 1, "samples_per_run": [1, 32]}
-    for name in names:
+    for name, net in nets.items():
         with tempfile.TemporaryDirectory(prefix="argosy-bench-") as folder:
-            found[name], extra = _net(NETS[name], kept, Path(folder), options)
+            found[name], extra = _net(net, kept, Path(folder), options)
         details[name] = {**extra, "sides": [_row(one, found[name]) for one in found[name]]}
         note(_table(name, details[name]["sides"]))
     figures: dict[str, Figure] = {}

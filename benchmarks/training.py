@@ -75,7 +75,7 @@ def load_of(gpus: int, *, quick: bool) -> Load:
     """
     if gpus:
         return Load(gpus, 1, 4 if quick else 8, 20 if quick else 400, 512 * gpus)
-    return Load(2, 0, 4 if quick else 5, 5 if quick else 20, 64)
+    return Load(2, 0, 3 if quick else 5, 1 if quick else 20, 64)
 
 
 def count_gpus() -> int:
@@ -184,16 +184,19 @@ def overhead_of(found: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, Any
 _KINDS = ("wall", "cpu")
 
 
-def submitted(load: Load, jobs: int) -> tuple[float, ...]:
-    """Seconds from submit to first step, of jobs on a warm platform; none without a broker."""
+def submitted(load: Load, jobs: int, *, warm: bool) -> tuple[float, ...]:
+    """Seconds from submit to first step, of jobs on a platform; none without a broker.
+
+    warm: a job before them has warmed it.
+    """
     if shutil.which("mosquitto") is None:
         note("submit to first step is left out: it needs mosquitto, for the platform")
         return ()
     from benchmarks._training_submit import measure  # noqa: PLC0415 - the client, for this alone
 
-    note(f"submit to first step: {jobs} jobs on a warm platform")
+    note(f"submit to first step: {jobs} jobs on a {'warm' if warm else 'cold'} platform")
     with _folder() as name:
-        return tuple(measure(Path(name), jobs, load.workers, load.gpus))
+        return tuple(measure(Path(name), jobs, load.workers, load.gpus, warm=warm))
 
 
 def run(options: Options) -> Report:
@@ -206,9 +209,9 @@ def run(options: Options) -> Report:
     }
     found = in_turn(sides, options.rounds)
     ours, torchrun = found["ours"], found["torchrun"]
-    submits = submitted(load, options.rounds)
+    submits = submitted(load, options.rounds, warm=not options.quick)
     note("per-step overhead of the loop")
-    steps = overhead(2 if options.quick else 4 * options.rounds)
+    steps = overhead(1 if options.quick else 4 * options.rounds)
     first = torchrun["start_to_first_step"]
     figures = {
         "samples_per_s": Figure("1/s", ours["samples_per_s"], torchrun["samples_per_s"]),

@@ -50,15 +50,22 @@ _START_SECONDS = 60
 _STOP_SECONDS = 20
 
 
-_LONG_FIRST = ("matrix", "integration", "e2e", "delivery", "contract", "property", "unit")
+_LONGEST = (
+    "test_training_ray", "test_kill_matrix", "test_examples", "test_benchmarks_run",
+    "test_class_budgets", "test_imports", "test_loop", "test_tasks_ray", "test_batch_ray",
+    "test_agent_job", "test_sweep_ray", "test_agent_environment", "test_agent_two_nodes",
+)  # fmt: skip
+_THEN = ("attacks", "integration", "e2e", "matrix", "delivery", "contract", "property", "unit")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files that take minutes first, so that they do not run alone at the end."""
+    """Put the files that take longest first, so that none runs alone at the end."""
 
     def rank(item: pytest.Item) -> int:
+        if item.path.stem in _LONGEST:
+            return _LONGEST.index(item.path.stem)
         folder = item.path.relative_to(ROOT / "tests").parts[0]
-        return _LONG_FIRST.index(folder) if folder in _LONG_FIRST else len(_LONG_FIRST)
+        return len(_LONGEST) + (_THEN.index(folder) if folder in _THEN else len(_THEN))
 
     items.sort(key=rank)
 

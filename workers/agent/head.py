@@ -82,6 +82,8 @@ def head_environment(token_file: Path, metrics_port: int) -> dict[str, str]:
         "DASHBOARD_METRIC_PORT": str(metrics_port),
         "RAY_JOB_STOP_WAIT_TIME_S": "2",
         "RAY_DEDUP_LOGS": "0",
+        # Ray would start a worker per CPU for jobs without variables, and ours all have some.
+        "RAY_prestart_worker_first_driver": "0",
     }
 
 

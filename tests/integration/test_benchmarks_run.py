@@ -1,0 +1,41 @@
+"""One small round of each benchmark: it runs, and says what it set out to measure."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("mosquitto")]
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+NAMES = sorted(path.stem for path in BENCHMARKS.glob("[!_]*.py"))
+FIGURES = {
+    "loop": {"submit_to_serving", "submit_to_registered", "start_to_registered"},
+    "optimize": {"digits_latency_b1", "digits_size", "digits_accuracy"},
+    "training": {"samples_per_s", "start_to_first_step", "submit_to_first_step"},
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_quick_round_gives_every_figure_and_its_baseline(tmp_path: Path, name: str) -> None:
+    out = tmp_path / "figures.json"
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json", str(out)],
+        cwd=BENCHMARKS.parent,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert FIGURES[name] <= found.keys()
+    for figure in found.keys() - {"details", "environment"}:
+        assert 0 < found[figure]["ratio"] < math.inf, figure
+        assert figure in done.stdout
