@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import random
+import sqlite3
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
@@ -244,11 +245,14 @@ class Refresher:
 def last_refresh(home: Home) -> dt.datetime | None:
     """When a home's metadata was last found to hold, read beside a running agent.
 
-    Raises:
-        JournalError: the journal cannot be read.
+    Returns:
+        None when it never was, or the journal cannot be read.
     """
     if not home.journal.exists():
         return None
-    with closing(open_readonly(home.journal, what="journal")) as db:
-        row = db.execute("SELECT value FROM facts WHERE name = ?", (_REFRESHED,)).fetchone()
+    try:
+        with closing(open_readonly(home.journal, what="journal")) as db:
+            row = db.execute("SELECT value FROM facts WHERE name = ?", (_REFRESHED,)).fetchone()
+    except (JournalError, sqlite3.Error):
+        return None
     return None if row is None else dt.datetime.fromtimestamp(row[0], dt.UTC)
