@@ -9,8 +9,10 @@ from datetime import UTC, datetime, timedelta
 from fastapi import FastAPI
 
 from orchestrator.adapters.artifact_place import check_artifacts, open_artifacts
+from orchestrator.adapters.authority import open_authority
+from orchestrator.adapters.authority.served import local_ca
 from orchestrator.adapters.broker import read_gateway
-from orchestrator.adapters.ca import CertificateAuthority
+from orchestrator.adapters.broker_guard import BrokerGuard
 from orchestrator.adapters.database import migrate
 from orchestrator.adapters.mqtt import MqttGateway
 from orchestrator.adapters.prices import load_prices
@@ -28,6 +30,7 @@ from orchestrator.services.agents import AgentService
 from orchestrator.services.aliases import AliasService
 from orchestrator.services.attempts import FailedAttempts
 from orchestrator.services.audit import AuditService
+from orchestrator.services.authority import AuthorityService
 from orchestrator.services.collection import CollectionService
 from orchestrator.services.comparison import ComparisonService
 from orchestrator.services.device_classes import DeviceClassService
@@ -46,6 +49,7 @@ from orchestrator.services.reports import ReportService
 from orchestrator.services.retention import Retention
 from orchestrator.services.revocation import RevocationService
 from orchestrator.services.rollouts import RolloutService
+from orchestrator.services.shutting_out import ShuttingOut
 from orchestrator.services.telemetry import TelemetryService
 from orchestrator.services.tokens import TokenService
 from orchestrator.services.transfer import TransferService
@@ -70,16 +74,19 @@ class Program:
     gateway: MqttGateway
     inbox: Inbox
     loop: ControlLoop
+    guarding: ControlLoop
 
     def start(self) -> None:
         """Connect to the broker and begin to tick."""
         self.gateway.start(self.inbox.handle)
         self.loop.start()
+        self.guarding.start()
 
     def stop(self) -> None:
         """End streams, ticks and the connection."""
         self.context.stopping.set()
         self.loop.stop()
+        self.guarding.stop()
         self.gateway.stop()
         with contextlib.suppress(Unavailable):
             self.context.access.flush()
@@ -103,7 +110,7 @@ def prepare_database(settings: Settings) -> str | None:
     engine = make_engine(settings.database)
     migrate(engine)
     uow = SqlUnitOfWork(engine)
-    ca = str(home.ca_pem) if settings.tls else None
+    ca = local_ca(settings, home)
     with uow.read() as tx:
         is_first = not tx.keys.of_role(Role.ADMIN)
     first = None
@@ -145,7 +152,7 @@ def build(settings: Settings) -> Program:
     home, clock = Home(settings.home), utc_now
     uow = SqlUnitOfWork(make_engine(settings.database))
     artifacts = open_artifacts(settings)
-    authority = CertificateAuthority.open(home.ca, clock)
+    authority = open_authority(home.ca, clock, command=settings.ca_command, roots=settings.ca_roots)
     signer = TrustStore.open(home.trust, clock)
     address = read_gateway(home)
     if address is None:
@@ -188,6 +195,20 @@ def build(settings: Settings) -> Program:
         },
         settings.tick_seconds,
     )
+    guard = BrokerGuard(home, settings, address, authority)
+    shutting_out = ShuttingOut(uow, clock, guard)
+    authorities = AuthorityService(
+        uow,
+        clock,
+        authority,
+        shutting_out,
+        embedded=settings.embedded_broker,
+        renew_now=gateway.downlink.renew_now,
+    )
+    # A loop of its own: it waits for the broker, and maybe for a program.
+    guarding = ControlLoop(
+        {"revocation": shutting_out.tick, "rotation": authorities.tick}, settings.tick_seconds
+    )
     collection = CollectionService(uow, clock, artifacts)
     context = Context(
         uow=uow,
@@ -215,14 +236,15 @@ def build(settings: Settings) -> Program:
         audit=AuditService(uow),
         attempts=FailedAttempts(clock),
         public_url=settings.advertised_url,
-        ca_pem=authority.pem,
+        authority=authorities,
         trust=trust,
         health=lambda: {
             "api": "ok",
             "broker": "ok" if gateway.connected else "not connected",
             "trust": signer.fault() or "ok",
+            "revocation": shutting_out.health(),
             "control loop": "ok" if not loop.failing else f"failing: {', '.join(loop.failing)}",
         },
     )
     inbox = Inbox(uow, devices, ReportService(clock), telemetry, MeasuredService(clock))
-    return Program(make_app(context), context, gateway, inbox, loop)
+    return Program(make_app(context), context, gateway, inbox, loop, guarding)

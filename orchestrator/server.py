@@ -6,11 +6,14 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 import click
 import uvicorn
 
+from orchestrator.adapters.authority.served import given_to, keep_serving
 from orchestrator.api.headers import HSTS
 from orchestrator.bootstrap import Program, build
 from orchestrator.connection import guarded, modern_tls
@@ -24,9 +27,22 @@ _GRACE_SECONDS = 1
 class _Server(uvicorn.Server):
     """Uvicorn that ends event streams the moment it is told to stop."""
 
-    def __init__(self, config: uvicorn.Config, program: Program) -> None:
+    def __init__(
+        self, config: uvicorn.Config, program: Program, certificate: Path, key: Path
+    ) -> None:
         super().__init__(config)
         self._program = program
+        self._certificate, self._key = certificate, key
+        self._look: Callable[[], None] | None = None
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: a new certificate is served without a restart."""
+        context = self.config.ssl
+        if context is not None:
+            if self._look is None:
+                self._look = keep_serving(context, self._certificate, self._key)
+            self._look()
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._program.context.stopping.set()
@@ -37,7 +53,9 @@ def serve(settings: Settings) -> None:
     """Serve until a signal comes."""
     home = Home(settings.home)
     program = build(settings)
-    tls = settings.tls
+    tls, given = settings.tls, given_to(settings)
+    certificate = given.certificate if given else home.server_pem
+    key = given.key if given else home.server_key
     config = uvicorn.Config(
         program.app,
         host=settings.host,
@@ -52,8 +70,8 @@ def serve(settings: Settings) -> None:
         forwarded_allow_ips=(settings.trusted_proxies or "").split(","),
         headers=[HSTS] if tls else [],
         timeout_graceful_shutdown=_GRACE_SECONDS,
-        ssl_certfile=home.server_pem if tls else None,
-        ssl_keyfile=home.server_key if tls else None,
+        ssl_certfile=certificate if tls else None,
+        ssl_keyfile=key if tls else None,
         ssl_context_factory=(lambda _config, make: modern_tls(make())) if tls else None,
     )
     for sig in (signal.SIGINT, signal.SIGTERM):
@@ -62,7 +80,7 @@ def serve(settings: Settings) -> None:
         signal.signal(sig, lambda *_: None)
     program.start()
     try:
-        _Server(config, program).run()
+        _Server(config, program, certificate, key).run()
     finally:
         program.stop()
 

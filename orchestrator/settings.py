@@ -43,6 +43,11 @@ class Settings:
         lease_seconds: a job that is silent for so long is given to another agent.
         heartbeat_seconds: how often devices and agents say that they are there.
         certificate_days: how long a device's certificate is valid.
+        ca_command: a program that issues to devices in place of the platform's own authority.
+        ca_roots: the PEM file with that program's roots and the authorities below them.
+        tls_cert: the PEM file of the API's certificate and its authorities; None is one of
+            the platform's own authority, and so is the broker's always: devices pin it.
+        tls_key: the private key of ``tls_cert``.
         renew_grace_days: for how long after its end a certificate is renewed by its key.
         tick_seconds: how often the services compare what is desired with what is.
         artifacts: where artifacts are kept: a folder, or ``s3://bucket/prefix`` with
@@ -68,6 +73,10 @@ class Settings:
     lease_seconds: float = 30.0
     heartbeat_seconds: float = 10.0
     certificate_days: int = 7
+    ca_command: Path | None = None
+    ca_roots: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     renew_grace_days: int = 90
     tick_seconds: float = 0.25
     artifacts: str | None = None
@@ -84,6 +93,9 @@ class Settings:
     @property
     def url(self) -> str:
         """The API's address for programs on this machine."""
+        if self.tls_cert is not None and self.public_url is not None:
+            # A certificate that was given is for a name, and for no address.
+            return self.public_url
         host = LOOPBACK if self.host in _WILDCARDS else self.host
         return f"{'https' if self.tls else 'http'}://{_bracketed(host)}:{self.port}"
 
@@ -164,6 +176,13 @@ def _checked(settings: Settings) -> Settings:
     if settings.embedded_broker and settings.port == settings.mqtt_port:
         msg = f"the API and the broker cannot both use port {settings.port}"
         raise Invalid(msg, hint="set ARGOSY_PORT or ARGOSY_MQTT_PORT to another one")
+    for one, other in (("ca_command", "ca_roots"), ("tls_cert", "tls_key")):
+        if (getattr(settings, one) is None) != (getattr(settings, other) is None):
+            msg = f"ARGOSY_{one.upper()} and ARGOSY_{other.upper()} go together: set both or none"
+            raise Invalid(msg)
+    if settings.tls_cert is not None and not settings.tls:
+        msg = f"ARGOSY_TLS_CERT is set, but the API on {settings.host} is served without TLS"
+        raise Invalid(msg, hint="set ARGOSY_HOST to an address beyond loopback, as 0.0.0.0")
     if settings.tls and settings.public_url and settings.public_url.startswith("http:"):
         msg = f"ARGOSY_PUBLIC_URL: the API on {settings.host} is served with TLS: use https://"
         raise Invalid(msg)
@@ -295,6 +314,10 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
     "lease_seconds": _seconds,
     "heartbeat_seconds": _seconds,
     "certificate_days": _days,
+    "ca_command": _file,
+    "ca_roots": _file,
+    "tls_cert": _file,
+    "tls_key": _file,
     "renew_grace_days": _days,
     "tick_seconds": _seconds,
     "artifacts": _artifacts,

@@ -15,10 +15,10 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from urllib.parse import urlsplit
 
 from orchestrator.adapters import broker, processes
-from orchestrator.adapters.ca import CertificateAuthority
+from orchestrator.adapters.authority import open_authority
+from orchestrator.adapters.authority.served import given_to
 from orchestrator.adapters.process_tree import (
     Child,
     EventKind,
@@ -102,7 +102,8 @@ def prepare(settings: Settings, prepare_database: Callable[[Settings], object]) 
     """
     home = Home(settings.home)
     home.prepare()
-    authority = CertificateAuthority.open_or_create(home.ca)
+    given_to(settings)
+    authority = open_authority(home.ca, command=settings.ca_command, roots=settings.ca_roots)
     authority.ensure_server(settings.names)
     TrustStore.open_or_create(home.trust)
     broker.prepare(settings, home)
@@ -225,12 +226,15 @@ def _connects(host: str, port: int) -> bool:
 
 
 def _server_ready(settings: Settings, home: Home) -> bool:
-    parts = urlsplit(settings.url)
-    host, port = parts.hostname or LOOPBACK, settings.port
+    host = LOOPBACK if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104 - compared with
+    port = settings.port
     connection: http.client.HTTPConnection
     try:
         if settings.tls:
             context = ssl.create_default_context(cafile=home.ca_pem)
+            if settings.tls_cert is not None:
+                # It is for another name; nothing is sent to our own child, or believed of it.
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
             connection = http.client.HTTPSConnection(
                 host, port, timeout=_PROBE_SECONDS, context=context
             )

@@ -19,6 +19,7 @@ from orchestrator.services.agents import AgentService
 from orchestrator.services.aliases import AliasService
 from orchestrator.services.attempts import FailedAttempts
 from orchestrator.services.audit import AuditService
+from orchestrator.services.authority import AuthorityService
 from orchestrator.services.collection import CollectionService
 from orchestrator.services.comparison import ComparisonService
 from orchestrator.services.device_classes import DeviceClassService
@@ -76,7 +77,7 @@ class Context:
     audit: AuditService
     attempts: FailedAttempts
     public_url: str
-    ca_pem: str
+    authority: AuthorityService
     trust: TrustService
     health: Callable[[], dict[str, str]]
     stopping: threading.Event = field(default_factory=threading.Event)

@@ -39,4 +39,4 @@ def renew(ctx: Ctx, request: RenewRequest) -> Renewed:
 @public.get("/trust/ca.pem", operation_id="get_ca", response_class=PlainTextResponse)
 def ca(ctx: Ctx) -> str:
     """The authority's roots; the hash of one is in every join token."""
-    return ctx.ca_pem
+    return ctx.authority.pem

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
-from orchestrator.adapters.authority.parts import general_name
+from orchestrator.adapters.authority.parts import general_name, pem_of, utc_now
 from orchestrator.errors import Invalid
+from orchestrator.home import Home, write_atomic
+from orchestrator.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _LIMIT = 1024 * 1024
 
@@ -66,6 +72,33 @@ def check_given(certificate: Path, key: Path, names: tuple[str, ...], now: datet
     return Served(certificate, key, last if last.issuer == last.subject else None)
 
 
+def given_to(settings: Settings) -> Served | None:
+    """The certificate that the API was given; None where it has the platform's own.
+
+    Raises:
+        Invalid: it cannot be served; see ``check_given``.
+    """
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    name = urlsplit(settings.url).hostname or settings.host
+    return check_given(settings.tls_cert, settings.tls_key, (name,), utc_now())
+
+
+def local_ca(settings: Settings, home: Home) -> str | None:
+    """The PEM file by which programs on this machine check the API's certificate.
+
+    None: there is no TLS, or the system knows who issued the certificate that was given.
+    """
+    given = given_to(settings)
+    if not settings.tls or (given is not None and given.root is None):
+        return None
+    if given is None or given.root is None:
+        return str(home.ca_pem)
+    path = home.ca / "given.pem"
+    write_atomic(path, pem_of(given.root).encode(), 0o644)
+    return str(path)
+
+
 def keep_serving(context: ssl.SSLContext, certificate: Path, key: Path) -> Callable[[], None]:
     """A task that has a running server take up its certificate when the file changes.
 
@@ -76,9 +109,16 @@ def keep_serving(context: ssl.SSLContext, certificate: Path, key: Path) -> Calla
     def look() -> None:
         nonlocal seen
         now = _stamp(certificate, key)
-        if now != seen:
+        if now == seen:
+            return
+        seen = now
+        try:
             context.load_cert_chain(certificate, key)
-            seen = now
+        except OSError as error:
+            # Half of a pair that somebody is replacing: the other half is a change too.
+            log.warning("%s is not taken up: %s", certificate, error)
+        else:
+            log.info("took up %s", certificate)
 
     return look
 

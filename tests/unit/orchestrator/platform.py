@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 from fastapi.testclient import TestClient
 
 from orchestrator.adapters.artifacts import ArtifactStore
-from orchestrator.adapters.ca import CertificateAuthority
+from orchestrator.adapters.authority import CertificateAuthority
 from orchestrator.adapters.database import migrate
 from orchestrator.adapters.downlink import BrokerDownlink
 from orchestrator.adapters.trust import TrustStore
@@ -28,6 +28,7 @@ from orchestrator.services.agents import AgentService
 from orchestrator.services.aliases import AliasService
 from orchestrator.services.attempts import FailedAttempts
 from orchestrator.services.audit import AuditService
+from orchestrator.services.authority import AuthorityService
 from orchestrator.services.collection import CollectionService
 from orchestrator.services.comparison import ComparisonService
 from orchestrator.services.device_classes import DeviceClassService
@@ -45,6 +46,7 @@ from orchestrator.services.renewal import RenewalService
 from orchestrator.services.reports import ReportService
 from orchestrator.services.revocation import RevocationService
 from orchestrator.services.rollouts import RolloutService
+from orchestrator.services.shutting_out import ShuttingOut
 from orchestrator.services.telemetry import TelemetryService
 from orchestrator.services.tokens import TokenService
 from orchestrator.services.transfer import TransferService
@@ -60,6 +62,7 @@ from schemas.signature import Signature, TensorSpec
 from schemas.telemetry import Window
 from schemas.topics import Up, UpTopic
 from schemas.transfer import CHUNK_BYTES, leaves_digest, leaves_of
+from tests.fakes.gate import FakeGate
 from tests.fakes.tiny_onnx import tiny_onnx
 
 HARDWARE = Hardware(
@@ -144,6 +147,16 @@ class Platform:
         reports = ReportService(self.clock)
         measured = MeasuredService(self.clock)
         self.inbox = Inbox(self.uow, self.devices, reports, self.telemetry, measured)
+        self.gate = FakeGate(self.ca)
+        self.shutting_out = ShuttingOut(self.uow, self.clock, self.gate)
+        self.authority = AuthorityService(
+            self.uow,
+            self.clock,
+            self.ca,
+            self.shutting_out,
+            embedded=True,
+            renew_now=self.downlink.renew_now,
+        )
         self.stopping = threading.Event()
         self.app = make_app(
             Context(
@@ -172,7 +185,7 @@ class Platform:
                 audit=AuditService(self.uow),
                 attempts=FailedAttempts(self.clock),
                 public_url="http://testserver",
-                ca_pem=self.ca.pem,
+                authority=self.authority,
                 trust=self.signing,
                 health=lambda: {"api": "ok"},
                 stopping=self.stopping,
