@@ -7,11 +7,13 @@ from pathlib import Path
 
 import rich_click as click
 
-from orchestrator.cli.options import home_option
-
 
 @click.command()
-@home_option
+@click.option(
+    "--home",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the platform  [env: ARGOSY_HOME; default: ~/.argosy].",
+)
 @click.option("-o", "--output", "form", type=click.Choice(["table", "json"]), default="table")
 def doctor(home: Path | None, form: str) -> int:
     """Check what this machine has and lacks; exit code 1 if something needed is missing."""

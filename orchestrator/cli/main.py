@@ -22,8 +22,15 @@ _ENTRIES = {
         f"{_HERE}.device_classes:device_class", "Say what a variant may cost, by kind of device."
     ),
     "token": Entry(f"{_HERE}.tokens:token", "Let devices join."),
+    "trust": Entry(f"{_HERE}.trust:trust", "See and sign what devices trust."),
     "rollout": Entry(f"{_HERE}.rollouts:rollout", "Ship a model to the fleet, in waves."),
     "telemetry": Entry(f"{_HERE}.telemetry:telemetry", "See what devices report of a model."),
+    "login": Entry(f"{_HERE}.login:login", "Sign in to a platform elsewhere."),
+    "logout": Entry(f"{_HERE}.login:logout", "Forget a platform."),
+    "whoami": Entry(f"{_HERE}.login:whoami", "Show whose token is used, and its rights."),
+    "profile": Entry(f"{_HERE}.profiles:profile", "Choose between platforms."),
+    "api-token": Entry(f"{_HERE}.api_tokens:api_token", "Let people in, with rights."),
+    "audit": Entry(f"{_HERE}.audit:audit", "See who did what; verify the log."),
     "completion": Entry(f"{_HERE}.completion:completion", "Print a shell's completion script."),
 }
 
@@ -33,6 +40,10 @@ _STYLE = click.RichHelpConfiguration(
         "*argosy": [
             {"name": "Begin", "commands": ["demo", "up", "doctor"]},
             {"name": "Work", "commands": ["job", "batch", "model", "device", "token", "rollout"]},
+            {
+                "name": "People",
+                "commands": ["login", "logout", "whoami", "profile", "api-token", "audit"],
+            },
             {"name": "More", "commands": ["device-class", "agent", "telemetry", "completion"]},
         ]
     },

@@ -46,13 +46,33 @@ def output_option(command: F) -> F:
 
 
 def home_option(command: F) -> F:
-    """``--home``: which platform's credentials."""
-    return click.option(
-        "--home",
-        type=click.Path(file_okay=False, path_type=Path),
-        envvar="ARGOSY_HOME",
-        help="Folder with the platform's credentials  [default: ~/.argosy].",
-    )(command)
+    """``--home`` and ``--profile``: which platform, and whose credentials.
+
+    The environment counts too, in the order that ``Profile.load`` says.
+    """
+    for option in (
+        click.option(
+            "--profile",
+            metavar="NAME",
+            expose_value=False,
+            callback=_choose_profile,
+            help="A profile of `argosy login`  [env: ARGOSY_PROFILE].",
+        ),
+        click.option(
+            "--home",
+            type=click.Path(file_okay=False, path_type=Path),
+            help="Folder with the platform's credentials  [env: ARGOSY_HOME; default: ~/.argosy].",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _choose_profile(ctx: click.Context, param: click.Parameter, value: str | None) -> None:  # noqa: ARG001 - click's signature
+    # Not a parameter of each command: it only says how `Argosy.from_profile` connects.
+    from orchestrator.client.profile import CHOSEN
+
+    CHOSEN.set(value)
 
 
 def timeout_option(command: F) -> F:

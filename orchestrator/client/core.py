@@ -9,19 +9,21 @@ from typing import Self
 
 import httpx
 
+from orchestrator.client.access import ApiTokens, AuditLog
 from orchestrator.client.artifacts import Artifacts
+from orchestrator.client.devices import Devices, Tokens
 from orchestrator.client.events import PATIENCE_SECONDS, EventStream
 from orchestrator.client.jobs import Agents, Jobs
 from orchestrator.client.models import DeviceClasses, Models
 from orchestrator.client.profile import Profile
 from orchestrator.client.resources import (
-    Devices,
     Platform,
     Rollouts,
     Telemetry,
-    Tokens,
 )
 from orchestrator.client.transport import Transport
+from orchestrator.client.trust import Trust
+from schemas.access import Whoami
 from schemas.api import Health
 
 
@@ -56,11 +58,17 @@ class Argosy:
         self.tokens = Tokens(self._transport)
         self.rollouts = Rollouts(self._transport)
         self.telemetry = Telemetry(self._transport)
+        self.api_tokens = ApiTokens(self._transport)
+        self.audit = AuditLog(self._transport)
+        self.trust = Trust(self._transport)
         self._platform = Platform(self._transport)
 
     @classmethod
     def from_profile(cls, home: Path | None = None, env: Mapping[str, str] | None = None) -> Self:
-        """Connect as ``HOME/credentials.json`` and the environment say."""
+        """Connect as the command line, the environment, a profile or a home says.
+
+        In which order stands at ``Profile.load``.
+        """
         profile = Profile.load(home, env)
         return cls(profile.url, profile.token, profile.ca)
 
@@ -68,6 +76,10 @@ class Argosy:
     def url(self) -> str:
         """The platform's address."""
         return self._transport.url
+
+    def whoami(self) -> Whoami:
+        """Whose token this is, and what it may do."""
+        return self._platform.whoami()
 
     def health(self) -> Health:
         """Whether every part of the platform is up."""

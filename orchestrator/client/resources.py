@@ -1,7 +1,7 @@
 """The API's resources, one class each. Listings are iterators that page by themselves.
 
 Jobs and agents stand in ``orchestrator.client.jobs``, the registry in
-``orchestrator.client.models``.
+``orchestrator.client.models``, devices and join tokens in ``orchestrator.client.devices``.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from orchestrator.client.errors import AnswerError
 from orchestrator.client.events import Bell
 from orchestrator.client.follow import Look, follow
 from orchestrator.client.transport import Params, Transport
+from schemas.access import Whoami
 from schemas.api import Health, Page
-from schemas.device import DeviceView
-from schemas.enroll import TokenCreated, TokenRequest, TokenView
 from schemas.rollout import PauseReason, RolloutSpec, RolloutState, RolloutView
 from schemas.telemetry import TelemetrySummary
 
@@ -60,30 +59,6 @@ class Resource:
                 detail = f"the listing {path} does not move past its cursor"
                 raise AnswerError(detail)
             cursor = page.next
-
-
-class Devices(Resource):
-    """The fleet."""
-
-    def list(self) -> Iterator[DeviceView]:
-        """Every device."""
-        return self._pages("/v1/devices", DeviceView)
-
-    def get(self, device: str) -> DeviceView:
-        """One device."""
-        return self._transport.get(f"/v1/devices/{segment(device)}", DeviceView)
-
-
-class Tokens(Resource):
-    """Join tokens."""
-
-    def create(self, request: TokenRequest | None = None) -> TokenCreated:
-        """Make a token. Its text is in this answer and nowhere else."""
-        return self._transport.post("/v1/tokens", TokenCreated, request or TokenRequest())
-
-    def list(self) -> Iterator[TokenView]:
-        """Every token, without its secret."""
-        return self._pages("/v1/tokens", TokenView)
 
 
 class Rollouts(Resource):
@@ -153,6 +128,10 @@ class Telemetry(Resource):
 
 class Platform(Resource):
     """The platform itself."""
+
+    def whoami(self) -> Whoami:
+        """Whose token this is."""
+        return self._transport.get("/v1/whoami", Whoami)
 
     def health(self) -> Health:
         """Whether every part is up."""

@@ -65,6 +65,10 @@ class Transport:
         """Ask; ``answer`` is the type of what comes back."""
         return self._call("GET", path, answer, params=_present(params))
 
+    def raw(self, path: str, params: Params | None = None) -> bytes:
+        """Ask for a file, byte for byte."""
+        return self._send("GET", path, params=_present(params)).content
+
     def post(
         self,
         path: str,
@@ -218,7 +222,7 @@ def _network_errors(url: str) -> Iterator[None]:
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
         if "certificate verify failed" in str(error).lower():
             detail = f"the certificate of {url} is not signed by the CA in the credentials"
-            hint = "take url, token and ca from the home folder of that platform"
+            hint = "sign in again with `argosy login`, or take ca.pem from the platform's home"
             raise ProfileError(detail, hint=hint) from error
         raise UnreachableError(url) from error
     except httpx.TimeoutException as error:
