@@ -22,6 +22,8 @@ from tuf.api.metadata import (
     Timestamp,
 )
 
+from edge_client.metadata import MetadataClient
+from edge_client.metadata_floors import Floors
 from schemas.ids import new_id
 from schemas.model import Manifest
 from schemas.rollout import Assignment, Probation
@@ -51,6 +53,34 @@ def sign(document, *signers) -> bytes:
     for signer in signers:
         metadata.sign(signer, append=True)
     return metadata.to_bytes()
+
+
+class MemoryCache(dict):
+    """A cache whose files are seen, and may be changed."""
+
+    def read(self, name: str) -> bytes | None:
+        return self.get(name)
+
+    def write(self, name: str, data: bytes) -> None:
+        self[name] = data
+
+    def remove(self, name: str) -> None:
+        self.pop(name, None)
+
+
+class MemoryFloors:
+    """Floors that are kept, and how often they were written."""
+
+    def __init__(self, floors: Floors | None = None) -> None:
+        self.floors, self.written = floors or Floors(), 0
+        self.anew: list[frozenset[str]] = []
+
+    def load(self) -> Floors:
+        return self.floors
+
+    def save(self, floors: Floors, *, anew: frozenset[str]) -> None:
+        self.floors, self.written = floors, self.written + 1
+        self.anew.append(anew)
 
 
 class Signer:
@@ -90,6 +120,14 @@ class Signer:
     @property
     def models(self) -> CryptoSigner:
         return self.keys["release"][0]
+
+    def client(self, cache, floors, *, now: dt.datetime = NOW, fetch=None) -> MetadataClient:
+        """A device's client, which is given ``files`` unless ``fetch`` brings others."""
+        fetch = fetch or (lambda name, _limit: self.files.get(name))
+        clock = (lambda: now) if isinstance(now, dt.datetime) else now
+        return MetadataClient(
+            self.root_json(), cache=cache, floors=floors, clock=clock, fetch=fetch
+        )
 
     def root_json(self) -> bytes:
         """The first root: what a token pins."""
