@@ -25,8 +25,8 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from schemas.api import Event, Health, Page, Stored
 from schemas.budget import DeviceClassSpec, DeviceClassView
 from schemas.dataset import DatasetProfile
-from schemas.device import DeviceView
-from schemas.enroll import JoinToken, TokenCreated, TokenRequest, TokenView
+from schemas.device import DeviceState, DeviceView
+from schemas.enroll import JoinToken, RevokeDevice, TokenCreated, TokenRequest, TokenView
 from schemas.errors import PROBLEM_TYPE, Code, Problem
 from schemas.ids import new_id
 from schemas.job import AgentView, JobState, JobView, LogLine, MetricPoint
@@ -268,19 +268,48 @@ def make_app(state: State) -> FastAPI:  # noqa: C901, PLR0915 - a list of routes
     _registry(app, state)
 
     @app.get("/v1/devices")
-    def devices(cursor: str | None = None) -> Page[DeviceView]:
-        return _page(state.devices, cursor, state.page_size)
+    def devices(
+        cursor: str | None = None,
+        states: Annotated[list[str] | None, Query(alias="state")] = None,
+    ) -> Page[DeviceView]:
+        wanted = [d for d in state.devices if not states or d.state in states]
+        return _page(wanted, cursor, state.page_size)
 
     @app.get("/v1/devices/{device}")
     def device(device: str) -> DeviceView:
         return _scripted({d.id: [d] for d in state.devices}, device)
+
+    @app.post("/v1/devices/{device}/{act}")
+    def decide(device: str, act: str, request: RevokeDevice | None = None) -> DeviceView:
+        found = _scripted({d.id: [d] for d in state.devices}, device)
+        changes: dict[str, Any] = {
+            "approve": {"state": DeviceState.ACTIVE},
+            "reject": {"state": DeviceState.REVOKED},
+            "revoke": {
+                "state": DeviceState.REVOKED,
+                "revoke_reason": request.reason if request else "",
+            },
+            "clear-alert": {"clone_suspected_at": None},
+        }[act]
+        if act == "approve" and found.state is DeviceState.REVOKED:
+            raise RefusedError(409, Code.CONFLICT, f"{device} was revoked or rejected")
+        changed = found.model_copy(update=changes)
+        state.devices = [changed if d.id == device else d for d in state.devices]
+        return changed
+
+    @app.post("/v1/tokens/{token}/revoke")
+    def revoke_token(token: str) -> TokenView:
+        found = _scripted({t.id: [t] for t in state.tokens}, token)
+        changed = found.model_copy(update={"revoked": True})
+        state.tokens = [changed if t.id == token else t for t in state.tokens]
+        return changed
 
     @app.post("/v1/tokens", status_code=201)
     def create_token(request: TokenRequest) -> TokenCreated:
         view = token_view(request)
         state.tokens.append(view)
         text = str(JoinToken(view.id, "s" * 43, "0" * 64, "1" * 64))
-        return TokenCreated(token=text, view=view)
+        return TokenCreated(token=text, view=view, server="https://platform.example:8420")
 
     @app.get("/v1/tokens")
     def tokens(cursor: str | None = None) -> Page[TokenView]:
@@ -461,10 +490,14 @@ def job_view(state: JobState = JobState.QUEUED, **fields: Any) -> JobView:
 def token_view(request: TokenRequest) -> TokenView:
     return TokenView(
         id=new_id("tok"),
-        device_class=request.device_class,
+        device_class=request.device_class or "default",
         tags=request.tags,
         max_uses=request.max_uses,
         uses=0,
+        approval=request.approval,
+        keys=len(request.keys),
+        device=request.device,
+        note=request.note,
         expires_at=NOW,
         revoked=False,
         created_at=NOW,

@@ -1,0 +1,109 @@
+"""How devices look on a terminal."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from rich.text import Text
+
+from orchestrator.cli import console
+from orchestrator.cli.output import Shape, print_facts
+from schemas.device import DeviceState, DeviceView
+
+
+def device_shape() -> Shape[DeviceView]:
+    """The fleet as a table."""
+    return Shape(
+        lambda view: view.id,
+        ("ID", lambda view: view.id),
+        ("CLASS", lambda view: view.device_class),
+        ("TAGS", lambda view: ",".join(view.tags) or console.NONE),
+        ("STATE", _state),
+        ("PRESENCE", lambda view: console.state(view.presence)),
+        ("SERVES", _active),
+        ("SEEN", lambda view: console.age(view.last_seen_at)),
+    )
+
+
+def waiting_shape() -> Shape[DeviceView]:
+    """Devices that wait for approval, with what to compare before giving it."""
+    return Shape(
+        lambda view: view.id,
+        ("ID", lambda view: view.id),
+        ("CLASS", lambda view: view.device_class),
+        ("FINGERPRINT", lambda view: view.fingerprint),
+        ("HARDWARE", _board),
+        ("WAITS", lambda view: console.age(view.enrolled_at)),
+    )
+
+
+def show_device(view: DeviceView) -> None:
+    """One device, with everything."""
+    hardware = view.hardware
+    if view.clone_suspected_at is not None:
+        console.say(
+            f"{view.id} seems to be used from two places at once since"
+            f" {_time(view.clone_suspected_at)}: two boots of it take turns.",
+            style="red",
+        )
+        console.say(
+            f"If it was copied: argosy device revoke {view.id}, then argosy token create"
+            f" --device {view.id} for the real one. If not: argosy device clear-alert {view.id}",
+            style="dim",
+        )
+    print_facts(
+        [
+            ("device", view.id),
+            ("state", console.state(view.state)),
+            ("revoked", _revoked(view)),
+            ("presence", console.state(view.presence)),
+            ("seen", f"{console.age(view.last_seen_at)} ago" if view.last_seen_at else "never"),
+            ("class", view.device_class),
+            ("tags", ", ".join(view.tags)),
+            ("serves", _active(view)),
+            ("rollout", view.rollout),
+            ("hardware", f"{hardware.arch}, {hardware.cpus} CPUs, {hardware.ram_mb} MB"
+             if hardware else None),
+            ("runtime", f"ONNX Runtime {hardware.ort}: {', '.join(hardware.providers)}"
+             if hardware else None),
+            ("enrolled", f"{_time(view.enrolled_at)} with {view.token or 'a token'}"),
+            ("fingerprint", view.fingerprint),
+            ("certificate", _certificate(view)),
+        ]
+    )  # fmt: skip
+
+
+def _state(view: DeviceView) -> Text:
+    state = console.state(view.state)
+    if view.clone_suspected_at is None:
+        return state
+    return Text.assemble(state, " ", ("cloned?", "red"))
+
+
+def _active(view: DeviceView) -> str:
+    active = view.active
+    return console.NONE if active is None else f"{active.model}@{active.version} {active.variant}"
+
+
+def _board(view: DeviceView) -> str:
+    hardware = view.hardware
+    return console.NONE if hardware is None else hardware.board or hardware.arch
+
+
+def _certificate(view: DeviceView) -> str | None:
+    until = view.certificate_expires_at
+    if until is None:
+        waits = view.state is DeviceState.PENDING
+        return "none before it is approved" if waits else None
+    return f"until {_time(until)}, serial {view.certificate_serial or 'unknown'}"
+
+
+def _revoked(view: DeviceView) -> str | None:
+    if view.revoked_at is None:
+        return None
+    reason = console.clean(view.revoke_reason)
+    return _time(view.revoked_at) + (f": {reason}" if reason else "")
+
+
+def _time(at: datetime) -> str:
+    return f"{at.astimezone():%Y-%m-%d %H:%M}"

@@ -1,0 +1,57 @@
+"""The fleet and the join tokens that let devices into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from orchestrator.client.resources import Resource, segment
+from schemas.device import DeviceState, DeviceView
+from schemas.enroll import RevokeDevice, TokenCreated, TokenRequest, TokenView
+
+
+class Devices(Resource):
+    """The fleet."""
+
+    def list(self, states: Sequence[DeviceState] = ()) -> Iterator[DeviceView]:
+        """Every device, newest first; only those in some states, if any are named."""
+        return self._pages("/v1/devices", DeviceView, {"state": tuple(states)})
+
+    def get(self, device: str) -> DeviceView:
+        """One device."""
+        return self._transport.get(f"/v1/devices/{segment(device)}", DeviceView)
+
+    def approve(self, device: str) -> DeviceView:
+        """Let a device in that waits for approval."""
+        return self._act(device, "approve")
+
+    def reject(self, device: str) -> DeviceView:
+        """Turn a device away that waits for approval."""
+        return self._act(device, "reject")
+
+    def revoke(self, device: str, reason: str = "") -> DeviceView:
+        """Shut a device out, for good; a repeat changes nothing."""
+        path = f"/v1/devices/{segment(device)}/revoke"
+        return self._transport.post(path, DeviceView, RevokeDevice(reason=reason))
+
+    def clear_alert(self, device: str) -> DeviceView:
+        """Say that a suspected clone was looked into."""
+        return self._act(device, "clear-alert")
+
+    def _act(self, device: str, action: str) -> DeviceView:
+        return self._transport.post(f"/v1/devices/{segment(device)}/{action}", DeviceView)
+
+
+class Tokens(Resource):
+    """Join tokens."""
+
+    def create(self, request: TokenRequest | None = None) -> TokenCreated:
+        """Make a token. Its text is in this answer and nowhere else."""
+        return self._transport.post("/v1/tokens", TokenCreated, request or TokenRequest())
+
+    def list(self) -> Iterator[TokenView]:
+        """Every token, newest first, without its secret."""
+        return self._pages("/v1/tokens", TokenView)
+
+    def revoke(self, token: str) -> TokenView:
+        """Let nobody else in by a token; a repeat changes nothing."""
+        return self._transport.post(f"/v1/tokens/{segment(token)}/revoke", TokenView)
