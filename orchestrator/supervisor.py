@@ -38,6 +38,7 @@ __all__ = [
     "StopSignal",
     "Supervisor",
     "TreeEvent",
+    "bootstrap",
     "check_ports",
     "children",
     "prepare",
@@ -77,7 +78,7 @@ def run(
         processes.end_marked(mark, _LEFTOVER_GRACE)
         check_programs(settings)
         check_ports(settings)
-        prepare(settings, prepare_database or _bootstrap)
+        prepare(settings, prepare_database or bootstrap)
 
         def tell(event: TreeEvent) -> None:
             if event.kind == "up":
@@ -249,7 +250,8 @@ def _server_ready(settings: Settings, home: Home) -> bool:
         return False
 
 
-def _bootstrap(settings: Settings) -> None:
+def bootstrap(settings: Settings) -> str | None:
+    """Prepare the database as ``orchestrator.bootstrap`` does; the first admin's token, if new."""
     # By name, so that supervising does not import the database's libraries.
     try:
         prepare_database = importlib.import_module("orchestrator.bootstrap").prepare_database
@@ -257,9 +259,10 @@ def _bootstrap(settings: Settings) -> None:
         msg = f"the server's packages are not installed: {error}"
         raise Unavailable(msg, hint="pip install 'argosy[server]'") from error
     try:
-        prepare_database(settings)
+        first: str | None = prepare_database(settings)
     except ArgosyError:
         raise
     except OSError as error:
         msg = f"cannot prepare the database: {error}"
         raise Unavailable(msg) from error
+    return first

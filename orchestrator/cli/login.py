@@ -145,7 +145,7 @@ def _pinned(url: str, digest: str | None) -> str:
                 return contact.vouched_roots(url, root)
         msg = f"{url} has the authority {roots[0].sha256}, not {digest}"
         raise ProfileError(msg, hint="do not go on: something may stand between you and it")
-    root = roots[-1]
+    root = contact.vouching_root(url, roots)
     if not is_anyone_there():
         msg = f"{url} has a certificate authority of its own, which nobody vouches for"
         raise ProfileError(msg, hint="say --ca-sha256 HEX or --ca FILE, as `argosy up` shows it")

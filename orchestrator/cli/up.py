@@ -50,7 +50,7 @@ def up(
     )
     display = Display(settings, time.monotonic())
     display.begin()
-    run(settings, display.event)
+    run(settings, display.event, prepare_database=display.prepare)
 
 
 @dataclass(slots=True)
@@ -62,6 +62,7 @@ class Display:
     is_up: bool = False
     stopping: bool = False
     begun: dict[str, float] = field(default_factory=dict)
+    first_token: str | None = field(default=None, repr=False)
 
     def begin(self) -> None:
         """The first lines."""
@@ -73,6 +74,12 @@ class Display:
 
         title = Text.assemble(("argosy ", "bold"), (version("argosy"), "bold"))
         console.say(title, Text("one machine, one process tree: not for production", "yellow"))
+
+    def prepare(self, settings: Settings) -> None:
+        """Prepare the database, and keep the first admin's token until it can be shown."""
+        from orchestrator.supervisor import bootstrap
+
+        self.first_token = bootstrap(settings)
 
     def event(self, event: TreeEvent) -> None:
         """Tell of one event."""
@@ -126,12 +133,43 @@ class Display:
             ("home", Text(str(home))),
             ("logs", Text(str(home / "logs"))),
             ("token", Text(f"in {home / 'credentials.json'}; the argosy command finds it there")),
+            *(("CA SHA256", Text(digest)) for digest in self._authorities()),
         ]
         console.say(f"  up after {console.duration(now - self.started)}\n", style="dim")
         for label, value in lines:
             console.say(Text(f"  {label:<10}", "dim").append_text(value))
         console.say("")
+        self._show_first_token()
         if not is_default:
             console.say(Text("  elsewhere ", "dim").append(f"export ARGOSY_HOME={home}", "not dim"))
         console.say(Text("  next      ", "dim").append("argosy job submit FILE --watch", "not dim"))
         console.say("  Ctrl-C stops everything", style="dim")
+
+    def _authorities(self) -> list[str]:
+        """What `argosy login` is told to trust; nothing while the API is this machine's own."""
+        from orchestrator.client.errors import ProfileError
+        from orchestrator.client.login import read_ca, roots_in
+        from orchestrator.home import Home
+
+        if not self.settings.tls:
+            return []
+        try:
+            return [root.sha256 for root in roots_in(read_ca(Home(self.settings.home).ca_pem))]
+        except ProfileError:
+            return []
+
+    def _show_first_token(self) -> None:
+        from rich.text import Text
+
+        from orchestrator.cli import console
+
+        token, self.first_token = self.first_token, None
+        if token is None:
+            return
+        console.say(Text("  The first admin's token, shown this once:", "bold"))
+        # On stdout and by itself: a result, and not part of what is told about the start.
+        click.echo(token)
+        url = self.settings.advertised_url
+        console.say(f"  from elsewhere: argosy login {url}", style="dim")
+        console.say("  for others:     argosy api-token create NAME --role viewer", style="dim")
+        console.say("  Anybody who has it may do everything here: keep it as a password.\n")

@@ -56,7 +56,7 @@ class AuditLog(Resource):
         """Every entry from the first on, as the platform gives it: for ``audit_chain``."""
         after = "0"
         while True:
-            params = {"after": after, "limit": _PAGE}
+            params: Params = {"after": after, "limit": _PAGE}
             page = self._transport.get("/v1/audit", Page[dict[str, Any]], params)
             yield from page.items
             if page.next is None:

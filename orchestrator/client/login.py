@@ -131,6 +131,23 @@ def vouched_roots(url: str, root: Root) -> str:
     return "".join(one.pem for one in roots_in(text))
 
 
+def vouching_root(url: str, roots: list[Root]) -> Root:
+    """The one of some roots that vouches for an address: what a person must then confirm.
+
+    Raises:
+        ProfileError: none does.
+        UnreachableError, AnswerError: it does not answer.
+    """
+    for root in roots[:-1]:
+        try:
+            vouched_roots(url, root)
+        except ProfileError:
+            continue
+        return root
+    vouched_roots(url, roots[-1])
+    return roots[-1]
+
+
 def _fetch(url: str, path: str, context: ssl.SSLContext) -> str:
     with (
         httpx.Client(verify=context, timeout=_SECONDS, trust_env=not is_loopback(url)) as client,
