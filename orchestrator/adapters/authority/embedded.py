@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -22,7 +22,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from orchestrator.adapters.authority import generations, requests
 from orchestrator.adapters.authority.chains import is_for_clients, issued_by, read_chain
 from orchestrator.adapters.authority.crl import by_serial, make_crl, read_crls, signed
-from orchestrator.adapters.authority.generations import Generation, Generations
+from orchestrator.adapters.authority.generations import (
+    Generation,
+    Generations,
+    first_generation,
+)
 from orchestrator.adapters.authority.issued import (
     CANARY,
     Canary,
@@ -39,13 +43,13 @@ from orchestrator.adapters.authority.parts import (
     pem_of,
     utc_now,
 )
+from orchestrator.adapters.authority.server_certificate import keep_server
 from orchestrator.errors import ArgosyError, Conflict, Invalid, Unauthenticated, Unavailable
 from orchestrator.home import write_atomic
 from orchestrator.services.ports.authority import RootFacts
 from schemas.ids import device_id_pattern
 
 SERVER_DAYS = 730
-_RENEW_DAYS = 240
 _CANARY_DAYS = 30
 _DEVICE_ID = re.compile(device_id_pattern())
 _CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
@@ -77,7 +81,7 @@ class CertificateAuthority:
         """
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not (folder / generations.STATE).exists():
-            generations.save(folder, Generations((_first(folder, clock()),)))
+            generations.save(folder, Generations((first_generation(folder, clock()),)))
         # What an early version kept here is in the first generation now.
         (folder / "ca.key").unlink(missing_ok=True)
         authority = cls.open(folder, clock)
@@ -139,9 +143,10 @@ class CertificateAuthority:
             Invalid: ``device_id`` is not one.
         """
         check_device_id(device_id)
-        active, key = self._trusted.active, requests.requested_key(csr_pem)
+        trusted, key = self._trusted, requests.requested_key(csr_pem)
+        active = trusted.active
         leaf = self._issue(active, device_id, key, days, _CLIENT)
-        return issued(pem_of(leaf, *active.chain()), leaf, active.sha256)
+        return issued(pem_of(leaf, *trusted.chain(active)), leaf, active.sha256)
 
     def verify_old(self, certificate_pem: str, device_id: str) -> Issued:
         """What a certificate that was issued here says, expired or not.
@@ -266,20 +271,15 @@ class CertificateAuthority:
         Returns:
             Whether a new certificate was made.
         """
-        pem_path, key_path = self._folder / "server.pem", self._folder / "server.key"
-        now, anchor = self._clock(), self._trusted.anchor
+        anchor = self._trusted.anchor
         sans = sorted((general_name(n) for n in names), key=repr)
-        key = _server_key(key_path)
-        if key is not None and _still_good(pem_path, key, sans, anchor, now):
-            return False
-        if key is None:
-            key = ec.generate_private_key(ec.SECP256R1())
-            write_atomic(key_path, generations.key_pem(key), 0o600)
-        server = ExtendedKeyUsageOID.SERVER_AUTH
-        leaf = self._issue(anchor, "argosy server", key.public_key(), SERVER_DAYS, server, sans)
-        # The key stays where it can: then a crash leaves a pair that fits.
-        write_atomic(pem_path, pem_of(leaf, *anchor.chain()).encode(), 0o644)
-        return True
+
+        def issue(key: ec.EllipticCurvePublicKey) -> x509.Certificate:
+            usage = ExtendedKeyUsageOID.SERVER_AUTH
+            return self._issue(anchor, "argosy server", key, SERVER_DAYS, usage, sans)
+
+        chain = self._trusted.chain(anchor)
+        return keep_server(self._folder, anchor.issuing, chain, sans, self._clock(), issue)
 
     def _accept(self, new: Generations) -> None:
         generations.save(self._folder, new)
@@ -297,7 +297,7 @@ class CertificateAuthority:
             self._issue(generation, CANARY, key.public_key(), _CANARY_DAYS, _CLIENT)
             for _ in range(2)
         )
-        tail = generation.chain()
+        tail = self._trusted.chain(generation)
         revoked = RevokedSerial(f"{bad.serial_number:x}", self._clock())
         return Canary(key, pem_of(good, *tail), pem_of(bad, *tail), revoked)
 
@@ -363,53 +363,4 @@ def _facts(generation: Generation, *, active: bool) -> RootFacts:
         created_at=root.not_valid_before_utc + SKEW,
         expires_at=root.not_valid_after_utc,
         issuing_expires_at=issuing.not_valid_after_utc,
-    )
-
-
-def _first(folder: Path, now: datetime) -> Generation:
-    certificate, key = folder / "ca.pem", folder / "ca.key"
-    if not certificate.exists():
-        return generations.make(folder, now, previous=None)
-    if (folder / generations.FOLDER / "1").exists() and not key.exists():
-        raise generations.damaged(folder / generations.STATE)
-    if generations.load_key(key).public_key() != (
-        generations.load_certificate(certificate).public_key()
-    ):
-        msg = f"{folder}: ca.key is not the key of ca.pem"
-        raise Unavailable(msg, hint="restore both from the same backup")
-    return generations.adopt(folder, certificate.read_bytes(), key.read_bytes())
-
-
-def _server_key(path: Path) -> ec.EllipticCurvePrivateKey | None:
-    try:
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError):
-        return None
-    return key if isinstance(key, ec.EllipticCurvePrivateKey) else None
-
-
-def _still_good(
-    pem_path: Path,
-    key: ec.EllipticCurvePrivateKey,
-    sans: list[x509.GeneralName],
-    anchor: Generation,
-    now: datetime,
-) -> bool:
-    """Whether the server's certificate may be kept."""
-    try:
-        leaf, *tail = x509.load_pem_x509_certificates(pem_path.read_bytes())
-        held = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (OSError, ValueError, x509.ExtensionNotFound):
-        return False
-    # An authority near its end cannot give a longer one.
-    longest = anchor.issuing.not_valid_after_utc - timedelta(days=1)
-    return (
-        tuple(tail) == anchor.chain()
-        and issued_by(leaf, anchor.issuing)
-        and leaf.public_key() == key.public_key()
-        and set(sans) <= set(held.value)
-        and (
-            leaf.not_valid_after_utc - now > timedelta(days=_RENEW_DAYS)
-            or leaf.not_valid_after_utc >= longest
-        )
     )

@@ -71,11 +71,6 @@ class Generation:
         """Whether there is no authority between the root and its devices."""
         return self.issuing == self.root
 
-    def chain(self) -> tuple[x509.Certificate, ...]:
-        """The authorities between a certificate of this generation and a root."""
-        below = () if self.issues_itself else (self.issuing,)
-        return below + ((self.cross,) if self.cross is not None else ())
-
 
 @dataclass(frozen=True, slots=True)
 class Generations:
@@ -98,6 +93,15 @@ class Generations:
         if len(self.trusted) > 1 and self.active.cross is None:
             return self.trusted[0]
         return self.active
+
+    def chain(self, generation: Generation) -> tuple[x509.Certificate, ...]:
+        """The authorities between a certificate of a generation and a root.
+
+        While the root before is trusted, its word for the new one goes with it.
+        """
+        below = () if generation.issues_itself else (generation.issuing,)
+        follows = generation.cross is not None and generation is not self.trusted[0]
+        return below + ((generation.cross,) if follows and generation.cross else ())
 
     def bundle(self) -> str:
         """The trusted roots, in PEM form, the newest first."""
@@ -156,6 +160,23 @@ def adopt(folder: Path, certificate: bytes, key: bytes) -> Generation:
     """Take the self-signed authority of an early version for the first generation."""
     _place(folder, 1, {"root.key": key, "root.pem": certificate}, write_atomic)
     return _load_one(folder, 1)
+
+
+def first_generation(folder: Path, now: datetime) -> Generation:
+    """The first authority of a folder: a new one, or that of an early version.
+
+    Raises:
+        Unavailable: what an early version left here is not whole.
+    """
+    certificate, key = folder / "ca.pem", folder / "ca.key"
+    if not certificate.exists():
+        return make(folder, now, previous=None)
+    if (folder / FOLDER / "1").exists() and not key.exists():
+        raise damaged(folder / STATE)
+    if load_key(key).public_key() != (load_certificate(certificate).public_key()):
+        msg = f"{folder}: ca.key is not the key of ca.pem"
+        raise Unavailable(msg, hint="restore both from the same backup")
+    return adopt(folder, certificate.read_bytes(), key.read_bytes())
 
 
 def signing_key(generation: Generation) -> ec.EllipticCurvePrivateKey | None:
