@@ -23,6 +23,7 @@ _ENTRIES = {
     ),
     "token": Entry(f"{_HERE}.tokens:token", "Let devices join."),
     "trust": Entry(f"{_HERE}.trust:trust", "See and sign what devices trust."),
+    "ca": Entry(f"{_HERE}.authority:ca", "See and replace the certificate authority."),
     "rollout": Entry(f"{_HERE}.rollouts:rollout", "Ship a model to the fleet, in waves."),
     "telemetry": Entry(f"{_HERE}.telemetry:telemetry", "See what devices report of a model."),
     "login": Entry(f"{_HERE}.login:login", "Sign in to a platform elsewhere."),
@@ -39,7 +40,7 @@ _STYLE = click.RichHelpConfiguration(
     command_groups={
         "*argosy": [
             {"name": "Begin", "commands": ["demo", "up", "doctor"]},
-            {"name": "Work", "commands": ["job", "batch", "model", "device", "token", "rollout"]},
+            {"name": "Work", "commands": ["job", "batch", "model", "device", "token", "rollout", "trust"]},
             {
                 "name": "People",
                 "commands": ["login", "logout", "whoami", "profile", "api-token", "audit"],

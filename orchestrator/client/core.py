@@ -11,6 +11,7 @@ import httpx
 
 from orchestrator.client.access import ApiTokens, AuditLog
 from orchestrator.client.artifacts import Artifacts
+from orchestrator.client.authority import CertificateAuthority
 from orchestrator.client.devices import Devices, Tokens
 from orchestrator.client.events import PATIENCE_SECONDS, EventStream
 from orchestrator.client.jobs import Agents, Jobs
@@ -61,6 +62,7 @@ class Argosy:
         self.api_tokens = ApiTokens(self._transport)
         self.audit = AuditLog(self._transport)
         self.trust = Trust(self._transport)
+        self.authority = CertificateAuthority(self._transport)
         self._platform = Platform(self._transport)
 
     @classmethod

@@ -86,6 +86,12 @@ class State:
         }
         return known | {role: doc.signed.version for role, doc in self.roles.items()}
 
+    def keyids(self) -> frozenset[str]:
+        """The keys that any role has."""
+        delegations = self.targets.delegations
+        known = set(self.root.signed.keys)
+        return frozenset(known | set(delegations.keys if delegations is not None else ()))
+
     def delegator(self, role: str) -> Root | Targets:
         """Who says which keys sign for a role."""
         if role in {TARGETS, SNAPSHOT, TIMESTAMP, ROOT}:

@@ -32,7 +32,7 @@ from orchestrator.adapters.trust.documents import (
     verifies,
 )
 from orchestrator.adapters.trust.folder import MetadataFolder, Write
-from orchestrator.adapters.trust.keys import Keyring, load_keys
+from orchestrator.adapters.trust.keys import Keyring, drop_keys, load_keys
 from orchestrator.adapters.trust.planning import (
     Files,
     due_at,
@@ -223,7 +223,9 @@ class TrustStore:
             found = accept(self._state, files, self._ring, now, stands)
             if found.root is None and not found.roles:
                 return
+            before = self._state.keyids()
             self._install(found, now)
+            drop_keys(self._folder.keys, before - self._state.keyids())
             if stands is not None:
                 self._stands = frozenset(stands)
 
