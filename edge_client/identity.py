@@ -120,6 +120,10 @@ def load_identity(home: Home) -> Identity:
     Raises:
         NotEnrolledError: there is none, or it is damaged.
     """
+    if not is_enrolled(home):
+        msg = f"{home.root} is not enrolled"
+        hint = "run `argosy-edge enroll TOKEN --server URL` first"
+        raise NotEnrolledError(msg, hint=hint)
     try:
         record = _record(home)
         try:
@@ -129,10 +133,6 @@ def load_identity(home: Home) -> Identity:
                 raise
             older = record.model_copy(update={"generation": record.fallback, "fallback": None})
             return _generation(home, older)
-    except FileNotFoundError as error:
-        msg = f"{home.root} is not enrolled"
-        hint = "run `argosy-edge enroll TOKEN --server URL` first"
-        raise NotEnrolledError(msg, hint=hint) from error
     except (EdgeError, ValidationError, OSError) as error:
         msg = f"the identity in {home.identity} cannot be read: {str(error).splitlines()[0]}"
         hint = "enroll again with --force and a new join token"
