@@ -228,7 +228,7 @@ def damaged(path: Path) -> Unavailable:
 def _load_one(folder: Path, number: int) -> Generation:
     place = folder / FOLDER / str(number)
     root = load_certificate(place / "root.pem")
-    own = (place / "issuing.pem").exists()
+    own = (place / "issuing.pem").exists() or (place / "issuing.key").exists()
     issuing = load_certificate(place / "issuing.pem") if own else root
     key_path = place / ("issuing.key" if own else "root.key")
     key = load_key(key_path)
