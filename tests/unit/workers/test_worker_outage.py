@@ -226,6 +226,8 @@ def run_driver(server, monkeypatch, tmp_path, outcome) -> tuple[int, object]:
         return Final(JobState.SUCCEEDED, model="x", version=1)
 
     monkeypatch.setattr(driver, "run_job", run_job)
+    # Where nothing was said, the reporter lives on, and would end this process with its lease.
+    monkeypatch.setattr(driver, "_cut", Told())
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", list(root.handlers))
     return driver.main(), job
