@@ -128,6 +128,7 @@ class AuthorityService:
         with self._uow() as tx:
             gone = self._authority.retire()
             tx.audit.add("ca.retire", gone, {"lost": len(lost), "devices": lost[:_NAMED]})
+        self._shutting_out.end_lost(lost)
         log.info("the root %s is trusted no more; %d devices are lost by it", gone, len(behind))
         return self.status()
 

@@ -8,7 +8,7 @@ fails is repeated; a restart begins with telling everything once more.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from orchestrator.domain import gate as rules
@@ -44,6 +44,7 @@ class ShuttingOut:
         self._revoked: Sequence[RevokedCertificate] = ()
         self._shut: frozenset[str] = frozenset()
         self._ended: frozenset[str] | None = None
+        self._lost: frozenset[str] = frozenset()
         self._not_before = self._started
         self._fault = ""
 
@@ -56,6 +57,10 @@ class ShuttingOut:
     def revoked(self) -> int:
         """How many revoked certificates have not expired."""
         return len(self._revoked)
+
+    def end_lost(self, devices: Iterable[str]) -> None:
+        """End these sessions once the broker refuses them by what it is told next."""
+        self._lost |= frozenset(devices)
 
     def trouble(self) -> str | None:
         """Why it is not assured that who is revoked stays out; None when it is."""
@@ -104,6 +109,9 @@ class ShuttingOut:
         # A broker elsewhere that cannot be tried is not waited for: its sessions can be ended.
         if self._told.proven_at is not None or not self._gate.embedded:
             self._end_sessions(self._waiting()[:_AT_ONCE])
+            for device in sorted(self._lost):
+                self._gate.end(device, clear=False)
+                self._lost -= {device}
 
     def _load(self, now: datetime) -> None:
         with self._uow.read() as tx:

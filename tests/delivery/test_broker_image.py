@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from paho.mqtt.enums import CallbackAPIVersion
 
 from orchestrator.adapters import broker as embedded
-from orchestrator.adapters.ca import CertificateAuthority, RevokedSerial
+from orchestrator.adapters.authority import CertificateAuthority, RevokedSerial
 from orchestrator.home import Home
 from orchestrator.settings import load
 from schemas import topics

@@ -27,7 +27,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from orchestrator.adapters import broker
-from orchestrator.adapters.ca import CertificateAuthority, Issued, RevokedSerial
+from orchestrator.adapters.authority import CertificateAuthority, Issued, RevokedSerial
 from orchestrator.home import Home
 from orchestrator.settings import LOOPBACK, Settings, load
 from schemas.ids import new_id

@@ -14,7 +14,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from orchestrator.adapters import broker
 from orchestrator.adapters.artifacts import ArtifactStore
-from orchestrator.adapters.ca import CertificateAuthority
+from orchestrator.adapters.authority import CertificateAuthority
 from orchestrator.adapters.mqtt import MqttGateway
 from orchestrator.errors import Unavailable
 from orchestrator.home import Home

@@ -11,7 +11,7 @@ from typing import Self
 
 from tuf.api.metadata import Root, TargetFile, Targets
 
-from orchestrator.adapters.certificates import utc_now
+from orchestrator.adapters.authority.parts import utc_now
 from orchestrator.adapters.trust.acceptance import Accepted, accept
 from orchestrator.adapters.trust.creation import (
     Offline,

@@ -158,7 +158,7 @@ def test_proxies_and_this_machine_stand_for_many_clients(address, many):
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 def test_tls_is_at_least_1_2_and_its_handshake_is_timed(tmp_path, monkeypatch):
-    from orchestrator.adapters.ca import CertificateAuthority
+    from orchestrator.adapters.authority import CertificateAuthority
 
     authority = CertificateAuthority.open_or_create(tmp_path)
     authority.ensure_server(("localhost", "127.0.0.1"))
