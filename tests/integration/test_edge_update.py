@@ -310,6 +310,44 @@ def test_a_document_for_another_device_or_below_the_floor_is_rejected(gateway, d
     assert active_version(device) == 3
 
 
+def test_new_roots_are_walked_and_older_metadata_passes_no_more(gateway, signer, device):
+    """Also when the cache is wiped in between: the floors are in the journal."""
+    first = dict(signer.files)
+    signer.rotate("root", "snapshot")
+    installed(gateway, device)
+    assert gateway.asked[0].endswith(".root.json")
+    assert json.loads((device.home.metadata / "timestamp.json").read_text())
+    device.kill()
+    for path in device.home.metadata.iterdir():
+        path.unlink()
+    newest = dict(signer.files)
+    signer.files.clear()
+    signer.files.update(first)
+    try:
+        device.start()
+        until(lambda: "trust metadata was not refreshed" in device.log(), "a refusal to be logged")
+        version = release(linear_onnx(2))
+        wanted = assignment(device.id, version.manifest, version=2)
+        gateway.offer(device.id, signer.desired(wanted, sequence=2, length=len(version.manifest)))
+        assert gateway.wait(wanted.execution, S.REJECTED).cause is DeviceCause.BELOW_FLOOR
+    finally:
+        signer.files.update(newest)
+    execution = offer(gateway, device, release(linear_onnx(2)), number=2, sequence=3)
+    gateway.wait(execution, S.SUCCEEDED)
+
+
+def test_a_server_that_gives_no_metadata_keeps_updates_waiting_and_nothing_else(gateway, device):
+    installed(gateway, device)
+    gateway.silent = True
+    asked, windows = len(gateway.asked), len(gateway.windows)
+    execution = offer(gateway, device, release(linear_onnx(2)), number=2)
+    until(lambda: len(gateway.asked) > asked, "a question")
+    until(lambda: len(gateway.windows) > windows + 2, "inference to go on")
+    assert gateway.states(execution) == []
+    gateway.silent = False
+    gateway.wait(execution, S.SUCCEEDED)
+
+
 def test_a_model_larger_than_the_quota_is_refused(gateway, device):
     device.options += ("--disk-quota", "20000")
     execution = offer(gateway, device, release(linear_onnx(1, padding=BIG)))
