@@ -181,9 +181,9 @@ class TrustStore:
             self._refresh()
             now = self._clock()
             self._behind = self._told_behind(now)
-            settled = self._settled and wanted == self._stands and now < self._due
+            self._settled = self._settled and wanted == self._stands
             self._stands = wanted
-            if self._behind or settled:
+            if self._behind or (self._settled and now < self._due):
                 return
             with self._folder.locked():
                 self._refresh()
