@@ -163,7 +163,6 @@ class Enrolled(Wire):
     certificate_pem: Chain
     ca_pem: Chain
     root_json: str
-    targets_json: str = ""
     broker: BrokerAddress
     heartbeat_seconds: float
 

@@ -34,8 +34,8 @@ Range = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(gt=0)]]
 class Need(Wire):
     """A device's request, on ``up/need``.
 
-    kind ``leaves`` asks for the chunk digests, ``manifest`` for the version's signed
-    documents (then ``sha256`` is the manifest's), ``chunks`` for ranges. batch: numbers
+    kind ``leaves`` asks for the chunk digests, ``manifest`` for a version's
+    manifest (then ``sha256`` is its own), ``chunks`` for ranges. batch: numbers
     the request within the transfer, so that a gap within one batch means a loss.
     """
 
@@ -62,15 +62,13 @@ class Need(Wire):
 class Reply(Wire):
     """The gateway's answer on ``down/reply``.
 
-    manifest: the JSON text whose hash was asked for; signed: the ``models`` role's
-    metadata that lists it, as JSON text. leaves: hex of the concatenated digests.
+    manifest: the JSON text whose hash was asked for. leaves: hex of the concatenated digests.
     error: why there is none.
     """
 
     kind: Literal["manifest", "leaves", "chunks"]
     sha256: Sha256
     manifest: str | None = None
-    signed: str | None = None
     leaves: str | None = None
     size: Annotated[int, Field(gt=0, le=MAX_FILE_BYTES)] | None = None
     error: str | None = None

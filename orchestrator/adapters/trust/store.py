@@ -145,11 +145,6 @@ class TrustStore:
         """The newest root."""
         return self.state.roots[-1].decode()
 
-    @property
-    def targets_json(self) -> str:
-        """The delegations to models and director; until devices ask for metadata."""
-        return to_bytes(self.state.roles["targets"]).decode()
-
     def root_sha256(self) -> str:
         """The SHA-256 of the newest root, in hex: what new join tokens pin."""
         return digest(self.state.roots[-1])
