@@ -27,17 +27,9 @@ class Refusal(StrEnum):
     UNTRUSTED = "untrusted"
 
 
-_ALERTS = {
-    "ALERT_CERTIFICATE_REVOKED": Refusal.REVOKED,
-    "ALERT_CERTIFICATE_EXPIRED": Refusal.EXPIRED,
-    "ALERT_UNKNOWN_CA": Refusal.REFUSED,
-    "ALERT_BAD_CERTIFICATE": Refusal.REFUSED,
-    "ALERT_CERTIFICATE_UNKNOWN": Refusal.REFUSED,
-    "ALERT_UNSUPPORTED_CERTIFICATE": Refusal.REFUSED,
-    "ALERT_ACCESS_DENIED": Refusal.REFUSED,
-    "ALERT_CERTIFICATE_REQUIRED": Refusal.REFUSED,
-    "ALERT_HANDSHAKE_FAILURE": Refusal.REFUSED,
-}
+_REVOKED, _OUTDATED = "ALERT_CERTIFICATE_REVOKED", "ALERT_CERTIFICATE_EXPIRED"
+# Alerts (RFC 8446, 6.2) that say nothing of this device.
+_PASSING = ("ALERT_INTERNAL_ERROR", "ALERT_USER_CANCELLED", "ALERT_CLOSE_NOTIFY")
 
 
 def of_tls(error: ssl.SSLError) -> Refusal | None:
@@ -45,7 +37,11 @@ def of_tls(error: ssl.SSLError) -> Refusal | None:
     if isinstance(error, ssl.SSLCertVerificationError):
         return None if is_clock(error) else Refusal.UNTRUSTED
     reason = error.reason or ""
-    return next((found for end, found in _ALERTS.items() if reason.endswith(end)), None)
+    if "ALERT_" not in reason or reason.endswith(_PASSING):
+        return None
+    if reason.endswith(_REVOKED):
+        return Refusal.REVOKED
+    return Refusal.EXPIRED if reason.endswith(_OUTDATED) else Refusal.REFUSED
 
 
 def of_connack(code: int) -> Refusal | None:

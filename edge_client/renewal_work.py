@@ -82,9 +82,7 @@ class Renewer:
         self.identity = identity
         self.problem: str | None = None
         self._plan = plan_of(identity)
-        kept = requested.kept(home.renewal, Note)
-        if kept is not None and certificates.key_pem(kept[0]) == identity.key.read_bytes():
-            requested.forget(home.renewal)  # killed between the switch and this
+        self._kept()
 
     @property
     def due(self) -> dt.datetime:
@@ -105,7 +103,7 @@ class Renewer:
         try:
             _, note = self._request(at.date)
             self._send(way, note.csr_pem, at)
-        except EdgeError as error:
+        except (EdgeError, OSError) as error:
             self._failed(str(error))
 
     def wanted(self, payload: bytes) -> None:
@@ -179,13 +177,21 @@ class Renewer:
 
     def _request(self, now: dt.datetime) -> tuple[ec.EllipticCurvePrivateKey, Note]:
         """The request under way, or a new one; on the disk before it is sent."""
-        kept = requested.kept(self._home.renewal, Note)
+        kept = self._kept()
         if kept is not None and abs(now - kept[1].began) < STALE:
             return kept
         key = certificates.new_key()
         note = Note(csr_pem=certificates.request(key), began=now)
         requested.keep(self._home.renewal, key, note)
         return key, note
+
+    def _kept(self) -> tuple[ec.EllipticCurvePrivateKey, Note] | None:
+        """The request under way; one whose certificate is in use already is over."""
+        kept = requested.kept(self._home.renewal, Note)
+        if kept is None or certificates.key_pem(kept[0]) != self.identity.key.read_bytes():
+            return kept
+        requested.forget(self._home.renewal)
+        return None
 
     def _send(self, way: Way, csr_pem: str, at: Moment) -> None:
         if way is Way.MQTT and not self._ask(RenewAsk(csr_pem=csr_pem)):
@@ -213,7 +219,7 @@ class Renewer:
 
     def _take(self, renewed: Renewed, *, safe: bool) -> None:
         """Keep a new certificate, if it is one, and have it tried."""
-        kept = requested.kept(self._home.renewal, Note)
+        kept = self._kept()
         if kept is None or _digest(kept[1].csr_pem) != renewed.csr_sha256:
             return
         try:

@@ -6,6 +6,7 @@ key is the same request to the server; so the key is kept before it is used.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -97,10 +98,11 @@ def kept_note(folder: Path, kind: type[_N]) -> _N | None:
 def forget(folder: Path) -> None:
     """Remove a key that is not needed any more, and drafts that a kill left behind.
 
-    Renamed first: half a folder is never taken for a whole one.
+    Renamed first: half a folder is never taken for a whole one. A disk that will not have
+    it leaves the folder; whoever reads it sees by the key that it is over.
     """
     gone = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
-    if folder.exists():
+    with contextlib.suppress(OSError):
         os.replace(folder, gone)  # noqa: PTH105 - likewise
     for leftover in folder.parent.glob(f".{folder.name}-*"):
         shutil.rmtree(leftover, ignore_errors=True)
