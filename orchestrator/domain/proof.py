@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -24,7 +23,7 @@ def is_signed_by(certificate_pem: str, text: bytes, signature: str) -> bool:
     """
     try:
         given = base64.b64decode(signature, validate=True)
-        key = x509.load_pem_x509_certificate(certificate_pem.encode()).public_key()
+        key = x509.load_pem_x509_certificates(certificate_pem.encode())[0].public_key()
         if isinstance(key, ec.EllipticCurvePublicKey):
             key.verify(given, text, ec.ECDSA(hashes.SHA256()))
         elif isinstance(key, ed25519.Ed25519PublicKey):
@@ -33,6 +32,6 @@ def is_signed_by(certificate_pem: str, text: bytes, signature: str) -> bool:
             key.verify(given, text, padding.PKCS1v15(), hashes.SHA256())
         else:
             return False
-    except (ValueError, binascii.Error, InvalidSignature, UnsupportedAlgorithm):
+    except (ValueError, IndexError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
