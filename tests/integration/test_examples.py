@@ -1,4 +1,7 @@
-"""Each example, as a newcomer runs it: one command, from the job file to a package."""
+"""Each example, as a newcomer runs it: one command, from the job file to a package.
+
+The digits' job is run by the whole platform in ``tests/e2e/test_loop.py``; here it is slow.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +76,16 @@ def test_every_example_is_tested() -> None:
     assert {path.parent.name for path in EXAMPLES.glob("*/job.yaml")} == {e.name for e in EXPECTED}
 
 
-@pytest.fixture(scope="module", params=EXPECTED, ids=lambda e: e.name)
+IN_E2E = {"digits"}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(e, id=e.name, marks=[pytest.mark.slow] if e.name in IN_E2E else [])
+        for e in EXPECTED
+    ],
+)
 def ran(request, tmp_path_factory) -> tuple[Expected, Path, str]:
     expected: Expected = request.param
     out = tmp_path_factory.mktemp(expected.name) / "package"
