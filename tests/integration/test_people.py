@@ -154,7 +154,7 @@ def test_a_log_that_was_cut_is_told_by_name_and_exit_code(served, argosy):
     assert argosy("audit", "verify")[0] == 0
     with served.platform.database.begin() as connection:
         last = connection.exec_driver_sql("SELECT max(seq) FROM audit").scalar()
-        connection.exec_driver_sql(f"DELETE FROM audit WHERE seq = {last}")
+        connection.exec_driver_sql("DELETE FROM audit WHERE seq = ?", (last,))
     code, out, err = argosy("audit", "verify", "-o", "json")
     assert code == Exit.GATE_FAILED
     assert json.loads(out)["bad"] == last
