@@ -13,7 +13,7 @@ expired certificate would get in without showing it."""
 PROBE_EVERY = timedelta(minutes=5)
 PROBE_PAUSE = timedelta(seconds=0.1)
 TELL_AGAIN = timedelta(seconds=5)
-"""After so long without a proof the broker is told again."""
+"""After so long without a proof the broker is told again; then after twice as long, and so on."""
 
 START_GRACE = timedelta(seconds=15)
 """For so long after the start a proof that is awaited is no trouble, unless someone was revoked."""
@@ -67,7 +67,8 @@ class Told:
     """What the broker was told, and what is known of it since.
 
     wanted: what it was told last, at ``at``; to be told again at ``until`` at the latest.
-    proven_at: when canaries last showed that it holds. tried_at: when they last flew.
+    proven_at: when canaries last showed that it holds. tried_at: when they last flew. failed:
+    how often it was told the same in vain.
     """
 
     wanted: Wanted | None = None
@@ -75,6 +76,7 @@ class Told:
     until: datetime | None = None
     proven_at: datetime | None = None
     tried_at: datetime | None = None
+    failed: int = 0
     verdict: Verdict = Verdict.UNKNOWN
     why: str = ""
 
@@ -92,9 +94,10 @@ def next_step(wanted: Wanted, told: Told, now: datetime) -> Step:
     if told.wanted != wanted or told.at is None or told.until is None or now >= told.until:
         return Step.TELL
     if told.proven_at is None:
-        if now - told.at >= TELL_AGAIN:
+        if now - told.at >= min(TELL_AGAIN * 2 ** min(told.failed, 10), PROBE_EVERY):
             return Step.TELL
-        if told.tried_at is None or now - told.tried_at >= PROBE_PAUSE:
+        pause = PROBE_PAUSE if now - told.at < TELL_AGAIN else TELL_AGAIN
+        if told.tried_at is None or now - told.tried_at >= pause:
             return Step.TRY
         return Step.REST
     return Step.TRY if now - told.proven_at >= PROBE_EVERY else Step.REST
@@ -102,8 +105,10 @@ def next_step(wanted: Wanted, told: Told, now: datetime) -> Step:
 
 def was_told(told: Told, wanted: Wanted, now: datetime, until: datetime) -> Told:
     """The broker was told: what was proven counts no more."""
+    in_vain = told.wanted == wanted and told.proven_at is None
     return replace(
         told,
+        failed=told.failed + 1 if in_vain else 0,
         wanted=wanted,
         at=now,
         until=min(until, now + REWRITE_EVERY),
@@ -136,9 +141,9 @@ def trouble(told: Told, *, waiting: int, started: datetime, now: datetime) -> st
     if told.proven_at is not None and not waiting:
         return None
     if told.verdict is Verdict.OPEN:
-        return "the broker lets revoked certificates in; it is told again every 5 s"
+        return "the broker lets revoked certificates in; it is told again"
     if told.verdict is Verdict.SHUT:
-        return "the broker refuses good certificates too; it is told again every 5 s"
+        return "the broker refuses good certificates too; it is told again"
     if waiting:
         return f"{waiting} revoked certificates are not known to be shut out yet{_because(told)}"
     if now - started < START_GRACE:

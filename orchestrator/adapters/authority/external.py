@@ -273,7 +273,7 @@ class CommandAuthority(CertificateAuthority):
 
     def _refuse(self, what: str) -> NoReturn:
         msg = f"the external authority {self._command}: {what}"
-        raise Unavailable(msg, hint="what it must do stands in docs/security.md")
+        raise Unavailable(msg, hint="what it must do stands in docs/certificates.md")
 
 
 class _NotItsOwnError(Exception):
