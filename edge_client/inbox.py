@@ -43,8 +43,8 @@ class Inbox:
         """Take a message that came on a topic; one of another part is let through.
 
         Raises:
-            JournalError: it could not be written down; ``again`` takes a command, which
-                nobody might repeat for long, and a document is kept by the refresher.
+            JournalError: it could not be written down; ``again`` takes what is decided by a
+                document or a command, which nobody might repeat for long.
         """
         taker = self._takers.get(leaf)
         if taker is None:
@@ -53,7 +53,7 @@ class Inbox:
         try:
             taker(payload)
         except JournalError:
-            if leaf is Down.CMD:
+            if leaf in {Down.DESIRED, Down.CMD}:
                 self._untaken[leaf] = payload
             raise
 

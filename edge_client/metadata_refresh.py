@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from edge_client.database import open_readonly
 from edge_client.device import Device
-from edge_client.errors import JournalError, MetadataUnavailableError, TrustError
+from edge_client.errors import EdgeError, JournalError, MetadataUnavailableError, TrustError
 from edge_client.journal import Journal
 from edge_client.metadata_floors import Floors
 from edge_client.metadata_walk import Wanted
@@ -80,20 +80,28 @@ class _Asked:
 class Refresher:
     """Refreshes, and decides about documents with what it found."""
 
-    def __init__(self, device: Device, *, decided: Callable[[bytes, Verdict], None]) -> None:
+    def __init__(
+        self,
+        device: Device,
+        *,
+        decided: Callable[[bytes, Verdict], None],
+        spread: Callable[[], float] = random.random,
+    ) -> None:
         """Put together.
 
         Args:
             device: its parts.
             decided: takes a document with the offer in it, or why it is refused; when it
                 raises ``JournalError`` it is called again later.
+            spread: draws 0 to 1, so that a fleet does not come back at once.
         """
-        self._device, self._decided = device, decided
+        self._device, self._decided, self._spread = device, decided, spread
         self._connected = False
         self._document: bytes | None = None
         self._under_way: _Asked | None = None
         self._failures = self._refused = 0
         self._next_at = 0.0
+        self._last = device.journal.fact(_REFRESHED)
 
     def check(self, document: bytes) -> None:
         """Take a desired document; one that still waits is forgotten."""
@@ -166,7 +174,8 @@ class Refresher:
         yield from device.metadata.refreshing()
         now = device.clock.date()
         device.saw_good_time(now)
-        device.journal.remember(_REFRESHED, now.timestamp())
+        self._last = now.timestamp()
+        device.journal.remember(_REFRESHED, self._last)
         if document is None:
             return None
         record = device.identity.record
@@ -193,7 +202,7 @@ class Refresher:
             wanted = walk.send(data)
         except StopIteration as end:
             self._ended(end.value)
-        except (TrustError, MetadataUnavailableError, JournalError) as error:
+        except (EdgeError, OSError, sqlite3.Error) as error:
             self._failed(error)
         else:
             self._under_way = _Asked(walk, wanted, until)
@@ -209,7 +218,7 @@ class Refresher:
         if document is not None and verdict is not None:
             self._decide(document, verdict)
 
-    def _failed(self, error: TrustError | MetadataUnavailableError | JournalError) -> None:
+    def _failed(self, error: Exception) -> None:
         """Try again later; metadata that does not hold time and again refuses the document."""
         self._under_way = None
         self._device.problems.note(f"the trust metadata was not refreshed: {error}")
@@ -232,14 +241,14 @@ class Refresher:
 
     def _wait(self) -> None:
         delay = min(LAST_DELAY, FIRST_DELAY * 2.0 ** min(self._failures, 16))
-        spread = 0.5 + random.random() / 2  # noqa: S311 - spreads load
-        self._next_at = self._device.clock.steady() + delay * spread
+        delay *= 0.5 + self._spread() / 2
+        self._next_at = self._device.clock.steady() + delay
         self._failures += 1
 
     def _older_than(self, age: dt.timedelta) -> bool:
         """Whether the last refresh is; a time that is still to come counts for nothing."""
-        last, now = self._device.journal.fact(_REFRESHED), self._device.clock.date().timestamp()
-        return last is None or not 0 <= now - last < age.total_seconds()
+        now = self._device.clock.date().timestamp()
+        return self._last is None or not 0 <= now - self._last < age.total_seconds()
 
 
 def last_refresh(home: Home) -> dt.datetime | None:
