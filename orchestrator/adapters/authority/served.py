@@ -113,6 +113,8 @@ def keep_serving(context: ssl.SSLContext, certificate: Path, key: Path) -> Calla
             return
         seen = now
         try:
+            # Tried elsewhere first: a pair that does not fit would leave the server without one.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
             context.load_cert_chain(certificate, key)
         except OSError as error:
             # Half of a pair that somebody is replacing: the other half is a change too.
