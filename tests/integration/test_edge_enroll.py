@@ -19,15 +19,45 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from edge_client.identity import load_identity
+from edge_client.enroll_command import Options, Voice, enroll_device, make_key
+from edge_client.errors import (
+    CertificateError,
+    EnrollError,
+    EnrollPendingError,
+    NotAdmittedError,
+    ServerError,
+    UsageError,
+)
+from edge_client.identity import is_enrolled, load_identity
 from edge_client.settings import Home
-from schemas.enroll import BrokerAddress, Enrolled, EnrollRequest, JoinToken
+from schemas.enroll import (
+    BrokerAddress,
+    Enrolled,
+    EnrollPending,
+    EnrollRequest,
+    JoinToken,
+    fingerprint,
+)
 from schemas.errors import PROBLEM_TYPE, Code, Exit, Problem
 from schemas.ids import new_id
+from tests.fakes.edge_certificates import HOUR, certificate, now
+from tests.fakes.edge_kill import killed_at_each_step, without_fsync
 from tests.fakes.edge_trust import Signer
-from tests.fakes.gateway import Ca, key_pem
+from tests.fakes.gateway import Ca, key_pem, until
 
 pytestmark = pytest.mark.integration
+
+
+REJECTED = Problem(
+    title="Rejected", status=403, code=Code.REJECTED, detail="an operator rejected the device"
+)
+
+
+def spki(public_key) -> str:
+    der = public_key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return hashlib.sha256(der).hexdigest()
 
 
 class Platform:
@@ -41,6 +71,9 @@ class Platform:
         self.raw: bytes | None = None
         self.issuer, self.key, self.name = self.ca, None, None
         self.requests: list[EnrollRequest] = []
+        self.devices: dict[str, str] = {}
+        self.approved: bool | None = True
+        self.public_ca: Ca | None = None
         self.url = ""
 
     def token(self, **wrong) -> str:
@@ -61,7 +94,13 @@ class Platform:
         if self.raw is not None:
             return 200, "application/json", self.raw
         public_key = x509.load_pem_x509_csr(request.csr_pem.encode()).public_key()
-        device = new_id("dev")
+        key = spki(public_key)
+        device = self.devices.setdefault(key, new_id("dev"))
+        if self.approved is None:
+            pending = EnrollPending(device=device, fingerprint=fingerprint(key), retry_seconds=1)
+            return 202, "application/json", pending.model_dump_json().encode()
+        if self.approved is False:
+            return 403, PROBLEM_TYPE, REJECTED.model_dump_json().encode()
         answer = Enrolled(
             device=device,
             device_class="default",
@@ -101,15 +140,19 @@ def handler(platform: Platform) -> type[BaseHTTPRequestHandler]:
 @pytest.fixture(params=["https"])
 def platform(request, tmp_path) -> Iterator[Platform]:
     platform = Platform()
+    if request.param == "proxy":
+        platform.public_ca = Ca()
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler(platform))
-    if request.param == "https":
+    if request.param != "http":
         key = ec.generate_private_key(ec.SECP256R1())
         (tmp_path / "s.key").write_bytes(key_pem(key))
-        (tmp_path / "s.pem").write_bytes(platform.ca.issue("server", key.public_key(), server=True))
+        issuer = platform.public_ca or platform.ca
+        (tmp_path / "s.pem").write_bytes(issuer.issue("server", key.public_key(), server=True))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(tmp_path / "s.pem", tmp_path / "s.key")
         server.socket = context.wrap_socket(server.socket, server_side=True)
-    platform.url = f"{request.param}://127.0.0.1:{server.server_port}"
+    scheme = "http" if request.param == "http" else "https"
+    platform.url = f"{scheme}://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield platform
     server.shutdown()
@@ -225,6 +268,151 @@ def test_what_is_not_right_leaves_no_identity(platform, tmp_path, spoil, code, w
     assert not (home / "identity").exists()
     if spoil in {wrong_ca, other_ca_shown}:
         assert platform.requests == []  # the secret was never sent
+
+
+def enroll_here(platform: Platform, home: Home, token: str, **options):
+    """The command, without a process of its own. Returns the identity, and what was said."""
+    said: list[str] = []
+    voice = Voice(say=said.append, pending=lambda pending: said.append(pending.fingerprint))
+    told = {"token": token, "server": platform.url, "wait": 0.0} | options
+    return enroll_device(home, Options(**told), voice), said
+
+
+def test_a_device_waits_for_approval_and_a_kill_does_not_cost_its_place(platform, tmp_path):
+    platform.approved = None
+    home, token = tmp_path / "home", platform.token()
+    command = [sys.executable, "-m", "edge_client", "enroll", token]
+    command += ["--server", platform.url, "--home", str(home), "--qr-text"]
+    with (tmp_path / "said").open("w") as said:
+        waiting = subprocess.Popen(command, stderr=said)
+        until(lambda: len(platform.requests) > 1, "a second question")
+        waiting.kill()
+        waiting.wait(10)
+    (key,) = platform.devices
+    text = (tmp_path / "said").read_text()
+    assert fingerprint(key) in text
+    assert f"argosy device approve {platform.devices[key]}" in text
+    assert "▀" in text or "█" in text  # the code
+    shown = argosy_edge("status", "--home", str(home))
+    refused(shown, Exit.NOT_FOUND, "waits for approval", fingerprint(key))
+    platform.approved = True
+    identity, said = enroll_here(platform, Home(home), token)
+    assert identity.record.device == platform.devices[key]
+    assert "going on" in said[0]
+    assert not (home / "enrollment").exists()
+
+
+def test_an_operator_may_take_too_long_or_say_no(platform, tmp_path):
+    platform.approved = None
+    home, token = Home(tmp_path / "home"), platform.token()
+    with pytest.raises(EnrollPendingError, match="nobody has approved") as caught:
+        enroll_here(platform, home, token)
+    assert caught.value.exit is Exit.TIMED_OUT
+    platform.approved = False
+    with pytest.raises(NotAdmittedError, match="rejected") as said_no:
+        enroll_here(platform, home, token)
+    assert said_no.value.exit is Exit.AUTH
+    assert not home.enrollment.exists()
+    assert len(platform.devices) == 1
+
+
+def test_a_token_may_be_for_a_key_that_is_there_already(platform, tmp_path):
+    path = tmp_path / "device.key"
+    sha256, _ = make_key(path)
+    identity, _ = enroll_here(platform, Home(tmp_path / "home"), platform.token(), key=path)
+    assert list(platform.devices) == [sha256]
+    assert identity.seen.roots
+
+
+def test_the_whole_command_may_be_pasted(platform, tmp_path):
+    pasted = f"argosy-edge enroll {platform.token()} --server {platform.url}"
+    identity, _ = enroll_here(platform, Home(tmp_path / "home"), pasted, server=None)
+    assert identity.record.server == platform.url
+    with pytest.raises(UsageError, match="what was pasted says"):
+        enroll_here(platform, Home(tmp_path / "other"), pasted, server="https://elsewhere")
+
+
+@pytest.mark.parametrize("platform", ["proxy"], indirect=True)
+def test_a_proxy_with_a_public_certificate_is_believed_only_by_the_systems_roots(
+    platform, tmp_path, monkeypatch
+):
+    home, token = Home(tmp_path / "home"), platform.token()
+    with pytest.raises(ServerError, match="neither of the platform's authority"):
+        enroll_here(platform, home, token)
+    assert platform.requests == []  # the secret was never sent
+    assert platform.public_ca is not None
+    (tmp_path / "system.pem").write_bytes(platform.public_ca.pem)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "system.pem"))
+    identity, _ = enroll_here(platform, home, token)
+    assert identity.ca.read_bytes() == platform.ca.pem
+    platform.shown_ca = platform.public_ca.pem  # the pin counts there too
+    with pytest.raises(EnrollError, match="not the one in the token"):
+        enroll_here(platform, Home(tmp_path / "other"), platform.token())
+
+
+@pytest.mark.parametrize("platform", ["http"], indirect=True)
+def test_killed_at_any_step_the_same_command_goes_on_as_the_same_device(
+    platform, tmp_path, monkeypatch
+):
+    without_fsync(monkeypatch)
+    token = platform.token()
+    homes = iter(Home(tmp_path / f"home{n}") for n in range(999))
+    home = next(homes)
+
+    def prepare() -> None:
+        nonlocal home
+        home = next(homes)
+        home.create()
+        platform.devices.clear()
+
+    for _ in killed_at_each_step(prepare, lambda: enroll_here(platform, home, token)):
+        if home.enrollment.exists() or not is_enrolled(home):
+            enroll_here(platform, home, token)
+        identity = load_identity(home)
+        # A key that was sent is the key of the device: nothing is spent twice.
+        assert list(platform.devices.values()) == [identity.record.device]
+        assert not home.enrollment.exists()
+
+
+@pytest.mark.parametrize("platform", ["http"], indirect=True)
+def test_enrolled_anew_it_says_what_is_kept_and_what_is_dropped(platform, tmp_path):
+    home = Home(tmp_path / "home")
+    first, _ = enroll_here(platform, home, platform.token())
+    (home.blobs / "model").write_bytes(b"model")
+    platform.devices = Same(first.record.device)
+    again, said = enroll_here(platform, home, platform.token(), force=True)
+    assert again.record.device == first.record.device
+    assert "the same device as before" in said[-1]
+    platform.devices = {}
+    other, said = enroll_here(platform, home, platform.token(), force=True)
+    assert other.record.device != first.record.device
+    assert first.record.device in said[0]
+    assert (home.blobs / "model").exists()
+
+
+class Same(dict):
+    """As for a token that was made for one device."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device = device
+
+    def setdefault(self, key: str, _default: str) -> str:
+        self[key] = self.device
+        return self.device
+
+
+@pytest.mark.parametrize("platform", ["http"], indirect=True)
+def test_with_a_wrong_clock_nothing_is_sent(platform, tmp_path):
+    ca = platform.ca
+    ca.certificate = certificate(
+        "test CA", ca.key.public_key(), ca, start=now() + HOUR, authority=True
+    )
+    platform.shown_ca = ca.pem
+    with pytest.raises(CertificateError, match="not valid yet") as caught:
+        enroll_here(platform, Home(tmp_path / "home"), platform.token())
+    assert "set this device's clock" in str(caught.value.hint)
+    assert platform.requests == []
 
 
 def test_mistakes_are_explained(tmp_path):
