@@ -7,8 +7,8 @@ Another program uses it with whatever brings it files::
 
     client = MetadataClient(
         pinned_root,  # bytes that came by a channel which is trusted
-        cache=MetadataCache(folder),
-        floors=FileFloors(folder / "floors.json"),
+        cache=MetadataCache(folder / "metadata"),
+        floors=FileFloors(folder / "floors.json"),  # to be backed up; the cache need not be
         fetch=fetch,
     )
     client.refresh()

@@ -103,6 +103,7 @@ class FileFloors:
         kept = {role: n for role, n in floors.versions.items() if role not in anew}
         body = FLOORS.dump_json(replace(floors, versions=kept))
         try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_atomic(self._path, body, mode=0o600)
         except OSError as error:
             msg = f"the floors in {self._path} could not be written: {error}"

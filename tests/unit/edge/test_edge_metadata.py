@@ -316,11 +316,11 @@ def test_floors_that_cannot_be_written_let_nothing_be_believed(device, signer):
 
 
 def test_a_program_of_its_own_keeps_floors_in_a_file(tmp_path, signer):
-    cache, floors = MetadataCache(tmp_path / "cache"), FileFloors(tmp_path / "floors.json")
+    cache, floors = MetadataCache(tmp_path / "cache"), FileFloors(tmp_path / "kept" / "floors.json")
     signer.client(cache, floors).refresh()
     assert floors.load().of("snapshot") == 2
     assert {p.stat().st_mode & 0o777 for p in (tmp_path / "cache").iterdir()} == {0o600}
-    (tmp_path / "floors.json").write_text("{")
+    (tmp_path / "kept" / "floors.json").write_text("{")
     with pytest.raises(JournalError, match="cannot be read"):
         signer.client(cache, floors).refresh()
 
