@@ -105,7 +105,7 @@ def devices(platform, client):
         token = client.tokens.create(TokenRequest(device_class=one.name)).token
         enrolled = platform.enroll(client, one.name, token)
         assert enrolled.returncode == 0, enrolled.stderr
-        more = ("--source", str(source), "--rate", "50", "--window", "1")
+        more = ("--source", str(source), "--rate", "10", "--window", "1", "--no-bench")
         platform.run_device(one.name, *more)
     until(lambda: sum(d.presence == "ONLINE" for d in client.devices.list()) == len(ALL), 60)
     return {one.name: Edge(platform.folder / one.name) for one in ALL}

@@ -174,7 +174,7 @@ class Matrix:
         pytest.fail(f"{job} did not end: {self.look(job)}\n" + "\n".join(lines))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def matrix() -> Iterator[Matrix]:
     with tempfile.TemporaryDirectory(prefix="argosy-mx-") as name:
         folder = Path(name)
