@@ -23,6 +23,7 @@ from orchestrator.adapters.trust.documents import MODELS_ROLE, next_of, sign
 from orchestrator.adapters.trust.keys import Keyring, load_keys, make_keys, ring_of
 from orchestrator.adapters.trust.planning import model_files
 from orchestrator.errors import Conflict, Forbidden, Invalid, Unavailable
+from orchestrator.home import write_atomic
 from orchestrator.services.ports import Standing
 from schemas.ids import new_id
 from schemas.rollout import Assignment, Probation
@@ -313,6 +314,97 @@ def test_keys_move_offline_while_devices_follow(store, tmp_path, clock):
     assert not store.releases()
     left = {path.name.partition("-")[0] for path in store.keys_folder.iterdir()}
     assert left == {"snapshot", "timestamp", "director"}
+
+
+class Killed(BaseException):
+    """The process ended here."""
+
+
+class Knife:
+    """Writes so many files, then kills."""
+
+    def __init__(self, left: int | None = None) -> None:
+        self.left = left
+
+    def __call__(self, path: Path, data: bytes, mode: int) -> None:
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise Killed
+        write_atomic(path, data, mode)
+
+
+def change(store, clock, roles):
+    made = {role: make_keys(store.keys_folder, role) for role in roles}
+    keys = {role: [s.public_key for s in found] for role, found in made.items()}
+    ring = store.keyring | ring_of(s for found in made.values() for s in found)
+    store.accept(change_keys(store.state, keys, ring, clock()), None)
+
+
+CHANGES = {
+    "a new model": lambda store, _: store.publish([stand("digits"), stand("ocr")]),
+    "online keys": lambda store, clock: change(store, clock, ["snapshot", "timestamp"]),
+    "targets": lambda store, clock: change(store, clock, ["targets"]),
+    "everything": lambda store, clock: change(
+        store, clock, ["root", "targets", "models", "director", "snapshot", "timestamp"]
+    ),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_killed_at_each_write_devices_verify_what_there_is(tmp_path, clock, what):
+    for writes in range(20):
+        knife, folder = Knife(), tmp_path / str(writes)
+        store = TrustStore.open_or_create(folder, clock, write=knife)
+        store.publish([stand("digits")])
+        reader = Reader(store.metadata("1.root.json"), store.metadata, clock)
+        reader.refresh()
+        knife.left = writes
+        try:
+            CHANGES[what](store, clock)
+        except Killed:
+            pass
+        else:
+            assert writes > 2
+            return
+        assert [found is not None for found in reader.find(("digits", 1))] == [True]
+        assert finds(store, clock, ("digits", 1)) == [True]
+        again = TrustStore.open_or_create(folder, clock)
+        again.publish([stand("digits"), stand("ocr")])
+        CHANGES[what](again, clock)
+        assert [found is not None for found in reader.find(("digits", 1), ("ocr", 1))][0]
+        assert finds(again, clock, ("digits", 1)) == [True]
+        reader.close()
+    pytest.fail("it never came to an end")
+
+
+def test_killed_while_it_is_made_it_is_made_again(tmp_path, clock):
+    for writes in range(6):
+        with pytest.raises(Killed):
+            TrustStore.open_or_create(tmp_path, clock, write=Knife(writes))
+        if writes < 5:
+            assert not (tmp_path / "metadata" / "1.root.json").exists()
+            continue
+    store = TrustStore.open_or_create(tmp_path, clock)
+    assert finds(store, clock) == []
+
+
+def test_a_full_disk_changes_nothing(folder, clock):
+    def full(path: Path, data: bytes, mode: int) -> None:
+        if done:
+            raise OSError(28, "No space left on device")
+        write_atomic(path, data, mode)
+
+    done: list[bool] = []
+    store = TrustStore.open_or_create(folder, clock, write=full)
+    store.publish([stand("digits")])
+    done.append(True)
+    with pytest.raises(Unavailable, match="No space left"):
+        store.publish([stand("digits"), stand("ocr")])
+    assert finds(store, clock, ("digits", 1), ("ocr", 1)) == [True, False]
+    done.clear()
+    store.publish([stand("digits"), stand("ocr")])
+    assert finds(store, clock, ("ocr", 1)) == [True]
 
 
 def test_another_process_is_noticed(folder, clock, store):
