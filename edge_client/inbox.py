@@ -81,6 +81,9 @@ class Inbox:
         if self._known is not None and self._known[0] == _digest(raw):
             self._offered(self._known[1])  # the broker keeps it, and sends it at each connection
             return
+        if claimed_key(raw) is None:
+            self._device.problems.note("a malformed desired document was ignored")
+            return
         self._refresher.check(raw)
 
     def command(self, raw: bytes) -> None:

@@ -152,3 +152,23 @@ def test_a_cancelled_attempt_leaves_what_it_fetched_to_the_next_one(bench):
     bench.run(SIGNER.desired(again, sequence=2, length=len(NEW.manifest)), NEW, samples(2))
     assert bench.updater.state.outcome is ExecState.SUCCEEDED
     assert bench.asked == ["manifest"]
+
+
+def test_garbage_in_place_of_a_document_is_ignored_and_asks_for_nothing(bench):
+    while bench.wire:
+        bench.answer(bench.wire.pop(0), NEW)
+    for raw in (b"{", b'{"signed": 1}', b"[" * 100_000, SIGNER.files["timestamp.json"]):
+        bench.inbox.desired(raw)
+        assert bench.wire == []
+        assert "malformed" in bench.problems.last
+    bench.run(document(bench, NEW), NEW, samples(2))
+    assert bench.serving() == 2
+
+
+def test_a_document_that_comes_again_is_not_checked_again(bench):
+    offered = document(bench, NEW)
+    bench.run(offered, NEW, samples(2))
+    ended = bench.reports()[-1]
+    bench.inbox.desired(offered)
+    assert bench.wire == []
+    assert bench.reports()[-1] == ended
