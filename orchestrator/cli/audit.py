@@ -34,35 +34,45 @@ def audit() -> None:
     show_default=True,
     help="How many.",
 )
+@click.option("--detail", "wide", is_flag=True, help="With what else is known of each.")
 @home_option
 @output_option
 def ls(
+    *,
     actor: str | None,
     action: str | None,
     since: float | None,
     count: int,
+    wide: bool,
     home: Path | None,
     form: str,
 ) -> None:
     """List the newest entries, the last of them at the end."""
     from datetime import UTC, datetime, timedelta
 
-    from orchestrator.cli.output import Shape, emit_list
+    from orchestrator.cli.output import Column, Shape, emit_list
     from orchestrator.client import Argosy
 
     start = None if since is None else datetime.now(UTC) - timedelta(seconds=since)
     with Argosy.from_profile(home) as argosy:
         found = argosy.audit.last(count, actor=actor, action=action, since=start)
-    shape: Shape[AuditEntry] = Shape(
-        lambda entry: str(entry.seq),
+    columns: list[Column[AuditEntry]] = [
         ("NO", lambda entry: str(entry.seq)),
         ("TIME", lambda entry: f"{entry.at.astimezone():%m-%d %H:%M:%S}"),
-        ("WHO", lambda entry: entry.actor),
+        ("WHO", _who),
         ("DID", lambda entry: entry.action),
         ("TO", lambda entry: entry.subject),
-        ("", _detail),
-    )
+    ]
+    if wide:
+        columns.append(("DETAIL", _detail))
+    shape: Shape[AuditEntry] = Shape(lambda entry: str(entry.seq), *columns)
     emit_list(found, form, shape, "no entries")
+
+
+def _who(entry: AuditEntry) -> str:
+    """The actor with the end of a token's id, which differs sooner; `-o json` has it whole."""
+    role, colon, key_id = entry.actor.partition(":key_")
+    return f"{role}:…{key_id[-6:]}" if colon else entry.actor
 
 
 def _detail(entry: AuditEntry) -> str:

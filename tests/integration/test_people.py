@@ -130,8 +130,11 @@ def test_people_sign_in_get_rights_and_are_written_down(served, argosy):
     assert code == Exit.AUTH
     assert "audit:read" in err
 
-    code, out, _ = argosy("audit", "ls", "--profile", "default", "--action", "api_token.create")
+    mine = ("--profile", "default")
+    code, out, _ = argosy("audit", "ls", *mine, "--action", "api_token.create", "--detail")
     assert "ann" in out
+    listed = argosy("audit", "ls", *mine)[1].splitlines()
+    assert max(map(len, listed)) <= 80
     assert made.strip() not in out
     assert argosy("audit", "verify", "--profile", "default")[0] == 0
     token_id = made.split("_")[1:3]

@@ -203,3 +203,12 @@ def test_masking_keeps_plain_values():
 def test_a_claim_of_an_agent_is_no_deed_of_a_person(platform, admin):
     platform.jobs.claim(ClaimRequest(agent="a"))
     assert entries(admin) == []
+
+
+def test_what_a_device_sends_is_done_in_its_name(platform, admin, monkeypatch):
+    (device,) = platform.enroll()
+    seen = []
+    monkeypatch.setattr(platform.devices, "born", lambda *_, **__: seen.append(actor.current()))
+    platform.birth(device)
+    assert seen == [f"device:{device}"]
+    assert actor.current() == "platform"
