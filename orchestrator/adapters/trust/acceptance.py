@@ -20,10 +20,12 @@ from orchestrator.adapters.trust.documents import (
     keys_of,
     read,
     split_name,
+    to_bytes,
     verifies,
 )
 from orchestrator.adapters.trust.keys import Keyring
 from orchestrator.adapters.trust.layout import standing_of
+from orchestrator.adapters.trust.planning import Files, online_files, versions_of
 from orchestrator.adapters.trust.state import State, follows
 from orchestrator.errors import Conflict, Forbidden, Invalid
 from orchestrator.services.ports import Standing
@@ -79,6 +81,32 @@ def accept(
     _check_chain(root, after, online)
     _check_listing(state, after, stands)
     return found
+
+
+def files_of(state: State, found: Accepted, ring: Keyring, now: datetime) -> Files:
+    """What was accepted, with snapshot and timestamp, in the order of writing.
+
+    A new root comes last, if what is below it counts under both roots; where an old key is
+    gone for good it comes before snapshot and timestamp.
+    """
+    roles: Files = {
+        file_name(role, document.signed.version): to_bytes(document)
+        for role, document in found.roles.items()
+    }
+    root = found.root.signed if found.root is not None else None
+    online = online_files(state, versions_of(roles), ring, now, root=root)
+    if found.root is None or root is None:
+        return roles | online
+    first = {file_name(ROOT, root.version): to_bytes(found.root)}
+    if _counts_before(state.root.signed, found, ring):
+        return roles | online | first
+    return roles | first | online
+
+
+def _counts_before(before: Root, found: Accepted, ring: Keyring) -> bool:
+    targets = found.roles.get(TARGETS)
+    online = all(ring.can_sign(before.roles[role]) for role in (SNAPSHOT, TIMESTAMP))
+    return online and (targets is None or verifies(before, TARGETS, targets))
 
 
 def _next_root(

@@ -28,7 +28,7 @@ from orchestrator.adapters.trust.documents import (
 from orchestrator.adapters.trust.keys import SHORT, Keyring
 from orchestrator.adapters.trust.planning import Files, expiring, model_files, with_targets
 from orchestrator.adapters.trust.state import State
-from orchestrator.errors import Conflict, Invalid
+from orchestrator.errors import Invalid
 from schemas.trust import DIRECTOR_ROLE, MODELS_ROLE
 
 OFFLINE = (ROOT, TARGETS, MODELS_ROLE)
@@ -152,18 +152,6 @@ def signatures(document: Metadata[Root], before: Root) -> tuple[Signatures, Sign
     """How far a root is signed by the keys of the root before it, and by its own."""
     own, old = _counted(document, document.signed), _counted(document, before)
     return old, own
-
-
-def check_next(document: Metadata[Root], state: State) -> None:
-    """See that a root comes right after the one that is published.
-
-    Raises:
-        Conflict: it does not.
-    """
-    wanted = len(state.roots) + 1
-    if document.signed.version != wanted:
-        msg = f"it is root version {document.signed.version}; version {wanted} is the next"
-        raise Conflict(msg, hint="make it anew: argosy trust rotate root --keys FOLDER")
 
 
 def _counted(document: Metadata[Root], judge: Root) -> Signatures:

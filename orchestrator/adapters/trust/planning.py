@@ -37,8 +37,6 @@ Files = dict[str, bytes]
 RENEW_BEFORE = timedelta(days=90)
 """Roles of a year are signed anew when less of it is left, while their keys are at hand."""
 
-_EPOCH = 0
-
 
 def expiring(signed: Root | Targets, now: datetime, within: timedelta = RENEW_BEFORE) -> bool:
     """Whether metadata expires soon, or has."""
@@ -112,7 +110,7 @@ def _leaf_files(state: State, layout: Layout, signers: list[CryptoSigner], now: 
             and there.signed.targets == targets
         )
         if not fresh:
-            version = versions.get(role, _EPOCH) + 1
+            version = versions.get(role, 0) + 1
             signed = Targets(version, None, expiry(role, now), dict(targets))
             files[file_name(role, version)] = sign(signed, signers)
     return files

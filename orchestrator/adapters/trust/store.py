@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from tuf.api.metadata import Root, TargetFile, Targets
+from tuf.api.metadata import TargetFile, Targets
 
 from orchestrator.adapters.authority.parts import utc_now
-from orchestrator.adapters.trust.acceptance import Accepted, accept
+from orchestrator.adapters.trust.acceptance import accept, files_of
 from orchestrator.adapters.trust.creation import (
     Offline,
     create,
@@ -21,15 +21,11 @@ from orchestrator.adapters.trust.creation import (
     upgrade,
 )
 from orchestrator.adapters.trust.documents import (
-    ROOT,
     SNAPSHOT,
     TIMESTAMP,
-    file_name,
     role_of,
     sign,
     split_name,
-    to_bytes,
-    verifies,
 )
 from orchestrator.adapters.trust.folder import MetadataFolder, Write
 from orchestrator.adapters.trust.keys import Keyring, drop_keys, load_keys
@@ -189,7 +185,7 @@ class TrustStore:
         """Sign snapshot and timestamp anew, whatever the clock said before."""
         with self._lock, self._folder.locked():
             self._refresh()
-            self._commit({}, online_files(self._state, {}, self._ring, self._clock(), anew=True))
+            self._commit(online_files(self._state, {}, self._ring, self._clock(), anew=True))
 
     def published(self, model: str, version: int) -> bool:
         """Whether devices find a version in the metadata."""
@@ -219,7 +215,7 @@ class TrustStore:
             if found.root is None and not found.roles:
                 return
             before = self._state.keyids()
-            self._install(found, now)
+            self._commit(files_of(self._state, found, self._ring, now))
             drop_keys(self._folder.keys, before - self._state.keyids())
             if stands is not None:
                 self._stands = frozenset(stands)
@@ -273,39 +269,11 @@ class TrustStore:
         state, ring = self._state, self._ring
         roles = model_files(state, wanted, ring, now) | targets_file(state, ring, now)
         online = online_files(state, versions_of(roles), ring, now)
-        self._commit(roles, online | root_file(state, ring, now))
+        self._commit(roles | online | root_file(state, ring, now))
 
-    def _install(self, found: Accepted, now: datetime) -> None:
-        """Write what was accepted.
-
-        A new root comes last, if what is below it counts under both roots; where an old key
-        is gone for good it comes first.
-        """
-        state, ring = self._state, self._ring
-        roles: Files = {
-            file_name(role, document.signed.version): to_bytes(document)
-            for role, document in found.roles.items()
-        }
-        root = found.root.signed if found.root is not None else None
-        changed = versions_of(roles)
-        online = online_files(state, changed, ring, now, root=root)
-        if found.root is None or root is None:
-            self._commit(roles, online)
-            return
-        first = {file_name(ROOT, root.version): to_bytes(found.root)}
-        if self._counts_before(found, state.root.signed):
-            self._commit(roles, online | first)
-        else:
-            self._commit(roles | first, online)
-
-    def _counts_before(self, found: Accepted, before: Root) -> bool:
-        targets = found.roles.get("targets")
-        online = all(self._ring.can_sign(before.roles[role]) for role in (SNAPSHOT, TIMESTAMP))
-        return online and (targets is None or verifies(before, "targets", targets))
-
-    def _commit(self, first: Files, then: Files) -> None:
-        if first or then:
-            self._folder.write(first | then)
+    def _commit(self, files: Files) -> None:
+        if files:
+            self._folder.write(files)
             self._folder.prune()
             self._load()
 

@@ -357,7 +357,7 @@ def test_no_file_is_touched_within_a_transaction(platform, admin, register) -> N
     asked: set[str] = set()
     uow, store = Watched(platform.uow), Asked(platform.artifacts)
     collection = CollectionService(uow, platform.clock, store)
-    models = ModelService(uow, platform.clock, store, platform.trust)
+    models = ModelService(uow, platform.clock, store)
     jobs = JobService(uow, platform.clock, 30, artifacts=store)
     uploads = UploadService(store, 1000, collection.why_gone, Holds(uow, platform.clock))
     sha = hashlib.sha256(b"code").hexdigest()

@@ -343,9 +343,7 @@ def change(store, clock, roles):
 
 CHANGES = {
     "a new model": lambda store, _: store.publish([stand("digits"), stand("ocr")]),
-    "online keys": lambda store, clock: change(store, clock, ["snapshot", "timestamp"]),
-    "targets": lambda store, clock: change(store, clock, ["targets"]),
-    "everything": lambda store, clock: change(
+    "every key": lambda store, clock: change(
         store, clock, ["root", "targets", "models", "director", "snapshot", "timestamp"]
     ),
 }
@@ -372,19 +370,17 @@ def test_killed_at_each_write_devices_verify_what_there_is(tmp_path, clock, what
         again = TrustStore.open_or_create(folder, clock)
         again.publish([stand("digits"), stand("ocr")])
         CHANGES[what](again, clock)
-        assert [found is not None for found in reader.find(("digits", 1), ("ocr", 1))][0]
+        assert reader.find(("digits", 1)) != [None]
         assert finds(again, clock, ("digits", 1)) == [True]
         reader.close()
     pytest.fail("it never came to an end")
 
 
 def test_killed_while_it_is_made_it_is_made_again(tmp_path, clock):
-    for writes in range(6):
+    for writes in range(5):
         with pytest.raises(Killed):
             TrustStore.open_or_create(tmp_path, clock, write=Knife(writes))
-        if writes < 5:
-            assert not (tmp_path / "metadata" / "1.root.json").exists()
-            continue
+        assert not (tmp_path / "metadata" / "1.root.json").exists()
     store = TrustStore.open_or_create(tmp_path, clock)
     assert finds(store, clock) == []
 
