@@ -24,6 +24,7 @@ from schemas.enroll import RenewAsk, Renewed
 from schemas.ids import new_id
 from schemas.topics import Down, Up, down, up
 from schemas.transfer import CHUNK_BYTES, Need, Reply, decode_chunk
+from schemas.trust import MetadataAnswer, MetadataAsk
 
 pytestmark = pytest.mark.integration
 
@@ -59,6 +60,13 @@ class Registry:
         return True
 
 
+class Metadata:
+    """Has one metadata file."""
+
+    def metadata(self, name: str) -> bytes | None:
+        return b"{}" if name == "timestamp.json" else None
+
+
 class Site:
     """A broker, an artifact store, and a client that may speak for any device."""
 
@@ -92,11 +100,12 @@ class Site:
         self.device.subscribe(down(DEVICE, Down.REPLY), qos=1)
         self.device.subscribe(down(DEVICE, Down.CHUNK), qos=0)
         self.device.subscribe(down(DEVICE, Down.RENEWED), qos=1)
+        self.device.subscribe(down(DEVICE, Down.META), qos=1)
 
     def gateway(self, inbox: Inbox) -> MqttGateway:
         made = MqttGateway(
             self.address,
-            TransferService(Registry(), self.artifacts),
+            TransferService(Registry(), self.artifacts, Metadata()),
             lambda device: device not in self.shut_out,
             self.renew,
         )
@@ -224,6 +233,18 @@ def test_a_request_for_a_certificate_is_answered_each_time_and_a_malformed_one_d
     assert [one.csr_sha256 for one in answers] == [
         hashlib.sha256(text).hexdigest() for text in (b"a", b"b", b"b")
     ]
+    gateway.stop()
+
+
+def test_a_request_for_metadata_is_answered_also_when_there_is_none(site):
+    gateway = site.gateway(Inbox())
+    for count, name in enumerate(("timestamp.json", "9.root.json"), 1):
+        ask = MetadataAsk(name=name).model_dump_json().encode()
+        site.device.publish(up(DEVICE, Up.META), ask, qos=1)
+        until(lambda count=count: len(site.got) == count)
+    there, missing = (MetadataAnswer.model_validate_json(one.payload) for one in site.got)
+    assert (there.name, there.text) == ("timestamp.json", "{}")
+    assert (missing.name, missing.text, missing.error) == ("9.root.json", None, None)
     gateway.stop()
 
 
