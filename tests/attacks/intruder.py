@@ -150,6 +150,15 @@ class Site:
                 if process.environ().get("ARGOSY_ATTACKED") == self.mark:
                     process.kill()
 
+    def server(self) -> psutil.Process:
+        """The server among the platform's processes."""
+        (found,) = (
+            child
+            for child in psutil.Process(self.process.pid).children(recursive=True)
+            if "orchestrator.server" in child.cmdline()
+        )
+        return found
+
     def run(self, module: str, *args: str, **more) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", module, *args]
         return subprocess.run(
