@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import random
-import socket
 import ssl
 import threading
 import time
@@ -24,7 +23,8 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_client.identity import Identity
-from edge_client.refusal import Refusal, ask_why, in_words, is_clock, of_connack, of_tls
+from edge_client.mqtt_line import connect_properties, no_delay, plain, tls_of
+from edge_client.refusal import Refusal, ask_why, in_words, of_connack, of_tls
 from edge_client.transport import (
     Acknowledged,
     Connected,
@@ -37,7 +37,6 @@ from schemas.device import Birth, Death
 from schemas.ids import BootId
 from schemas.topics import Up, down_filter, parse_down, up
 
-SESSION_SECONDS = 7 * 86400
 KEEPALIVE_SECONDS = 20
 CONNACK_SECONDS = 10.0
 FIRST_DELAY, LAST_DELAY = 0.5, 30.0
@@ -47,7 +46,6 @@ REFUSED_DELAY = 300.0
 STEADY_SECONDS = 10.0
 """A connection that lasted this long resets the delay before the next one."""
 
-MAX_PACKET_BYTES = 8 * 1024**2
 _WITH_WILL = 4
 """DISCONNECT reason: publish the will (MQTT 5, 3.14.2.1)."""
 
@@ -146,7 +144,7 @@ class MqttTransport:
             try:
                 self._connection(self._identity, ended)
             except (OSError, ValueError) as error:
-                ended.reason = _plain(error)
+                ended.reason = plain(error)
                 ended.refusal = of_tls(error) if isinstance(error, ssl.SSLError) else None
             except Exception as error:  # the thread must outlive any fault of the library
                 log.exception("connection ended by a fault")
@@ -180,7 +178,7 @@ class MqttTransport:
             broker.port,
             keepalive=KEEPALIVE_SECONDS,
             clean_start=False,
-            properties=_connect_properties(),
+            properties=connect_properties(),
         )
         client.loop_start()
         deadline = time.monotonic() + CONNACK_SECONDS
@@ -198,7 +196,7 @@ class MqttTransport:
         client.disconnect()
         if ended.network is None and ended.refusal is None and not self._leaving:
             # It hung up before it answered: perhaps TLS has said why.
-            ended.refusal = ask_why(broker.host, broker.port, _tls(identity))
+            ended.refusal = ask_why(broker.host, broker.port, tls_of(identity))
 
     def _leave(self, client: mqtt.Client, ended: _Ended) -> None:
         """Let what is queued go out before the connection ends. ``stop`` has said goodbye."""
@@ -222,10 +220,10 @@ class MqttTransport:
             reconnect_on_failure=False,
         )
         client.suppress_exceptions = True
-        client.tls_set_context(_tls(identity))
+        client.tls_set_context(tls_of(identity))
         will = Death(boot=self._boot, session=session)
         client.will_set(up(self._device, Up.DEATH), will.model_dump_json(), qos=1)
-        client.on_socket_open = _no_delay
+        client.on_socket_open = no_delay
 
         def on_connect(_c: Any, _u: Any, _f: Any, code: ReasonCode, _p: Any) -> None:
             ended.network = threading.current_thread()
@@ -280,33 +278,3 @@ class _Ended:
     reason: str | None = None
     refusal: Refusal | None = None
     network: threading.Thread | None = None
-
-
-def _tls(identity: Identity) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(identity.ca))
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(str(identity.certificate), str(identity.key))
-    return context
-
-
-def _connect_properties() -> Properties:
-    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's own
-    properties.SessionExpiryInterval = SESSION_SECONDS
-    properties.MaximumPacketSize = MAX_PACKET_BYTES
-    return properties
-
-
-def _no_delay(_client: mqtt.Client, _userdata: Any, sock: Any) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _plain(error: Exception) -> str:
-    """An error of the network in words an operator can act on."""
-    if isinstance(error, ssl.SSLCertVerificationError) and is_clock(error):
-        what = error.verify_message
-        return f"the broker's certificate is not valid by this device's clock ({what}): set it"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the broker's certificate is not trusted: {error.verify_message}"
-    if isinstance(error, ConnectionRefusedError):
-        return "nothing listens at the broker's address"
-    return f"cannot reach the broker: {error}"
