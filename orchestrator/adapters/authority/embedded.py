@@ -6,7 +6,6 @@ shown that the device holds the private one.
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
@@ -20,8 +19,10 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from orchestrator.adapters.authority import generations, requests
-from orchestrator.adapters.authority.chains import is_for_clients, issued_by, read_chain
+from orchestrator.adapters.authority.chains import issued_by, read_chain
+from orchestrator.adapters.authority.checks import check_device_id, check_old, not_ours
 from orchestrator.adapters.authority.crl import by_serial, make_crl, read_crls, signed
+from orchestrator.adapters.authority.facts import facts_of, problems_of
 from orchestrator.adapters.authority.generations import (
     Generation,
     Generations,
@@ -37,21 +38,18 @@ from orchestrator.adapters.authority.issued import (
 from orchestrator.adapters.authority.parts import (
     SKEW,
     builder,
-    common_name,
     distinguished_name,
     general_name,
     pem_of,
     utc_now,
 )
 from orchestrator.adapters.authority.server_certificate import keep_server
-from orchestrator.errors import ArgosyError, Conflict, Invalid, Unauthenticated, Unavailable
+from orchestrator.errors import Conflict, Unavailable
 from orchestrator.home import write_atomic
 from orchestrator.services.ports.authority import RootFacts
-from schemas.ids import device_id_pattern
 
 SERVER_DAYS = 730
 _CANARY_DAYS = 30
-_DEVICE_ID = re.compile(device_id_pattern())
 _CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
 
 
@@ -199,23 +197,11 @@ class CertificateAuthority:
 
     def roots(self) -> tuple[RootFacts, ...]:
         """The roots that are trusted, the oldest first."""
-        return tuple(_facts(g, active=g is self._trusted.active) for g in self._trusted.trusted)
+        return tuple(facts_of(g, active=g is self._trusted.active) for g in self._trusted.trusted)
 
     def problems(self) -> tuple[str, ...]:
         """What somebody should do something about."""
-        found = []
-        active, anchor = self._trusted.active, self._trusted.anchor
-        if active.issues_itself:
-            found.append(
-                "the root issues to devices itself, so that its key cannot be moved away:"
-                " `argosy ca rotate` makes one that need not"
-            )
-        if anchor is not active:
-            found.append(
-                "the old root did not sign the new one: join tokens pin the old root until it"
-                " is retired, and count no more after that"
-            )
-        return tuple(found)
+        return problems_of(self._trusted)
 
     def rotate(self) -> str:
         """Make a new root and its issuing authority; both roots are trusted until ``retire``.
@@ -321,46 +307,3 @@ class CertificateAuthority:
         if sans is not None:
             made = made.add_extension(x509.SubjectAlternativeName(sans), critical=False)
         return made.sign(by.issuing_key, hashes.SHA256())
-
-
-def check_device_id(device_id: str) -> None:
-    """See that a name is a device's, before a certificate bears it.
-
-    Raises:
-        Invalid: it is not.
-    """
-    if not _DEVICE_ID.fullmatch(device_id):
-        msg = f"{device_id[:80]!r} is not a device id"
-        raise Invalid(msg)
-
-
-def check_old(leaf: x509.Certificate, device_id: str) -> None:
-    """See that a certificate that was issued here is a client's, and that device's.
-
-    Raises:
-        Unauthenticated: it is not.
-    """
-    if common_name(leaf) != device_id or not is_for_clients(leaf):
-        msg = "the certificate is not that device's"
-        raise Unauthenticated(msg)
-
-
-def not_ours() -> ArgosyError:
-    """A certificate is not of an authority that is trusted here."""
-    msg = "the certificate is not of an authority that this platform trusts"
-    return Unauthenticated(msg, hint="enroll the device again, with a join token made for it")
-
-
-def _facts(generation: Generation, *, active: bool) -> RootFacts:
-    root, issuing = generation.root, generation.issuing
-    return RootFacts(
-        sha256=generation.sha256,
-        name=common_name(root) or "",
-        active=active,
-        external=False,
-        key_held=generation.root_key.exists(),
-        cross_signed=generation.cross is not None,
-        created_at=root.not_valid_before_utc + SKEW,
-        expires_at=root.not_valid_after_utc,
-        issuing_expires_at=issuing.not_valid_after_utc,
-    )

@@ -28,14 +28,10 @@ from orchestrator.adapters.authority.chains import (
     path_to,
     read_chain,
 )
+from orchestrator.adapters.authority.checks import check_device_id, check_old, not_ours
 from orchestrator.adapters.authority.command import run_limited
 from orchestrator.adapters.authority.crl import MAX_CRL_BYTES, read_crls, serials_of, signed
-from orchestrator.adapters.authority.embedded import (
-    CertificateAuthority,
-    check_device_id,
-    check_old,
-    not_ours,
-)
+from orchestrator.adapters.authority.embedded import CertificateAuthority
 from orchestrator.adapters.authority.generations import Generations
 from orchestrator.adapters.authority.issued import Canary, Issued, RevokedSerial, issued
 from orchestrator.adapters.authority.parts import (
