@@ -12,19 +12,17 @@ import datetime as dt
 import random
 import sqlite3
 from collections.abc import Callable, Generator
-from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from pydantic import ValidationError
 
-from edge_client.database import open_readonly
 from edge_client.device import Device
 from edge_client.errors import EdgeError, JournalError, MetadataUnavailableError, TrustError
 from edge_client.journal import Journal
+from edge_client.metadata_age import REFRESHED
 from edge_client.metadata_floors import Floors
 from edge_client.metadata_walk import Wanted
-from edge_client.settings import Home
 from edge_client.states import Offer
 from edge_client.trust import Reader, confirm, read_desired, target_of
 from schemas.trust import DIRECTOR_ROLE, MAX_METADATA_BYTES, MetadataAnswer, MetadataAsk
@@ -42,7 +40,6 @@ server may be about to sign anew, and a clock about to be set."""
 
 AT_CONNECT = dt.timedelta(hours=12)
 EVERY = dt.timedelta(days=1)
-_REFRESHED = "refreshed"
 
 _MAX_ANSWER_BYTES = 2 * MAX_METADATA_BYTES
 """Of the message around a file, which is escaped in it."""
@@ -101,7 +98,7 @@ class Refresher:
         self._under_way: _Asked | None = None
         self._failures = self._refused = 0
         self._next_at = 0.0
-        self._last = device.journal.fact(_REFRESHED)
+        self._last = device.journal.fact(REFRESHED)
 
     def check(self, document: bytes) -> None:
         """Take a desired document; one that still waits is forgotten."""
@@ -175,7 +172,7 @@ class Refresher:
         now = device.clock.date()
         device.saw_good_time(now)
         self._last = now.timestamp()
-        device.journal.remember(_REFRESHED, self._last)
+        device.journal.remember(REFRESHED, self._last)
         if document is None:
             return None
         record = device.identity.record
@@ -249,19 +246,3 @@ class Refresher:
         """Whether the last refresh is; a time that is still to come counts for nothing."""
         now = self._device.clock.date().timestamp()
         return self._last is None or not 0 <= now - self._last < age.total_seconds()
-
-
-def last_refresh(home: Home) -> dt.datetime | None:
-    """When a home's metadata was last found to hold, read beside a running agent.
-
-    Returns:
-        None when it never was, or the journal cannot be read.
-    """
-    if not home.journal.exists():
-        return None
-    try:
-        with closing(open_readonly(home.journal, what="journal")) as db:
-            row = db.execute("SELECT value FROM facts WHERE name = ?", (_REFRESHED,)).fetchone()
-    except (JournalError, sqlite3.Error):
-        return None
-    return None if row is None else dt.datetime.fromtimestamp(row[0], dt.UTC)

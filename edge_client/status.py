@@ -10,7 +10,7 @@ from edge_client.certificates import read_key, spki_sha256
 from edge_client.errors import JournalError, NotEnrolledError
 from edge_client.identity import Identity, load_identity
 from edge_client.lock import is_locked
-from edge_client.metadata_refresh import last_refresh
+from edge_client.metadata_age import last_refresh
 from edge_client.refusal import Refusal, in_words
 from edge_client.renewal import plan_of
 from edge_client.requested import EnrollmentNote, kept_note

@@ -11,6 +11,7 @@ import pytest
 from edge_client.device import Clock, Device
 from edge_client.errors import JournalError, TrustError
 from edge_client.journal import Floor, Journal
+from edge_client.metadata_age import last_refresh
 from edge_client.metadata_refresh import (
     FIRST_DELAY,
     LAST_DELAY,
@@ -18,7 +19,6 @@ from edge_client.metadata_refresh import (
     WALK_SECONDS,
     JournalFloors,
     Refresher,
-    last_refresh,
 )
 from edge_client.settings import Home, RunSettings
 from edge_client.states import Idle
