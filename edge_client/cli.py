@@ -236,6 +236,7 @@ def _log_to_stderr() -> None:
         format="%(asctime)s %(levelname).1s %(message)s",
         datefmt="%H:%M:%S",
     )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def _end(code: Exit) -> NoReturn:
