@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hmac
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from orchestrator.errors import LeaseLost
+from orchestrator.services import keys
 from orchestrator.services.ports import Transaction, UnitOfWork
-from orchestrator.services.records import AgentRecord
+from orchestrator.services.records import AgentRecord, JobRecord
 from schemas.job import AgentView
 
 FRESH = timedelta(seconds=10)
@@ -66,3 +69,14 @@ class AgentService:
             )
             for record in records
         ]
+
+
+def check_lease(record: JobRecord, lease: str) -> None:
+    """See that an agent still has a job.
+
+    Raises:
+        LeaseLost: another attempt has it, or it has ended.
+    """
+    if record.lease_hash is None or not hmac.compare_digest(record.lease_hash, keys.digest(lease)):
+        msg = f"the lease on {record.id} is not yours any more"
+        raise LeaseLost(msg)

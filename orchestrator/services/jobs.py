@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import Any
 
 from orchestrator.domain import job as machine
 from orchestrator.domain.cost import Prices
-from orchestrator.errors import LeaseLost, NotFound, error_of
+from orchestrator.errors import NotFound, error_of
 from orchestrator.services import agents, job_history, keys, orders, queues, sources
 from orchestrator.services.holds import Holds
 from orchestrator.services.job_view import view
@@ -150,7 +149,7 @@ class JobService:
             agents.save(tx, agent)
             for job_id in ready:
                 record = tx.jobs.get(job_id, lock=True)
-                if record is not None and _claimable(record, now):
+                if record is not None and queues.is_claimable(record, now):
                     return self._hand_over(tx, record, request.agent, now)
         return None
 
@@ -182,7 +181,7 @@ class JobService:
         """
         with self._uow() as tx:
             record = _found(tx, job_id, lock=True)
-            _check_lease(record, beat.lease)
+            agents.check_lease(record, beat.lease)
             renewed = self._apply(tx, record, machine.Renewed(beat.attempt, self._lease))
             agents.heard(tx, record.agent, self._clock())
         return HeartbeatReply(cancel=renewed.cancel_requested, lease_seconds=self._lease)
@@ -198,7 +197,7 @@ class JobService:
         with self._uow() as tx:
             record = _found(tx, job_id, lock=True)
             if record.state not in TERMINAL_JOB_STATES:
-                _check_lease(record, outcome.lease)
+                agents.check_lease(record, outcome.lease)
             self._apply(tx, record, event)
         return self.get(job_id)
 
@@ -298,14 +297,3 @@ def _found(tx: Transaction, job_id: str, *, lock: bool = False) -> JobRecord:
         msg = f"there is no job {job_id}"
         raise NotFound(msg, hint="`argosy job ls` lists them")
     return record
-
-
-def _check_lease(record: JobRecord, lease: str) -> None:
-    if record.lease_hash is None or not hmac.compare_digest(record.lease_hash, keys.digest(lease)):
-        msg = f"the lease on {record.id} is not yours any more"
-        raise LeaseLost(msg)
-
-
-def _claimable(record: JobRecord, now: datetime) -> bool:
-    rested = record.not_before is None or record.not_before <= now
-    return record.state is JobState.QUEUED and rested

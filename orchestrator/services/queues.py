@@ -10,7 +10,7 @@ from orchestrator.domain import queue
 from orchestrator.domain.queue import Failure, Offer, Running, Waiting
 from orchestrator.services.ports import Transaction
 from orchestrator.services.records import JobRecord, QueuedJob
-from schemas.job import Capacity
+from schemas.job import Capacity, JobState
 
 MAX_QUEUED = 1000
 """Jobs that are considered at a time, of those alike in project, priority and resources."""
@@ -64,3 +64,9 @@ def look(tx: Transaction, now: datetime) -> QueueState:
     offers = [Offer(agent.name, agent.capacity, agent.seen_at) for agent in tx.agents.all()]
     places = {job_id: place for place, job_id in enumerate(order, 1)}
     return QueueState(jobs, places, tuple(offers))
+
+
+def is_claimable(record: JobRecord, now: datetime) -> bool:
+    """Whether a job may be handed out now."""
+    rested = record.not_before is None or record.not_before <= now
+    return record.state is JobState.QUEUED and rested

@@ -6,6 +6,9 @@ import hashlib
 import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -105,12 +108,25 @@ class Broker:
         return len(self.sent)
 
 
+@cache
+def migrated() -> bytes:
+    """A migrated, empty database: made once, as that takes most of what a test takes."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "argosy.db"
+        engine = make_engine(f"sqlite:///{file}")
+        migrate(engine)
+        engine.dispose()
+        return file.read_bytes()
+
+
 class Platform:
     """Everything but the network."""
 
     def __init__(self, folder, prices=None) -> None:
-        self.database = engine = make_engine(f"sqlite:///{folder / 'argosy.db'}")
-        migrate(engine)
+        file = folder / "argosy.db"
+        if not file.exists():
+            file.write_bytes(migrated())
+        self.database = engine = make_engine(f"sqlite:///{file}")
         self.clock, self.broker = Clock(), Broker()
         self.uow = SqlUnitOfWork(engine, self.clock)
         self.artifacts = ArtifactStore(folder / "artifacts")
