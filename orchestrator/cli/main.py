@@ -40,11 +40,12 @@ _STYLE = click.RichHelpConfiguration(
     command_groups={
         "*argosy": [
             {"name": "Begin", "commands": ["demo", "up", "doctor"]},
-            {"name": "Work", "commands": ["job", "batch", "model", "device", "token", "rollout", "trust"]},
+            {"name": "Work", "commands": ["job", "batch", "model", "device", "token", "rollout"]},
             {
                 "name": "People",
                 "commands": ["login", "logout", "whoami", "profile", "api-token", "audit"],
             },
+            {"name": "Trust", "commands": ["trust", "ca"]},
             {"name": "More", "commands": ["device-class", "agent", "telemetry", "completion"]},
         ]
     },
