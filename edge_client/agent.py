@@ -24,14 +24,12 @@ from edge_client.metadata_cache import MetadataCache
 from edge_client.metadata_refresh import JournalFloors
 from edge_client.mqtt_transport import MqttTransport
 from edge_client.opening import open_buffer, open_journal, open_spool, usable_journal
-from edge_client.refusal import Refusal
-from edge_client.renewal import Moment
-from edge_client.renewal_work import RenewalEnded, Renewer
 from edge_client.runtime import Runtime
 from edge_client.serving import serve_proven
 from edge_client.settings import Home, RunSettings
 from edge_client.slots import Slot
 from edge_client.staging import TrialEnded
+from edge_client.standing import Standing
 from edge_client.states import Ended, Idle, exec_state, key_of
 from edge_client.status import Live
 from edge_client.store import Store
@@ -43,7 +41,6 @@ from edge_client.uplink import Uplink
 from schemas.device import Birth
 from schemas.errors import Exit
 from schemas.rollout import ExecState
-from schemas.topics import Down
 
 TICK_SECONDS = 0.2
 LIVE_SECONDS = 1.0
@@ -107,14 +104,13 @@ class Agent:
             send=self._uplink.need,
             ask=self._uplink.meta,
         )
-        self._refusal: Refusal | None = None
-        self._renewer = Renewer(
+        self._standing = Standing(
             home,
             self._identity,
-            moment=self._moment,
-            ask=self._uplink.renew,
+            clock=self._device.clock,
+            transport=self._transport,
+            uplink=self._uplink,
             post=self._events.post,
-            adopt=self._transport.use,
         )
         self._updater = Updater(self._device, post=self._events.post)
         self._inbox = Inbox(self._device, self._updater)
@@ -164,7 +160,7 @@ class Agent:
         jobs.add(heartbeat, self._transport.announce)
         jobs.add(LIVE_SECONDS, self._write_live)
         jobs.add(AGAIN_SECONDS, self._inbox.again)
-        jobs.add(LIVE_SECONDS, self._renewer.look)
+        jobs.add(LIVE_SECONDS, self._standing.renewer.look)
         if self._read_only is not None:
             jobs.add(JOURNAL_SECONDS, self._look_for_journal)
         elif self._settings.bench:
@@ -213,13 +209,9 @@ class Agent:
             self._trouble(error)
 
     def _dispatch(self, event: AgentEvent) -> None:
+        if self._standing.take(event):
+            return
         match event:
-            case Received(leaf=Down.RENEW, payload=payload):
-                self._renewer.wanted(payload)
-            case Received(leaf=Down.RENEWED, payload=payload):
-                self._renewer.answered(payload)
-            case RenewalEnded():
-                self._renewer.ended(event)
             # Without the journal's floor nothing that comes can be trusted to be new.
             case Received(leaf=leaf, payload=payload) if self._read_only is None:
                 self._inbox.take(leaf, payload)
@@ -227,17 +219,16 @@ class Agent:
                 self._uplink.acknowledged(event, self._uptime())
             case TrialEnded():
                 self._updater.trial_ended(event)
-            case Connected(session=session, serial=serial):
+            case Connected(session=session):
                 log.info("connected (connection %d)", session)
-                self._uplink.connected, self._problem, self._refusal = True, None, None
-                self._renewer.connected(serial)
+                self._uplink.connected, self._problem = True, None
+                self._standing.connected(event)
                 self._updater.connected()
                 if self._read_only is None:
                     self._inbox.connected()
-            case Disconnected(reason=reason, refusal=refusal):
+            case Disconnected(reason=reason):
                 self._lost(reason)
-                self._refusal = refusal
-                self._renewer.disconnected(refusal)
+                self._standing.disconnected(event)
 
     def _lost(self, reason: str) -> None:
         if reason != self._problem:
@@ -282,20 +273,12 @@ class Agent:
             execution=None if key is None else key[0],
             state=state,
             windows_waiting=len(self._buffer),
-            refused=self._refusal,
-            next_renewal=self._renewer.due,
-            renewal_problem=self._renewer.problem,
+            refused=self._standing.refusal,
+            next_renewal=self._standing.renewer.due,
+            renewal_problem=self._standing.renewer.problem,
             last_error=self._problem or self._device.problems.last,
         )
         write_atomic(self._home.live, live.model_dump_json().encode(), durable=False)
-
-    def _moment(self) -> Moment:
-        return Moment(
-            date=_utc_now(),
-            steady=self._uptime(),
-            connected=self._uplink.connected,
-            refusal=self._refusal,
-        )
 
     # --- the parts --------------------------------------------------------------------
 
