@@ -23,6 +23,7 @@ from paho.mqtt.properties import Properties
 
 from orchestrator.adapters.broker import Gateway
 from orchestrator.adapters.downlink import BrokerDownlink
+from orchestrator.adapters.intake import Intake
 from orchestrator.adapters.renewal_desk import Answer, RenewalDesk
 from orchestrator.services.inbox import UpMessage
 from orchestrator.services.transfer import TransferService
@@ -40,7 +41,6 @@ _CREDIT_CHUNKS = 256
 """Chunks (16 MiB) handed to paho and not yet on the wire: its own queue has no bound."""
 _MAX_NEEDS = 10_000
 _MAX_INBOX = 50_000
-_MAX_JSON = 256 * 1024
 _SESSION_SECONDS = 7 * 86400
 _CONNECT_SECONDS = 15.0
 
@@ -78,6 +78,7 @@ class MqttGateway:
         self._subscribed = threading.Event()
         self.downlink = BrokerDownlink(self._publish)
         self._admits = admits
+        self._intake = Intake()
         self._desk = RenewalDesk(renew, self.downlink.renewed)
         self._client = self._make_client()
         self._threads = [
@@ -176,8 +177,7 @@ class MqttGateway:
         # An exception here would end paho's thread and leave a deaf connection.
         try:
             topic = parse_up(message.topic)
-            if topic is None or len(message.payload) > _MAX_JSON:
-                log.warning("dropped a message of %d bytes", len(message.payload))
+            if topic is None or not self._intake.takes(topic, len(message.payload)):
                 client.ack(message.mid, message.qos)
             elif topic.leaf is Up.NEED:
                 client.ack(message.mid, message.qos)
@@ -187,8 +187,8 @@ class MqttGateway:
                 self._desk.take(topic.device, RenewAsk.model_validate_json(message.payload))
             elif topic.leaf is Up.META:
                 client.ack(message.mid, message.qos)
-                ask = MetadataAsk.model_validate_json(message.payload)
-                self._needs.put_nowait((topic.device, ask))
+                asked = topic.device, MetadataAsk.model_validate_json(message.payload)
+                self._needs.put_nowait(asked)
             else:
                 self._inbox.put_nowait(
                     UpMessage(

@@ -1,38 +1,21 @@
-"""How often a client may ask: what is costly or guesses at secrets is slowed down.
-
-The generic cell rate algorithm (ITU-T I.371; a leaky bucket as a meter): one number for each
-key, so that a flood from many addresses costs no more memory than ``MAX_KEYS`` of them. The
-clock is the monotonic one: setting the machine's clock back locks nobody out.
-"""
+"""How often a client may ask: what is costly or guesses at secrets is slowed down."""
 
 from __future__ import annotations
 
 import ipaddress
 import math
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fastapi import Request, status
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.api.problems import problem
+from orchestrator.services.meter import Meter, Rate
 from schemas.errors import Code
 
-MAX_KEYS = 20_000
-_MINUTE = 60.0
-_ROUNDING = 1e-6
 _NAMED = len("Bearer arg_key_") + 16
 """Characters of the header that name a key, without its secret."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """``count`` at once, and again as many in ``seconds``."""
-
-    count: int
-    seconds: float = _MINUTE
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,39 +38,6 @@ FAILURES_OF_KEY = Rate(60)
 
 FAILURES_OF_ADDRESS = Rate(300)
 """Refused keys of one address, whichever they were; tokens in bodies count by their path."""
-
-
-class Meter:
-    """Counts by key.
-
-    Args:
-        clock: seconds, never going back.
-        max_keys: beyond these the one that was used the longest ago is forgotten.
-    """
-
-    def __init__(
-        self, clock: Callable[[], float] = time.monotonic, max_keys: int = MAX_KEYS
-    ) -> None:
-        self._clock = clock
-        self._max = max_keys
-        self._arrival: OrderedDict[tuple[str, ...], float] = OrderedDict()
-
-    def wait(self, key: tuple[str, ...], rate: Rate) -> float:
-        """Seconds until the next may come; 0 now. Counts nothing."""
-        ahead = self._arrival.get(key, 0.0) - self._clock()
-        wait = ahead - (rate.seconds - rate.seconds / rate.count)
-        return wait if wait > _ROUNDING else 0.0
-
-    def count(self, key: tuple[str, ...], rate: Rate) -> None:
-        """One more."""
-        now = self._clock()
-        self._arrival[key] = max(now, self._arrival.get(key, now)) + rate.seconds / rate.count
-        self._arrival.move_to_end(key)
-        if len(self._arrival) > self._max:
-            self._arrival.popitem(last=False)
-
-    def __len__(self) -> int:
-        return len(self._arrival)
 
 
 class RateLimits:

@@ -8,9 +8,12 @@ from fastapi.testclient import TestClient
 from starlette.responses import JSONResponse
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from orchestrator.adapters.intake import ASKED, MAX_BYTES, STORED, Intake
 from orchestrator.api import rates
-from orchestrator.api.rates import FAILURES_OF_ADDRESS, FAILURES_OF_KEY, RULES, Meter, Rate
+from orchestrator.api.rates import FAILURES_OF_ADDRESS, FAILURES_OF_KEY, RULES
+from orchestrator.services.meter import Meter, Rate
 from schemas.errors import Code, Problem
+from schemas.topics import Up, UpTopic
 
 
 class Clock:
@@ -135,3 +138,17 @@ def test_only_a_trusted_proxy_may_name_the_client(clock):
 
     assert statuses(an_app(clock)) == {200, 429}
     assert statuses(an_app(clock, proxies="10.0.0.1")) == {200}
+
+
+def test_a_device_that_floods_is_not_listened_to_and_its_neighbour_is(clock, caplog):
+    intake = Intake(clock)
+    taken_ = sum(intake.takes(UpTopic("dev_a", Up.TELE), 100) for _ in range(STORED.count + 500))
+    assert taken_ == STORED.count
+    assert intake.takes(UpTopic("dev_a", Up.NEED), 100), "it may still ask"
+    assert intake.takes(UpTopic("dev_b", Up.TELE), 100)
+    asked = sum(intake.takes(UpTopic("dev_b", Up.META), 100) for _ in range(ASKED.count + 500))
+    assert asked == ASKED.count
+    assert sum("sends too much" in line for line in caplog.messages) == 2
+    clock.now += 1
+    assert sum(intake.takes(UpTopic("dev_a", Up.TELE), 100) for _ in range(500)) == 20
+    assert not intake.takes(UpTopic("dev_c", Up.TELE), MAX_BYTES + 1)
