@@ -149,7 +149,7 @@ def test_a_platform_comes_up_heals_and_goes_without_a_trace(
 def test_a_platform_comes_up_again_on_its_home_with_the_same_keys(
     start: Callable[[Settings], Platform], tmp_path: Path
 ) -> None:
-    kept = ("ca/ca.pem", "ca/server.pem", "trust/root.json", "broker/gateway.json")
+    kept = ("ca/ca.pem", "ca/server.pem", "trust/metadata/1.root.json", "broker/gateway.json")
     settings = settings_for(tmp_path)
     start(settings).end()
     before = {name: (tmp_path / name).read_bytes() for name in kept}
