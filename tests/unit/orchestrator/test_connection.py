@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 import threading
@@ -18,11 +19,13 @@ SECONDS = 0.3
 
 
 async def app(scope, receive, send):
-    """Answers /large with far more than any buffer takes, all else with little."""
+    """Answers /large with more than any buffer takes, /slow after a while, all else at once."""
     if scope["type"] != "http":
         return
     large = scope["path"] == "/large"
     await send({"type": "http.response.start", "status": 200, "headers": []})
+    if scope["path"] == "/slow":
+        await asyncio.sleep(4 * SECONDS)
     for _ in range(2000 if large else 0):
         await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
     await send({"type": "http.response.body", "body": b"done"})
@@ -78,6 +81,12 @@ def read_to_end(sock: socket.socket) -> bytes:
 def test_an_ordinary_request_is_answered(port):
     with connect(port) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        assert read_to_end(sock).endswith(b"done\r\n0\r\n\r\n")
+
+
+def test_a_stream_that_is_silent_for_a_while_is_not_cut(port):
+    with connect(port) as sock:
+        sock.sendall(b"GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         assert read_to_end(sock).endswith(b"done\r\n0\r\n\r\n")
 
 
