@@ -46,7 +46,8 @@ def secret(site):
     """A file beside the artifacts that nobody may read."""
     path = site.home.path / "secret.json"
     path.write_text("TOP-SECRET")
-    return path
+    yield path
+    path.unlink()
 
 
 @pytest.mark.parametrize(
