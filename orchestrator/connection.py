@@ -70,13 +70,14 @@ class GuardedProtocol(H11Protocol):
         self._open[self._address] -= 1
         if self._open[self._address] <= 0:
             del self._open[self._address]
-        self._head, self._write = _cancel(self._head), _cancel(self._write)
+        self._stop_head()
+        self._stop_write()
 
     def data_received(self, data: bytes) -> None:
         """Read on; once a head is whole, what follows has limits of its own."""
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE:
-            self._head = _cancel(self._head)
+            self._stop_head()
         elif self._head is None:
             self._head = self.loop.call_later(HEAD_SECONDS, self._give_up_head)
 
@@ -89,7 +90,7 @@ class GuardedProtocol(H11Protocol):
     def resume_writing(self) -> None:
         """It has read something."""
         super().resume_writing()
-        self._write = _cancel(self._write)
+        self._stop_write()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection, even where the last answer was never read."""
@@ -103,6 +104,16 @@ class GuardedProtocol(H11Protocol):
             return False
         return address.is_loopback or any(address in network for network in self.exempt)
 
+    def _stop_head(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+    def _stop_write(self) -> None:
+        if self._write is not None:
+            self._write.cancel()
+            self._write = None
+
     def _give_up_head(self) -> None:
         self._head = None
         if not self.transport.is_closing():
@@ -114,7 +125,7 @@ class GuardedProtocol(H11Protocol):
 class GuardedLoop(asyncio.SelectorEventLoop):
     """An event loop whose servers give up slow TLS handshakes sooner than after a minute."""
 
-    async def create_server(self, *args: Any, **kwargs: Any) -> asyncio.Server:  # type: ignore[override]
+    async def create_server(self, *args: Any, **kwargs: Any) -> asyncio.Server:
         """Listen."""
         if kwargs.get("ssl") is not None:
             kwargs.setdefault("ssl_handshake_timeout", HANDSHAKE_SECONDS)
@@ -152,8 +163,3 @@ def _raise_files() -> int:
     allowed = enough if hard in {resource.RLIM_INFINITY, -1} else min(enough, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     return allowed
-
-
-def _cancel(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
