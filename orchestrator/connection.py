@@ -85,7 +85,8 @@ class GuardedProtocol(H11Protocol):
         """The client reads more slowly than we write."""
         super().pause_writing()
         if self._write is None:
-            self._write = self.loop.call_later(WRITE_SECONDS, self.transport.abort)
+            unsent = self.transport.get_write_buffer_size()
+            self._write = self.loop.call_later(WRITE_SECONDS, self._give_up_write, unsent)
 
     def resume_writing(self) -> None:
         """It has read something."""
@@ -113,6 +114,13 @@ class GuardedProtocol(H11Protocol):
         if self._write is not None:
             self._write.cancel()
             self._write = None
+
+    def _give_up_write(self, before: int) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        if unsent >= before:
+            self.transport.abort()
+        else:
+            self._write = self.loop.call_later(WRITE_SECONDS, self._give_up_write, unsent)
 
     def _give_up_head(self) -> None:
         self._head = None

@@ -197,12 +197,7 @@ def device_acl(shut: Iterable[str] = ()) -> str:
     """
     nobody = "".join(f"user {name}\ntopic deny #\n" for name in (CANARY, *sorted(shut)))
     writes = "".join(f"pattern write {one}\n" for one in ACL_DEVICE_WRITES)
-    return (
-        f"{nobody}"
-        f"{writes}"
-        f"pattern read {ACL_DEVICE_READ}\n"
-        f"pattern read {ACL_SHARED_READ}\n"
-    )
+    return f"{nobody}{writes}pattern read {ACL_DEVICE_READ}\npattern read {ACL_SHARED_READ}\n"
 
 
 def gateway_acl() -> str:

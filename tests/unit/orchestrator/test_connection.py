@@ -139,6 +139,20 @@ def test_an_answer_that_nobody_reads_is_given_up(monkeypatch):
             time.sleep(0.02)
 
 
+def test_an_answer_that_is_read_slowly_is_not(monkeypatch):
+    """Each wait is longer than the limit, and each time something was read."""
+    monkeypatch.setattr(connection, "WRITE_SECONDS", SECONDS)
+    protocol = guarded(None)
+    with serving(http=protocol) as port, connect(port) as sock:
+        sock.sendall(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n")
+        seen, deadline = 0, time.monotonic() + 5 * SECONDS
+        while time.monotonic() < deadline:
+            seen += len(sock.recv(1024**2))
+            time.sleep(SECONDS / 10)
+        assert protocol._open, "it was cut"
+        assert seen < 2000 * 65536, "and there is more to come"
+
+
 def test_there_are_only_so_many_connections(monkeypatch):
     protocol = guarded(None)
     protocol.max_connections = 2
