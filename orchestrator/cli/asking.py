@@ -28,6 +28,6 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not is_anyone_there():
-        detail = "this cannot be undone, and nobody can be asked here"
+        detail = "this needs a yes, and nobody can be asked here"
         raise Invalid(detail, hint="say --yes if it is meant")
     click.confirm(question, abort=True, err=True)
