@@ -19,12 +19,16 @@ class SqlFleetTrust:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def mark(self) -> tuple[int, datetime | None]:
-        query = select(func.count(), func.max(RevokedCertificateRow.at)).select_from(
+    def mark(self) -> tuple[int | datetime | None, ...]:
+        certificates = select(func.count(), func.max(RevokedCertificateRow.at)).select_from(
             RevokedCertificateRow
         )
-        count, newest = self._session.execute(query).one()
-        return count, newest
+        # A device that comes back revokes nothing, and must be denied nothing any more.
+        devices = select(func.count(), func.max(DeviceRow.revoked_at)).where(
+            DeviceRow.state == DeviceState.REVOKED.value
+        )
+        found = (self._session.execute(query).one() for query in (certificates, devices))
+        return tuple(value for row in found for value in row)
 
     def devices(self) -> Sequence[DeviceTrust]:
         query = (

@@ -119,5 +119,8 @@ def test_a_device_is_let_in_renewed_and_shut_out(site: Site, tmp_path: Path) -> 
         device.start()
         until(lambda: live(home, "connected"), "the device that came back")
         assert live(home, "refused") is None
+        until(
+            lambda: site.device(name)["presence"] == Presence.ONLINE, "the broker to let it speak"
+        )
     finally:
         device.kill()

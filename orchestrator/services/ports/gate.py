@@ -49,10 +49,11 @@ class DeviceTrust:
 
 
 class FleetTrust(Protocol):
-    """What the fleet trusts, and how many certificates were revoked.
+    """What the fleet trusts, and how much of it was revoked.
 
-    mark: changes whenever a certificate is revoked or forgotten. devices: those that take part.
+    mark: changes whenever a certificate is revoked, or a device shut out or let in again.
+    devices: those that take part.
     """
 
-    def mark(self) -> tuple[int, datetime | None]: ...
+    def mark(self) -> tuple[int | datetime | None, ...]: ...
     def devices(self) -> Sequence[DeviceTrust]: ...

@@ -101,6 +101,16 @@ class TestRevoking:
         assert len(platform.gate.loaded.serials) == 1
         assert platform.gate.over == [(one, False)], "the old session ends, nothing is cleared"
 
+    def test_a_device_that_came_back_is_denied_nothing_any_more(self, platform: Platform) -> None:
+        (one,) = platform.enroll()
+        platform.admission.revoke(one, "lost")
+        ticks(platform)
+        assert platform.gate.loaded.shut == {one}
+        platform.join(platform.tokens.create(TokenRequest(device=one)).token)
+        ticks(platform)
+        assert platform.gate.loaded.shut == frozenset()
+        assert platform.shutting_out.health() == "ok"
+
     def test_a_broker_elsewhere_that_cannot_be_tried_is_no_fault_of_ours(
         self, platform: Platform
     ) -> None:
