@@ -162,7 +162,16 @@ def build(settings: Settings) -> Program:
     devices = DeviceService(uow, clock, heartbeat_seconds=settings.heartbeat_seconds)
     grace = timedelta(days=settings.renew_grace_days)
     days = settings.certificate_days
-    renewals = RenewalService(uow, clock, authority, certificate_days=days, grace=grace)
+    guard = BrokerGuard(home, settings, address, authority)
+    shutting_out = ShuttingOut(uow, clock, guard)
+    renewals = RenewalService(
+        uow,
+        clock,
+        authority,
+        certificate_days=days,
+        grace=grace,
+        session_ended=shutting_out.has_ended,
+    )
     enrollment = EnrollmentService(
         uow,
         clock,
@@ -195,8 +204,6 @@ def build(settings: Settings) -> Program:
         },
         settings.tick_seconds,
     )
-    guard = BrokerGuard(home, settings, address, authority)
-    shutting_out = ShuttingOut(uow, clock, guard)
     authorities = AuthorityService(
         uow,
         clock,

@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 _ATTEMPTS = 5
 _PRUNE_EVERY = timedelta(hours=1)
 
+SessionEnded = Callable[[str], bool]
+"""Whether a revoked certificate, by its serial, opens no connection any more, nor has one open."""
+
 Entitled = Callable[[Transaction], None]
 """Raises where whoever asks may not speak for the device (any more)."""
 
@@ -41,6 +44,7 @@ class RenewalService:
         authority: issues certificates, outside of transactions.
         certificate_days: how long a certificate is valid.
         grace: for how long after its end a certificate is still renewed by its key.
+        session_ended: what the broker's gate knows.
     """
 
     def __init__(
@@ -51,12 +55,14 @@ class RenewalService:
         *,
         certificate_days: int,
         grace: timedelta,
+        session_ended: SessionEnded,
     ) -> None:
         self._uow = uow
         self._clock = clock
         self._authority = authority
         self._days = certificate_days
         self._grace = grace
+        self._session_ended = session_ended
         self._pruned: datetime | None = None
 
     def over_mqtt(self, device_id: str, ask: RenewAsk) -> Renewed | None:
@@ -66,14 +72,15 @@ class RenewalService:
         device still sends is ignored.
 
         Raises:
-            Unavailable: the database does not answer.
+            Unavailable: the database does not answer; or the connection may yet be that of
+                a certificate which was revoked when another took the device's place.
         """
         with self._uow.read() as tx:
             if device_id not in tx.devices.taking_part([device_id]):
                 return None
         try:
             _check_protocol(ask.protocol)
-            return self._renew(device_id, ask.csr_pem, "connection", lambda _: None)
+            return self._renew(device_id, ask.csr_pem, "connection", self._connected(device_id))
         except Unavailable:
             raise
         except ArgosyError as error:
@@ -122,6 +129,17 @@ class RenewalService:
             count = tx.devices.prune_certificates(now - self._grace)
         self._pruned = now
         return count
+
+    def _connected(self, device_id: str) -> Entitled:
+        """Nobody knows by which of a device's certificates a connection was opened."""
+
+        def entitled(tx: Transaction) -> None:
+            revoked = tx.devices.revoked_of(device_id, self._clock())
+            if not all(self._session_ended(one.serial) for one in revoked):
+                msg = f"whoever was {device_id} before may still be connected"
+                raise Unavailable(msg, hint="it asks again; see `argosy ca status`")
+
+        return entitled
 
     def _renew(self, device_id: str, csr_pem: str, how: str, entitled: Entitled) -> Renewed:
         key = self._authority.spki_of_csr(csr_pem)

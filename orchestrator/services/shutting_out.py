@@ -62,6 +62,10 @@ class ShuttingOut:
         """End these sessions once the broker refuses them by what it is told next."""
         self._lost |= frozenset(devices)
 
+    def has_ended(self, serial: str) -> bool:
+        """Whether a revoked certificate's session was ended, after the broker was told of it."""
+        return serial in self._known_ended()
+
     def trouble(self) -> str | None:
         """Why it is not assured that who is revoked stays out; None when it is."""
         waiting = len(self._waiting())
@@ -126,9 +130,13 @@ class ShuttingOut:
         self._seen = seen
 
     def _waiting(self) -> list[RevokedCertificate]:
+        ended = self._known_ended()
+        return [r for r in self._revoked if r.serial not in ended]
+
+    def _known_ended(self) -> frozenset[str]:
         if self._ended is None:
             self._ended = self._gate.ended()
-        return [r for r in self._revoked if r.serial not in (self._ended or ())]
+        return self._ended
 
     def _end_sessions(self, due: Sequence[RevokedCertificate]) -> None:
         done: set[str] = set()
@@ -140,5 +148,5 @@ class ShuttingOut:
         finally:
             if done:
                 current = {r.serial for r in self._revoked}
-                self._ended = frozenset(((self._ended or frozenset()) & current) | done)
+                self._ended = frozenset((self._known_ended() & current) | done)
                 self._gate.keep_ended(self._ended)

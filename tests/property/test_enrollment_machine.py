@@ -22,6 +22,7 @@ from sqlalchemy import event
 
 from orchestrator.adapters.authority.parts import spki_sha256
 from orchestrator.errors import ArgosyError, Unavailable
+from orchestrator.services.renewal import RenewalService
 from schemas.device import Birth, CertificateSeen, DeviceState
 from schemas.enroll import (
     Enrolled,
@@ -48,6 +49,15 @@ def world() -> Platform:
         folder = tempfile.TemporaryDirectory(prefix="argosy-machine-")
         made = Platform(Path(folder.name))
         made.folder = folder  # it goes with the platform
+        made.ended = set()
+        made.renewals = RenewalService(
+            made.uow,
+            made.clock,
+            made.ca,
+            certificate_days=7,
+            grace=GRACE,
+            session_ended=made.ended.__contains__,
+        )
 
         @event.listens_for(made.database, "connect")
         def fast(connection, _record):
@@ -256,8 +266,13 @@ class EnrollmentMachine(RuleBasedStateMachine):
         name, key = of(sorted(self.devices), number), self._key(key_number)
         serials = set()
         for _ in range(times):
-            answer = self.platform.renewals.over_mqtt(name, RenewAsk(csr_pem=key.request))
             model = self.devices[name]
+            try:
+                answer = self.platform.renewals.over_mqtt(name, RenewAsk(csr_pem=key.request))
+            except Unavailable:
+                assert self._open(model), "nobody is connected who should not be"
+                return
+            assert model.state is not DeviceState.ACTIVE or not self._open(model)
             if model.state is not DeviceState.ACTIVE:
                 assert answer is None, "who may not take part was answered"
                 return
@@ -268,6 +283,17 @@ class EnrollmentMachine(RuleBasedStateMachine):
             self._renewed(name, key, answer)
             serials.add(model.certificates[-1].serial)
         assert len(serials) == 1, "the same request got two certificates"
+
+    def _open(self, model: Model) -> set[str]:
+        """Revoked certificates by which somebody may be connected yet."""
+        now = self.platform.clock()
+        shut = {held.serial for held in model.certificates if held.expires > now} & model.shut
+        return shut - self.platform.ended
+
+    @rule()
+    def sessions_end(self) -> None:
+        for model in self.devices.values():
+            self.platform.ended |= model.shut
 
     def _renewed(self, name: str, key: Key, answer: Renewed) -> None:
         assert self.owner.get(key.spki, name) == name, "one key in two devices"

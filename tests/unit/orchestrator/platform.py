@@ -152,8 +152,15 @@ class Platform:
             heartbeat_seconds=10,
             grace=GRACE,
         )
+        self.gate = FakeGate(self.ca)
+        self.shutting_out = ShuttingOut(self.uow, self.clock, self.gate)
         self.renewals = RenewalService(
-            self.uow, self.clock, self.ca, certificate_days=7, grace=GRACE
+            self.uow,
+            self.clock,
+            self.ca,
+            certificate_days=7,
+            grace=GRACE,
+            session_ended=lambda serial: self.shutting_out.has_ended(serial),
         )
         self.admission = AdmissionService(self.uow, self.clock)
         self.access = AccessService(self.uow, self.clock)
@@ -163,8 +170,6 @@ class Platform:
         reports = ReportService(self.clock)
         measured = MeasuredService(self.clock)
         self.inbox = Inbox(self.uow, self.devices, reports, self.telemetry, measured)
-        self.gate = FakeGate(self.ca)
-        self.shutting_out = ShuttingOut(self.uow, self.clock, self.gate)
         self.authority = AuthorityService(
             self.uow,
             self.clock,

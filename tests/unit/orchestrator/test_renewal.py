@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 
 from orchestrator.adapters.authority.embedded import CertificateAuthority
 from orchestrator.domain.proof import is_signed_by
-from orchestrator.errors import Forbidden, Revoked, Unauthenticated
+from orchestrator.errors import Forbidden, Revoked, Unauthenticated, Unavailable
 from schemas.device import Birth, CertificateSeen, DeviceState
 from schemas.enroll import RenewAsk, Renewed, RenewRequest, TokenRequest, renewal_text
 from schemas.topics import Up
@@ -87,6 +87,31 @@ def test_a_device_renews_and_a_repeat_gets_the_same(platform):
         assert tx.devices.revoked_serials() == []
     platform.clock.forward(5 * DAY)
     assert device.ask(request=request).certificate_pem != first.certificate_pem
+
+
+def test_who_was_replaced_gets_nothing_by_the_session_that_is_open_yet(platform):
+    stolen = Device(platform)
+    platform.shutting_out.tick()
+    heir = Device(platform, device=stolen.id)
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="may still be connected"):
+            stolen.ask(request=csr())
+        platform.clock.forward(1)
+    assert platform.devices.get(heir.id).certificate_serial == (
+        f"{leaf_of(heir.pem).serial_number:x}"
+    )
+    for _ in range(3):
+        platform.shutting_out.tick()
+        platform.clock.forward(1)
+    assert platform.gate.over == [(heir.id, False)]
+    assert heir.ask(request=csr()).certificate_pem
+
+
+def test_a_session_that_cannot_be_ended_holds_renewals_up_no_longer_than_it_could_last(platform):
+    stolen = Device(platform)
+    heir = Device(platform, device=stolen.id)
+    platform.clock.forward(8 * DAY)
+    assert heir.ask(request=csr()).certificate_pem
 
 
 def test_what_is_wrong_with_a_request_is_the_answer(platform):
