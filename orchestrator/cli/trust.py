@@ -9,6 +9,7 @@ import rich_click as click
 
 from orchestrator.cli.options import home_option, output_option
 from orchestrator.cli.trust_keys import init, renew, rotate
+from orchestrator.cli.trust_known import root_option
 from orchestrator.cli.trust_roots import sign_root, upload
 
 if TYPE_CHECKING:
@@ -61,11 +62,15 @@ def status(home: Path | None, form: str) -> int:
     help="The folder with the release key.",
 )
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@root_option
 @home_option
-def sign(*, refs: tuple[str, ...], folder: Path, yes: bool, home: Path | None) -> None:
+def sign(
+    *, refs: tuple[str, ...], folder: Path, yes: bool, root: str | None, home: Path | None
+) -> None:
     """Sign the versions that wait, here, with the release key, and publish them.
 
-    The key stays on this machine. Versions that were revoked are taken out as well.
+    The key stays on this machine. Versions that were revoked are taken out as well. The first
+    time it asks whether the platform's root is the right one; --root says it beforehand.
 
     For example:
 
@@ -76,10 +81,14 @@ def sign(*, refs: tuple[str, ...], folder: Path, yes: bool, home: Path | None) -
     from orchestrator.adapters.trust.documents import role_of
     from orchestrator.adapters.trust.keys import SHORT, load_keys
     from orchestrator.adapters.trust.planning import model_files
-    from orchestrator.adapters.trust.state import read_state
     from orchestrator.cli import console
     from orchestrator.cli.asking import confirm
-    from orchestrator.cli.trust_place import now_utc, require_packages
+    from orchestrator.cli.trust_place import (
+        now_utc,
+        published_by,
+        require_packages,
+        upload_to,
+    )
     from orchestrator.client import Argosy
     from orchestrator.errors import Invalid
     from schemas.trust import MODELS_ROLE
@@ -88,7 +97,7 @@ def sign(*, refs: tuple[str, ...], folder: Path, yes: bool, home: Path | None) -
     ring = load_keys(folder)
     with Argosy.from_profile(home) as argosy:
         view = argosy.trust.get()
-        state = read_state(argosy.trust.metadata)
+        state = published_by(argosy, root)
         release = role_of(state.targets, MODELS_ROLE)
         if not ring.can_sign(release):
             ids = ", ".join(keyid[:SHORT] for keyid in release.keyids)
@@ -105,7 +114,7 @@ def sign(*, refs: tuple[str, ...], folder: Path, yes: bool, home: Path | None) -
             console.say(f"remove {stand.model}@{stand.version}  {stand.manifest_sha256}")
         confirm("Publish this to the fleet?", yes=yes)
         stands = (state.listed() - frozenset(stale)) | frozenset(fresh)
-        view = argosy.trust.upload(model_files(state, stands, ring, now_utc()))
+        view = upload_to(argosy, model_files(state, stands, ring, now_utc()))
     left = f"; {len(view.unsigned)} unsigned" if view.unsigned else ""
     console.say(f"signed: {len(fresh)} new, {len(stale)} removed{left}")
 

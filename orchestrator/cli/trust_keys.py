@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from orchestrator.cli.options import home_option
+from orchestrator.cli.trust_known import root_option
 
 if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner, Key
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from orchestrator.home import Home
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
+_LOOK = "keep them, and look with `argosy trust status` before you try again"
 _CHANGEABLE = ("root", "targets", "models", "snapshot", "timestamp", "director")
 
 
@@ -66,7 +69,8 @@ def init(
         made = make_offline(wanted)
         ring = held | ring_of(signer for found in made.values() for signer in found)
         keys = {role: [s.public_key for s in found] for role, found in made.items()}
-        done = _change(place, keys, ring, threshold=threshold, out=out)
+        with _kept_unless_refused(offline, [s for found in made.values() for s in found]):
+            done = _change(place, keys, ring, threshold=threshold, out=out)
         if done and place.keys is not None:
             for path in _drop(place.keys, before):
                 console.say(f"deleted {path}", style="dim")
@@ -80,6 +84,7 @@ def init(
 @click.option("--count", type=click.IntRange(1, 20), help="Of root: how many keys from now on.")
 @click.option("--threshold", type=int, help="Of root: how many must sign from now on.")
 @click.option("--out", type=_FOLDER, default=Path(), help="For files that need more signatures.")
+@root_option
 @home_option
 def rotate(
     *,
@@ -89,6 +94,7 @@ def rotate(
     count: int | None,
     threshold: int | None,
     out: Path,
+    root: str | None,
     home: Path | None,
 ) -> None:
     """Give a role a new key, and publish the metadata that says so.
@@ -115,7 +121,7 @@ def rotate(
     if role != "root" and (replace or count or threshold):
         msg = f"--replace, --count and --threshold are of root, not of {role}"
         raise Invalid(msg, hint="argosy trust rotate --help")
-    with place_of(home) as place:
+    with place_of(home, root) as place:
         ring = place.ring | load_keys(folder) if folder else place.ring
         state = place.state
         kept, number = _kept(state, role, replace, count)
@@ -131,11 +137,8 @@ def rotate(
         before = [k for k in _old_keyids(state, (role,)) if k not in {key.keyid for key in kept}]
         made = make_keys(target, role, number)
         keys = {role: [*kept, *(signer.public_key for signer in made)]}
-        try:
+        with _kept_unless_refused(target, made):
             done = _change(place, keys, ring | ring_of(made), threshold=threshold, out=out)
-        except BaseException:
-            _drop(target, [signer.public_key.keyid for signer in made])
-            raise
         if done:
             _drop(target, before)
     _tell_keys(made, target)
@@ -148,8 +151,17 @@ def rotate(
 @click.option("--all", "every", is_flag=True, help="Not only what expires within 90 days.")
 @click.option("--anew", is_flag=True, help="Snapshot and timestamp, after the clock was wrong.")
 @click.option("--out", type=_FOLDER, default=Path(), help="For files that need more signatures.")
+@root_option
 @home_option
-def renew(*, folder: Path | None, every: bool, anew: bool, out: Path, home: Path | None) -> None:
+def renew(
+    *,
+    folder: Path | None,
+    every: bool,
+    anew: bool,
+    out: Path,
+    root: str | None,
+    home: Path | None,
+) -> None:
     """Sign roles that expire soon for another year, with the same keys.
 
     Roles whose keys are neither here nor in the folder are left out.
@@ -167,7 +179,7 @@ def renew(*, folder: Path | None, every: bool, anew: bool, out: Path, home: Path
     from orchestrator.cli.trust_place import Here, now_utc, place_of
     from orchestrator.errors import Invalid
 
-    with place_of(home) as place:
+    with place_of(home, root) as place:
         if anew:
             if not isinstance(place, Here):
                 msg = "--anew needs the online keys, which are with the platform"
@@ -260,6 +272,23 @@ def _old_keyids(state: State, roles: tuple[str, ...]) -> list[str]:
         delegator = state.targets if role in {"models", "director"} else state.root.signed
         found += delegator.get_delegated_role(role).keyids
     return found
+
+
+@contextmanager
+def _kept_unless_refused(folder: Path, made: Sequence[CryptoSigner]) -> Iterator[None]:
+    """Delete new keys where a change surely failed; where it may not have, they stay."""
+    from orchestrator.cli import console
+    from orchestrator.cli.trust_known import refused_before_writing
+
+    try:
+        yield
+    except BaseException as error:
+        if refused_before_writing(error):
+            _drop(folder, [signer.public_key.keyid for signer in made])
+        else:
+            _tell_keys(list(made), folder)
+            console.say(f"these may be in force already: {_LOOK}", style="yellow")
+        raise
 
 
 def _drop(folder: Path, keyids: list[str]) -> list[Path]:

@@ -50,16 +50,19 @@ class Place(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """A platform on another machine."""
+    """A platform on another machine. root: the SHA-256 of a root that it must have had."""
 
     argosy: Argosy
+    root: str | None = None
 
     @property
     def state(self) -> State:
-        """What it publishes, checked from its first root up."""
-        from orchestrator.adapters.trust.state import read_state
+        """What it publishes, checked from its first root up, and against what was seen before.
 
-        return read_state(self.argosy.trust.metadata)
+        Raises:
+            Invalid, Conflict: it may not be signed over (``trust_known``).
+        """
+        return published_by(self.argosy, self.root)
 
     @property
     def ring(self) -> Keyring:
@@ -79,7 +82,7 @@ class Elsewhere:
 
     def take(self, files: Mapping[str, bytes]) -> None:
         """Upload."""
-        self.argosy.trust.upload(files)
+        upload_to(self.argosy, files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +119,36 @@ class Here:
             self.argosy.trust.upload(files)
 
 
+def published_by(argosy: Argosy, root: str | None = None) -> State:
+    """What a platform publishes, once a key may sign over it.
+
+    Raises:
+        Invalid, Conflict: it may not (``trust_known``).
+    """
+    from orchestrator.adapters.trust.state import read_state
+    from orchestrator.cli.trust_known import Known
+    from orchestrator.client.profiles import Profiles
+
+    state = read_state(argosy.trust.metadata)
+    Known(Profiles.of(), argosy.url).check(state, root)
+    return state
+
+
+def upload_to(argosy: Argosy, files: Mapping[str, bytes]) -> TrustView:
+    """Publish files by a platform's API, and remember their versions."""
+    from orchestrator.cli.trust_known import Known
+    from orchestrator.client.profiles import Profiles
+
+    view = argosy.trust.upload(files)
+    Known(Profiles.of(), argosy.url).add(files)
+    return view
+
+
 @contextmanager
-def place_of(home: Path | None) -> Iterator[Place]:
+def place_of(home: Path | None, root: str | None = None) -> Iterator[Place]:
     """The metadata of a platform: that of the home on this machine, else by its API.
+
+    root: the SHA-256 of a root, to know a platform elsewhere by.
 
     Raises:
         ProfileError: there is neither a home nor a profile.
@@ -130,7 +160,7 @@ def place_of(home: Path | None) -> Iterator[Place]:
     where = home_of(home)
     if not (where.trust / "metadata" / "1.root.json").exists():
         with Argosy.from_profile(home) as argosy:
-            yield Elsewhere(argosy)
+            yield Elsewhere(argosy, root)
         return
     from orchestrator.adapters.trust import TrustStore
 

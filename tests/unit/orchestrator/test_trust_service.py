@@ -31,8 +31,9 @@ def away(tmp_path):
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
+def command(monkeypatch, capsys, tmp_path):
     """The command line, spoken to a platform without a network."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
     def call(platform, *args: str) -> tuple[int, str]:
         token = platform.key(Role.ADMIN)
@@ -88,7 +89,8 @@ def test_a_rollout_of_an_unsigned_version_says_what_to_do(away, tmp_path, comman
     answer = away.client(token).post(f"/v1/rollouts/{planned.id}/start")
     assert (answer.status_code, answer.json()["code"]) == (409, "not_signed")
 
-    code, said = command(away, "sign", "--keys", str(tmp_path / "keys"), "--yes")
+    pinned = ("--root", away.trust.root_sha256())
+    code, said = command(away, "sign", "--keys", str(tmp_path / "keys"), "--yes", *pinned)
     assert (code, "1 new" in said) == (Exit.OK, True), said
     away.rollouts.operate(planned.id, RolloutEvent.START)
     away.tick()
@@ -156,11 +158,13 @@ def test_the_command_tells_what_is_missing(away, tmp_path, command):
     home = ("--home", str(tmp_path / "nowhere"))
     code, said = command(away, "status", *home)
     assert (code, "unsigned" in said, "digits@1" in said) == (Exit.FAILED, True, True), said
-    code, said = command(away, "rotate", "snapshot", *home)
+    pinned = ("--root", away.trust.root_sha256())
+    code, said = command(away, "rotate", "snapshot", *pinned, *home)
     assert (code, "platform's machine" in said) == (Exit.USAGE, True), said
     code, said = command(away, "sign", "--keys", str(tmp_path / "none"), *home)
     assert (code, "there is no folder" in said) == (Exit.USAGE, True), said
-    code, said = command(away, "sign", "digits@9", "--keys", str(tmp_path / "keys"), "-y", *home)
+    keys = str(tmp_path / "keys")
+    code, said = command(away, "sign", "digits@9", "--keys", keys, "-y", *home)
     assert (code, "does not wait" in said) == (Exit.NOT_FOUND, True), said
     (tmp_path / "other").mkdir()
     code, said = command(away, "sign", "--keys", str(tmp_path / "other"), "-y", *home)
