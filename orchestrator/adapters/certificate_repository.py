@@ -10,7 +10,12 @@ from sqlalchemy import CursorResult, delete, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.adapters.repository import Records
-from orchestrator.adapters.tables import CertificateRow, DeviceKeyRow, RevokedCertificateRow
+from orchestrator.adapters.tables import (
+    CertificateRow,
+    DeviceKeyRow,
+    DeviceRow,
+    RevokedCertificateRow,
+)
 from orchestrator.services.records import CertificateRecord, DeviceKeyRecord, RevokedCertificate
 
 
@@ -79,8 +84,13 @@ class SqlCertificates:
         return self._revoked.get(serial) is not None
 
     def prune_certificates(self, before: datetime) -> int:
-        self._count(delete(RevokedCertificateRow).where(RevokedCertificateRow.expires_at < before))
-        return self._count(delete(CertificateRow).where(CertificateRow.expires_at < before))
+        newest = select(DeviceRow.certificate_serial).where(
+            DeviceRow.certificate_serial.is_not(None)
+        )
+        old = delete(CertificateRow).where(
+            CertificateRow.expires_at < before, CertificateRow.serial.not_in(newest)
+        )
+        return self._count(old)
 
     def _count(self, statement: Any) -> int:
         return cast("CursorResult[Any]", self._session.execute(statement)).rowcount

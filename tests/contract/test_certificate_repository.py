@@ -132,7 +132,7 @@ def test_a_certificate_is_seen_once_and_by_its_own_device(uow):
         assert tx.devices.certificate("1").seen_at == NOW
 
 
-def test_a_serial_is_revoked_once_and_forgotten_after_its_time(uow):
+def test_a_serial_is_revoked_once_and_for_good(uow):
     with uow() as tx:
         one = device(tx)
         for serial, days in (("1", 1), ("2", 5)):
@@ -153,7 +153,19 @@ def test_a_serial_is_revoked_once_and_forgotten_after_its_time(uow):
         assert tx.devices.prune_certificates(NOW + 2 * DAY) == 1
     with uow.read() as tx:
         assert tx.devices.certificate("1") is None
-        assert (tx.devices.is_revoked("1"), tx.devices.is_revoked("2")) == (False, True)
+        assert (tx.devices.is_revoked("1"), tx.devices.is_revoked("2")) == (True, True)
+
+
+def test_the_newest_certificate_of_a_device_is_never_forgotten(uow):
+    with uow() as tx:
+        one = device(tx)
+        for serial in ("1", "2"):
+            tx.devices.add_certificate(certificate(one.id, serial, expires_at=NOW))
+        tx.devices.save(replace(one, certificate_serial="2"))
+    with uow() as tx:
+        assert tx.devices.prune_certificates(NOW + DAY) == 1
+    with uow.read() as tx:
+        assert [one.serial for one in tx.devices.certificates(one.id)] == ["2"]
 
 
 def test_who_takes_part_and_who_is_in_a_state(uow):

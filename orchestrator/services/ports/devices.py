@@ -27,8 +27,9 @@ class Certificates(Protocol):
     certificates: a device's, newest first. answering: the newest that a device got for a
     request, by the SHA-256 of its PEM text. see_certificate: a birth told of it; only the
     first time counts. revoke_serial: a repeat changes nothing. revoked_serials: those that
-    have not expired at ``now``; all when it is left out. revoked_of: those of a device. prune_certificates: forgets what
-    expired before; how many certificates.
+    have not expired at ``now``; all when it is left out. revoked_of: those of a device.
+    prune_certificates: forgets those that expired before, but none that is a device's newest,
+    and never that one was revoked: a clock that jumped ahead must not undo it; how many.
     """
 
     def add_key(self, record: DeviceKeyRecord) -> None: ...

@@ -160,7 +160,7 @@ class Platform:
             self.ca,
             certificate_days=7,
             grace=GRACE,
-            session_ended=lambda serial: self.shutting_out.has_ended(serial),
+            session_ended=self.shutting_out.has_ended,
         )
         self.admission = AdmissionService(self.uow, self.clock)
         self.access = AccessService(self.uow, self.clock)

@@ -230,11 +230,42 @@ def test_who_waits_or_is_suspended(platform):
 def test_old_certificates_are_forgotten_once_they_renew_nothing(platform):
     device = Device(platform)
     assert platform.renewals.tick() == 0
+    platform.clock.forward(DAY)
+    assert device.ask(request=csr()).certificate_pem
     platform.clock.forward((7 + 91) * DAY)
     assert platform.renewals.tick() == 1
     assert platform.renewals.tick() == 0
     with pytest.raises(Forbidden, match="no such certificate"):
         platform.renewals.by_proof(device.proof())
+
+
+def test_a_spent_token_and_an_old_key_yield_nothing_once_the_certificate_is_forgotten(platform):
+    token, request = platform.tokens.create(TokenRequest()).token, csr()
+    platform.join(token, request)
+    platform.clock.forward((7 + 91) * DAY)
+    for _ in range(2):
+        with pytest.raises(Forbidden, match="expired too long ago"):
+            platform.join(token, request)
+        platform.renewals.tick()
+
+
+def test_a_clock_that_jumps_ahead_and_back_lets_nobody_in_again(platform):
+    stolen = Device(platform)
+    platform.admission.revoke(stolen.id, "stolen")
+    other = Device(platform)
+    years = 64 * 365 * DAY
+    platform.clock.forward(years)
+    platform.renewals.tick()
+    platform.shutting_out.tick()
+    platform.clock.forward(-years)
+    for _ in range(3):
+        platform.shutting_out.tick()
+        platform.clock.forward(1)
+    assert platform.gate.loaded.shut == {stolen.id}
+    assert len(platform.gate.loaded.serials) == 1
+    platform.admission.revoke(other.id, "")
+    platform.shutting_out.tick()
+    assert platform.gate.loaded.shut == {stolen.id, other.id}
 
 
 def test_only_the_key_is_taken_from_a_request(platform):
