@@ -91,16 +91,20 @@ class Step(StrEnum):
 
 def next_step(wanted: Wanted, told: Told, now: datetime) -> Step:
     """What brings the broker nearer to ``wanted``."""
-    if told.wanted != wanted or told.at is None or told.until is None or now >= told.until:
+    if told.wanted != wanted or told.at is None or told.until is None:
+        return Step.TELL
+    # Told later than now: the clock was ahead, and is right again.
+    if not told.at <= now < told.until:
         return Step.TELL
     if told.proven_at is None:
         if now - told.at >= min(TELL_AGAIN * 2 ** min(told.failed, 10), PROBE_EVERY):
             return Step.TELL
         pause = PROBE_PAUSE if now - told.at < TELL_AGAIN else TELL_AGAIN
-        if told.tried_at is None or now - told.tried_at >= pause:
+        if told.tried_at is None or not told.tried_at <= now < told.tried_at + pause:
             return Step.TRY
         return Step.REST
-    return Step.TRY if now - told.proven_at >= PROBE_EVERY else Step.REST
+    fresh = told.proven_at <= now < told.proven_at + PROBE_EVERY
+    return Step.REST if fresh else Step.TRY
 
 
 def was_told(told: Told, wanted: Wanted, now: datetime, until: datetime) -> Told:
@@ -139,7 +143,8 @@ def trouble(told: Told, *, waiting: int, started: datetime, now: datetime) -> st
         now: the time.
     """
     if told.proven_at is not None and not waiting:
-        return None
+        late = told.until is not None and now >= told.until + START_GRACE
+        return "the broker could not be told again in time" if late else None
     if told.verdict is Verdict.OPEN:
         return "the broker lets revoked certificates in; it is told again"
     if told.verdict is Verdict.SHUT:

@@ -138,7 +138,7 @@ class AuthorityService:
         if not self._is_rotating():
             self._called = frozenset()
             return
-        if self._looked is not None and now - self._looked < _LOOK_EVERY:
+        if self._looked is not None and self._looked <= now < self._looked + _LOOK_EVERY:
             return
         self._looked = now
         with self._uow.read() as tx:

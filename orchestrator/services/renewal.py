@@ -123,7 +123,7 @@ class RenewalService:
     def tick(self) -> int:
         """Forget certificates that renew nothing any more; how many. At most once an hour."""
         now = self._clock()
-        if self._pruned is not None and now - self._pruned < _PRUNE_EVERY:
+        if self._pruned is not None and self._pruned <= now < self._pruned + _PRUNE_EVERY:
             return 0
         with self._uow() as tx:
             count = tx.devices.prune_certificates(now - self._grace)

@@ -89,7 +89,8 @@ class ShuttingOut:
         """Bring the broker nearer to what the database says."""
         now = self._clock()
         self._load(now)
-        if now < self._not_before:
+        # Not by more than that: else the clock was ahead when it was set.
+        if now < self._not_before <= now + _RETRY:
             return
         try:
             self._step(now)

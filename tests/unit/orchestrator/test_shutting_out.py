@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import Conflict
+from orchestrator.errors import Conflict, Unavailable
 from orchestrator.services.ports import AuditQuery
 from orchestrator.services.shutting_out import ShuttingOut
 from schemas.access import Role
@@ -77,6 +77,38 @@ class TestRevoking:
         platform.gate.up = True
         ticks(platform, 8)
         assert platform.gate.over == [(one, True)]
+
+    def test_a_clock_that_was_ahead_does_not_stop_it(
+        self, platform: Platform, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one, two = platform.enroll(2)
+        seen(platform, one)
+        years = 3600 * 24 * 365 * 64
+        platform.clock.forward(years)
+        with monkeypatch.context() as patched:
+
+            def expired(*_args: object) -> None:
+                msg = "the issuing authority expired"
+                raise Unavailable(msg)
+
+            patched.setattr(platform.gate, "tell", expired)
+            with pytest.raises(Unavailable):
+                platform.shutting_out.tick()
+        platform.clock.forward(20)
+        assert platform.shutting_out.health() != "ok"
+        assert "could not be told again" in platform.shutting_out.health()
+        platform.authority.rotate()
+        platform.authority.tick()
+        asked = len(platform.broker.sent)
+        platform.clock.forward(-years)
+        platform.admission.revoke(one, "stolen")
+        seen(platform, two)
+        ticks(platform)
+        assert platform.gate.loaded.shut == {one}
+        assert platform.gate.over == [(one, True)]
+        assert platform.shutting_out.health() == "ok"
+        platform.authority.tick()
+        assert len(platform.broker.sent) > asked, "who is behind the rotation is asked"
 
     def test_a_new_start_tells_everything_once_more_and_ends_nobody_twice(
         self, platform: Platform
