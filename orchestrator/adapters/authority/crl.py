@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -15,6 +15,7 @@ from orchestrator.adapters.authority.parts import PEM, SKEW
 from orchestrator.errors import Unavailable
 
 MAX_CRL_BYTES = 16 * 1024**2
+_LATE = timedelta(days=30)
 _BEGIN = b"-----BEGIN X509 CRL-----"
 _END = b"-----END X509 CRL-----"
 MAX_LISTS = 16
@@ -28,7 +29,8 @@ def make_crl(
 ) -> str:
     """A list of exactly ``revoked`` (serial → when), in PEM form.
 
-    It is valid as long as its issuer, because mosquitto refuses everyone once it is outdated.
+    It is valid as long as its issuer, because mosquitto refuses everyone once it is outdated;
+    of an issuer that ended, for a while longer: the others are not to be held up by it.
 
     Raises:
         Unavailable: it does not read back as it was written: mosquitto would let everyone in.
@@ -38,7 +40,7 @@ def make_crl(
         x509.CertificateRevocationListBuilder()
         .issuer_name(issuer.subject)
         .last_update(now - SKEW)
-        .next_update(issuer.not_valid_after_utc)
+        .next_update(max(issuer.not_valid_after_utc, now + _LATE))
         .add_extension(x509.CRLNumber(int(now.timestamp() * 1000)), critical=False)
         .add_extension(signed_by, critical=False)
     )

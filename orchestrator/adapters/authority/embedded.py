@@ -162,7 +162,8 @@ class CertificateAuthority:
 
     def canaries(self) -> tuple[Canary, ...]:
         """Fresh canaries of every issuing authority; the bad ones are yet to be revoked."""
-        return tuple(self._canary(g) for g in self._trusted.trusted)
+        now, trusted = self._clock(), self._trusted.trusted
+        return tuple(self._canary(g) for g in trusted if not g.is_over(now))
 
     def write_crl(self, revoked: Iterable[RevokedSerial], others: str = "") -> None:
         """Replace ``crl.pem`` by lists of exactly ``revoked``, one of each issuing authority.
@@ -258,6 +259,9 @@ class CertificateAuthority:
             Whether a new certificate was made.
         """
         anchor = self._trusted.anchor
+        if anchor.is_over(self._clock()) and (self._folder / "server.pem").exists():
+            # It ended too; but the platform must start, or nobody could rotate.
+            return False
         sans = sorted((general_name(n) for n in names), key=repr)
 
         def issue(key: ec.EllipticCurvePublicKey) -> x509.Certificate:
@@ -297,7 +301,7 @@ class CertificateAuthority:
         sans: list[x509.GeneralName] | None = None,
     ) -> x509.Certificate:
         now = self._clock()
-        if now >= by.issuing.not_valid_after_utc:
+        if by.is_over(now):
             msg = f"the issuing authority expired at {by.issuing.not_valid_after_utc:%Y-%m-%d}"
             raise Unavailable(msg, hint="make a new one: argosy ca rotate")
         until = min(now + timedelta(days=days), by.issuing.not_valid_after_utc)

@@ -66,6 +66,10 @@ class Generation:
         """Of the root's DER form."""
         return sha256_of(self.root)
 
+    def is_over(self, now: datetime) -> bool:
+        """Whether it can issue no more."""
+        return now >= self.issuing.not_valid_after_utc
+
     @property
     def issues_itself(self) -> bool:
         """Whether there is no authority between the root and its devices."""
@@ -148,7 +152,7 @@ def make(
         "root.pem": pem_of(root).encode(),
         "issuing.pem": pem_of(new_issuing(issuing_key, root, root_key, now)).encode(),
     }
-    old_key = None if previous is None else signing_key(previous)
+    old_key = None if previous is None else signing_key(previous, now)
     if previous is not None and old_key is not None:
         files["cross.pem"] = pem_of(cross_signed(root, previous.root, old_key)).encode()
     number = 1 if previous is None else previous.number + 1
@@ -179,10 +183,12 @@ def first_generation(folder: Path, now: datetime) -> Generation:
     return adopt(folder, certificate.read_bytes(), key.read_bytes())
 
 
-def signing_key(generation: Generation) -> ec.EllipticCurvePrivateKey | None:
-    """The root's key, if it is there and the root may sign another; else None."""
+def signing_key(generation: Generation, now: datetime) -> ec.EllipticCurvePrivateKey | None:
+    """The root's key, if it is there and the root may sign another yet; else None."""
     length = path_length(generation.root)
     if length is not None and length < ROOT_PATH_LENGTH:
+        return None
+    if now >= generation.root.not_valid_after_utc:
         return None
     try:
         key = load_key(generation.root_key)

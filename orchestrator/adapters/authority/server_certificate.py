@@ -80,6 +80,7 @@ def _still_good(
         and issued_by(leaf, issuer)
         and leaf.public_key() == key.public_key()
         and set(sans) <= set(held.value)
+        and leaf.not_valid_before_utc <= now  # else the clock was ahead when it was made
         and (
             leaf.not_valid_after_utc - now > timedelta(days=_RENEW_DAYS)
             or leaf.not_valid_after_utc >= longest

@@ -130,6 +130,39 @@ def test_after_retiring_the_old_root_nothing_of_it_counts(tmp_path: Path) -> Non
     assert len(roots_of(ca)) == 2
 
 
+@pytest.mark.parametrize("years", [6, 11])
+def test_an_authority_that_ended_can_still_be_rotated_away(tmp_path: Path, years: int) -> None:
+    opened(tmp_path)
+    later = NOW + timedelta(days=365 * years)
+    ca = CertificateAuthority.open_or_create(tmp_path, clock=lambda: later)
+    ca.ensure_server(NAMES)
+    with pytest.raises(Unavailable, match="issuing authority expired"):
+        ca.issue_device(csr(), new_id("dev"), 7)
+    ca.rotate()
+    issued = ca.issue_device(csr(), new_id("dev"), 7)
+    assert issued.expires > later
+    (canary,) = ca.canaries()
+    ca.publish([RevokedSerial("abc", later)], [canary])
+    lists = read_crls((tmp_path / "crl.pem").read_bytes())
+    assert [len(serials_of(crl)) for crl in lists] == [2, 2]
+    assert all(crl.next_update_utc > later for crl in lists)
+    ca.ensure_server(NAMES)
+    ca.retire()
+    ca.ensure_server(NAMES)
+    leaf = read_chain((tmp_path / "server.pem").read_text())[0]
+    assert leaf.not_valid_after_utc > later
+
+
+def test_a_server_certificate_that_a_clock_ahead_made_is_replaced(tmp_path: Path) -> None:
+    ahead = NOW + timedelta(days=200)
+    ca = CertificateAuthority.open_or_create(tmp_path, clock=lambda: NOW)
+    CertificateAuthority.open(tmp_path, clock=lambda: ahead).ensure_server(NAMES)
+    assert ca.ensure_server(NAMES)
+    leaf = read_chain((tmp_path / "server.pem").read_text())[0]
+    assert leaf.not_valid_before_utc <= NOW
+    assert not ca.ensure_server(NAMES)
+
+
 def test_revocations_outlive_a_rotation(tmp_path: Path) -> None:
     ca = opened(tmp_path)
     ca.write_crl([RevokedSerial("abc", NOW)])
