@@ -75,8 +75,13 @@ class Inbox:
         return self._refresher.pump()
 
     def desired(self, raw: bytes) -> None:
-        """A desired document; an empty one means that there is none any more."""
+        """A desired document; an empty one means that there is none any more.
+
+        One that waits for the trust metadata is then forgotten: it may hold for weeks, and
+        the server does not repeat that it took it back.
+        """
         if not raw:
+            self._refresher.forget()
             return
         if self._known is not None and self._known[0] == _digest(raw):
             self._offered(self._known[1])  # the broker keeps it, and sends it at each connection

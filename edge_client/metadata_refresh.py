@@ -106,6 +106,11 @@ class Refresher:
         self._failures = self._refused = 0
         self._begin_anew()
 
+    def forget(self) -> None:
+        """Forget the document that waits; a walk that is under way was for it."""
+        if self._document is not None:
+            self._document, self._under_way = None, None
+
     def connected(self) -> None:
         """Begin what waited for a connection."""
         self._connected = True

@@ -100,12 +100,13 @@ class RolloutService:
         Raises:
             IllegalTransition: the rollout's state does not allow it; the message says
                 what it does allow.
-            NotSigned: it is to start, and nobody has signed its version.
+            NotSigned: it is to start or go on, and nobody has signed its version, or the
+                metadata has expired.
         """
         now = self._clock()
         with self._uow() as tx:
             before = found(tx, rollout_id, lock=True)
-            if kind is RolloutEvent.START:
+            if kind in {RolloutEvent.START, RolloutEvent.RESUME}:
                 self._require_signed(before)
             record = apply(tx, before, Happened(kind, PauseReason.OPERATOR), now)
             if (record.state, record.pause_reason) != (before.state, before.pause_reason):
@@ -118,6 +119,11 @@ class RolloutService:
     def _require_signed(self, record: RolloutRecord) -> None:
         """See that devices can install the version, now or after the next tick."""
         signer = self._signer
+        fault = signer.fault()
+        if fault is not None:
+            # Every device would refuse it, and the gate would blame the version.
+            msg = f"no device would install anything: {fault}"
+            raise NotSigned(msg, hint="`argosy trust status` says what to do about it")
         if not (signer.releases() or signer.published(record.model, record.version)):
             msg = (
                 f"{record.model}@{record.version} is not signed, and the release keys are not"

@@ -10,6 +10,7 @@ import pytest
 
 from edge_client.device import Clock, Device
 from edge_client.errors import JournalError, TrustError
+from edge_client.inbox import Inbox
 from edge_client.journal import Floor, Journal
 from edge_client.metadata_age import last_refresh
 from edge_client.metadata_refresh import (
@@ -350,3 +351,19 @@ def test_the_floor_of_sequences_survives_and_begins_anew_with_the_directors_key(
     world.refresher.check(world.document(sequence=5))
     world.answer_all()
     assert world.verdicts[-1].sequence == 5
+
+
+def test_a_document_that_was_taken_back_while_it_waited_is_forgotten(world):
+    world.refresher.connected()
+    world.answer_all()
+    world.refresher.check(world.document())
+    world.wire.clear()
+    world.tell("2.root.json", error="the disk is full")
+    inbox = Inbox(world.device, SimpleNamespace(chunk=None))
+    inbox._refresher = world.refresher
+    inbox.desired(b"")
+    world.pass_time(LAST_DELAY)
+    assert world.verdicts == []
+    world.refresher.check(world.document(2))
+    world.pass_time(LAST_DELAY)
+    assert [offer.sequence for offer in world.verdicts] == [2]

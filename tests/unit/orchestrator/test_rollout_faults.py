@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy.exc import InternalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from orchestrator.adapters.database import migrate
 from orchestrator.adapters.rollout_repository import SqlRollouts
 from orchestrator.adapters.unit_of_work import make_engine
 from orchestrator.domain.logs import LogQuery
@@ -32,6 +33,10 @@ EVERYONE = [{"percent": 100}]
 
 @pytest.fixture
 def postgres(tmp_path, fresh_postgres_url, monkeypatch):
+    engine = make_engine(fresh_postgres_url)
+    migrate(engine)
+    engine.dispose()
+    (tmp_path / "argosy.db").touch()  # nothing to be copied there: it is not looked at
     monkeypatch.setattr(harness, "make_engine", lambda _url: make_engine(fresh_postgres_url))
     return Platform(tmp_path)
 
@@ -197,6 +202,7 @@ def test_a_plan_that_waited_offers_documents_that_are_valid(platform):
     plan = platform.rollouts.plan(RolloutSpec(model="digits", version=1))
     platform.clock.forward(31 * 86400)
     platform.birth(device)
+    platform.signing.tick()
     platform.rollouts.operate(plan.id, RolloutEvent.START)
     platform.tick()
     signed = json.loads(desired(platform, device))["signed"]

@@ -203,3 +203,15 @@ def test_starting_needs_no_signature_where_the_release_keys_are(platform):
     service = RolloutService(platform.uow, platform.clock, platform.trust)
     _, planned = rollout(platform)
     assert service.operate(planned.id, RolloutEvent.START).state == "RUNNING"
+
+
+def test_nothing_starts_while_devices_would_refuse_whatever_is_signed(away, tmp_path, command):
+    _, planned = rollout(away)
+    away.tick()
+    pinned = ("--root", away.trust.root_sha256())
+    assert command(away, "sign", "--keys", str(tmp_path / "keys"), "-y", *pinned)[0] == Exit.OK
+    away.clock.forward(400 * 86400)  # nobody renewed what the server has no keys for
+    away.tick()
+    with pytest.raises(NotSigned) as refused:
+        away.rollouts.operate(planned.id, RolloutEvent.START)
+    assert ("expired" in refused.value.detail, "trust status" in refused.value.hint) == (True, True)
