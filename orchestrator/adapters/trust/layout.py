@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -16,6 +17,9 @@ from schemas.trust import (
     manifest_target,
     model_role,
 )
+
+MAX_ROLE_VERSIONS = 2000
+"""Versions of one model in a role of its own: some 300 KB."""
 
 _BINS = SuccinctRoles([], 1, BIN_BITS, BIN_PREFIX)
 
@@ -34,7 +38,8 @@ def lay_out(stands: Iterable[Standing], roles: Iterable[str], *, bins: bool) -> 
 
     A model keeps its role when its last version is gone: a snapshot must never lose a role
     (TUF 5.5.5), and the name may come back. Once there are more than ``MAX_MODEL_ROLES``
-    the manifests move to bins, and never back.
+    the manifests move to bins, and never back; likewise once a model has more than
+    ``MAX_ROLE_VERSIONS``, as its role must fit into one file.
 
     Args:
         stands: the versions.
@@ -45,7 +50,8 @@ def lay_out(stands: Iterable[Standing], roles: Iterable[str], *, bins: bool) -> 
     if not bins:
         known = {role.removeprefix(MODEL_ROLE_PREFIX) for role in roles}
         models = sorted(known | {stand.model for stand in stands})
-        if len(models) <= MAX_MODEL_ROLES:
+        most = max(Counter(stand.model for stand in stands).values(), default=0)
+        if len(models) <= MAX_MODEL_ROLES and most <= MAX_ROLE_VERSIONS:
             by_model: dict[str, dict[str, TargetFile]] = {model_role(m): {} for m in models}
             for stand in stands:
                 _list(by_model[model_role(stand.model)], stand)

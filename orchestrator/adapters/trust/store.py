@@ -46,6 +46,7 @@ from orchestrator.services.ports import Standing
 from schemas.rollout import Assignment
 from schemas.trust import (
     DIRECTOR_ROLE,
+    MAX_METADATA_BYTES,
     MODELS_ROLE,
     ROOT_FILE,
     TrustView,
@@ -272,6 +273,11 @@ class TrustStore:
         self._commit(roles | online | root_file(state, ring, now))
 
     def _commit(self, files: Files) -> None:
+        for name, raw in files.items():
+            if len(raw) > MAX_METADATA_BYTES:
+                # Once it is written nobody could read it any more, we no more than devices.
+                msg = f"{name} would have {len(raw)} bytes; {MAX_METADATA_BYTES} can be sent"
+                raise Unavailable(msg, hint="take versions out: argosy model gc, or revoke them")
         if files:
             self._folder.write(files)
             self._folder.prune()

@@ -486,3 +486,23 @@ def test_a_home_of_the_earlier_layout_without_its_root_key_is_refused(folder, cl
         TrustStore.open_or_create(folder, clock)
     (folder / "keys" / "root.pem").write_bytes(key)
     TrustStore.open_or_create(folder, clock)
+
+
+def test_a_model_of_many_versions_does_not_outgrow_its_file(store, folder, clock):
+    store.publish([stand("digits", version) for version in range(1, 2001)])
+    assert not store.state.bins
+    store.publish([stand("digits", version) for version in range(1, 4501)])
+    assert store.state.bins
+    assert finds(store, clock, ("digits", 1), ("digits", 4500)) == [True, True]
+    assert len(TrustStore.open(folder, clock).state.listed()) == 4500
+
+
+def test_a_file_that_could_not_be_sent_is_not_written(folder, clock, store, monkeypatch):
+    store.publish([stand("digits")])
+    monkeypatch.setattr("orchestrator.adapters.trust.store.MAX_METADATA_BYTES", 2000)
+    with pytest.raises(Unavailable, match="can be sent"):
+        store.publish([stand("digits", version) for version in range(1, 30)])
+    assert finds(TrustStore.open(folder, clock), clock, ("digits", 1), ("digits", 2)) == [
+        True,
+        False,
+    ]
