@@ -12,7 +12,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -147,6 +147,7 @@ class Renewer:
         except (EdgeError, OSError) as error:
             log.warning("the former certificate is kept: %s", error)
             return
+        self._plan = replace(self._plan, failures=0)
         log.info("the new certificate is accepted; it is valid until %s", self.identity.life.end)
 
     def disconnected(self, refusal: Refusal | None) -> None:
@@ -156,24 +157,33 @@ class Renewer:
         if refusal is None or not self.identity.unproven:
             return
         older = self._older()
-        if older is None or self._moment().date >= older.life.end:
+        if older is None:
+            if self._plan.way is None:
+                self._failed(f"the broker does not take the new certificate ({refusal})")
             return
         self.identity = older
-        self._plan = plan_of(older)
+        self._plan = replace(plan_of(older), failures=self._plan.failures)
         self._failed(f"the broker does not take the new certificate ({refusal}); back to the old")
         self._adopt(older)
 
     def _older(self) -> Identity | None:
+        """The certificate before this one, made to count again; None where it is over."""
         number = self.identity.record.fallback
+        if number is None:
+            return None
+        try:
+            # Looked at before the switch, which removes the new one.
+            record = self.identity.record.model_copy(update={"fallback": None})
+            older = read_back(self._home, number, record)
+        except (EdgeError, OSError):
+            return None
+        if self._moment().date >= older.life.end:
+            return None
         try:
             return fall_back(self._home, self.identity)
         except (EdgeError, OSError) as error:
             log.warning("%s", error)
-        try:
-            record = self.identity.record.model_copy(update={"fallback": None})
-            return None if number is None else read_back(self._home, number, record)
-        except (EdgeError, OSError):
-            return None
+        return older
 
     def _request(self, now: dt.datetime) -> tuple[ec.EllipticCurvePrivateKey, Note]:
         """The request under way, or a new one; on the disk before it is sent."""
@@ -221,6 +231,8 @@ class Renewer:
         """Keep a new certificate, if it is one, and have it tried."""
         kept = self._kept()
         if kept is None or _digest(kept[1].csr_pem) != renewed.csr_sha256:
+            if self._plan.way is Way.HTTPS:  # the one answer that there will be
+                self._failed("the server answered another question for a certificate")
             return
         try:
             new = self._checked(renewed, kept[0], safe=safe)
@@ -229,7 +241,9 @@ class Renewer:
             self._failed(f"no new certificate: {error}")
             return
         requested.forget(self._home.renewal)
-        self._plan, self.problem = plan_of(self.identity), None
+        # One that the broker then refuses is no success: the next try waits longer.
+        self._plan = replace(plan_of(self.identity), failures=self._plan.failures)
+        self.problem = None
         log.info("a new certificate is here; connecting with it")
         self._adopt(self.identity)
 

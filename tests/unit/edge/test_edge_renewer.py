@@ -6,16 +6,20 @@ import datetime as dt
 import hashlib
 import json
 import shutil
+import threading
 
 import pytest
 
+from edge_client import certificates
 from edge_client.errors import EdgeError, RefusedError, UnreachableError
+from edge_client.https import Answer, Via
 from edge_client.identity import load_identity
 from edge_client.refusal import Refusal
 from edge_client.renewal import Moment
+from edge_client.renewal_https import renew_by_https
 from edge_client.renewal_work import RenewalEnded, Renewer
 from edge_client.settings import Home
-from schemas.enroll import RenewAsk, Renewed, RenewNow
+from schemas.enroll import RenewAsk, Renewed, RenewNow, RenewRequest
 from schemas.errors import Code
 from schemas.ids import new_id
 from tests.fakes.edge_certificates import HOUR, answer_to, enrolled, issuing, now, pem
@@ -249,6 +253,51 @@ def test_a_certificate_that_is_refused_stays_when_the_old_one_is_over(bench):
     bench.date += dt.timedelta(hours=2)
     renewer.disconnected(Refusal.REFUSED)
     assert len(bench.adopted) == 1
+    kept = load_identity(bench.home)
+    assert kept.seen == bench.adopted[0].seen
+    assert kept.certificate == bench.adopted[0].certificate, "its files are there yet"
+    renewer.connected(kept.seen.serial)
+    assert not load_identity(bench.home).unproven
+
+
+@pytest.mark.parametrize("hours", [0, 2], ids=["the old one holds", "the old one is over"])
+def test_a_broker_that_takes_no_certificate_is_not_sent_one_after_the_other(bench, hours):
+    bench.connected, bench.refusal = False, Refusal.UNTRUSTED
+    bench.date += dt.timedelta(hours=hours)
+    renewer = bench.start()
+    asked = []
+    renewer._by_https = lambda _identity, csr_pem, _now: asked.append(csr_pem)
+    for _ in range(3600):
+        before = len(asked)
+        renewer.look()
+        if wait_for_thread() and len(asked) > before:
+            answer = Renewed.model_validate_json(bench.answer(asked[-1]))
+            renewer.ended(RenewalEnded(answer, safe=True))
+            renewer.disconnected(Refusal.UNTRUSTED)
+        bench.steady += 1
+    assert 3 < len(asked) < 12
+
+
+def wait_for_thread() -> bool:
+    for thread in threading.enumerate():
+        if thread.name == "renewal":
+            thread.join()
+    return True
+
+
+def test_an_answer_by_https_to_another_question_ends_the_try(bench):
+    bench.connected, bench.refusal = False, Refusal.EXPIRED
+    renewer = bench.start()
+    asked = []
+    renewer._by_https = lambda _identity, csr_pem, _now: asked.append(csr_pem)
+    renewer.look()
+    wait_for_thread()
+    renewer.ended(RenewalEnded(Renewed(csr_sha256="0" * 64, error="no"), safe=True))
+    assert "another question" in renewer.problem
+    bench.steady += 20
+    renewer.look()
+    wait_for_thread()
+    assert len(asked) == 2
 
 
 def test_killed_at_any_step_a_renewal_goes_on_and_never_costs_the_identity(bench):
@@ -296,3 +345,21 @@ def test_a_disk_that_fills_up_puts_a_renewal_off(bench):
             renewer.answered(bench.answer())
         bench.adopted.clear()
     pytest.fail("it never came to its end")
+
+
+@pytest.mark.parametrize(
+    ("via", "safe"),
+    [(Via.PINNED, True), (Via.LOOPBACK, True), (Via.SYSTEM, False), (Via.NOTHING, False)],
+)
+def test_who_may_say_whom_to_trust_is_as_at_enrollment(bench, monkeypatch, via, safe):
+    class Answering:
+        def __init__(self, url: str, _roots: bytes) -> None:
+            self.url, self.via = url, via
+
+        def post(self, _path: str, body: str) -> Answer:
+            csr_pem = RenewRequest.model_validate_json(body).csr_pem
+            return Answer(200, bench.answer(csr_pem))
+
+    monkeypatch.setattr("edge_client.renewal_https.Server", Answering)
+    csr_pem = certificates.request(certificates.new_key())
+    assert renew_by_https(load_identity(bench.home), csr_pem, now())[1] is safe
