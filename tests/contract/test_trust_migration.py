@@ -1,4 +1,4 @@
-"""A database of the release before enrollment and trust, with data in it, is brought up, and back."""
+"""A database of the release before enrollment and trust, with data, is brought up, and back."""
 
 from __future__ import annotations
 
@@ -20,23 +20,35 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 AT = "2026-01-01 12:00:00+00:00"
 MANIFEST = '{"model": "digits", "note": "größer"}'
 KEY_ID, SECRET = "key_" + "0" * 16, "s" * 43
-ROWS = (
-    "INSERT INTO api_keys (id, secret_hash, role, subject, expires_at, revoked, created_at)"
-    f" VALUES ('{KEY_ID}', '{keys.digest(SECRET)}', 'admin', NULL, NULL, false, '{AT}')",
-    "INSERT INTO join_tokens (id, secret_hash, device_class, tags, max_uses, uses, revoked,"
-    " expires_at, created_at)"
-    f" VALUES ('tok_1', 'x', 'default', '[]', 3, 1, false, '{AT}', '{AT}')",
+KEY = {
+    "id": KEY_ID,
+    "secret_hash": keys.digest(SECRET),
+    "role": "admin",
+    "revoked": False,
+    "created_at": AT,
+}
+TOKEN = {"id": "tok_1", "secret_hash": "x", "device_class": "default", "tags": "[]", "max_uses": 3}
+TOKEN |= {"uses": 1, "revoked": False, "expires_at": AT, "created_at": AT}
+DEVICE = {"device_class": "default", "tags": "[]", "state": "ACTIVE", "presence": "OFFLINE"}
+DEVICE |= {"session": 0, "sequence": 4, "token_id": "tok_1", "enrolled_at": AT}
+DEVICE |= {"certificate_expires_at": "2026-01-08 12:00:00+00:00"}
+VERSION = {"model": "digits", "version": 1, "manifest": MANIFEST, "manifest_sha256": "x"}
+VERSION |= {"signed": "{}", "revoked": False, "purged": False, "note": "", "tags": "[]"}
+ROWS = [
+    ("api_keys", KEY),
+    ("join_tokens", TOKEN),
     *(
-        "INSERT INTO devices (id, device_class, tags, state, presence, session, sequence,"
-        " token_id, certificate_serial, certificate_expires_at, spki_sha256, enrolled_at)"
-        f" VALUES ('dev_{n}', 'default', '[]', 'ACTIVE', 'OFFLINE', 0, 4, 'tok_1', 'ab{n}',"
-        f" '2026-01-08 12:00:00+00:00', '{key}', '{AT}')"
+        ("devices", DEVICE | {"id": f"dev_{n}", "certificate_serial": f"ab{n}", "spki_sha256": key})
         for n, key in ((1, "k1"), (2, "k2"), (3, "k1"))
     ),
-    "INSERT INTO model_versions (model, version, manifest, manifest_sha256, signed, revoked,"
-    f" purged, note, tags, created_at) VALUES ('digits', 1, '{MANIFEST}', 'x', '{{}}', false,"
-    f" false, '', '[]', '{AT}')",
-)
+    ("model_versions", VERSION | {"created_at": AT}),
+]
+
+
+def insert(connection, table, row):
+    columns, values = ", ".join(row), ", ".join(f":{name}" for name in row)
+    statement = f"INSERT INTO {table} ({columns}) VALUES ({values})"  # noqa: S608 - our own text
+    connection.execute(text(statement), row)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -48,8 +60,8 @@ def old(request, tmp_path):
     engine = make_engine(url)
     with engine.begin() as connection:
         command.upgrade(alembic_config(connection), "0006")
-        for row in ROWS:
-            connection.exec_driver_sql(row)
+        for table, row in ROWS:
+            insert(connection, table, row)
     yield engine
     engine.dispose()
 
