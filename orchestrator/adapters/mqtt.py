@@ -28,7 +28,7 @@ from orchestrator.adapters.renewal_desk import Answer, RenewalDesk
 from orchestrator.services.inbox import UpMessage
 from orchestrator.services.transfer import TransferService
 from schemas.enroll import RenewAsk
-from schemas.topics import ALL_UP, Down, Up, down, parse_up
+from schemas.topics import ALL_UP, Down, Up, UpTopic, down, parse_up
 from schemas.transfer import Need, Reply
 from schemas.trust import MetadataAnswer, MetadataAsk
 
@@ -41,6 +41,9 @@ _CREDIT_CHUNKS = 256
 """Chunks (16 MiB) handed to paho and not yet on the wire: its own queue has no bound."""
 _MAX_NEEDS = 10_000
 _MAX_INBOX = 50_000
+_MAX_UNACKED = 10_000
+"""Of the inbox: so many it keeps for what was sent at QoS 1, and more the broker does not send.
+One that found no room would hold its place at the broker until the next connection."""
 _SESSION_SECONDS = 7 * 86400
 _CONNECT_SECONDS = 15.0
 
@@ -103,6 +106,7 @@ class MqttGateway:
         self._handle = handle
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = _SESSION_SECONDS
+        properties.ReceiveMaximum = _MAX_UNACKED
         self._client.connect_async(
             self._address.host,
             self._address.port,
@@ -190,20 +194,18 @@ class MqttGateway:
                 asked = topic.device, MetadataAsk.model_validate_json(message.payload)
                 self._needs.put_nowait(asked)
             else:
-                self._inbox.put_nowait(
-                    UpMessage(
-                        topic,
-                        bytes(message.payload),
-                        message.retain,
-                        message.mid,
-                        self._connection,
-                    )
-                )
+                self._keep(topic, message)
         except queue.Full:
             # A request is made again; what was not acknowledged comes again.
             log.warning("too much waits: a message from %s was not taken", topic and topic.device)
         except ValueError as error:
             log.warning("malformed request from %s: %s", topic and topic.device, error)
+
+    def _keep(self, topic: UpTopic, message: paho.MQTTMessage) -> None:
+        if message.qos == 0 and self._inbox.qsize() >= _MAX_INBOX - _MAX_UNACKED:
+            raise queue.Full
+        payload, connection = bytes(message.payload), self._connection
+        self._inbox.put_nowait(UpMessage(topic, payload, message.retain, message.mid, connection))
 
     def _guard(self, work: Callable[[], object]) -> None:
         while not self._stop.is_set():
