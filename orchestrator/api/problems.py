@@ -123,6 +123,11 @@ class RequestNames:
                 ]
             await send(message)
 
+        if "\0" in scope["path"] or b"%00" in scope.get("query_string", b""):
+            # No name has one, and PostgreSQL takes none in any text.
+            refusal = problem(Request(scope), Code.INVALID, "the address holds a NUL character")
+            await refusal(scope, receive, named)
+            return
         try:
             await self._app(scope, receive, named)
         except Exception as error:

@@ -17,6 +17,7 @@ from orchestrator.domain.rollout import RolloutEvent
 from orchestrator.errors import Forbidden, IllegalTransition, LeaseLost, Unavailable
 from orchestrator.services.inbox import UpMessage
 from orchestrator.services.job_history import JobHistoryService
+from schemas.access import Role
 from schemas.device import Death
 from schemas.errors import DeviceCause
 from schemas.job import ClaimRequest, JobProgress, LogLine
@@ -322,3 +323,11 @@ def test_a_device_serves_what_it_says_after_a_late_success(platform):
     with platform.uow() as tx:
         record = tx.rollouts.execution(one.id)
     assert record.late is S.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/devices/a%00b", "/v1/jobs?cursor=%00", "/v1/audit?actor=a%00"]
+)
+def test_a_nul_in_an_address_is_refused_on_postgresql_too(postgres, path):
+    answer = postgres.client(postgres.key(Role.ADMIN)).get(path)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
