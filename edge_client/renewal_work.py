@@ -81,6 +81,7 @@ class Renewer:
         self._ask, self._post, self._adopt = ask, post, adopt
         self.identity = identity
         self.problem: str | None = None
+        self._clock_wrong = False
         self._plan = plan_of(identity)
         self._kept()
 
@@ -97,6 +98,9 @@ class Renewer:
         trouble = renewal.clock_trouble(self._plan, at.date)
         if trouble is not None:
             self._tell(trouble)
+        elif self._clock_wrong:
+            self.problem = None
+        self._clock_wrong = trouble is not None
         way = renewal.decide(self._plan, at)
         if way is None:
             return
@@ -118,7 +122,7 @@ class Renewer:
         self._plan = renewal.wanted(self._plan, within, self._moment().steady)
 
     def answered(self, payload: bytes) -> None:
-        """An answer over MQTT; one to another question is ignored."""
+        """An answer over MQTT, also a late one; one to another question is ignored."""
         if len(payload) > MAX_RENEWED_BYTES:
             return
         try:
@@ -126,13 +130,12 @@ class Renewer:
         except ValidationError:
             log.warning("a malformed answer to a renewal was ignored")
             return
-        if self._plan.way is Way.MQTT:
-            self._take(renewed, safe=True)
+        self._take(renewed, safe=True, way=Way.MQTT)
 
     def ended(self, event: RenewalEnded) -> None:
         """A try by HTTPS is over."""
         if event.renewed is not None:
-            self._take(event.renewed, safe=event.safe)
+            self._take(event.renewed, safe=event.safe, way=Way.HTTPS)
             return
         error = event.error
         final = isinstance(error, RefusedError) and error.code in _FINAL
@@ -227,11 +230,11 @@ class Renewer:
             log.exception("a renewal ended by a fault")
             self._post(RenewalEnded(None, safe=False, error=RenewalError(str(error))))
 
-    def _take(self, renewed: Renewed, *, safe: bool) -> None:
+    def _take(self, renewed: Renewed, *, safe: bool, way: Way) -> None:
         """Keep a new certificate, if it is one, and have it tried."""
         kept = self._kept()
         if kept is None or _digest(kept[1].csr_pem) != renewed.csr_sha256:
-            if self._plan.way is Way.HTTPS:  # the one answer that there will be
+            if way is self._plan.way is Way.HTTPS:  # the one answer that there will be
                 self._failed("the server answered another question for a certificate")
             return
         try:

@@ -74,10 +74,12 @@ class SqlCertificates:
             query = query.where(RevokedCertificateRow.expires_at > now)
         return self._revoked.all(query)
 
-    def revoked_of(self, device_id: str, now: datetime) -> Sequence[RevokedCertificate]:
-        query = select(RevokedCertificateRow).where(
-            RevokedCertificateRow.device_id == device_id, RevokedCertificateRow.expires_at > now
-        )
+    def revoked_of(
+        self, device_id: str, now: datetime | None = None
+    ) -> Sequence[RevokedCertificate]:
+        query = select(RevokedCertificateRow).where(RevokedCertificateRow.device_id == device_id)
+        if now is not None:
+            query = query.where(RevokedCertificateRow.expires_at > now)
         return self._revoked.all(query.order_by(RevokedCertificateRow.serial))
 
     def is_revoked(self, serial: str) -> bool:

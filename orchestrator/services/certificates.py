@@ -24,7 +24,9 @@ def request_digest(csr_pem: str) -> str:
 
 def facts(tx: Transaction, device_id: str) -> Sequence[CertificateFacts]:
     """All that is known of a device's certificates, newest first."""
-    return [_facts(tx, record) for record in tx.devices.certificates(device_id)]
+    revoked = {one.serial for one in tx.devices.revoked_of(device_id)}
+    held = tx.devices.certificates(device_id)
+    return [_facts(record, revoked=record.serial in revoked) for record in held]
 
 
 def holder(tx: Transaction, device: DeviceRecord, token_id: str | None = None) -> HolderFacts:
@@ -36,11 +38,13 @@ def holder(tx: Transaction, device: DeviceRecord, token_id: str | None = None) -
         state=device.state,
         token=token_id,
         spki_sha256=device.spki_sha256,
-        certificate=_facts(tx, record) if record else None,
+        certificate=_facts(record, revoked=tx.devices.is_revoked(record.serial))
+        if record
+        else None,
     )
 
 
-def _facts(tx: Transaction, record: CertificateRecord) -> CertificateFacts:
+def _facts(record: CertificateRecord, *, revoked: bool) -> CertificateFacts:
     return CertificateFacts(
         serial=record.serial,
         spki_sha256=record.spki_sha256,
@@ -48,7 +52,7 @@ def _facts(tx: Transaction, record: CertificateRecord) -> CertificateFacts:
         issued_at=record.issued_at,
         expires_at=record.expires_at,
         seen=record.seen_at is not None,
-        revoked=tx.devices.is_revoked(record.serial),
+        revoked=revoked,
     )
 
 

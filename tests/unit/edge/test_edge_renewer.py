@@ -198,6 +198,27 @@ def test_the_server_may_ask_for_it_early(tmp_path):
     assert len(bench.asked) == 1
 
 
+def test_an_answer_that_comes_late_is_taken_all_the_same(bench):
+    renewer = bench.start()
+    renewer.look()
+    bench.steady += 31
+    renewer.look()
+    assert "did not answer" in renewer.problem
+    renewer.answered(bench.answer())
+    assert len(bench.adopted) == 1
+    assert renewer.problem is None
+
+
+def test_a_clock_that_was_set_is_spoken_of_no_more(bench):
+    renewer, right = bench.start(), bench.date
+    bench.date = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+    renewer.look()
+    assert "set it" in renewer.problem
+    bench.connected, bench.date = False, right - dt.timedelta(hours=1)
+    renewer.look()
+    assert renewer.problem is None
+
+
 def test_by_a_way_that_is_not_safe_the_roots_stay(tmp_path):
     bench = Bench(tmp_path / "home", start=now() - 20 * HOUR, end=now() - HOUR)
     bench.enroll()
