@@ -11,6 +11,7 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Path, Query, Request
 
 from orchestrator.api import cookies
+from orchestrator.api.rates import KNOWN
 from orchestrator.errors import Forbidden, Invalid, Unauthenticated
 from orchestrator.services import actor
 from orchestrator.services.access import AccessService
@@ -115,6 +116,7 @@ def principal(request: Request, ctx: Ctx) -> Principal:
         raise
     if cookie:
         cookies.check_own(request, cookie, ctx.public_url)
+    request.scope[KNOWN] = True
     return caller
 
 

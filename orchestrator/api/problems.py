@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.errors import HTTP_STATUS, ArgosyError
+from orchestrator.services import actor
 from schemas.errors import PROBLEM_TYPE, Code, FieldError, Problem
 
 log = logging.getLogger(__name__)
@@ -111,6 +112,8 @@ class RequestNames:
             return
         request_id = secrets.token_hex(8)
         scope["request_id"] = request_id
+        # Sent right behind another on one connection, it would begin as that one's actor.
+        actor.become(actor.PLATFORM)
         started = False
 
         async def named(message: Message) -> None:

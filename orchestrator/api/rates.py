@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -39,6 +40,14 @@ FAILURES_OF_KEY = Rate(60)
 FAILURES_OF_ADDRESS = Rate(300)
 """Refused keys of one address, whichever they were; tokens in bodies count by their path."""
 
+KNOWN = "argosy.known"
+"""What ``context.principal`` sets in the scope of a request whose key it found good.
+
+Such a key goes on being heard from its address: else whoever shares the address, a proxy or this
+machine with others could lock them out by guessing."""
+
+MAX_KNOWN = 10_000
+
 
 class RateLimits:
     """Answers 429 with ``Retry-After`` beyond the rates above.
@@ -51,6 +60,7 @@ class RateLimits:
     def __init__(self, app: ASGIApp, meter: Meter | None = None) -> None:
         self._app = app
         self._meter = Meter() if meter is None else meter
+        self._known: OrderedDict[tuple[str, ...], None] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it before anything of it is read."""
@@ -58,7 +68,9 @@ class RateLimits:
             await self._app(scope, receive, send)
             return
         before, after = list(_counted(scope)), list(_counted_if_refused(scope))
-        wait = max((self._meter.wait(*one) for one in (*before, *after)), default=0.0)
+        who = after[-1][0] if after else ()
+        heard = after[1:] if who in self._known else after
+        wait = max((self._meter.wait(*one) for one in (*before, *heard)), default=0.0)
         if wait > 0:
             await _refuse(scope, receive, send, wait)
             return
@@ -67,11 +79,20 @@ class RateLimits:
 
         async def watched(message: Message) -> None:
             if message.get("status") == status.HTTP_401_UNAUTHORIZED:
+                self._known.pop(who, None)
                 for one in after:
                     self._meter.count(*one)
+            elif "status" in message and scope.get(KNOWN):
+                self._remember(who)
             await send(message)
 
         await self._app(scope, receive, watched if after else send)
+
+    def _remember(self, who: tuple[str, ...]) -> None:
+        self._known[who] = None
+        self._known.move_to_end(who)
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
 
 
 def address_of(scope: Scope) -> str:

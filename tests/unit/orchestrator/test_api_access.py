@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from orchestrator.api.problems import RequestNames
+from orchestrator.services import actor
 from schemas.access import Role
 from schemas.errors import PROBLEM_TYPE, Problem
 
@@ -62,3 +66,18 @@ def test_operation_ids_are_stable_names(platform):
     ]
     assert len(ids) == len(set(ids))
     assert all(name.isidentifier() and "_v1" not in name for name in ids)
+
+
+def test_a_request_begins_as_nobody_whoever_was_served_before_it():
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(actor.current())
+
+    async def serve():
+        actor.become("admin:key_0000000000000000")  # as a request left it on the connection
+        scope = {"type": "http", "method": "GET", "path": "/v1/enroll", "headers": []}
+        await RequestNames(app)(scope, None, None)
+
+    asyncio.run(serve())
+    assert seen == [actor.PLATFORM]

@@ -12,6 +12,7 @@ from orchestrator.adapters.intake import ASKED, MAX_BYTES, STORED, Intake
 from orchestrator.api import rates
 from orchestrator.api.rates import FAILURES_OF_ADDRESS, FAILURES_OF_KEY, RULES
 from orchestrator.services.meter import Meter, Rate
+from schemas.access import Role
 from schemas.errors import Code, Problem
 from schemas.topics import Up, UpTopic
 
@@ -126,6 +127,28 @@ def test_who_guesses_at_keys_is_stopped(clock):
     assert answers == [401] * FAILURES_OF_ADDRESS.count + [429]
     # Without a key there is nothing to guess, and the refusal costs nothing.
     assert client.get("/v1/jobs").status_code == 401
+
+
+def test_who_guesses_does_not_lock_out_whoever_shares_the_address(platform, clock, monkeypatch):
+    monkeypatch.setattr(rates, "Meter", lambda: Meter(clock))
+    one = ("192.0.2.1", 1)
+    client = TestClient(platform.client().app, client=one)
+    good = {"authorization": f"Bearer {platform.key(Role.VIEWER)}"}
+    late = {"authorization": f"Bearer {platform.key(Role.VIEWER)}"}
+
+    def ask(headers, path="/v1/whoami"):
+        return client.get(path, headers=headers).status_code
+
+    assert ask(good) == 200
+    for i in range(FAILURES_OF_ADDRESS.count):
+        bad = {"authorization": f"Bearer arg_key_{i:016d}_{'x' * 43}"}
+        # An open route answers any key; that makes none of them a good one.
+        assert (ask(bad, "/v1/health"), ask(bad)) == (200, 401)
+    assert ask(bad) == 429
+    assert ask(late) == 429
+    assert [ask(good) for _ in range(3)] == [200] * 3
+    spoilt = {"authorization": good["authorization"][:-1] + "!"}
+    assert (ask(spoilt), ask(good)) == (401, 429)
 
 
 def test_only_a_trusted_proxy_may_name_the_client(clock):
