@@ -130,7 +130,9 @@ def _known_key(
 ) -> Grant | Refusal:
     revoked = holder.state is DeviceState.REVOKED
     if holder.token != token.id:
-        return Refusal.DEVICE_REVOKED if revoked else Refusal.KEY_TAKEN
+        # With a token for this very device it is the key alone that is in the way.
+        shut = revoked and token.device != holder.id
+        return Refusal.DEVICE_REVOKED if shut else Refusal.KEY_TAKEN
     if revoked:
         approved = holder.certificate is not None
         return Refusal.DEVICE_REVOKED if approved else Refusal.DEVICE_REJECTED

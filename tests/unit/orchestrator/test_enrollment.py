@@ -7,7 +7,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from orchestrator.errors import TokenSpent
+from orchestrator.errors import Conflict, Revoked, TokenSpent
 from schemas.device import Birth, Death
 from schemas.enroll import Enrolled, EnrollRequest, JoinToken, TokenRequest
 from schemas.topics import Up
@@ -114,6 +114,21 @@ def presence(platform, device):
 
 def death(session: int) -> Death:
     return Death(boot=BOOT, session=session)
+
+
+def test_who_comes_back_with_the_key_that_was_shut_out_is_told_that_it_is_the_key(platform):
+    request = csr()
+    device = platform.join(platform.tokens.create(TokenRequest()).token, request).device
+    platform.admission.revoke(device, "lost")
+    meant, other = (
+        platform.tokens.create(TokenRequest(device=name)).token for name in (device, None)
+    )
+    with pytest.raises(Conflict) as told:
+        platform.join(meant, request)
+    assert told.value.hint == "enroll with a new key"
+    with pytest.raises(Revoked, match="lost"):
+        platform.join(other, request)
+    assert platform.join(meant).device == device
 
 
 def test_a_device_is_online_from_its_birth_to_its_death(platform):
