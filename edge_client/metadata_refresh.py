@@ -9,6 +9,7 @@ just drops it. Used from the thread that decides.
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import random
 import sqlite3
 from collections.abc import Callable, Generator
@@ -40,6 +41,8 @@ server may be about to sign anew, and a clock about to be set."""
 
 AT_CONNECT = dt.timedelta(hours=12)
 EVERY = dt.timedelta(days=1)
+
+log = logging.getLogger(__name__)
 
 _MAX_ANSWER_BYTES = 2 * MAX_METADATA_BYTES
 """Of the message around a file, which is escaped in it."""
@@ -205,6 +208,9 @@ class Refresher:
         except StopIteration as end:
             self._ended(end.value)
         except (EdgeError, OSError, sqlite3.Error) as error:
+            self._failed(error)
+        except Exception as error:  # whatever a file made of it: later again, and never at once
+            log.exception("the trust metadata could not be looked at")
             self._failed(error)
         else:
             self._under_way = _Asked(walk, wanted, until)

@@ -367,3 +367,17 @@ def test_a_document_that_was_taken_back_while_it_waited_is_forgotten(world):
     world.refresher.check(world.document(2))
     world.pass_time(LAST_DELAY)
     assert [offer.sequence for offer in world.verdicts] == [2]
+
+
+def test_whatever_goes_wrong_in_a_walk_is_tried_again_later_and_ends_nothing(world, monkeypatch):
+    def broken():
+        yield from ()
+        raise RuntimeError
+
+    monkeypatch.setattr(world.device.metadata, "refreshing", broken)
+    world.refresher.connected()
+    world.refresher.check(world.document())
+    world.pass_time(LAST_DELAY)  # asserts that it does not spin
+    monkeypatch.undo()
+    world.pass_time(2 * LAST_DELAY)
+    assert [offer.sequence for offer in world.verdicts] == [1]
