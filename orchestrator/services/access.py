@@ -158,7 +158,8 @@ class AccessService:
 
         Raises:
             NotFound: there is no such token.
-            Conflict: it is the last one that may manage tokens, or the caller's own.
+            Conflict: it is the last one that may manage tokens, or do everything; or the
+                caller's own.
         """
         now = self._clock()
         with self._uow() as tx:
@@ -168,10 +169,13 @@ class AccessService:
             if record.id == caller.key_id and not force:
                 msg = "this is the token that you are using"
                 raise Conflict(msg, hint="say --force if it is meant")
-            others = (one for one in _working(tx, now) if one.id != record.id)
-            if _manages(record) and not any(_manages(one) for one in others):
-                msg = f"{record.id} is the last token that may manage tokens"
-                raise Conflict(msg, hint="make another first: argosy api-token create … -r admin")
+            others = [one for one in _working(tx, now) if one.id != record.id]
+            for has, what in ((_manages, "manage tokens"), (_may_all, "do everything")):
+                # Nobody gives a right that they lack: with the last of these it would be gone.
+                if has(record) and not any(has(one) for one in others):
+                    msg = f"{record.id} is the last token that may {what}"
+                    hint = "make another first: argosy api-token create … -r admin"
+                    raise Conflict(msg, hint=hint)
             revoked = replace(record, revoked=True)
             tx.keys.save(revoked)
             tx.sessions.remove_of(record.id)
@@ -273,6 +277,10 @@ def _working(tx: Transaction, now: datetime) -> list[KeyRecord]:
 
 def _manages(record: KeyRecord) -> bool:
     return Scope.ACCESS_WRITE in keys.scopes_of(record)
+
+
+def _may_all(record: KeyRecord) -> bool:
+    return keys.scopes_of(record) == SCOPES_OF[Role.ADMIN]
 
 
 def _found(tx: Transaction, key_id: str) -> KeyRecord:

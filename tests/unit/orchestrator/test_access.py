@@ -139,3 +139,12 @@ def test_what_is_remembered_of_failed_attempts_is_bounded(platform, caplog):
     for n in range(1500):
         attempts.note("nonsense", f"10.0.{n // 256}.{n % 256}", "unknown")
     assert len(attempts._heard) == 1000
+
+
+def test_a_token_of_few_rights_does_not_take_all_of_them_from_the_platform(platform, admin):
+    few = make(admin, "few", "admin", scopes=["access:write"]).json()["token"]
+    whole = admin.get("/v1/whoami").json()["id"]
+    answer = platform.client(few).post(f"/v1/api-tokens/{whole}/revoke")
+    assert (answer.status_code, "do everything" in answer.json()["detail"]) == (409, True)
+    assert make(admin, "other", "admin").status_code == 201
+    assert platform.client(few).post(f"/v1/api-tokens/{whole}/revoke").status_code == 200
