@@ -80,11 +80,11 @@ class BrokerGuard:
             Unavailable: a list could not be made; the old ones stand.
             OSError: a file could not be written; likewise.
         """
-        self._authority.settle()
-        self._authority.ensure_server(self._names)
-        canaries = self._authority.canaries()
         serials = [RevokedSerial(r.serial, r.at) for r in revoked]
         try:
+            self._authority.settle()
+            self._authority.ensure_server(self._names)
+            canaries = self._authority.canaries()
             until = self._authority.publish(serials, canaries)
             self._canaries = canaries
         finally:
