@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from orchestrator.adapters.authority.issued import CANARY
+from orchestrator.domain.gate import CANARY
 from orchestrator.errors import Unavailable
 from orchestrator.home import Home, read_json, write_atomic, write_json
 from orchestrator.settings import LOOPBACK, Settings

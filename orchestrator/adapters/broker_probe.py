@@ -12,8 +12,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from orchestrator.adapters.authority.generations import key_pem
-from orchestrator.adapters.authority.issued import CANARY, Canary
-from orchestrator.domain.gate import Trial
+from orchestrator.adapters.authority.issued import Canary
+from orchestrator.domain.gate import CANARY, Trial
 
 _SECONDS = 3.0
 _CONNACK = 0x20

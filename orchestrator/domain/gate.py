@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+CANARY = "argosy-canary"
+"""The name in the certificates with which the gate is tried; who bears it may do nothing."""
+
 REWRITE_EVERY = timedelta(hours=1)
 """A reload makes mosquitto forget the keys of TLS session tickets. By a ticket, who has an
 expired certificate would get in without showing it."""

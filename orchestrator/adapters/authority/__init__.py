@@ -7,11 +7,10 @@ from pathlib import Path
 from orchestrator.adapters.authority.anchors import read_anchors
 from orchestrator.adapters.authority.embedded import CertificateAuthority
 from orchestrator.adapters.authority.external import CommandAuthority
-from orchestrator.adapters.authority.issued import CANARY, Canary, Issued, RevokedSerial
+from orchestrator.adapters.authority.issued import Canary, Issued, RevokedSerial
 from orchestrator.adapters.authority.parts import utc_now
 
 __all__ = [
-    "CANARY",
     "Canary",
     "CertificateAuthority",
     "CommandAuthority",

@@ -29,7 +29,6 @@ from orchestrator.adapters.authority.generations import (
     first_generation,
 )
 from orchestrator.adapters.authority.issued import (
-    CANARY,
     Canary,
     Issued,
     RevokedSerial,
@@ -44,6 +43,7 @@ from orchestrator.adapters.authority.parts import (
     utc_now,
 )
 from orchestrator.adapters.authority.server_certificate import keep_server
+from orchestrator.domain.gate import CANARY
 from orchestrator.errors import Conflict, Unavailable
 from orchestrator.home import write_atomic
 from orchestrator.services.ports.authority import RootFacts

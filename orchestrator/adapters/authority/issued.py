@@ -38,17 +38,13 @@ class RevokedSerial:
 class Canary:
     """Two certificates of one authority for nobody, by which a broker is tried.
 
-    Both name ``CANARY``, who may do nothing. ``bad`` is to be in the revocation list.
+    Both name ``domain.gate.CANARY``, who may do nothing. ``bad`` is to be in the revocation list.
     """
 
     key: ec.EllipticCurvePrivateKey
     good_pem: str
     bad_pem: str
     bad: RevokedSerial
-
-
-CANARY = "argosy-canary"
-"""The common name of canaries; it has not the form of a device id."""
 
 
 def issued(pem: str, certificate: x509.Certificate, root_sha256: str) -> Issued:

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.api.events import _start, stream
 from orchestrator.domain.logs import LogCap, LogTotals, cut
-from orchestrator.services import job_history
+from orchestrator.services import job_history, keys
 from orchestrator.services.retention import Retention
 from schemas.access import Role
 
@@ -237,9 +237,10 @@ def test_cursors_beyond_every_number_find_nothing(job):
     assert len(job.get("logs", cursor="-" + "9" * 40)["items"]) == 1
 
 
-def test_text_is_searched_without_its_nul(job):
+def test_a_search_for_a_nul_is_refused(job):
     job.report(logs=job.lines("ab"))
-    assert texts(job.get("logs", search="a\x00b")) == ["ab"]
+    job.get("logs", search="a\x00b", status=422)
+    assert texts(job.get("logs", search="ab")) == ["ab"]
 
 
 def test_the_profile_is_shown_once_it_is_there(job):
@@ -313,10 +314,13 @@ def test_a_repeat_and_a_refused_report_leave_nothing(job):
 
 def test_a_reader_of_events_sees_live_figures_and_goes_on_after_replaced_ones(job):
     ctx = job.platform.app.state.context
+    token = job.platform.key(Role.VIEWER)
+    with ctx.uow.read() as tx:
+        caller = keys.authenticate(tx, token, ctx.clock())
 
     async def read(after):
         found = []
-        async for event in stream(ctx, after, job.id):
+        async for event in stream(ctx, caller, after, job.id):
             found.append(event)
             if event.event == "live":
                 return found
