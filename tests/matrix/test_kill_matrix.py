@@ -117,7 +117,7 @@ def kill_after_training(matrix: Matrix, job: str, *victims: str) -> None:
 def test_a_job_outlives_a_kill_of_each_part(matrix: Matrix, undisturbed: Undisturbed) -> None:
     job = matrix.argosy.jobs.submit(spec("gauntlet", FEW_EPOCHS)).id
     kill_while_training(matrix, job, "worker", "node")
-    kill_after_training(matrix, job, "driver", "orchestrator", "agent")
+    kill_after_training(matrix, job, "driver", "agent", "orchestrator")
     check(matrix, job, undisturbed, FEW_EPOCHS)
 
 
@@ -136,7 +136,7 @@ def test_a_job_outlives_kills_before_and_after_its_training(
 ) -> None:
     job = matrix.argosy.jobs.submit(spec("late")).id
     matrix.kill("agent", matrix.look(job))
-    kill_after_training(matrix, job, "driver", "orchestrator", "agent")
+    kill_after_training(matrix, job, "driver", "agent", "orchestrator")
     check(matrix, job, undisturbed)
 
 

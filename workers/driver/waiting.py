@@ -62,8 +62,8 @@ def look(wait: Wait, *, up: bool, stuck: bool, now: float, limit: float) -> tupl
         if wait.told_at is not None:
             return Wait(since=now), Tell.CLEAR
         return wait, Tell.NOTHING
-    if waited >= limit:
-        return wait, Tell.FAIL
+    if waited >= limit and wait.told_at is not None:
+        return wait, Tell.FAIL  # never before it was told what is waited for
     due = wait.told_at is None or now - wait.told_at >= AGAIN
     if waited >= GRACE and due:
         return replace(wait, told_at=now), Tell.SAY
