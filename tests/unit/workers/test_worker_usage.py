@@ -160,6 +160,11 @@ def test_waiting_ends_at_its_limit_and_begins_anew_after_workers() -> None:
     ]
 
 
+def test_nothing_fails_before_it_was_told_what_is_waited_for() -> None:
+    late = [(0, False, True), (70, False, True), (71, False, True)]
+    assert walk(late) == [Tell.NOTHING, Tell.SAY, Tell.FAIL]
+
+
 def test_only_groups_of_this_job_are_looked_at() -> None:
     table = {"aa01": {"state": "PENDING"}, "bb02": {"state": "CREATED"}}
     assert waiting.unplaced(table, "01")
