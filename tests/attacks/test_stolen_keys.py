@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -29,9 +30,18 @@ def genuine(seed: int):
 
 
 def published(site, version: int) -> bool:
+    """Whether the timestamp leads to it: the files below are written before."""
     folder = site.home.path / "trust" / "metadata"
-    path = manifest_target(MODEL, version).encode()
-    return any(path in p.read_bytes() for p in folder.glob(f"*.{model_role(MODEL)}.json"))
+
+    def signed(name: str):
+        return json.loads((folder / name).read_bytes())["signed"]
+
+    snapshot = signed("timestamp.json")["meta"]["snapshot.json"]["version"]
+    role = signed(f"{snapshot}.snapshot.json")["meta"].get(f"{model_role(MODEL)}.json")
+    if role is None:
+        return False
+    targets = signed(f"{role['version']}.{model_role(MODEL)}.json")["targets"]
+    return manifest_target(MODEL, version) in targets
 
 
 @pytest.fixture(scope="module")
