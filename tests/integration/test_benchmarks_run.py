@@ -19,7 +19,13 @@ pytestmark = [
 ]
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-NAMES = sorted(path.stem for path in BENCHMARKS.glob("[!_]*.py"))
+SLOW = {"training"}
+"""Takes minutes: three ways of training, each with processes of its own."""
+
+NAMES = [
+    pytest.param(path.stem, marks=[pytest.mark.slow] if path.stem in SLOW else [])
+    for path in sorted(BENCHMARKS.glob("[!_]*.py"))
+]
 FIGURES = {
     "loop": {"submit_to_serving", "submit_to_registered", "start_to_registered"},
     "optimize": {"digits_latency_b1", "digits_size", "digits_accuracy"},
