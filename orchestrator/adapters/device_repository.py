@@ -46,6 +46,15 @@ class SqlDevices(SqlCertificates):
     def tokens(self, before: str | None, limit: int) -> Sequence[TokenRecord]:
         return self._tokens.newest(JoinTokenRow.id, before, limit)
 
+    def tokens_for(self, device_id: str) -> Sequence[TokenRecord]:
+        return self._tokens.all(
+            select(JoinTokenRow).where(
+                JoinTokenRow.device_id == device_id,
+                JoinTokenRow.revoked.is_(False),
+                JoinTokenRow.uses < JoinTokenRow.max_uses,
+            )
+        )
+
     def spend(self, token_id: str, now: datetime) -> bool:
         # One statement: whoever changes the row has the use, however many race for it.
         spent = (

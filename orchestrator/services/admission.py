@@ -68,6 +68,8 @@ class AdmissionService:
     def revoke(self, device_id: str, reason: str) -> DeviceView:
         """Shut a device out: its certificates count no more, from this moment on.
 
+        Neither do tokens that were made for it before; one made afterwards lets it back in.
+
         Raises:
             NotFound: there is no such device.
         """
@@ -82,6 +84,10 @@ class AdmissionService:
                 fleet.clear_desired(tx, device.id)
                 told = {"reason": reason, "serials": list(serials)}
                 tx.audit.add("device.revoke", device.id, told)
+                for token in tx.devices.tokens_for(device.id):
+                    # Made before: whoever holds one could take the place that was just closed.
+                    tx.devices.save_token(replace(token, revoked=True))
+                    tx.audit.add("token.revoke", token.id, {"uses": token.uses, "with": device.id})
             return fleet.device_view(tx, device)
 
     def clear_alert(self, device_id: str) -> DeviceView:

@@ -288,6 +288,16 @@ def test_a_revoked_device_is_out_with_everything(platform):
     assert actions(platform, device).count("device.revoke") == 1
 
 
+def test_a_token_made_for_a_device_before_it_was_revoked_lets_nobody_in(platform):
+    device = platform.join(token(platform), pair()[0]).device
+    before, other = token(platform, device=device), token(platform)
+    platform.admission.revoke(device, "stolen")
+    with pytest.raises(TokenInvalid):
+        platform.join(before, pair()[0])
+    assert platform.join(other, pair()[0]).device != device
+    assert platform.join(token(platform, device=device), pair()[0]).device == device
+
+
 def test_a_device_that_waits_is_not_heard_either(platform):
     device = platform.join(token(platform, approval=True)).device
     platform.birth(device)
