@@ -22,7 +22,8 @@ from orchestrator.client import Argosy
 from schemas.enroll import TokenRequest
 
 UP_SECONDS = 60
-STOP_SECONDS = 5
+STOP_SECONDS = 15
+"""Two on a machine with nothing else to do; then the supervisor kills what is left."""
 
 
 def free_port() -> int:
