@@ -85,6 +85,7 @@ class Program:
     def stop(self) -> None:
         """End streams, ticks and the connection."""
         self.context.stopping.set()
+        self.guarding.end()  # both finish their round at once, not one after the other
         self.loop.stop()
         self.guarding.stop()
         self.gateway.stop()

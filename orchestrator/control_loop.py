@@ -33,9 +33,13 @@ class ControlLoop:
         """Begin."""
         self._thread.start()
 
+    def end(self) -> None:
+        """Begin no other round; waits for nothing."""
+        self._stop.set()
+
     def stop(self) -> None:
         """Finish the round and end."""
-        self._stop.set()
+        self.end()
         self._thread.join(timeout=5)
 
     def round(self) -> None:

@@ -22,8 +22,7 @@ from orchestrator.client import Argosy
 from schemas.enroll import TokenRequest
 
 UP_SECONDS = 60
-STOP_SECONDS = 15
-"""Two on a machine with nothing else to do; then the supervisor kills what is left."""
+STOP_SECONDS = 5
 
 
 def free_port() -> int:
