@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from fastapi import FastAPI
 
@@ -20,6 +20,7 @@ from orchestrator.adapters.trust import TrustStore
 from orchestrator.adapters.unit_of_work import SqlUnitOfWork, make_engine
 from orchestrator.api.app import make_app
 from orchestrator.api.context import Context
+from orchestrator.clock import utc_now
 from orchestrator.control_loop import ControlLoop
 from orchestrator.errors import ArgosyError, Unavailable
 from orchestrator.home import Credentials, Home
@@ -58,11 +59,6 @@ from orchestrator.services.uploads import UploadService
 from orchestrator.settings import Settings
 from schemas.access import Role
 from schemas.enroll import BrokerAddress
-
-
-def utc_now() -> datetime:
-    """The clock of the running program."""
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, or_, select, update
@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.adapters.repository import Records
 from orchestrator.adapters.tables import ApiKeyRow, AuditRow, SessionRow
+from orchestrator.clock import utc_now
 from orchestrator.services import actor
 from orchestrator.services.masking import masked
 from orchestrator.services.ports import AuditQuery, Clock
@@ -19,11 +20,6 @@ from schemas.access import AUDIT_START, AuditEntry, Role, audit_digest
 
 _UNSYNCHRONIZED = {"synchronize_session": False}
 _MAX_SUBJECT = 200
-
-
-def utc_now() -> datetime:
-    """The clock of the running program."""
-    return datetime.now(UTC)
 
 
 class SqlKeys:

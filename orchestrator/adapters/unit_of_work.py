@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from orchestrator.adapters.access_repository import SqlAudit, SqlKeys, SqlSessions, utc_now
+from orchestrator.adapters.access_repository import SqlAudit, SqlKeys, SqlSessions
 from orchestrator.adapters.agent_repository import SqlAgents
 from orchestrator.adapters.device_class_repository import SqlDeviceClasses, SqlMeasured
 from orchestrator.adapters.device_repository import SqlDevices
@@ -22,6 +22,7 @@ from orchestrator.adapters.mark_repository import SqlArtifactMarks
 from orchestrator.adapters.model_repository import SqlModels
 from orchestrator.adapters.rollout_repository import SqlRollouts
 from orchestrator.adapters.telemetry_repository import SqlEvents, SqlTelemetry
+from orchestrator.clock import utc_now
 from orchestrator.errors import Unavailable
 from orchestrator.services.ports import (
     Agents,

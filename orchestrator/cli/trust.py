@@ -11,6 +11,7 @@ from orchestrator.cli.options import home_option, output_option
 from orchestrator.cli.trust_keys import init, renew, rotate
 from orchestrator.cli.trust_known import root_option
 from orchestrator.cli.trust_roots import sign_root, upload
+from orchestrator.clock import utc_now
 
 if TYPE_CHECKING:
     from orchestrator.services.ports import Standing
@@ -84,7 +85,6 @@ def sign(
     from orchestrator.cli import console
     from orchestrator.cli.asking import confirm
     from orchestrator.cli.trust_place import (
-        now_utc,
         published_by,
         require_packages,
         upload_to,
@@ -114,7 +114,7 @@ def sign(
             console.say(f"remove {stand.model}@{stand.version}  {stand.manifest_sha256}")
         confirm("Publish this to the fleet?", yes=yes)
         stands = (state.listed() - frozenset(stale)) | frozenset(fresh)
-        view = upload_to(argosy, model_files(state, stands, ring, now_utc()))
+        view = upload_to(argosy, model_files(state, stands, ring, utc_now()))
     left = f"; {len(view.unsigned)} unsigned" if view.unsigned else ""
     console.say(f"signed: {len(fresh)} new, {len(stale)} removed{left}")
 

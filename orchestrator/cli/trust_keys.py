@@ -12,6 +12,7 @@ import rich_click as click
 
 from orchestrator.cli.options import home_option
 from orchestrator.cli.trust_known import root_option
+from orchestrator.clock import utc_now
 
 if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner, Key
@@ -176,7 +177,7 @@ def renew(
     from orchestrator.adapters.trust.keys import load_keys
     from orchestrator.adapters.trust.planning import RENEW_BEFORE
     from orchestrator.cli import console
-    from orchestrator.cli.trust_place import Here, now_utc, place_of
+    from orchestrator.cli.trust_place import Here, place_of
     from orchestrator.errors import Invalid
 
     with place_of(home, root) as place:
@@ -188,7 +189,7 @@ def renew(
             console.say("snapshot and timestamp are signed anew")
         ring = place.ring | load_keys(folder) if folder else place.ring
         within = timedelta(days=36500) if every else RENEW_BEFORE
-        files = ceremony.renew(place.state, ring, now_utc(), within)
+        files = ceremony.renew(place.state, ring, utc_now(), within)
         if files:
             deliver(place, files, out)
     names = ", ".join(files) or "nothing expires within 90 days, of what the keys here can sign"
@@ -244,9 +245,8 @@ def _change(
     out: Path,
 ) -> bool:
     from orchestrator.adapters.trust.ceremony import change_keys
-    from orchestrator.cli.trust_place import now_utc
 
-    return deliver(place, change_keys(place.state, keys, ring, now_utc(), threshold), out)
+    return deliver(place, change_keys(place.state, keys, ring, utc_now(), threshold), out)
 
 
 def _kept(state: State, role: str, replace: str | None, count: int | None) -> tuple[list[Key], int]:

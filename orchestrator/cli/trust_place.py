@@ -6,7 +6,6 @@ import importlib.util
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -189,11 +188,6 @@ def home_of(home: Path | None) -> Home:
     from orchestrator.home import Home
 
     return Home(home or home_folder())
-
-
-def now_utc() -> datetime:
-    """The time."""
-    return datetime.now(UTC)
 
 
 def read_files(paths: tuple[Path, ...]) -> dict[str, bytes]:

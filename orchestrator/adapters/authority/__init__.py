@@ -8,7 +8,7 @@ from orchestrator.adapters.authority.anchors import read_anchors
 from orchestrator.adapters.authority.embedded import CertificateAuthority
 from orchestrator.adapters.authority.external import CommandAuthority
 from orchestrator.adapters.authority.issued import Canary, Issued, RevokedSerial
-from orchestrator.adapters.authority.parts import utc_now
+from orchestrator.clock import utc_now
 
 __all__ = [
     "Canary",
@@ -17,7 +17,6 @@ __all__ = [
     "Issued",
     "RevokedSerial",
     "open_authority",
-    "utc_now",
 ]
 
 

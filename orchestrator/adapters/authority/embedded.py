@@ -40,9 +40,9 @@ from orchestrator.adapters.authority.parts import (
     distinguished_name,
     general_name,
     pem_of,
-    utc_now,
 )
 from orchestrator.adapters.authority.server_certificate import keep_server
+from orchestrator.clock import utc_now
 from orchestrator.domain.gate import CANARY
 from orchestrator.errors import Conflict, Unavailable
 from orchestrator.home import write_atomic

@@ -41,8 +41,8 @@ from orchestrator.adapters.authority.parts import (
     pem_of,
     sha256_of,
     spki_sha256,
-    utc_now,
 )
+from orchestrator.clock import utc_now
 from orchestrator.errors import ArgosyError, Unauthenticated, Unavailable
 from orchestrator.services.ports.authority import RootFacts
 from schemas.enroll import MAX_CHAIN_BYTES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -26,11 +26,6 @@ ROOT_PATH_LENGTH = 2
 """A root, the next root as it signed it, the issuing authority: two between it and a device."""
 
 _CN_HEX = 16
-
-
-def utc_now() -> datetime:
-    """The system's clock."""
-    return datetime.now(UTC)
 
 
 def distinguished_name(common_name: str) -> x509.Name:

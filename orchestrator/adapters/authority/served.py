@@ -14,7 +14,8 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
-from orchestrator.adapters.authority.parts import general_name, pem_of, utc_now
+from orchestrator.adapters.authority.parts import general_name, pem_of
+from orchestrator.clock import utc_now
 from orchestrator.errors import Invalid
 from orchestrator.home import Home, write_atomic
 from orchestrator.settings import Settings

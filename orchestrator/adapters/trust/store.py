@@ -11,7 +11,6 @@ from typing import Self
 
 from tuf.api.metadata import TargetFile, Targets
 
-from orchestrator.adapters.authority.parts import utc_now
 from orchestrator.adapters.trust.acceptance import accept, files_of
 from orchestrator.adapters.trust.creation import (
     Offline,
@@ -40,6 +39,7 @@ from orchestrator.adapters.trust.planning import (
 )
 from orchestrator.adapters.trust.state import State, digest, read_state
 from orchestrator.adapters.trust.views import clock_is_behind, fault, view
+from orchestrator.clock import utc_now
 from orchestrator.errors import ArgosyError, Invalid, Unavailable
 from orchestrator.home import write_atomic
 from orchestrator.services.ports import Standing

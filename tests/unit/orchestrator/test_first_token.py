@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 
 from orchestrator.adapters.unit_of_work import SqlUnitOfWork, make_engine
-from orchestrator.bootstrap import prepare_database, utc_now
+from orchestrator.bootstrap import prepare_database
 from orchestrator.cli.up import Display
+from orchestrator.clock import utc_now
 from orchestrator.home import Home
 from orchestrator.services import keys
 from orchestrator.settings import load
