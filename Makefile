@@ -32,7 +32,7 @@ demo: $(STAMP) ## the whole loop on this machine (ARGS=--keep leaves it running)
 
 test: check ## everything that CI runs
 	@.ci/need.sh mosquitto postgresql
-	$(BIN)/python -m pytest $(TOGETHER) -m "not slow" --durations=25 $(ARGS)
+	@$(BIN)/python -m pytest $(TOGETHER) -m "not slow" --durations=25 $(ARGS) || .ci/again.sh $$?
 
 test-all: ## the tests of CI and those that take minutes each: every kill in every state
 	@.ci/need.sh mosquitto postgresql

@@ -120,7 +120,14 @@ def nodes() -> Iterator[Nodes]:
 @pytest.fixture(scope="module")
 def jobs(nodes: Nodes) -> RayJobs:
     found = RayJobs(None, driver="probe")
-    assert until(lambda: found.capacity().nodes == 2, START), found.capacity()
+
+    def both() -> bool:
+        try:
+            return found.capacity().nodes == 2
+        except ClusterError:  # the head says that it started before its dashboard answers
+            return False
+
+    assert until(both, START), found.capacity()
     return found
 
 
