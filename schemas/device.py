@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints
 
 from schemas import PROTOCOL
 from schemas.base import MAX_INTEGER, Line, UtcTime, Wire
-from schemas.ids import BootId, DeviceId, Name, RolloutId, Sha256
+from schemas.ids import BootId, DeviceId, ExecutionId, Name, RolloutId, Sha256
 
 
 class DeviceState(StrEnum):
@@ -71,12 +71,25 @@ class CertificateSeen(Wire):
     roots: Annotated[tuple[Sha256, ...], Field(max_length=8)]
 
 
+class ExecutionSeen(Wire):
+    """Where a device's newest execution stands, by its own journal.
+
+    seq: of its last report. ``state`` is what that report said.
+    """
+
+    execution: ExecutionId
+    attempt: Annotated[int, Field(ge=1)]
+    state: Annotated[str, StringConstraints(pattern=r"^[A-Z_]{1,24}$")]
+    seq: Annotated[int, Field(ge=-1, le=MAX_INTEGER)]
+
+
 class Birth(Wire):
     """Published retained at each connection, and again as a heartbeat.
 
     session: counts the connections within the boot, so that the death of an older
     connection is not taken for the death of this one. protocol: as at enrollment; an
-    agent may be updated after it.
+    agent may be updated after it. execution: None when it never had one, or has lost its
+    journal. rolled_back: an operator at the device put the model before back.
     """
 
     protocol: int = PROTOCOL
@@ -86,6 +99,8 @@ class Birth(Wire):
     hardware: Hardware
     active: ActiveModel | None = None
     certificate: CertificateSeen | None = None
+    execution: ExecutionSeen | None = None
+    rolled_back: bool = False
 
 
 class Death(Wire):
@@ -100,6 +115,8 @@ class DeviceView(Wire):
 
     fingerprint: of its key, as the device shows it too. token: the join token it came
     with. clone_suspected_at: when two at once were seen to use this identity.
+    desired: what it last was given and should serve. drifted_at: since when it serves something
+    that it was never given; rolled_back: what it serves was put back by hand.
     certificate_expires_at: None until it is approved.
     """
 
@@ -110,6 +127,9 @@ class DeviceView(Wire):
     presence: Presence
     hardware: Hardware | None = None
     active: ActiveModel | None = None
+    desired: ActiveModel | None = None
+    drifted_at: UtcTime | None = None
+    rolled_back: bool = False
     rollout: RolloutId | None = None
     certificate_expires_at: UtcTime | None
     certificate_serial: str | None = None

@@ -127,11 +127,18 @@ class Probation(Authored):
 
     min_inferences: it must serve that many. max_error_rate: failed inferences among
     them. max_boots: starts of the agent within probation before it reverts.
+    max_latency_ratio: the median wall time of an inference over that of the model before, as
+    this device measured it; None looks at no time. max_memory_mb: that the agent's memory may
+    grow by; None for any. max_seconds: after so long without enough inferences the
+    golden vectors decide, for a model that nobody asks must not stay unproven for ever.
     """
 
     min_inferences: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     max_error_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
     max_boots: Annotated[int, Field(ge=1, le=100)] = 3
+    max_latency_ratio: Annotated[float, Field(gt=0, le=1000)] | None = 5.0
+    max_memory_mb: Annotated[int, Field(ge=1)] | None = None
+    max_seconds: Annotated[float, Field(gt=0, le=30 * 86400)] = 600.0
 
 
 class Gates(Authored):
@@ -160,7 +167,9 @@ class RolloutSpec(Authored):
     variant for all, else the best for each device. offer_seconds: how long an offered
     device that is online may stay silent. step_seconds: how long it may make no progress.
     straggler_seconds: how long a device that was never there is waited for after the last
-    wave passed.
+    wave passed; as long is a device waited for that vanished in the middle of its update.
+    max_attempts: how often a device tries, where its failure may pass by itself. retry_seconds:
+    before the second attempt; it doubles with each, up to 10 minutes.
     """
 
     model: Name
@@ -177,6 +186,8 @@ class RolloutSpec(Authored):
     offer_seconds: Annotated[float, Field(gt=0)] = 120.0
     step_seconds: Annotated[float, Field(gt=0)] = 300.0
     straggler_seconds: Annotated[float, Field(ge=0)] = 86400.0
+    max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
+    retry_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0
 
 
 class Assignment(Wire):
@@ -260,6 +271,18 @@ class ExecutionView(Wire):
     updated_at: UtcTime
 
 
+class Progress(Wire):
+    """How far the devices of a wave are: how many in each state, and their bytes.
+
+    bytes_fetched: over the network, all attempts; a patch or a broadcast counts as it came.
+    """
+
+    states: dict[ExecState, int] = Field(default_factory=dict)
+    bytes_done: int = 0
+    bytes_total: int = 0
+    bytes_fetched: int = 0
+
+
 class WaveView(Wire):
     """A wave with its devices and, once judged, its evidence.
 
@@ -271,6 +294,7 @@ class WaveView(Wire):
     size: int
     stragglers: bool = False
     evidence: tuple[Evidence, ...] = ()
+    progress: Progress = Progress()
     executions: tuple[ExecutionView, ...] = ()
 
 

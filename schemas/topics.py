@@ -21,6 +21,7 @@ class Up(StrEnum):
     EXEC = "exec"
     TELE = "tele"
     NEED = "need"
+    ASK = "ask"
     BENCH = "bench"
     RENEW = "renew"
     META = "meta"
@@ -48,6 +49,10 @@ as many names as it likes, which nobody would ever clear from the broker's memor
 ACL_DEVICE_READ = "d/%u/down/#"
 ACL_SHARED_READ = "m/#"
 
+SHARED_NEEDS = "$share/transfer/d/+/up/need"
+"""Requests for chunks, each of which goes to one of the processes that answer them."""
+
+_BROADCAST = re.compile(r"^m/([0-9a-f]{64})/chunk$")
 _UP = re.compile(rf"^d/({device_id_pattern()})/up/([a-z]+)$")
 _DOWN = re.compile(rf"^d/({device_id_pattern()})/down/([a-z]+)$")
 
@@ -81,6 +86,17 @@ def down(device: str, leaf: Down) -> str:
 def down_filter(device: str) -> str:
     """The filter by which ``device`` hears everything meant for it."""
     return f"d/{device}/down/+"
+
+
+def broadcast(sha256: str) -> str:
+    """The topic on which a file's chunks are sent to all who listen."""
+    return f"m/{sha256}/chunk"
+
+
+def parse_broadcast(topic: str) -> str | None:
+    """The SHA-256 of the file that a broadcast topic is of; None when it is not one."""
+    found = _BROADCAST.match(topic)
+    return None if found is None else found[1]
 
 
 def parse_up(topic: str) -> UpTopic | None:
