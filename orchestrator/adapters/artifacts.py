@@ -182,11 +182,11 @@ class ArtifactStore:
             try:
                 if path.stat().st_mtime >= before.timestamp():
                     return False
-            except FileNotFoundError:
+                # Leaves without their file would be litter; a file without leaves heals.
+                _leaves_path(path).unlink(missing_ok=True)
+                path.unlink()
+            except FileNotFoundError:  # another server on the same folder was first
                 return False
-            # Leaves without their file would be litter; a file without leaves heals.
-            _leaves_path(path).unlink(missing_ok=True)
-            path.unlink()
             self._open.pop(sha256, None)
         return True
 

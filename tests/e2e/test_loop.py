@@ -22,6 +22,7 @@ from schemas.jobfile import JobSpec
 from schemas.rollout import ExecState, RolloutSpec, RolloutState, WaveState
 from tests.e2e.big_model import register
 from tests.e2e.conftest import STOP_SECONDS, marked, until
+from tests.fakes.processes import command_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -230,7 +231,7 @@ def test_a_killed_server_comes_back_and_loses_nothing(running, argosy, rollout, 
     server = next(
         p
         for p in psutil.Process(running.up.pid).children(recursive=True)
-        if "orchestrator.server" in " ".join(p.cmdline())
+        if "orchestrator.server" in command_of(p)
     )
     server.kill()
     again = until(running.connect, 30)

@@ -19,6 +19,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.fakes.processes import command_of
 from tests.fakes.user_code import environ_of, forget_token, runs, until, wheel
 from workers.agent.follow import DriverState, Seen
 from workers.agent.head import LocalHead, temp_dir_of
@@ -170,7 +171,7 @@ def test_code_and_packages_reach_driver_and_workers_without_any_secret(cluster, 
         assert not set(environment) & set(SECRETS)
     everything = psutil.Process().children(recursive=True)
     for process in everything:
-        if "workers.agent.keeper" not in " ".join(process.cmdline()):
+        if "workers.agent.keeper" not in command_of(process):
             assert SECRET not in json.dumps(environ_of(process.pid)), process
 
     cluster.end("one")

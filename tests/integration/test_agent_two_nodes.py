@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.fakes.processes import command_of
 from tests.fakes.user_code import forget_token, runs, until, wheel
 from workers.agent.follow import DriverState
 from workers.agent.head import free_ports, head_environment
@@ -165,7 +166,7 @@ def test_a_job_reaches_the_second_node_and_ends_there_at_a_stop(nodes, jobs) -> 
 
 
 def test_a_dashboard_that_hangs_is_given_up_in_time_and_found_again(nodes, jobs) -> None:
-    stopped = [p for p in nodes.processes() if "dashboard/dashboard.py" in " ".join(p.cmdline())]
+    stopped = [p for p in nodes.processes() if "dashboard/dashboard.py" in command_of(p)]
     assert stopped
     for process in stopped:
         process.suspend()

@@ -17,6 +17,7 @@ from schemas.job import TERMINAL_JOB_STATES, JobCause, JobState
 from schemas.jobfile import JobSpec
 from schemas.model import Manifest
 from tests.fakes.edge_models import FEATURES, linear_onnx, release, run_onnx
+from tests.fakes.processes import command_of
 from tests.fakes.user_code import until
 from tests.unit.workers.fake_api import FakeApi, FakeJob
 from workers.agent.processes import kill_all, marked
@@ -87,7 +88,7 @@ def test_a_killed_inference_is_taken_up_and_leaves_what_one_loop_would(world, tm
 
     assert until(lambda: any(output.glob("part-*.parquet")), LONG), "parts come as they are made"
     for process in marked(MARK, f"{job.id}-1"):
-        if "workers.driver.main" in " ".join(process.cmdline()):
+        if "workers.driver.main" in command_of(process):
             process.kill()
     assert world.api.wait(lambda: job.attempt == 2, 60)
     before = {p: p.stat().st_mtime_ns for p in output.glob("part-*.parquet")}
@@ -132,7 +133,7 @@ def test_what_all_jobs_share_on_the_cluster_is_no_jobs_process(world) -> None:
     shared = [
         process
         for process in marked("ARGOSY_TREE", str(world.home))
-        if "AutoscalingCoordinator" in " ".join(process.cmdline())
+        if "AutoscalingCoordinator" in command_of(process)
     ]
     (coordinator,) = shared
     environment = coordinator.environ()

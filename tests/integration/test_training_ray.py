@@ -26,6 +26,7 @@ from orchestrator.client.pack import packed
 from schemas.job import TERMINAL_JOB_STATES, JobCause, JobState
 from schemas.jobfile import JobSpec
 from schemas.model import Manifest
+from tests.fakes.processes import command_of
 from tests.unit.workers.fake_api import FakeApi, FakeJob
 from workers.agent.head import temp_dir_of
 from workers.agent.processes import kill_all, marked
@@ -338,7 +339,7 @@ def test_what_all_jobs_share_on_the_cluster_is_no_jobs_process(platform, made) -
     (coordinator,) = [
         process
         for process in platform.all_processes()
-        if "AutoscalingCoordinator" in " ".join(process.cmdline())
+        if "AutoscalingCoordinator" in command_of(process)
     ]
     environment = coordinator.environ()
     assert (environment[MARK], environment[JOB_TOKEN]) == ("", "")

@@ -19,6 +19,7 @@ import pytest
 from orchestrator.client import Argosy
 from schemas.job import JobState, JobView
 from tests.e2e.conftest import Running, free_port, marked, until
+from tests.fakes.processes import command_of
 from workers.agent.head import head_environment
 from workers.agent.processes import marked as marked_as
 from workers.order import MARK
@@ -86,14 +87,8 @@ class Matrix:
 
     def processes(self, job: JobView, word: str) -> list[psutil.Process]:
         """Processes of the job's attempt whose command line has this word."""
-        found = []
-        for process in marked_as(MARK, f"{job.id}-{job.attempt}"):
-            try:
-                if word in " ".join(process.cmdline()):
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
+        alive = marked_as(MARK, f"{job.id}-{job.attempt}")
+        return [process for process in alive if word in command_of(process)]
 
     def kill(self, victim: str, job: JobView) -> None:
         """SIGKILL a part; what a supervisor restarts in real life is started again."""
@@ -112,9 +107,7 @@ class Matrix:
                 self.start_agent()
             case "orchestrator":
                 (server,) = [
-                    p
-                    for p in marked(self.running.mark)
-                    if "orchestrator.server" in " ".join(p.cmdline())
+                    p for p in marked(self.running.mark) if "orchestrator.server" in command_of(p)
                 ]
                 server.send_signal(signal.SIGKILL)
                 until(self.running.connect, START)
