@@ -126,6 +126,19 @@ class Server:
             RefusedError: the server said no.
             ServerError: it is not the one to trust, or no Argosy server.
         """
+        return self._ask(path, body)
+
+    def believed(self) -> ssl.SSLContext | bool:
+        """What to check further connections with; if nobody knows yet, it is tried first.
+
+        Raises:
+            ServerError: as for ``post``.
+        """
+        if self.via is None:
+            self._ask("/v1/health", None)
+        return self._verify(self.via or Via.PINNED)
+
+    def _ask(self, path: str, body: str | None) -> Answer:
         if self.via is not None:
             return _call(self.url + path, body, verify=self._verify(self.via))
         reasons: list[str] = []
@@ -200,7 +213,7 @@ def _call(
         raise UnreachableError(msg, hint="check --server, and that the server is up") from error
     if response.is_success:
         return Answer(response.status_code, data)
-    raise _refused(url, response, data)
+    raise refusal_of(url, response, data)
 
 
 def _limited(response: httpx.Response, url: str, limit: int) -> Iterator[bytes]:
@@ -226,7 +239,8 @@ def _verification(error: BaseException) -> ssl.SSLCertVerificationError | None:
     return None
 
 
-def _refused(url: str, response: httpx.Response, data: bytes) -> ServerError:
+def refusal_of(url: str, response: httpx.Response, data: bytes) -> ServerError:
+    """What an answer that is no success means. ``data``: its body."""
     status = response.status_code
     try:
         problem = Problem.model_validate_json(data)
@@ -243,11 +257,11 @@ def _refused(url: str, response: httpx.Response, data: bytes) -> ServerError:
         f"the server refused: {problem.detail}",
         problem.code,
         hint=problem.hint or _HINTS.get(problem.code),
-        retry_after=_retry_after(response.headers.get("retry-after")),
+        retry_after=retry_after(response.headers.get("retry-after")),
     )
 
 
-def _retry_after(text: str | None) -> float | None:
+def retry_after(text: str | None) -> float | None:
     """Seconds (RFC 9110, 10.2.3); a date is not read."""
     if text is None or not text.isascii() or not text.isdecimal() or len(text) > 6:  # noqa: PLR2004 - digits
         return None

@@ -107,7 +107,8 @@ class RunSettings:
 
     rate: samples a second. window: seconds between telemetry windows. bandwidth: bytes
     a second to fetch at most, None for no limit. disk_quota: bytes for models.
-    stage_seconds: how long a trial load may take. bench: measure each variant once after it
+    stage_seconds: how long a trial load may take. https: fetch by links of the server where it
+    gives them. bench: measure each variant once after it
     became active. once: end after one update.
     """
 
@@ -119,4 +120,5 @@ class RunSettings:
     telemetry_windows: int = 20_000
     stage_seconds: float = 120.0
     bench: bool = True
+    https: bool = False
     once: bool = False
