@@ -23,7 +23,7 @@ MAX_BYTES = 256 * 1024
 
 _TOLD = Rate(1, 60.0)
 _MAX_DEVICES = 200_000
-_ASKS = frozenset({Up.NEED, Up.META, Up.RENEW})
+_ASKS = frozenset({Up.ASK, Up.NEED, Up.META, Up.RENEW})
 
 
 class Intake:

@@ -29,7 +29,7 @@ from orchestrator.services.inbox import UpMessage
 from orchestrator.services.transfer import TransferService
 from schemas.enroll import RenewAsk
 from schemas.topics import ALL_UP, Down, Up, UpTopic, down, parse_up
-from schemas.transfer import Need, Reply
+from schemas.transfer import Ask, Need, Reply
 from schemas.trust import MetadataAnswer, MetadataAsk
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class MqttGateway:
         self._transfer = transfer
         self._inbox: queue.Queue[UpMessage] = queue.Queue(_MAX_INBOX)
         self._connection = 0
-        self._needs: queue.Queue[tuple[str, Need | MetadataAsk]] = queue.Queue(_MAX_NEEDS)
+        self._needs: queue.Queue[tuple[str, Ask | Need | MetadataAsk]] = queue.Queue(_MAX_NEEDS)
         self._credit = threading.BoundedSemaphore(_CREDIT_CHUNKS)
         self._chunk_mids: set[int] = set()
         self._mids_lock = threading.Lock()
@@ -186,6 +186,9 @@ class MqttGateway:
             elif topic.leaf is Up.NEED:
                 client.ack(message.mid, message.qos)
                 self._needs.put_nowait((topic.device, Need.model_validate_json(message.payload)))
+            elif topic.leaf is Up.ASK:
+                client.ack(message.mid, message.qos)
+                self._needs.put_nowait((topic.device, Ask.model_validate_json(message.payload)))
             elif topic.leaf is Up.RENEW:
                 client.ack(message.mid, message.qos)
                 self._desk.take(topic.device, RenewAsk.model_validate_json(message.payload))
@@ -260,6 +263,9 @@ class MqttGateway:
                 continue
             if isinstance(need, MetadataAsk):
                 self._answer(device, Down.META, self._transfer.metadata(need))
+                continue
+            if isinstance(need, Ask):
+                self._answer(device, Down.REPLY, self._transfer.answer(device, need))
                 continue
             reply = self._transfer.reply(need)
             if reply is not None:

@@ -101,7 +101,7 @@ class Inbox:
                 case Up.BENCH:
                     bench = BenchReport.model_validate_json(payload)
                     self._measured.reported(tx, device, bench)
-                case Up.NEED | Up.META | Up.RENEW:
+                case Up.ASK | Up.NEED | Up.META | Up.RENEW:
                     log.warning("a request from %s came the wrong way", device)
         except ValidationError as error:
             first = error.errors()[0]

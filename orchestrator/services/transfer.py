@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from orchestrator.errors import Unavailable
 from orchestrator.services.models import ModelService
 from orchestrator.services.ports import Artifacts, Signer
-from schemas.transfer import Chunk, Need, Reply, chunk_count, encode_chunk, tag_of
+from schemas.transfer import Ask, Chunk, Need, Reply, chunk_count, encode_chunk, tag_of
 from schemas.trust import MAX_METADATA_BYTES, MetadataAnswer, MetadataAsk
 
 
@@ -58,6 +58,11 @@ class TransferService:
         if any(end > count for _, end in need.ranges):
             return _refused(need, f"the file has {count} chunks")
         return None
+
+    def answer(self, device: str, ask: Ask) -> Reply:  # noqa: ARG002 - the ways will need it
+        """The manifest or the leaves that a device asks for, or why there are none."""
+        reply = self.reply(Need(kind=ask.kind, sha256=ask.sha256))
+        return reply or _refused(Need(kind=ask.kind, sha256=ask.sha256), "there is no answer")
 
     def chunks(self, need: Need) -> Iterator[bytes]:
         """The messages that answer a request for chunks, in the order of its ranges."""
