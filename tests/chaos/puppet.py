@@ -1,0 +1,163 @@
+"""The real agent, held by strings: it says what it does, and stops at one exact point.
+
+    CHAOS_LOG=FILE CHAOS_STOP=Staged:after python tests/chaos/puppet.py run --home HOME …
+
+CHAOS_STOP is a state's class and where: ``before`` its write to the journal, ``after`` it (and
+so before anything that the state calls for), or ``done``, once that was begun. There the whole
+process stops itself (SIGSTOP), once. ``Downloading:12`` stops before the 12th chunk is written.
+
+The log has a line of JSON for each thing that counts; it lies outside of the home, as what an
+observer saw is not undone by a power cut.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from edge_client import cli, journal, runtime, telemetry, updater
+from edge_client.slots import Slot
+from edge_client.states import key_of
+
+LOG = Path(os.environ["CHAOS_LOG"])
+STATE, _, WHERE = os.environ.get("CHAOS_STOP", "").partition(":")
+
+stopped = False
+
+
+def say(what: str, **more: Any) -> None:
+    line = json.dumps({"what": what, "pid": os.getpid(), "at": time.time(), **more})
+    fd = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.write(fd, line.encode() + b"\n")
+    os.close(fd)
+
+
+def stop(state: str, where: str) -> None:
+    global stopped  # noqa: PLW0603 - once in the life of this process
+    if not stopped and (state, where) == (STATE, WHERE):
+        stopped = True
+        say("stopped", state=state, where=where)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def around(owner: Any, name: str) -> Callable[[Callable[..., Any]], None]:
+    """Put a function in the place of another; it gets the old one as its first argument."""
+
+    def put(new: Callable[..., Any]) -> None:
+        old = getattr(owner, name)
+        setattr(owner, name, functools.wraps(old)(functools.partial(new, old)))
+
+    return put
+
+
+def method(owner: type, name: str) -> Callable[[Callable[..., Any]], None]:
+    def put(new: Callable[..., Any]) -> None:
+        old = getattr(owner, name)
+
+        @functools.wraps(old)
+        def bound(*args: Any, **more: Any) -> Any:
+            return new(old, *args, **more)
+
+        setattr(owner, name, bound)
+
+    return put
+
+
+def named(slot: Slot | None) -> dict[str, Any] | None:
+    return None if slot is None else {"version": slot.version, "sha256": slot.sha256}
+
+
+@method(journal.Journal, "commit")
+def commit(old, self, state, *args, **more):
+    name = type(state).__name__
+    stop(name, "before")
+    done = old(self, state, *args, **more)
+    offer = getattr(state, "offer", None)
+    say(
+        "state",
+        state=name,
+        key=key_of(state),
+        sequence=None if offer is None else offer.sequence,
+        boots=getattr(state, "boots", None),
+        outcome=getattr(state, "outcome", None),
+    )
+    stop(name, "after")
+    return done
+
+
+@method(updater.Updater, "apply")
+def apply(old, self, *args, **more):
+    done = old(self, *args, **more)
+    stop(type(self.state).__name__, "done")
+    return done
+
+
+@method(runtime.Runtime, "swap")
+def swap(old, self, loaded):
+    say("serves", slot=None if loaded is None else named(loaded.slot))
+    return old(self, loaded)
+
+
+@method(telemetry.Buffer, "arrived")
+def arrived(old, self, window_id):
+    body = next((b for i, b in self.waiting(1000) if i == window_id), None)
+    if body is not None:
+        window = json.loads(body)
+        say("acknowledged", boot=window["boot"], seq=window["seq"])
+    return old(self, window_id)
+
+
+@around(os, "replace")
+def replace(old, source, target, **more):
+    path = Path(os.fspath(target))
+    if path.name != "active.json":
+        return old(source, target, **more)
+    before, after = active(path), active(Path(os.fspath(source)))
+    done = old(source, target, **more)
+    say("pointer", before=before, after=after)
+    return done
+
+
+chunks = 0
+
+
+@around(os, "pwrite")
+def pwrite(old, *args):
+    global chunks  # noqa: PLW0603 - of this process
+    chunks += 1
+    stop("Downloading", str(chunks))
+    return old(*args)
+
+
+class Session(onnxruntime.InferenceSession):
+    """Says which bytes are loaded into this process."""
+
+    def __init__(self, model, *args, **more):
+        data = model if isinstance(model, bytes) else Path(model).read_bytes()
+        say("loaded", sha256=hashlib.sha256(data).hexdigest())
+        super().__init__(model, *args, **more)
+
+
+def active(path: Path) -> int | None:
+    try:
+        slot = json.loads(path.read_bytes()).get("active")
+    except (OSError, ValueError):
+        return None
+    return None if slot is None else slot["version"]
+
+
+if __name__ == "__main__":
+    onnxruntime.InferenceSession = Session
+    home = Path(sys.argv[sys.argv.index("--home") + 1])
+    say("starts", pointer=active(home / "active.json"))
+    cli.main()
