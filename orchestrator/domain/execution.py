@@ -2,7 +2,8 @@
 
 The device is the truth of what it does: a report with a higher number moves the
 record to whatever the device says, as long as the device's own machine could have
-got there. The server adds the ends that a device cannot see for itself.
+got there. The server adds the ends that a device cannot see for itself. Whatever a device
+does after an end is kept beside it (``late``) and moves nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from schemas.errors import DeviceCause
-from schemas.rollout import EXEC_TERMINAL, SERVER_TERMINAL, ExecState
+from schemas.rollout import DEVICE_TERMINAL, EXEC_TERMINAL, SERVER_TERMINAL, ExecState
 
 S = ExecState
 
@@ -26,7 +27,6 @@ _ORDER = (
     S.PROBATION,
     S.SUCCEEDED,
 )
-_ENDS = frozenset({S.SUCCEEDED, S.FAILED, S.REJECTED, S.ROLLED_BACK})
 _BEFORE_POINTER = (S.OFFERED, S.ACCEPTED, S.DEFERRED, S.DOWNLOADING, S.VERIFIED, S.STAGED)
 
 
@@ -38,7 +38,7 @@ def _table() -> dict[ExecState, frozenset[ExecState]]:
     """
     table: dict[ExecState, frozenset[ExecState]] = {}
     for rank, state in enumerate(_ORDER[:-1]):
-        table[state] = frozenset(_ORDER[rank:]) - {S.OFFERED} | _ENDS
+        table[state] = frozenset(_ORDER[rank:]) - {S.OFFERED} | DEVICE_TERMINAL
     for state in _BEFORE_POINTER:
         again = {S.ACCEPTED, S.DEFERRED, S.DOWNLOADING, S.VERIFIED, S.STAGED}
         table[state] = table.get(state, table[S.OFFERED]) | again
@@ -55,6 +55,8 @@ IN_FLIGHT = frozenset(S) - EXEC_TERMINAL - {S.SCHEDULED}
 TOO_LATE_TO_CANCEL = frozenset({S.ACTIVATING, S.PROBATION})
 FAILURES = frozenset({S.FAILED, S.ROLLED_BACK, S.REJECTED, S.TIMED_OUT})
 """Ends that count against the version."""
+AT_WORK = IN_FLIGHT - {S.OFFERED, S.UNKNOWN}
+"""The device has taken the offer up, and was heard of since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,9 @@ class Execution:
     """What the machine needs to know.
 
     seq: the highest report number of the attempt. offered: an assignment was signed, so
-    the device may know of it whatever the state says. previous: what a cancelled record
-    was, so that it can return there. late: an end that came after the server's own.
+    the device may know of it whatever the state says. previous: what it was before the server
+    ended it or lost sight of it. late: what the device did after the end. retryable: it failed
+    by what may pass.
     """
 
     state: ExecState = S.SCHEDULED
@@ -74,6 +77,7 @@ class Execution:
     late: ExecState | None = None
     cause: DeviceCause | None = None
     detail: str | None = None
+    retryable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,24 @@ class Withdrawn:
 
 
 @dataclass(frozen=True, slots=True)
+class Vanished:
+    """The device vanished in the middle; the record holds its place until it is back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """It failed by what may pass: the next attempt is to be offered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """The device is back and knows nothing of it: it lost its journal.
+
+    It numbers its reports anew, so it is offered as another attempt.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Reported:
     """The device says where it stands."""
 
@@ -95,6 +117,16 @@ class Reported:
     state: ExecState
     cause: DeviceCause | None = None
     detail: str | None = None
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A birth says where the device stands by its journal; seq is of its last report."""
+
+    attempt: int
+    seq: int
+    state: ExecState
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +137,7 @@ class Ended:
     detail: str | None = None
 
 
-Event = Offered | Withdrawn | Reported | Ended
+Event = Offered | Withdrawn | Vanished | Retried | Forgotten | Reported | Found | Ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,18 +169,47 @@ Step = tuple[Execution, tuple[Action, ...]]
 def step(execution: Execution, event: Event, now: datetime) -> Step:  # noqa: ARG001 - one shape for every machine
     """Apply one event."""
     match event:
-        case Offered():
-            if execution.state is not S.SCHEDULED:
-                return execution, ()
-            return replace(execution, state=S.OFFERED, offered=True), (Announce(),)
-        case Withdrawn():
-            if execution.state is not S.OFFERED:
-                return execution, ()
-            return replace(execution, state=S.SCHEDULED), (Announce(), ClearDesired())
-        case Ended():
-            return _end(execution, event)
         case Reported():
             return _report(execution, event)
+        case Found():
+            return _found(execution, event)
+        case Ended():
+            return _end(execution, event)
+        case _:
+            return _by_server(execution, event)
+
+
+def _by_server(
+    execution: Execution, event: Offered | Withdrawn | Vanished | Retried | Forgotten
+) -> Step:
+    """What the server does with an execution that is to go on."""
+    state = execution.state
+    match event:
+        case Offered() if state is S.SCHEDULED:
+            return replace(execution, state=S.OFFERED, offered=True), (Announce(),)
+        case Withdrawn() if state is S.OFFERED:
+            return replace(execution, state=S.SCHEDULED), (Announce(), ClearDesired())
+        case Vanished() if state in AT_WORK:
+            return replace(execution, state=S.UNKNOWN, previous=state), (Announce(),)
+        case Retried() if state is S.FAILED and execution.retryable:
+            return _next_attempt(execution, S.SCHEDULED), (Announce(),)
+        case Forgotten() if state in IN_FLIGHT:
+            again = replace(execution, cause=None, detail="the device lost its journal")
+            return _next_attempt(again, S.OFFERED), (Announce(),)
+        case _:
+            return execution, ()
+
+
+def _next_attempt(execution: Execution, state: ExecState) -> Execution:
+    return replace(
+        execution,
+        state=state,
+        attempt=execution.attempt + 1,
+        seq=-1,
+        previous=None,
+        late=None,
+        retryable=False,
+    )
 
 
 def _end(execution: Execution, event: Ended) -> Step:
@@ -157,40 +218,92 @@ def _end(execution: Execution, event: Ended) -> Step:
     if execution.state in EXEC_TERMINAL:
         return execution, ()
     ended = replace(
-        execution, state=event.state, previous=execution.state, detail=event.detail, cause=None
+        execution,
+        state=event.state,
+        previous=execution.state,
+        detail=event.detail,
+        cause=None,
+        retryable=False,
     )
     stop: tuple[Action, ...] = (SendCancel(),) if execution.offered else ()
     return ended, (Announce(), *stop)
 
 
+def _found(execution: Execution, event: Found) -> Step:
+    """Go to where the device is, which its reports have not told yet.
+
+    The report that the birth speaks of still counts when it comes, as it says more. An end is
+    never taken from a birth: it has a cause, and the device repeats it when it is offered again.
+    """
+    if event.attempt != execution.attempt or not execution.offered:
+        return execution, ()
+    if event.state in DEVICE_TERMINAL or execution.state in EXEC_TERMINAL:
+        return execution, ()
+    if event.seq <= execution.seq and execution.state is not S.UNKNOWN:
+        return execution, ()
+    if event.state not in REPORTS[execution.state]:
+        return execution, (Note(f"{execution.state} does not lead to {event.state}"),)
+    seq = max(execution.seq, event.seq - 1)
+    moved = replace(execution, state=event.state, seq=seq, previous=None)
+    return moved, (Announce(),) if event.state is not execution.state else ()
+
+
 def _report(execution: Execution, event: Reported) -> Step:
-    if event.attempt != execution.attempt or event.seq <= execution.seq:
+    if event.attempt < execution.attempt:
+        return _outdated(execution, event)
+    if event.attempt > execution.attempt:
+        return execution, (Note(f"a report on attempt {event.attempt}, which was never offered"),)
+    if event.seq <= execution.seq:
         return execution, ()
     if not execution.offered:
         return execution, (Note(f"a report on what was never offered: {event.state}"),)
     heard = replace(execution, seq=event.seq)
-    if execution.state in SERVER_TERMINAL:
+    if execution.state in EXEC_TERMINAL:
         return _late_report(heard, event)
     if event.state not in REPORTS[execution.state]:
         return heard, (Note(f"{execution.state} does not lead to {event.state}"),)
-    moved = replace(heard, state=event.state, cause=event.cause, detail=event.detail)
-    return moved, (Announce(),)
+    return _taken(heard, event), (Announce(),)
+
+
+def _taken(execution: Execution, event: Reported) -> Execution:
+    return replace(
+        execution,
+        state=event.state,
+        previous=None,
+        cause=event.cause,
+        detail=event.detail,
+        retryable=event.retryable and event.state is S.FAILED,
+    )
+
+
+def _outdated(execution: Execution, event: Reported) -> Step:
+    """An attempt that was given up: the next one brings the device to the same place.
+
+    Where there is no next one, what the device did is kept.
+    """
+    did = event.state in {S.SUCCEEDED, S.ROLLED_BACK}
+    if not did or execution.state not in SERVER_TERMINAL or execution.late is not None:
+        return execution, ()
+    return replace(execution, late=event.state), (Announce(),)
 
 
 def _late_report(execution: Execution, event: Reported) -> Step:
-    """A device that had gone too far to be stopped returns to its record.
+    """A report on what is over.
 
-    After a time-out its end is kept as late: it corrects the inventory, never the
-    figures of the wave.
+    A device that had gone too far to be cancelled returns to its record. After any other end
+    what it did is kept as late: it corrects the inventory, never the figures of the wave.
     """
     if execution.state is S.CANCELLED:
         if event.state in TOO_LATE_TO_CANCEL or event.state in {S.SUCCEEDED, S.ROLLED_BACK}:
-            back = replace(
-                execution, state=event.state, previous=None, cause=event.cause, detail=event.detail
-            )
-            return back, (Announce(),)
-        return execution, () if event.state in _ENDS else (SendCancel(),)
-    if event.state in _ENDS:
-        return replace(execution, late=event.state), (Announce(),)
+            return _taken(execution, event), (Announce(),)
+    elif event.state in DEVICE_TERMINAL:
+        if event.state in {execution.state, execution.late}:
+            return execution, ()
+        late = replace(execution, late=event.state, cause=event.cause, detail=event.detail)
+        return late, (Announce(),)
+    if execution.state in DEVICE_TERMINAL or event.state in DEVICE_TERMINAL:
+        return execution, ()
+    if event.cause is DeviceCause.CANCEL_TOO_LATE:
+        return execution, ()  # it heard that it should stop; its end follows
     # It works on what was ended: the word that it should stop was lost.
     return execution, (SendCancel(),)
