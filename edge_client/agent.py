@@ -3,41 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import logging
-import secrets
 import sqlite3
 import threading
-import time
 from functools import partial
 
-from edge_client.autobench import Autobench
-from edge_client.device import Clock, Device
 from edge_client.errors import EdgeError
 from edge_client.files import write_atomic
-from edge_client.hardware import hardware
-from edge_client.identity import load_identity
-from edge_client.inbox import Inbox
 from edge_client.loop import AgentEvent, Events, Jobs, guarded_thread
-from edge_client.metadata import MetadataClient
-from edge_client.metadata_cache import MetadataCache
-from edge_client.metadata_refresh import JournalFloors
-from edge_client.mqtt_transport import MqttTransport
-from edge_client.opening import open_buffer, open_journal, open_spool, usable_journal
-from edge_client.runtime import Runtime
+from edge_client.opening import usable_journal
+from edge_client.parts import Boot, Parts
 from edge_client.serving import serve_proven
 from edge_client.settings import Home, RunSettings
 from edge_client.slots import Slot
 from edge_client.staging import TrialEnded
-from edge_client.standing import Standing
 from edge_client.states import Ended, Idle, exec_state, key_of
 from edge_client.status import Live
-from edge_client.store import Store
 from edge_client.stream import Stream, read_source
-from edge_client.telemetry import Buffer, Windows
 from edge_client.transport import Acknowledged, Connected, Disconnected, Received
-from edge_client.updater import AGAIN_SECONDS, Updater
-from edge_client.uplink import Uplink
+from edge_client.updater import AGAIN_SECONDS
 from schemas.device import Birth
 from schemas.errors import Exit
 from schemas.rollout import ExecState
@@ -62,58 +46,21 @@ class Agent:
             EdgeError: the home or an option is not usable.
         """
         self._home, self._settings = home, settings
-        self._identity = load_identity(home)
-        home.create()
         source = None if settings.source is None else read_source(settings.source)
-        self._boot = secrets.token_hex(16)
-        self._began = time.monotonic()
-        self._hardware = hardware()
+        self._boot = Boot.now()
+        self._uptime = self._boot.uptime
         self._events = Events()
         self._stop = threading.Event()
         self._fault: str | None = None
         self._problem: str | None = "not connected yet"
-        self._windows = Windows()
-        self._runtime = Runtime(self._windows)
-        self._journal, self._read_only = open_journal(home, boot=self._boot)
-        most = settings.telemetry_windows
-        make = partial(Buffer, device=self._identity.record.device, boot=self._boot, most=most)
-        self._buffer = open_buffer(home.telemetry, make)
-        self._transport = MqttTransport(
-            self._identity, boot=self._boot, birth=self._birth, on_event=self._events.post
-        )
-        self._spool = open_spool(home.bench, device=self._identity.record.device)
-        self._uplink = Uplink(
-            self._transport, journal=self._journal, buffer=self._buffer, spool=self._spool
-        )
-        known = partial(self._spool.knows, ort=self._hardware.ort)
-        self._autobench = Autobench(home, known=known, clock=self._uptime)
-        self._device = Device(
-            home=home,
-            settings=settings,
-            identity=self._identity,
-            journal=self._journal,
-            store=Store(home, settings.disk_quota),
-            metadata=MetadataClient(
-                self._identity.root_json,
-                cache=MetadataCache(home.metadata),
-                floors=JournalFloors(self._journal, self._identity.record.device),
-                clock=_utc_now,
-            ),
-            runtime=self._runtime,
-            clock=Clock(date=_utc_now, steady=self._uptime),
-            send=self._uplink.need,
-            ask=self._uplink.meta,
-        )
-        self._standing = Standing(
-            home,
-            self._identity,
-            clock=self._device.clock,
-            transport=self._transport,
-            uplink=self._uplink,
-            post=self._events.post,
-        )
-        self._updater = Updater(self._device, post=self._events.post)
-        self._inbox = Inbox(self._device, self._updater)
+        parts = Parts(home, settings, boot=self._boot, events=self._events, birth=self._birth)
+        self._parts, self._read_only = parts, parts.read_only
+        self._identity, self._device = parts.identity, parts.device
+        self._runtime, self._windows = parts.runtime, parts.windows
+        self._journal, self._buffer, self._spool = parts.journal, parts.buffer, parts.spool
+        self._transport, self._uplink = parts.transport, parts.uplink
+        self._standing, self._autobench = parts.standing, parts.autobench
+        self._updater, self._inbox = parts.updater, parts.inbox
         self._sensor: threading.Thread | None = None
         if source is not None:
             stream = Stream(source, rate=settings.rate, runtime=self._runtime, stop=self._stop)
@@ -256,7 +203,7 @@ class Agent:
     def _look_for_journal(self) -> None:
         """The journal may be usable again, as when there is room; then start anew."""
         with contextlib.suppress(EdgeError):
-            usable_journal(self._home, boot=self._boot).close()
+            usable_journal(self._home, boot=self._boot.id).close()
             self._fail("the journal can be used again")
 
     def _look_for_bench(self) -> None:
@@ -267,7 +214,7 @@ class Agent:
         state = exec_state(self._updater.state)
         key = key_of(self._updater.state)
         live = Live(
-            boot=self._boot,
+            boot=self._boot.id,
             connected=self._uplink.connected,
             uptime=round(self._uptime(), 1),
             execution=None if key is None else key[0],
@@ -285,10 +232,10 @@ class Agent:
     def _birth(self, session: int) -> Birth:
         slot = self._runtime.slot
         return Birth(
-            boot=self._boot,
+            boot=self._boot.id,
             session=session,
             uptime=self._uptime(),
-            hardware=self._hardware,
+            hardware=self._parts.hardware,
             active=None if slot is None else slot.as_active(),
         )
 
@@ -301,9 +248,6 @@ class Agent:
     def _trouble(self, error: Exception) -> None:
         log.warning("%s", error)
         self._problem = str(error)
-
-    def _uptime(self) -> float:
-        return time.monotonic() - self._began
 
     def _end(self) -> None:
         """Keep what is not sent, and say goodbye."""
@@ -320,10 +264,6 @@ class Agent:
                 last()
             except (EdgeError, OSError, sqlite3.Error) as error:
                 log.warning("%s", error)
-
-
-def _utc_now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC)
 
 
 def _name(slot: Slot) -> str:

@@ -1,0 +1,134 @@
+"""What an agent consists of, put together from one home."""
+
+from __future__ import annotations
+
+import datetime as dt
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from edge_client.autobench import Autobench
+from edge_client.device import Clock, Device
+from edge_client.hardware import hardware
+from edge_client.identity import Identity, load_identity
+from edge_client.inbox import Inbox
+from edge_client.journal import Journal
+from edge_client.loop import Events
+from edge_client.metadata import MetadataClient
+from edge_client.metadata_cache import MetadataCache
+from edge_client.metadata_refresh import JournalFloors
+from edge_client.mqtt_transport import MqttTransport
+from edge_client.opening import open_buffer, open_journal, open_spool
+from edge_client.runtime import Runtime
+from edge_client.settings import Home, RunSettings
+from edge_client.spool import Spool
+from edge_client.standing import Standing
+from edge_client.store import Store
+from edge_client.telemetry import Buffer, Windows
+from edge_client.updater import Updater
+from edge_client.uplink import Uplink
+from schemas.device import Birth, Hardware
+from schemas.ids import BootId
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """One start of the agent. id: drawn at random. began: seconds of the steady clock."""
+
+    id: BootId
+    began: float
+
+    @classmethod
+    def now(cls) -> Boot:
+        """This start."""
+        return cls(secrets.token_hex(16), time.monotonic())
+
+    def uptime(self) -> float:
+        """Seconds since it; they only grow, whatever is done to the clock."""
+        return time.monotonic() - self.began
+
+
+class Parts:
+    """The parts of one agent, not yet at work. Used from the thread that decides.
+
+    read_only: why the journal on the disk is not the one in use; then nothing may be decided.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        settings: RunSettings,
+        *,
+        boot: Boot,
+        events: Events,
+        birth: Callable[[int], Birth],
+    ) -> None:
+        """Read everything that can be wrong before anything starts.
+
+        Args:
+            home: where the device lives.
+            settings: of this run.
+            boot: this start.
+            events: take what other threads have to say.
+            birth: the birth message of a connection, by its number.
+
+        Raises:
+            EdgeError: the home is not usable.
+        """
+        self.boot = boot
+        self.identity: Identity = load_identity(home)
+        name = self.identity.record.device
+        home.create()
+        self.hardware: Hardware = hardware()
+        self.windows = Windows()
+        self.runtime = Runtime(self.windows)
+        self.journal: Journal
+        self.read_only: str | None
+        self.journal, self.read_only = open_journal(home, boot=boot.id)
+        make = partial(Buffer, device=name, boot=boot.id, most=settings.telemetry_windows)
+        self.buffer: Buffer = open_buffer(home.telemetry, make)
+        self.spool: Spool = open_spool(home.bench, device=name)
+        self.transport = MqttTransport(
+            self.identity, boot=boot.id, birth=birth, on_event=events.post
+        )
+        self.uplink = Uplink(
+            self.transport, journal=self.journal, buffer=self.buffer, spool=self.spool
+        )
+        known = partial(self.spool.knows, ort=self.hardware.ort)
+        self.autobench = Autobench(home, known=known, clock=boot.uptime)
+        self.device = self._device(home, settings)
+        self.standing = Standing(
+            home,
+            self.identity,
+            clock=self.device.clock,
+            transport=self.transport,
+            uplink=self.uplink,
+            post=events.post,
+        )
+        self.updater = Updater(self.device, post=events.post)
+        self.inbox = Inbox(self.device, self.updater)
+
+    def _device(self, home: Home, settings: RunSettings) -> Device:
+        return Device(
+            home=home,
+            settings=settings,
+            identity=self.identity,
+            journal=self.journal,
+            store=Store(home, settings.disk_quota),
+            metadata=MetadataClient(
+                self.identity.root_json,
+                cache=MetadataCache(home.metadata),
+                floors=JournalFloors(self.journal, self.identity.record.device),
+                clock=_utc_now,
+            ),
+            runtime=self.runtime,
+            clock=Clock(date=_utc_now, steady=self.boot.uptime),
+            send=self.uplink.need,
+            ask=self.uplink.meta,
+        )
+
+
+def _utc_now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
