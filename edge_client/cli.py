@@ -131,7 +131,7 @@ def key(file: Path) -> None:
 @click.option("--bandwidth", type=click.IntRange(min=1024), metavar="BYTES_PER_S",
               help="Fetch models no faster than this.")  # fmt: skip
 @click.option("--https/--no-https", default=False, show_default=True, envvar="ARGOSY_EDGE_HTTPS",
-              help="Fetch models by HTTPS where the server offers it; else by MQTT alone.")  # fmt: skip
+              help="Fetch models by HTTPS where the server offers it.")  # fmt: skip
 @click.option("--disk-quota", type=click.IntRange(min=1), default=2 * 1024**3, metavar="BYTES",
               help="Room for models.  [default: 2 GiB]")  # fmt: skip
 @click.option("--bench/--no-bench", default=True, show_default=True, envvar="ARGOSY_EDGE_BENCH",

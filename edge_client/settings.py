@@ -108,8 +108,8 @@ class RunSettings:
     rate: samples a second. window: seconds between telemetry windows. bandwidth: bytes
     a second to fetch at most, None for no limit. disk_quota: bytes for models.
     stage_seconds: how long a trial load may take. https: fetch by links of the server where it
-    gives them. bench: measure each variant once after it
-    became active. once: end after one update.
+    gives them. bench: measure each variant once after it became active. once: end after one
+    update.
     """
 
     source: Path | None = None

@@ -14,6 +14,7 @@ from orchestrator.adapters.authority.served import local_ca
 from orchestrator.adapters.broker import read_gateway
 from orchestrator.adapters.broker_guard import BrokerGuard
 from orchestrator.adapters.database import migrate
+from orchestrator.adapters.link_key import open_link_key
 from orchestrator.adapters.mqtt import MqttGateway
 from orchestrator.adapters.prices import load_prices
 from orchestrator.adapters.trust import TrustStore
@@ -41,6 +42,7 @@ from orchestrator.services.enrollment import EnrollmentService
 from orchestrator.services.holds import Holds
 from orchestrator.services.inbox import Inbox
 from orchestrator.services.jobs import JobService
+from orchestrator.services.links import LinkService
 from orchestrator.services.measured import MeasuredService
 from orchestrator.services.models import ModelService
 from orchestrator.services.orders import OrderService
@@ -157,6 +159,13 @@ def build(settings: Settings) -> Program:
         raise Unavailable(msg, hint="start the platform with `argosy up`")
     models = ModelService(uow, clock, artifacts)
     devices = DeviceService(uow, clock, heartbeat_seconds=settings.heartbeat_seconds)
+    links = LinkService(
+        clock,
+        open_link_key(home.link_key, settings.link_key),
+        serves=models.serves,
+        admits=devices.admits,
+        offering=settings.https_links,
+    )
     grace = timedelta(days=settings.renew_grace_days)
     days = settings.certificate_days
     guard = BrokerGuard(home, settings, address, authority)
@@ -235,6 +244,7 @@ def build(settings: Settings) -> Program:
         uploads=UploadService(
             artifacts, settings.max_artifact_bytes, collection.why_gone, Holds(uow, clock)
         ),
+        links=links,
         collection=collection,
         access=access,
         audit=AuditService(uow),

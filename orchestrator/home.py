@@ -102,6 +102,11 @@ class Home:
         return self.broker / "reload"
 
     @property
+    def link_key(self) -> Path:
+        """Signs links to files, unless the settings have the key."""
+        return self.path / "link.key"
+
+    @property
     def jobs(self) -> Path:
         """Checkpoints and exports, by job."""
         return self.path / "jobs"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -55,6 +56,9 @@ class Settings:
         max_artifact_bytes: the largest upload.
         event_days: how long what happened is kept for readers of events.
         prices: the price table; None is ``prices.yaml`` in the home, where there is one.
+        https_links: offer devices links to files, which they fetch by HTTPS.
+        link_key: 64 hex digits that sign these links, where several servers answer; None is
+            a key of the home's own.
         trusted_proxies: addresses and networks of proxies, with commas between them; only
             these are believed when they name the client (``X-Forwarded-For``).
     """
@@ -83,6 +87,8 @@ class Settings:
     max_artifact_bytes: int = 2 * 1024**3
     event_days: int = 14
     prices: Path | None = None
+    https_links: bool = True
+    link_key: str | None = field(default=None, repr=False)
     trusted_proxies: str | None = None
 
     @property
@@ -261,6 +267,14 @@ def _proxies(text: str, source: str) -> str:
     return ",".join(found)
 
 
+def _key(text: str, source: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        # The text is not repeated: it may be most of a key.
+        msg = f"{source}: not 64 hex digits"
+        raise Invalid(msg, hint="make one with: openssl rand -hex 32")
+    return text.lower()
+
+
 def _boolean(text: str, source: str) -> bool:
     if text.lower() in _TRUE | _FALSE:
         return text.lower() in _TRUE
@@ -324,5 +338,7 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
     "max_artifact_bytes": _integer,
     "event_days": _days,
     "prices": _file,
+    "https_links": _boolean,
+    "link_key": _key,
     "trusted_proxies": _proxies,
 }

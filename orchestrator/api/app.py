@@ -16,6 +16,7 @@ from orchestrator.api import (
     devices,
     enrollment,
     events,
+    files,
     headers,
     job_history,
     jobs,
@@ -40,6 +41,7 @@ OPEN_ROUTES = frozenset(
         "GET /v1/trust/crl.pem",
         "GET /v1/trust/root.json",
         "GET /v1/trust/metadata/{name}",
+        "GET /v1/files/{sha256}",
         "POST /v1/session",
         "GET /docs",
     }
@@ -74,6 +76,7 @@ def make_app(context: Context) -> FastAPI:
         models.router,
         aliases.router,
         artifacts.router,
+        files.public,
         devices.router,
         device_classes.router,
         rollouts.router,

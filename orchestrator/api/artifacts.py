@@ -31,9 +31,9 @@ Digest = Annotated[Sha256, Path()]
 RangeHeader = Annotated[str | None, Header(alias="range", max_length=200)]
 Tag = Annotated[str | None, Header(max_length=200)]
 
-_BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-_PART = {"description": "The part that `Range` asks for.", "content": _BYTES}
-_NO_PART = {"description": "None of the bytes that `Range` asks for is there."}
+BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+PART = {"description": "The part that `Range` asks for.", "content": BYTES}
+NO_PART = {"description": "None of the bytes that `Range` asks for is there."}
 
 
 @router.post("/collect", dependencies=_COLLECT, operation_id="collect_artifacts")
@@ -55,9 +55,9 @@ async def upload(ctx: Ctx, sha256: Digest, request: Request) -> Stored:
     operation_id="download_artifact",
     response_class=StreamingResponse,
     responses={
-        status.HTTP_200_OK: {"description": "All of it.", "content": _BYTES},
-        status.HTTP_206_PARTIAL_CONTENT: _PART,
-        status.HTTP_416_RANGE_NOT_SATISFIABLE: _NO_PART,
+        status.HTTP_200_OK: {"description": "All of it.", "content": BYTES},
+        status.HTTP_206_PARTIAL_CONTENT: PART,
+        status.HTTP_416_RANGE_NOT_SATISFIABLE: NO_PART,
     },
 )
 def download(
@@ -71,24 +71,23 @@ def download(
     """An artifact, or one range of its bytes; a job's key gives what that job begins with."""
     if caller.role is Role.JOB:
         ctx.orders.check_readable(caller.subject or "", sha256)
-    size = ctx.uploads.size(sha256)
-    headers = {"etag": f'"{sha256}"', "accept-ranges": "bytes"}
     try:
-        span = ranges.asked(range_, if_range, headers["etag"], size)
+        part = ranges.part(range_, if_range, sha256, ctx.uploads.size(sha256))
     except ranges.UnsatisfiableError as error:
-        refusal = problem(request, Code.INVALID, str(error), status=416)
-        refusal.headers["content-range"] = f"bytes */{size}"
-        return refusal
-    part = span or ranges.Span(0, size)
-    headers["content-length"] = str(part.end - part.start)
-    if span is not None:
-        headers["content-range"] = f"bytes {span}/{size}"
+        return unsatisfiable(request, error)
     return StreamingResponse(
         ctx.uploads.pieces(sha256, part.start, part.end),
-        status_code=status.HTTP_200_OK if span is None else status.HTTP_206_PARTIAL_CONTENT,
+        status_code=part.status,
         media_type="application/octet-stream",
-        headers=headers,
+        headers=part.headers,
     )
+
+
+def unsatisfiable(request: Request, error: ranges.UnsatisfiableError) -> Response:
+    """The refusal of a range of which nothing is there."""
+    refusal = problem(request, Code.INVALID, str(error), status=416)
+    refusal.headers["content-range"] = f"bytes */{error.size}"
+    return refusal
 
 
 def _body(request: Request) -> Iterator[bytes]:

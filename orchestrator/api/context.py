@@ -28,6 +28,7 @@ from orchestrator.services.devices import DeviceService
 from orchestrator.services.enrollment import EnrollmentService
 from orchestrator.services.jobs import JobService
 from orchestrator.services.keys import Principal
+from orchestrator.services.links import LinkService
 from orchestrator.services.models import ModelService
 from orchestrator.services.orders import OrderService
 from orchestrator.services.ports import Clock, UnitOfWork
@@ -73,6 +74,7 @@ class Context:
     rollouts: RolloutService
     telemetry: TelemetryService
     uploads: UploadService
+    links: LinkService
     collection: CollectionService
     access: AccessService
     audit: AuditService

@@ -9,7 +9,11 @@ _ONE = re.compile(r"bytes[ \t]*=[ \t]*(\d{0,18})-(\d{0,18})[ \t]*", re.IGNORECAS
 
 
 class UnsatisfiableError(ValueError):
-    """None of the bytes that were asked for is there."""
+    """None of the bytes that were asked for is there. size: of the file."""
+
+    def __init__(self, message: str, size: int) -> None:
+        super().__init__(message)
+        self.size = size
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,33 @@ class Span:
 
     def __str__(self) -> str:
         return f"{self.start}-{self.end - 1}"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An answer: bytes from ``start`` up to, not with, ``end``, its status and its headers."""
+
+    start: int
+    end: int
+    status: int
+    headers: dict[str, str]
+
+
+def part(wanted: str | None, if_range: str | None, sha256: str, size: int) -> Part:
+    """What to answer a request for a file with; arguments as for ``asked``.
+
+    Raises:
+        UnsatisfiableError: as ``asked`` does.
+    """
+    headers = {"etag": f'"{sha256}"', "accept-ranges": "bytes"}
+    span = asked(wanted, if_range, headers["etag"], size)
+    if span is None:
+        return Part(0, size, 200, headers | {"content-length": str(size)})
+    headers |= {
+        "content-length": str(span.end - span.start),
+        "content-range": f"bytes {span}/{size}",
+    }
+    return Part(span.start, span.end, 206, headers)
 
 
 def asked(wanted: str | None, if_range: str | None, tag: str, size: int) -> Span | None:
@@ -52,5 +83,5 @@ def asked(wanted: str | None, if_range: str | None, tag: str, size: int) -> Span
         start, end = int(first), min(size, int(last) + 1) if last else size
     if start >= end:
         msg = f"the file has {size} bytes, and none of {wanted.strip()}"
-        raise UnsatisfiableError(msg)
+        raise UnsatisfiableError(msg, size)
     return Span(start, end)

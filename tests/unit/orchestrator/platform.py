@@ -41,6 +41,7 @@ from orchestrator.services.enrollment import EnrollmentService
 from orchestrator.services.holds import Holds
 from orchestrator.services.inbox import Inbox, UpMessage
 from orchestrator.services.jobs import JobService
+from orchestrator.services.links import LinkService
 from orchestrator.services.measured import MeasuredService
 from orchestrator.services.models import ModelService
 from orchestrator.services.orders import OrderService
@@ -178,6 +179,9 @@ class Platform:
             embedded=True,
             renew_now=self.downlink.renew_now,
         )
+        self.links = LinkService(
+            self.clock, b"k" * 32, serves=self.models.serves, admits=self.devices.admits
+        )
         self.stopping = threading.Event()
         self.app = make_app(
             Context(
@@ -201,6 +205,7 @@ class Platform:
                 uploads=UploadService(
                     self.artifacts, 10 * 1024**2, self.collection.why_gone, self.holds
                 ),
+                links=self.links,
                 collection=self.collection,
                 access=self.access,
                 audit=AuditService(self.uow),

@@ -24,6 +24,7 @@ TABLE = {
     "GET /v1/trust/root.json": OPEN,
     "GET /v1/trust/crl.pem": OPEN,
     "GET /v1/trust/metadata/{name}": OPEN,
+    "GET /v1/files/{sha256}": OPEN,
     "POST /v1/enroll": OPEN,
     "POST /v1/renew": OPEN,
     "POST /v1/session": OPEN,
