@@ -193,10 +193,22 @@ def cancel_executions(tx: Transaction, record: RolloutRecord, why: str, now: dat
 def move_execution(
     tx: Transaction, record: ExecutionRecord, event: executions.Event, now: datetime
 ) -> ExecutionRecord:
-    """Apply an event to an execution, save and announce it.
+    """Apply an event to an execution, save and announce it."""
+    moved, seen = advance(record, event, now)
+    if moved != record:
+        tx.rollouts.save_execution(moved)
+    if seen:
+        announce_execution(tx, moved, now)
+    return moved
+
+
+def advance(
+    record: ExecutionRecord, event: executions.Event, now: datetime
+) -> tuple[ExecutionRecord, bool]:
+    """What an event makes of a record, and whether watchers are to see it.
 
     A server-side end of an execution that the device works on leaves the record
-    unpublished: the control loop then withdraws the desired state and tells the device.
+    unpublished: the publisher then withdraws the desired state and tells the device.
     """
     execution, actions = executions.step(record.machine(), event, now)
     moved = record.moved(execution)
@@ -204,11 +216,7 @@ def move_execution(
         moved = replace(moved, updated_at=now)
     if any(isinstance(a, executions.SendCancel | executions.ClearDesired) for a in actions):
         moved = replace(moved, published=False)
-    if moved != record:
-        tx.rollouts.save_execution(moved)
-    if any(isinstance(action, executions.Announce) for action in actions):
-        announce_execution(tx, moved, now)
-    return moved
+    return moved, any(isinstance(action, executions.Announce) for action in actions)
 
 
 def announce(tx: Transaction, record: RolloutRecord, now: datetime) -> None:
