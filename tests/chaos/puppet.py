@@ -1,10 +1,11 @@
 """The real agent, held by strings: it says what it does, and stops at one exact point.
 
-    CHAOS_LOG=FILE CHAOS_STOP=Staged:after python tests/chaos/puppet.py run --home HOME …
+    CHAOS_LOG=FILE CHAOS_STOP=FILE python tests/chaos/puppet.py run --home HOME …
 
-CHAOS_STOP is a state's class and where: ``before`` its write to the journal, ``after`` it (and
-so before anything that the state calls for), or ``done``, once that was begun. There the whole
-process stops itself (SIGSTOP), once. ``Downloading:12`` stops before the 12th chunk is written.
+CHAOS_STOP, while it exists, holds a state's class and where: ``Staged:before`` its write to the
+journal, ``after`` it (and so before anything that the state calls for), or ``done``, once that was
+begun. There the whole process stops itself (SIGSTOP) and removes the file. ``Downloading:12``
+stops before the 12th chunk is written.
 
 The log has a line of JSON for each thing that counts; it lies outside of the home, as what an
 observer saw is not undone by a power cut.
@@ -30,9 +31,7 @@ from edge_client.slots import Slot
 from edge_client.states import key_of
 
 LOG = Path(os.environ["CHAOS_LOG"])
-STATE, _, WHERE = os.environ.get("CHAOS_STOP", "").partition(":")
-
-stopped = False
+ORDER = Path(os.environ["CHAOS_STOP"])
 
 
 def say(what: str, **more: Any) -> None:
@@ -43,9 +42,8 @@ def say(what: str, **more: Any) -> None:
 
 
 def stop(state: str, where: str) -> None:
-    global stopped  # noqa: PLW0603 - once in the life of this process
-    if not stopped and (state, where) == (STATE, WHERE):
-        stopped = True
+    if ORDER.exists() and ORDER.read_text() == f"{state}:{where}":
+        ORDER.unlink()
         say("stopped", state=state, where=where)
         os.kill(os.getpid(), signal.SIGSTOP)
 
@@ -133,8 +131,8 @@ chunks = 0
 
 @around(os, "pwrite")
 def pwrite(old, *args):
-    global chunks  # noqa: PLW0603 - of this process
-    chunks += 1
+    global chunks  # noqa: PLW0603 - of this process, since it was ordered to stop
+    chunks = chunks + 1 if ORDER.exists() else 0
     stop("Downloading", str(chunks))
     return old(*args)
 

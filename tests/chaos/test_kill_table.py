@@ -1,0 +1,231 @@
+"""Every state of an update × everything that can end in it: each pair is a test of its own.
+
+Eight devices go through an update at once. Each stops in a state of its own, right after that
+state is in the journal; then the fault happens to all of them; then they go on. So a fault costs
+one update, and its row of the table is eight devices.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.rollout import EXEC_TERMINAL, ExecState, RolloutSpec
+from tests.chaos.stand import (
+    MODEL,
+    Puppet,
+    Stand,
+    activations,
+    bad_model,
+    good_model,
+    standing,
+    wait,
+)
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+STATES = {
+    "accepted": "Accepted",
+    "downloading": "Downloading",
+    "verified": "Verified",
+    "staged": "Staged",
+    "activating": "Activating",
+    "probation": "OnProbation",
+    "reverting": "Reverting",
+    "succeeded": "Ended",
+}
+"""By the name in the table: the class of the state in the device's journal."""
+
+FAULTS = ("sigkill", "power_cut", "broker_restart", "orchestrator_restart")
+BAD = "reverting"
+REACH, CONVERGE = 60, 60
+
+
+@dataclass
+class Cell:
+    """What became of one device after a fault."""
+
+    puppet: Puppet
+    old: int
+    new: int
+    reached: bool
+    record: Any
+    events: list[dict[str, Any]]
+
+    @property
+    def wanted(self) -> ExecState:
+        return ExecState.ROLLED_BACK if self.puppet.name == BAD else ExecState.SUCCEEDED
+
+    @property
+    def version(self) -> int:
+        return self.old if self.puppet.name == BAD else self.new
+
+
+@dataclass
+class Table:
+    """A platform with a device for each state, all on the first version."""
+
+    stand: Stand
+    puppets: dict[str, Puppet]
+    bad: int
+    seed: int = 1
+
+    def next_version(self) -> int:
+        self.seed += 1
+        return self.stand.register(good_model(self.seed))
+
+    def roll_out(self, version: int, tag: str) -> str:
+        spec = RolloutSpec.model_validate(
+            {
+                "model": MODEL,
+                "version": version,
+                "tags": [tag],
+                "waves": [{"percent": 100}],
+                "gates": {
+                    "max_failure_rate": 1,
+                    "max_error_rate": 1,
+                    "min_inferences": 1,
+                    "soak_seconds": 0,
+                },
+            }
+        )
+        made = self.stand.argosy.rollouts.create(spec).id
+        self.stand.argosy.rollouts.start(made)
+        return made
+
+    def row(self, fault: str, where: str) -> dict[str, Cell]:
+        """One update of all devices, with one fault in the middle."""
+        version = self.next_version()
+        begun = time.time()
+        before = {name: p.points_to() or 0 for name, p in self.puppets.items()}
+        for name, puppet in self.puppets.items():
+            chunk = name == "downloading" and where == "after"
+            puppet.stop_at(f"{STATES[name]}:{'5' if chunk else where}")
+        good, bad = self.roll_out(version, "good"), self.roll_out(self.bad, "bad")
+        wait(lambda: all(p.stopped() for p in self.puppets.values()), REACH)
+        reached = {name: p.stopped() for name, p in self.puppets.items()}
+        self.strike(fault)
+        cells = {}
+        for name, puppet in self.puppets.items():
+            rollout = bad if name == BAD else good
+            record = self.converged(puppet, rollout)
+            new = self.bad if name == BAD else version
+            events = puppet.events(begun)
+            cells[name] = Cell(puppet, before[name], new, reached[name], record, events)
+        return cells
+
+    def strike(self, fault: str) -> None:
+        puppets = self.puppets.values()
+        for puppet in puppets:
+            puppet.order.unlink(missing_ok=True)
+        match fault:
+            case "sigkill":
+                for puppet in puppets:
+                    puppet.kill()
+                    puppet.start()
+            case "power_cut":
+                for puppet in puppets:
+                    puppet.cut_power()
+                    puppet.start()
+            case "broker_restart" | "orchestrator_restart":
+                part = "broker" if fault == "broker_restart" else "server"
+                self.stand.kill(part)
+                for puppet in puppets:
+                    puppet.go_on()
+                self.stand.begin(part)
+                self.stand.ready(part)
+            case _:
+                raise AssertionError(fault)
+
+    def converged(self, puppet: Puppet, rollout: str) -> Any:
+        """The server's record once it is over, and the device too; or as it is after a while."""
+
+        def over() -> bool:
+            state = puppet.state()
+            record = self.stand.execution(rollout, puppet.id)
+            device = self.stand.device(puppet.id)
+            return (
+                record.state in EXEC_TERMINAL
+                and state is not None
+                and state[0] == "Ended"
+                and device.active is not None
+                and device.active.version == puppet.points_to()
+            )
+
+        wait(over, CONVERGE, every=0.2)
+        return self.stand.execution(rollout, puppet.id)
+
+
+@pytest.fixture(scope="module")
+def table(
+    mosquitto: str, durable: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Table]:
+    with standing(tmp_path_factory.mktemp("chaos")) as stand:
+        first = stand.register(good_model(1))
+        puppets = {
+            name: Puppet.enroll(stand, name, durable, "all", "bad" if name == BAD else "good")
+            for name in STATES
+        }
+        table = Table(stand, puppets, stand.register(bad_model(1000)))
+        try:
+            for puppet in puppets.values():
+                puppet.start()
+            rollout = table.roll_out(first, "all")
+            for puppet in puppets.values():
+                record = table.converged(puppet, rollout)
+                assert record.state is ExecState.SUCCEEDED, (record, puppet.tail())
+            yield table
+        finally:
+            for puppet in puppets.values():
+                puppet.kill()
+
+
+@pytest.fixture(scope="module")
+def row(request: pytest.FixtureRequest, table: Table) -> dict[str, Cell]:
+    fault, where = request.param
+    return table.row(fault, where)
+
+
+def check(cell: Cell, state: str) -> None:
+    puppet, stand = cell.puppet, cell.puppet.stand
+    assert cell.reached, f"it was not stopped in {state}: {puppet.tail()}"
+    stops = [(e["state"]) for e in cell.events if e["what"] == "stopped"]
+    assert stops == [STATES[state]]
+    # A verified model serves, and never was there none.
+    serving = [e["slot"] for e in cell.events if e["what"] == "serves"]
+    assert None not in serving
+    assert puppet.running, puppet.tail()
+    assert puppet.serves() == puppet.points_to() == cell.version, puppet.tail()
+    loaded = {e["sha256"] for e in cell.events if e["what"] == "loaded"}
+    assert loaded <= stand.genuine()
+    # The server knows what the device did.
+    assert puppet.state() == ("Ended", cell.wanted.value), puppet.tail()
+    assert cell.record.state is cell.wanted, (cell.record, puppet.tail())
+    active = stand.device(puppet.id).active
+    assert active is not None
+    assert active.version == cell.version
+    # It was done once.
+    assert activations(cell.events, cell.new) == 1, cell.events
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("row", [(fault, "after") for fault in FAULTS], indirect=True, ids=FAULTS)
+def test_an_update_survives(row: dict[str, Cell], state: str) -> None:
+    check(row[state], state)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize(
+    "row",
+    [(fault, where) for fault in FAULTS for where in ("before", "done")],
+    indirect=True,
+    ids=lambda pair: "-".join(pair),
+)
+def test_an_update_survives_elsewhere_in_a_state(row: dict[str, Cell], state: str) -> None:
+    check(row[state], state)
