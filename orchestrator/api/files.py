@@ -24,7 +24,7 @@ from schemas.ids import DeviceId, Sha256
 
 public = APIRouter(prefix="/v1/files", tags=["devices"], route_class=StrictRoute)
 
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 3.0
 """How soon a download ends once its device, or its file, is revoked."""
 
 _PIECES = 4
