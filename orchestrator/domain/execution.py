@@ -55,6 +55,8 @@ IN_FLIGHT = frozenset(S) - EXEC_TERMINAL - {S.SCHEDULED}
 TOO_LATE_TO_CANCEL = frozenset({S.ACTIVATING, S.PROBATION})
 FAILURES = frozenset({S.FAILED, S.ROLLED_BACK, S.REJECTED, S.TIMED_OUT})
 """Ends that count against the version."""
+RETRIED_BY_HAND = FAILURES | {S.REMOVED, S.NO_VARIANT}
+"""Ends after which an operator may ask for another attempt."""
 AT_WORK = IN_FLIGHT - {S.OFFERED, S.UNKNOWN}
 """The device has taken the offer up, and was heard of since."""
 
@@ -97,7 +99,12 @@ class Vanished:
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """It failed by what may pass: the next attempt is to be offered."""
+    """It failed by what may pass: the next attempt is to be offered.
+
+    by_hand: an operator asks for it, whatever it ended by.
+    """
+
+    by_hand: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,13 +198,19 @@ def _by_server(
             return replace(execution, state=S.SCHEDULED), (Announce(), ClearDesired())
         case Vanished() if state in AT_WORK:
             return replace(execution, state=S.UNKNOWN, previous=state), (Announce(),)
-        case Retried() if state is S.FAILED and execution.retryable:
+        case Retried() if _may_retry(execution, event):
             return _next_attempt(execution, S.SCHEDULED), (Announce(),)
         case Forgotten() if state in IN_FLIGHT:
             again = replace(execution, cause=None, detail="the device lost its journal")
             return _next_attempt(again, S.OFFERED), (Announce(),)
         case _:
             return execution, ()
+
+
+def _may_retry(execution: Execution, event: Retried) -> bool:
+    if event.by_hand:
+        return execution.state in RETRIED_BY_HAND
+    return execution.state is S.FAILED and execution.retryable
 
 
 def _next_attempt(execution: Execution, state: ExecState) -> Execution:
@@ -232,11 +245,15 @@ def _end(execution: Execution, event: Ended) -> Step:
 def _found(execution: Execution, event: Found) -> Step:
     """Go to where the device is, which its reports have not told yet.
 
-    The report that the birth speaks of still counts when it comes, as it says more. An end is
-    never taken from a birth: it has a cause, and the device repeats it when it is offered again.
+    The report that the birth speaks of still counts when it comes, as it says more. So an end is
+    not taken from a birth: it has a cause, and the device repeats it when it is offered again.
+    But that a model was put back by hand is said by nothing else if its report was lost.
     """
     if event.attempt != execution.attempt or not execution.offered:
         return execution, ()
+    if execution.state is S.SUCCEEDED and event.state is S.ROLLED_BACK:
+        late = execution.late is None
+        return replace(execution, late=S.ROLLED_BACK), (Announce(),) if late else ()
     if event.state in DEVICE_TERMINAL or execution.state in EXEC_TERMINAL:
         return execution, ()
     if event.seq <= execution.seq and execution.state is not S.UNKNOWN:
@@ -297,7 +314,7 @@ def _late_report(execution: Execution, event: Reported) -> Step:
         if event.state in TOO_LATE_TO_CANCEL or event.state in {S.SUCCEEDED, S.ROLLED_BACK}:
             return _taken(execution, event), (Announce(),)
     elif event.state in DEVICE_TERMINAL:
-        if event.state in {execution.state, execution.late}:
+        if event.state is execution.state:
             return execution, ()
         late = replace(execution, late=event.state, cause=event.cause, detail=event.detail)
         return late, (Announce(),)

@@ -10,6 +10,7 @@ from orchestrator.domain import execution as executions
 from orchestrator.domain import rollout as machine
 from orchestrator.domain.cohort import Candidate, plan_waves
 from orchestrator.domain.rollout import Happened, RolloutEvent
+from orchestrator.domain.timers import Timers, due_at, retry_at
 from orchestrator.errors import IllegalTransition, Invalid, NotFound, NotSigned
 from orchestrator.services import resolution
 from orchestrator.services.ports import Clock, Signer, Transaction, UnitOfWork
@@ -191,32 +192,60 @@ def cancel_executions(tx: Transaction, record: RolloutRecord, why: str, now: dat
 
 
 def move_execution(
-    tx: Transaction, record: ExecutionRecord, event: executions.Event, now: datetime
+    tx: Transaction,
+    record: ExecutionRecord,
+    event: executions.Event,
+    now: datetime,
+    timers: Timers | None = None,
 ) -> ExecutionRecord:
-    """Apply an event to an execution, save and announce it."""
-    moved, seen = advance(record, event, now)
+    """Apply an event to an execution, save and announce it.
+
+    A server-side end of an execution that the device works on leaves the record
+    unpublished: the control loop then withdraws the desired state and tells the device.
+    Its timer begins anew with a change of state, and where ``record.updated_at`` is ``now``.
+
+    Args:
+        tx: what it is saved in.
+        record: the execution as it is.
+        event: what happened.
+        now: the time.
+        timers: of its rollout; looked up when they are left out.
+    """
+    moved, actions = moved_execution(tx, record, event, now, timers)
     if moved != record:
         tx.rollouts.save_execution(moved)
-    if seen:
+    if any(isinstance(action, executions.Announce) for action in actions):
         announce_execution(tx, moved, now)
     return moved
 
 
-def advance(
-    record: ExecutionRecord, event: executions.Event, now: datetime
-) -> tuple[ExecutionRecord, bool]:
-    """What an event makes of a record, and whether watchers are to see it.
-
-    A server-side end of an execution that the device works on leaves the record
-    unpublished: the publisher then withdraws the desired state and tells the device.
-    """
+def moved_execution(
+    tx: Transaction,
+    record: ExecutionRecord,
+    event: executions.Event,
+    now: datetime,
+    timers: Timers | None = None,
+) -> tuple[ExecutionRecord, tuple[executions.Action, ...]]:
+    """As ``move_execution``, but neither saved nor announced."""
     execution, actions = executions.step(record.machine(), event, now)
     moved = record.moved(execution)
-    if moved.state is not record.state:
+    if (moved.state, moved.attempt) != (record.state, record.attempt):
         moved = replace(moved, updated_at=now)
+    if moved.attempt != record.attempt:
+        earlier = record.bytes_earlier + (record.bytes_fetched or 0)
+        moved = replace(
+            moved, bytes_done=None, bytes_total=None, bytes_fetched=None, bytes_earlier=earlier
+        )
     if any(isinstance(a, executions.SendCancel | executions.ClearDesired) for a in actions):
         moved = replace(moved, published=False)
-    return moved, any(isinstance(action, executions.Announce) for action in actions)
+    if moved.updated_at == now:
+        timers = timers or Timers.of(found(tx, record.rollout_id).spec)
+        if moved.state is ExecState.SCHEDULED and event == executions.Retried():
+            due = retry_at(record.attempt, now, timers)
+        else:
+            due = due_at(moved.state, now, timers)
+        moved = replace(moved, due_at=due)
+    return moved, actions
 
 
 def announce(tx: Transaction, record: RolloutRecord, now: datetime) -> None:

@@ -42,6 +42,7 @@ class DeviceRow(Base):
     """
 
     __tablename__ = "devices"
+    __table_args__ = (Index("ix_devices_state", "state", "presence"),)
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     device_class: Mapped[str] = mapped_column(String(64), index=True)

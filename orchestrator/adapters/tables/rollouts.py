@@ -44,12 +44,19 @@ class ExecutionRow(Base):
     """One device in one rollout.
 
     sequence: of the signed assignment, 0 before it was offered. published: whether the
-    retained desired message holds that assignment.
+    retained desired message holds that assignment. due_at: when its next timer runs out.
     """
 
     __tablename__ = "executions"
     __table_args__ = (
-        Index("ix_executions_rollout_wave", "rollout_id", "wave"),
+        Index("ix_executions_rollout_state", "rollout_id", "wave", "state"),
+        Index(
+            "ix_executions_due",
+            "rollout_id",
+            "due_at",
+            sqlite_where=text("due_at IS NOT NULL"),
+            postgresql_where=text("due_at IS NOT NULL"),
+        ),
         Index("ix_executions_device_state", "device_id", "state"),
         Index("ux_executions_rollout_device", "rollout_id", "device_id", unique=True),
         Index(
@@ -76,6 +83,9 @@ class ExecutionRow(Base):
     bytes_done: Mapped[int | None]
     bytes_total: Mapped[int | None]
     bytes_fetched: Mapped[int | None]
+    bytes_earlier: Mapped[int] = mapped_column(default=0)
     cause: Mapped[str | None] = mapped_column(String(32))
     detail: Mapped[str | None] = mapped_column(Text)
+    retryable: Mapped[bool] = mapped_column(default=False)
+    due_at: Mapped[datetime | None]
     updated_at: Mapped[datetime]

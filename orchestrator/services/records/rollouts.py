@@ -48,7 +48,9 @@ class ExecutionRecord:
     """One device in one rollout.
 
     sequence: of its signed assignment, 0 before the offer. published: the retained
-    desired message holds what this record says.
+    desired message holds what this record says. due_at: when its next timer runs out
+    (``domain.timers``); of a SCHEDULED one, when it may be offered, None being now.
+    retryable: it failed by what may pass. bytes_earlier: fetched in the attempts before.
     """
 
     id: str
@@ -67,8 +69,11 @@ class ExecutionRecord:
     bytes_done: int | None = None
     bytes_total: int | None = None
     bytes_fetched: int | None = None
+    bytes_earlier: int = 0
     cause: DeviceCause | None = None
     detail: str | None = None
+    retryable: bool = False
+    due_at: datetime | None = None
     updated_at: datetime
 
     def machine(self) -> Execution:
@@ -82,6 +87,7 @@ class ExecutionRecord:
             late=self.late,
             cause=self.cause,
             detail=self.detail,
+            retryable=self.retryable,
         )
 
     def moved(self, execution: Execution) -> Self:
@@ -95,4 +101,5 @@ class ExecutionRecord:
             late=execution.late,
             cause=execution.cause,
             detail=execution.detail,
+            retryable=execution.retryable,
         )

@@ -1,0 +1,94 @@
+"""The two timers of an execution, and the wait before another attempt.
+
+An execution has one time at which its next timer runs out, so that a round asks the database
+for what is due and for nothing else. What then happens depends on whether the device is there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Self
+
+from orchestrator.domain.execution import AT_WORK
+from schemas.rollout import ExecState, RolloutSpec
+
+MAX_SECONDS = 10 * 365 * 86400.0
+"""No timer is longer, whatever a spec says: a time must stay one that a database can hold."""
+
+MAX_RETRY_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timers:
+    """Seconds, as ``RolloutSpec`` explains them."""
+
+    offer: float
+    step: float
+    straggler: float
+    retry: float = 10.0
+    max_attempts: int = 1
+
+    @classmethod
+    def of(cls, spec: RolloutSpec) -> Self:
+        """Those of a rollout."""
+        return cls(
+            offer=spec.offer_seconds,
+            step=spec.step_seconds,
+            straggler=spec.straggler_seconds,
+            retry=spec.retry_seconds,
+            max_attempts=spec.max_attempts,
+        )
+
+
+def after(since: datetime, seconds: float) -> datetime:
+    """The time so many seconds later."""
+    return since + timedelta(seconds=min(seconds, MAX_SECONDS))
+
+
+def due_at(state: ExecState, since: datetime, timers: Timers) -> datetime | None:
+    """When the timer of a state runs out; None where nothing is waited for.
+
+    Args:
+        state: of the execution.
+        since: its last change of state or progress.
+        timers: of its rollout.
+    """
+    if state is ExecState.OFFERED:
+        return after(since, timers.offer)
+    if state is ExecState.UNKNOWN:
+        return after(since, timers.straggler)
+    return after(since, timers.step) if state in AT_WORK else None
+
+
+def retry_at(attempt: int, failed_at: datetime, timers: Timers) -> datetime:
+    """When the attempt after ``attempt`` may be offered.
+
+    The wait doubles with each, up to 10 minutes.
+    """
+    exponent = min(attempt - 1, 32)  # beyond it the limit holds anyway, and a float stays finite
+    return after(failed_at, min(MAX_RETRY_SECONDS, timers.retry * 2.0**exponent))
+
+
+def expired(state: ExecState, *, online: bool) -> ExecState | None:
+    """What becomes of an execution whose timer ran out; None where it has no timer.
+
+    A device that is there and does nothing has failed; one that is gone keeps its place, or
+    is offered again where it had not answered.
+    """
+    if state is ExecState.UNKNOWN:
+        return ExecState.TIMED_OUT
+    if state is ExecState.OFFERED:
+        return ExecState.TIMED_OUT if online else ExecState.SCHEDULED
+    if state in AT_WORK:
+        return ExecState.TIMED_OUT if online else ExecState.UNKNOWN
+    return None
+
+
+def why(state: ExecState, timers: Timers) -> str:
+    """What is said of an execution whose timer ran out, with the time in seconds."""
+    if state is ExecState.OFFERED:
+        return f"no answer to the offer in {timers.offer:g} s"
+    if state is ExecState.UNKNOWN:
+        return f"the device was not seen again in {timers.straggler:g} s"
+    return f"no progress in {state} for {timers.step:g} s"
