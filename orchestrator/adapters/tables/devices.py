@@ -39,6 +39,7 @@ class DeviceRow(Base):
 
     ``certificate_serial`` is of the one issued last, ``seen_certificate`` what the last birth
     said; ``turns`` are the boots that its births told of lately (``domain.clone``).
+    ``drifted_at``: since when it serves what it was never given.
     """
 
     __tablename__ = "devices"
@@ -61,6 +62,8 @@ class DeviceRow(Base):
     spki_sha256: Mapped[str] = mapped_column(String(64))
     turns: Mapped[list[Any]]
     clone_suspected_at: Mapped[datetime | None]
+    drifted_at: Mapped[datetime | None]
+    rolled_back: Mapped[bool] = mapped_column(default=False)
     revoked_at: Mapped[datetime | None]
     revoke_reason: Mapped[str] = mapped_column(Text)
     enrolled_at: Mapped[datetime]

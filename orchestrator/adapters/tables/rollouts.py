@@ -60,7 +60,9 @@ class ExecutionRow(Base):
         Index("ix_executions_device_state", "device_id", "state"),
         Index("ux_executions_rollout_device", "rollout_id", "device_id", unique=True),
         Index(
-            "ix_executions_unpublished",
+            "ix_executions_outbox",
+            "rollout_id",
+            "state",
             "id",
             sqlite_where=text("NOT published AND sequence > 0"),
             postgresql_where=text("NOT published AND sequence > 0"),

@@ -40,7 +40,8 @@ class DeviceRecord:
 
     certificate_serial, certificate_expires_at: of the certificate issued last; None before
     there was one. seen_certificate: what its last birth said. spki_sha256: its present key.
-    turns: the boots that its births told of lately.
+    turns: the boots that its births told of lately. drifted_at: since when it serves what it was
+    never given. rolled_back: what it serves was put back by hand.
     """
 
     id: str
@@ -60,6 +61,8 @@ class DeviceRecord:
     spki_sha256: str
     turns: tuple[Turn, ...] = ()
     clone_suspected_at: datetime | None = None
+    drifted_at: datetime | None = None
+    rolled_back: bool = False
     revoked_at: datetime | None = None
     revoke_reason: str = ""
     enrolled_at: datetime
