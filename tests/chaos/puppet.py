@@ -86,6 +86,7 @@ def commit(old, self, state, *args, **more):
         state=name,
         key=key_of(state),
         sequence=None if offer is None else offer.sequence,
+        device=None if offer is None else offer.assignment.device,
         boots=getattr(state, "boots", None),
         outcome=getattr(state, "outcome", None),
     )

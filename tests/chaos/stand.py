@@ -25,6 +25,7 @@ from edge_client.identity import load_identity
 from edge_client.settings import Home as DeviceHome
 from edge_client.slots import read_pointer
 from orchestrator.adapters import processes
+from orchestrator.adapters.broker import read_gateway
 from orchestrator.adapters.process_tree import Child
 from orchestrator.client import Argosy
 from orchestrator.home import Home
@@ -33,7 +34,7 @@ from orchestrator.supervisor import bootstrap, children, prepare
 from schemas.device import DeviceView
 from schemas.enroll import TokenRequest
 from schemas.rollout import ExecutionView, RolloutView
-from tests.attacks.intruder import free_port, until
+from tests.attacks.intruder import Peer, free_port, until
 from tests.chaos.durable import Disk
 from tests.chaos.proxy import Line, Proxy
 from tests.fakes.edge_models import Release, linear_onnx, release, samples
@@ -144,6 +145,16 @@ class Stand:
 
     def device(self, device: str) -> DeviceView:
         return self.argosy.devices.get(device)
+
+    @contextlib.contextmanager
+    def gateway(self) -> Iterator[Peer]:
+        """A client of the broker with the server's own rights."""
+        address = read_gateway(self.home)
+        assert address is not None
+        peer = Peer(f"liar-{secrets.token_hex(4)}")
+        peer.paho.username_pw_set(address.username, address.password)
+        with peer.connected(address.port):
+            yield peer
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Straight from the server's database."""
