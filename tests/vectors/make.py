@@ -1,0 +1,70 @@
+"""Writes the vectors of the device protocol: ``python -m tests.vectors.make``.
+
+What is right or wrong is written down by hand in the modules that this one gathers; bytes and
+digests come from the programs' own code. A test writes them anew and compares.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from schemas import PROTOCOL
+from tests.vectors import executions, messages, transfer, trust
+
+FOLDER = Path(__file__).parent
+
+ABOUT = {
+    "topics.json": "Topic names. Parse `topic`: `kind` up, down or broadcast with its parts, or"
+    " null.",
+    "chunks.json": "Chunk messages: `head` (hex), then `count` bytes `fill`. `chunk` is null where"
+    " the message is to be ignored.",
+    "leaves.json": "Files: byte i is (7 i + floor(i / 251) + seed) mod 256. Cut them into chunks"
+    " of 64 KiB, digest each, then all digests after one another.",
+    "ranges.json": "Chunk indices as ranges, as they are asked for.",
+    "histogram.json": "Values and the bucket of the telemetry histogram that they belong to.",
+    "texts.json": "Texts that are signed, digested or shown: a join token, a fingerprint, a request"
+    " for renewal with an ECDSA signature (P-256, SHA-256, DER) by `public_key_pem`.",
+    "messages.json": "Messages by their type: `json` is to be taken (`valid`) or refused. One that"
+    " is refused is dropped as if it had not come.",
+    "desired.json": "Trust metadata from a pinned root on, and desired documents: to be believed"
+    " by the device, its class, its floor and its clock that each case names, or refused with"
+    " `cause`. `signed`: what the first document's signature is over.",
+    "executions.json": "What the server makes of reports: after each step the record stands as"
+    " `expect` says. `cancel`: it sends the command to cancel.",
+}
+
+
+def every() -> dict[str, dict[str, Any]]:
+    """Each file's content by its name."""
+    made = {
+        **transfer.vectors(),
+        **messages.vectors(),
+        **trust.vectors(),
+        **executions.vectors(),
+    }
+    index = [
+        {"file": name, "cases": len(made[name]["cases"]), "about": about}
+        for name, about in ABOUT.items()
+    ]
+    note = (
+        "Vectors of the device protocol (docs/protocol.md) for any implementation. Each file has"
+        " `cases`; each case has a `name`. patch/ has an index of its own."
+    )
+    return {"index.json": {"protocol": PROTOCOL, "about": note, "files": index}, **made}
+
+
+def text_of(content: dict[str, Any]) -> str:
+    """A file's text."""
+    return json.dumps(content, indent=1) + "\n"
+
+
+def main() -> None:
+    """Write them all."""
+    for name, content in every().items():
+        (FOLDER / name).write_text(text_of(content))
+
+
+if __name__ == "__main__":
+    main()
