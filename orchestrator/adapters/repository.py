@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, Select, select
@@ -45,11 +45,20 @@ class Records(Generic[R]):
         Raises:
             NotFound: there is none.
         """
-        row = self._session.get(self._row, key)
-        if row is None:
-            msg = f"no {self._row.__tablename__} record {key}"
-            raise NotFound(msg)
-        fill(row, record)
+        self.save_all([(record, key)])
+
+    def save_all(self, records: Iterable[tuple[R, Sequence[Any]]]) -> None:
+        """Replace records of keys: one read for each that was not read before, one write.
+
+        Raises:
+            NotFound: there is none.
+        """
+        for record, key in records:
+            row = self._session.get(self._row, key)
+            if row is None:
+                msg = f"no {self._row.__tablename__} record {tuple(key)}"
+                raise NotFound(msg)
+            fill(row, record)
         self._session.flush()
 
     def all(self, query: Select[Any]) -> Sequence[R]:

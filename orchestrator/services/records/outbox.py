@@ -1,0 +1,62 @@
+"""Records of what is to be sent to devices, and of what they were given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from orchestrator.domain.execution import IN_FLIGHT
+from schemas.rollout import ExecState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """Executions of one rollout and state of which devices are still to be told."""
+
+    rollout_id: str
+    state: ExecState
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """An execution of which a device is to be told, with what the message says of the device.
+
+    newest: the device was given nothing after it, so the retained message is its own.
+    """
+
+    id: str
+    rollout_id: str
+    device_id: str
+    device_class: str
+    attempt: int
+    state: ExecState
+    variant: str | None
+    sequence: int
+    newest: bool
+    published: bool
+    offered_at: datetime | None
+
+    @property
+    def is_offer(self) -> bool:
+        """Whether the device is to have the model, or has it by this."""
+        return self.state in IN_FLIGHT or self.state is ExecState.SUCCEEDED
+
+    def wish(self) -> tuple[object, ...]:
+        """What of it decides which messages the device shall have."""
+        end = None if self.is_offer else self.state
+        return (self.sequence, self.attempt, self.newest, self.published, end)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenRecord:
+    """An execution by which a device got a model, or was found to have it (no variant then)."""
+
+    device_id: str
+    model: str
+    version: int
+    variant: str | None
+    manifest_sha256: str
+    state: ExecState
+    late: ExecState | None
+    at: datetime
