@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from edge_client.slots import Slot
 from edge_client.states import Key
 from schemas.errors import DeviceCause
 from schemas.rollout import DEVICE_TERMINAL, ExecState
@@ -59,4 +60,14 @@ class Collect:
     """Remove models that nothing refers to any more."""
 
 
-Action: TypeAlias = Report | Repeat | Begin | Collect
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutBack:
+    """Serve the fallback instead of what is active, where no update is concerned by it.
+
+    Whoever asked for it asks again until the pointer says so.
+    """
+
+    fallback: Slot
+
+
+Action: TypeAlias = Report | Repeat | Begin | Collect | PutBack

@@ -170,6 +170,30 @@ class LoadError(UpdateError):
     cause = DeviceCause.LOAD_FAILED
 
 
+class OutOfMemoryError(LoadError):
+    """There is not enough memory here for the model."""
+
+    cause = DeviceCause.OUT_OF_MEMORY
+
+
+class NothingBeforeError(EdgeError):
+    """There is no model to go back to."""
+
+    exit = Exit.CONFLICT
+
+
+class RollbackError(EdgeError):
+    """The model before was not put back, for a reason that may pass."""
+
+    exit = Exit.CONFLICT
+
+
+class NoAnswerError(EdgeError):
+    """The running agent did not answer in time."""
+
+    exit = Exit.TIMED_OUT
+
+
 class GoldenError(UpdateError):
     """The model does not give its golden outputs here."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from edge_client.probation import Figures
 from edge_client.slots import Slot
 from edge_client.states import Key, Offer
 from schemas.errors import DeviceCause
@@ -83,10 +84,14 @@ class Broke:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proceeded:
-    """Now is a good time to activate. fallback: what serves now."""
+    """Now is a good time to activate.
+
+    fallback: what serves now. before_mb: the agent's memory (RSS) now, in MiB.
+    """
 
     key: Key
     fallback: Slot | None
+    before_mb: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,16 +103,17 @@ class Swapped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """What the new model did since this boot: inferences, failed ones among them."""
+    """What the new model did so far."""
 
     key: Key
-    n: int
-    errors: int
+    figures: Figures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Booted:
-    """The agent started."""
+    """The agent started. hung: how the model on trial brought it to an end, if it did."""
+
+    hung: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +121,26 @@ class Restored:
     """The pointer names the fallback again."""
 
     key: Key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stranded:
+    """The fallback cannot be loaded any more, so that the new model serves on."""
+
+    key: Key
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollbackWanted:
+    """An operator at the device wants ``fallback`` to serve instead of ``slot``.
+
+    give_up: also an update that is under way.
+    """
+
+    slot: Slot
+    fallback: Slot
+    give_up: bool
 
 
 Event: TypeAlias = (
@@ -131,4 +157,6 @@ Event: TypeAlias = (
     | Observed
     | Booted
     | Restored
+    | Stranded
+    | RollbackWanted
 )

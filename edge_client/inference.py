@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from edge_client.errors import InferenceError, InputError, LoadError
+from edge_client.errors import InferenceError, InputError, LoadError, OutOfMemoryError
 from edge_client.slots import Slot
 from schemas.model import Manifest, Variant
 from schemas.onnx_guard import UnsafeModelError, check_model
@@ -33,6 +33,8 @@ _ORT_TYPES = {
     "tensor(bool)": "bool",
 }
 _SUM_TOLERANCE = 1e-3
+_NO_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory", "Available memory of")
+"""What onnxruntime says where an allocation failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,11 @@ class Model:
         try:
             self._session = ort.InferenceSession(onnx, options or session_options(), providers)
         except Exception as error:  # onnxruntime's exceptions share no other base
-            msg = f"onnxruntime cannot load the model: {str(error).splitlines()[0][:300]}"
+            why = (str(error).splitlines() or [type(error).__name__])[0][:300]
+            if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY):
+                msg = f"there is not enough memory to load the model: {why}"
+                raise OutOfMemoryError(msg) from error
+            msg = f"onnxruntime cannot load the model: {why}"
             raise LoadError(msg) from error
         used = self._session.get_providers()
         if self.provider not in used:
@@ -109,7 +115,8 @@ class Model:
         try:
             raw = self._session.run(self._names, feed)
         except Exception as error:  # onnxruntime's exceptions share no other base
-            msg = f"the model failed: {str(error).splitlines()[0][:300]}"
+            why = (str(error).splitlines() or [type(error).__name__])[0][:300]
+            msg = f"the model failed: {why}"
             raise InferenceError(msg) from error
         outputs = dict(zip(self._names, raw, strict=True))
         for name, value in outputs.items():

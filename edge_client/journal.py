@@ -8,7 +8,7 @@ in one transaction, so that no transition is ever told twice differently.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,9 @@ from pydantic import TypeAdapter, ValidationError
 from edge_client.actions import Report
 from edge_client.database import open_database, transaction, unusable
 from edge_client.metadata_floors import FLOORS, Floors
-from edge_client.states import Idle, JournalledState, Key, State, key_of
+from edge_client.states import Idle, JournalledState, Key, State, exec_state, key_of
+from schemas.device import ExecutionSeen
+from schemas.errors import DeviceCause
 from schemas.ids import BootId
 from schemas.rollout import ExecReport, ExecState
 from schemas.trust import DIRECTOR_ROLE
@@ -30,6 +32,9 @@ MAX_ENDED = 200
 """Executions whose last report is kept to be repeated."""
 
 MAX_DETAIL = 2000
+
+ROLLED_BACK = "rolled_back"
+"""Whether what serves was put back by hand, until the next update succeeds: 1 or 0."""
 
 _WHAT = "journal"
 _SCHEMA = """
@@ -143,6 +148,19 @@ class Journal:
         ).fetchone()
         return None if row is None else row[0]
 
+    def seen(self, state: State, device: str) -> ExecutionSeen | None:
+        """Where ``device``'s newest execution stands, for its birth message."""
+        key, reported = key_of(state), exec_state(state)
+        if isinstance(state, Idle) or key is None or reported is None:
+            return None
+        if state.offer.assignment.device != device:
+            return None
+        row = self._db.execute(
+            "SELECT seq FROM executions WHERE execution = ? AND attempt = ?", key
+        ).fetchone()
+        seq = -1 if row is None else int(row[0])
+        return ExecutionSeen(execution=key[0], attempt=key[1], state=reported.value, seq=seq)
+
     def commit(
         self,
         state: State,
@@ -150,8 +168,9 @@ class Journal:
         *,
         uptime: float,
         floor: Floor | None = None,
+        facts: Mapping[str, float] | None = None,
     ) -> None:
-        """Write a transition, durably, with all that it tells the server.
+        """Write a transition, durably, with all that it tells the server, and what to remember.
 
         Raises:
             JournalError: it could not be written; then nothing of it was.
@@ -167,6 +186,9 @@ class Journal:
                 )
             for report in reports:
                 self._put(report, uptime)
+            self._db.executemany(
+                "INSERT OR REPLACE INTO facts VALUES (?, ?)", (facts or {}).items()
+            )
             self._trim(_keys(state))
 
     def repeat(self, key: Key) -> bool:
@@ -260,6 +282,17 @@ class Journal:
             " ORDER BY touched DESC LIMIT -1 OFFSET ?)",
             (MAX_ENDED,),
         )
+
+
+def facts_of(reports: Iterable[Report]) -> dict[str, float]:
+    """What reports change of what is remembered."""
+    facts: dict[str, float] = {}
+    for report in reports:
+        if report.state is ExecState.SUCCEEDED:
+            facts[ROLLED_BACK] = 0.0
+        elif report.state is ExecState.ROLLED_BACK and report.cause is DeviceCause.OPERATOR:
+            facts[ROLLED_BACK] = 1.0
+    return facts
 
 
 def _keys(state: State) -> list[Key]:

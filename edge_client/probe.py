@@ -161,7 +161,10 @@ def main() -> int:
         verdict = Verdict()
     except UpdateError as error:
         verdict = Verdict(cause=error.cause, detail=str(error))
-    except (EdgeError, MemoryError, ValueError) as error:
+    except MemoryError:
+        detail = f"it needs more than the {trial.address_bytes // MIB} MiB that it may have"
+        verdict = Verdict(cause=DeviceCause.OUT_OF_MEMORY, detail=detail)
+    except (EdgeError, ValueError) as error:
         verdict = Verdict(cause=DeviceCause.LOAD_FAILED, detail=f"{type(error).__name__}: {error}")
     print(verdict.model_dump_json(), file=answer, flush=True)
     return 0

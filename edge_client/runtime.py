@@ -5,12 +5,23 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
-from edge_client.errors import EdgeError, InferenceError, NoModelError
+from edge_client.busy import Busy
+from edge_client.errors import (
+    EdgeError,
+    InferenceError,
+    LoadError,
+    NoModelError,
+    OutOfMemoryError,
+    UpdateError,
+)
 from edge_client.inference import Array, Loaded, Prediction, load_model
 from edge_client.slots import Slot
 from edge_client.store import Store
+from edge_client.times import Timer
+from schemas.errors import DeviceCause
 from schemas.model import Manifest
 
 
@@ -27,9 +38,13 @@ class Meter(Protocol):
 
 
 class Runtime:
-    """Holds the active model. A request keeps the model that it began with."""
+    """Holds the active model. A request keeps the model that it began with.
+
+    busy: the inferences that are under way. times: how long they take.
+    """
 
     def __init__(self, meter: Meter) -> None:
+        self.busy, self.times = Busy(), Timer()
         self._meter = meter
         self._loaded: Loaded | None = None
         self._changed = threading.Condition()
@@ -51,6 +66,7 @@ class Runtime:
         with self._changed:
             self._loaded = loaded
             self._counts = (0, 0)
+            self.times.begin(None if loaded is None else loaded.slot.sha256)
             self._changed.notify_all()
 
     def counts(self, slot: Slot) -> tuple[int, int]:
@@ -85,12 +101,14 @@ class Runtime:
             raise NoModelError(msg)
         start = time.perf_counter()
         try:
-            prediction = loaded.model.predict(inputs)
+            with self.busy.doing("an inference", loaded.slot.sha256):
+                prediction = loaded.model.predict(inputs)
         except InferenceError:
             self.count_failure(loaded)
             raise
         seconds = time.perf_counter() - start
         self._count(loaded, prediction.n, 0)
+        self.times.add(loaded.slot.sha256, seconds / max(1, prediction.n))
         self._meter.served(loaded, seconds, prediction, truth)
         return prediction
 
@@ -109,20 +127,45 @@ def load_slot(store: Store, slot: Slot) -> Loaded:
     """Load a slot from the store, hashing everything again first.
 
     Raises:
-        UpdateError: it is missing, damaged or not loadable.
+        UpdateError: it is missing, damaged or not loadable, or memory is short.
     """
-    manifest = Manifest.model_validate_json(store.manifest(slot.manifest_sha256))
-    return Loaded(slot, load_model(store.read(slot.sha256), manifest, slot.variant))
+    try:
+        manifest = Manifest.model_validate_json(store.manifest(slot.manifest_sha256))
+        return Loaded(slot, load_model(store.read(slot.sha256), manifest, slot.variant))
+    except MemoryError as error:
+        msg = "there is not enough memory to load the model"
+        raise OutOfMemoryError(msg) from error
+    except ValueError as error:
+        msg = f"the manifest cannot be read: {error}"
+        raise LoadError(msg) from error
 
 
-def load_first(store: Store, *slots: Slot | None) -> tuple[Loaded | None, list[str]]:
+@dataclass(frozen=True, slots=True)
+class Unloadable:
+    """Why a slot could not be loaded."""
+
+    slot: Slot
+    cause: DeviceCause
+    why: str
+
+    def __str__(self) -> str:
+        """In words."""
+        return f"{self.slot.model} v{self.slot.version}: {self.why}"
+
+
+def load_first(
+    store: Store, *slots: Slot | None, busy: Busy | None = None
+) -> tuple[Loaded | None, list[Unloadable]]:
     """Load the first slot that can be loaded, with what went wrong before it."""
-    problems: list[str] = []
+    busy = busy or Busy()
+    problems: list[Unloadable] = []
     for slot in slots:
         if slot is None:
             continue
         try:
-            return load_slot(store, slot), problems
-        except (EdgeError, ValueError, OSError) as error:
-            problems.append(f"{slot.model} v{slot.version}: {error}")
+            with busy.doing("a load", slot.sha256):
+                return load_slot(store, slot), problems
+        except (EdgeError, OSError) as error:
+            cause = error.cause if isinstance(error, UpdateError) else DeviceCause.LOAD_FAILED
+            problems.append(Unloadable(slot, cause, str(error)))
     return None, problems

@@ -6,13 +6,16 @@ was decided; each function may be done again to the same end.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from edge_client.device import Device
-from edge_client.errors import DigestError, PointerError
-from edge_client.events import Broke
-from edge_client.runtime import load_first, load_slot
+from edge_client.errors import DigestError, DiskFullError, PointerError
+from edge_client.events import Broke, Restored, Stranded
+from edge_client.runtime import Unloadable, load_first, load_slot
 from edge_client.slots import Found, Pointer, Slot, find_pointer, read_pointer, write_pointer
 from edge_client.states import Activating, OnProbation, Reverting, State
 from schemas.errors import DeviceCause
+from schemas.measure import ModelFile
 from schemas.model import Manifest
 
 
@@ -29,8 +32,10 @@ def serve_at_boot(device: Device, state: State) -> Broke | None:
     problems = _serve_first(device, pointer.active, pointer.fallback)
     serving = device.runtime.slot
     if isinstance(state, OnProbation) and serving != state.slot:
-        detail = problems[0] if problems else "the pointer names another model"
-        return Broke(key=state.offer.key, cause=DeviceCause.LOAD_FAILED, detail=detail)
+        detail = str(problems[0]) if problems else "the pointer names another model"
+        short = bool(problems) and problems[0].cause is DeviceCause.OUT_OF_MEMORY
+        cause = DeviceCause.OUT_OF_MEMORY if short else DeviceCause.LOAD_FAILED
+        return Broke(key=state.offer.key, cause=cause, detail=detail)
     if not isinstance(state, Activating | OnProbation):
         _mend(device, found)
     return None
@@ -70,21 +75,84 @@ def activate(device: Device, state: Activating) -> None:
     Raises:
         UpdateError: it is damaged or not loadable; nothing has changed.
     """
-    loaded = load_slot(device.store, state.slot)
+    with device.runtime.busy.doing("a load", state.slot.sha256):
+        loaded = load_slot(device.store, state.slot)
     write_pointer(device.home.pointer, Pointer(active=state.slot, fallback=state.fallback))
     device.runtime.swap(loaded)
 
 
-def restore(device: Device, state: Reverting) -> None:
+def restore(device: Device, state: Reverting) -> Restored | Stranded:
     """Serve the fallback again, and put the pointer back.
 
     The model goes first: it must not serve on when the disk is full, and a restart in
     this state does not load what the pointer names.
     """
-    serving = device.runtime.slot
-    if serving is None or serving != state.fallback:
-        _serve_first(device, state.fallback)
+    key = state.offer.key
+    problems = _fall_back(device, state.fallback)
+    if problems and _may_stay(device, state):
+        write_pointer(device.home.pointer, Pointer(active=state.slot))
+        return Stranded(key=key, detail=problems[0].why)
     write_pointer(device.home.pointer, Pointer(active=state.fallback))
+    return Restored(key=key)
+
+
+def put_back(device: Device, fallback: Slot) -> None:
+    """Serve the fallback and write the pointer, where no update is concerned.
+
+    Raises:
+        UpdateError: it cannot be loaded; what serves goes on.
+        OSError: the pointer could not be written; do it again.
+    """
+    if device.runtime.slot != fallback:
+        with device.runtime.busy.doing("a load", fallback.sha256):
+            device.runtime.swap(load_slot(device.store, fallback))
+    write_pointer(device.home.pointer, Pointer(active=fallback))
+
+
+def _fall_back(device: Device, fallback: Slot | None) -> list[Unloadable]:
+    """Serve the fallback, beside what serves or, where memory is short, after it has gone."""
+    runtime = device.runtime
+    if fallback is not None and runtime.slot == fallback:
+        return []
+    loaded, problems = load_first(device.store, fallback, busy=runtime.busy)
+    if problems and problems[0].cause is DeviceCause.OUT_OF_MEMORY:
+        runtime.swap(None)
+        loaded, problems = load_first(device.store, fallback, busy=runtime.busy)
+    for problem in problems:
+        device.problems.note(str(problem))
+    if not problems:
+        runtime.swap(loaded)
+    return problems
+
+
+def _may_stay(device: Device, state: Reverting) -> bool:
+    """Serve the new model on, where the one before is lost and this one does not end the agent."""
+    if state.cause in {DeviceCause.HUNG, DeviceCause.BOOT_LOOP}:
+        device.runtime.swap(None)
+        return False
+    if device.runtime.slot != state.slot:
+        loaded, _ = load_first(device.store, state.slot, busy=device.runtime.busy)
+        device.runtime.swap(loaded)
+    return device.runtime.slot is not None
+
+
+def make_room(device: Device, state: State, files: Iterable[ModelFile]) -> None:
+    """See to it that files fit; the fallback goes last, and what serves never.
+
+    Raises:
+        DiskFullError: they do not fit, even so.
+        PointerError: nobody knows what is in use.
+    """
+    wanted = tuple(files)
+    try:
+        device.store.make_room(wanted, in_use(device, state))
+    except DiskFullError:
+        pointer = read_pointer(device.home.pointer)
+        if pointer.active is None or pointer.fallback is None:
+            raise
+        device.problems.note("the fallback is removed: its room is needed for the update")
+        write_pointer(device.home.pointer, Pointer(active=pointer.active))
+        device.store.make_room(wanted, in_use(device, state))
 
 
 def in_use(device: Device, state: State) -> set[str]:
@@ -115,10 +183,10 @@ def _golden_of(device: Device, slot: Slot) -> set[str]:
     return set() if variant is None else {variant.golden.file.sha256}
 
 
-def _serve_first(device: Device, *slots: Slot | None) -> list[str]:
+def _serve_first(device: Device, *slots: Slot | None) -> list[Unloadable]:
     """Serve the first slot that can be loaded. Returns what went wrong before it."""
-    loaded, problems = load_first(device.store, *slots)
+    loaded, problems = load_first(device.store, *slots, busy=device.runtime.busy)
     for problem in problems:
-        device.problems.note(problem)
+        device.problems.note(str(problem))
     device.runtime.swap(loaded)
     return problems

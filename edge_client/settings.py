@@ -50,6 +50,11 @@ class Home:
         return self.root / "models" / "partial"
 
     @property
+    def leaves(self) -> Path:
+        """Chunk digests of files, named as these; what is lost is computed again."""
+        return self.root / "models" / "leaves"
+
+    @property
     def manifests(self) -> Path:
         """Manifests, named by their SHA-256."""
         return self.root / "models" / "manifests"
@@ -85,6 +90,26 @@ class Home:
         return self.root / "bench.lock"
 
     @property
+    def times(self) -> Path:
+        """How long inferences of each model take here; nothing but comparisons rests on it."""
+        return self.root / "times.json"
+
+    @property
+    def hung(self) -> Path:
+        """What hung when the watchdog ended the agent, until the next start has read it."""
+        return self.root / "hung.json"
+
+    @property
+    def rollback(self) -> Path:
+        """What ``argosy-edge rollback`` asks the running agent for."""
+        return self.root / "rollback.json"
+
+    @property
+    def rolled_back(self) -> Path:
+        """The agent's answer to it."""
+        return self.root / "rollback.answer.json"
+
+    @property
     def lock(self) -> Path:
         """Held by the agent while it runs."""
         return self.root / "agent.lock"
@@ -97,7 +122,7 @@ class Home:
     def create(self) -> None:
         """Make the folders; only the owner may look inside."""
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for folder in (self.blobs, self.partial, self.manifests):
+        for folder in (self.blobs, self.partial, self.leaves, self.manifests):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
@@ -109,7 +134,8 @@ class RunSettings:
     a second to fetch at most, None for no limit. disk_quota: bytes for models.
     stage_seconds: how long a trial load may take. https: fetch by links of the server where it
     gives them. bench: measure each variant once after it became active. once: end after one
-    update.
+    update. hang_seconds: after which the watchdog ends an agent in which something makes no
+    progress.
     """
 
     source: Path | None = None
@@ -122,3 +148,4 @@ class RunSettings:
     bench: bool = True
     https: bool = False
     once: bool = False
+    hang_seconds: float = 60.0

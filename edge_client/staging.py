@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -95,5 +96,19 @@ class TrialRun:
         with contextlib.suppress(ValidationError):
             if process.returncode == 0:
                 return Verdict.model_validate_json(out.strip())
-        detail = f"the trial load ended with status {process.returncode}"
+        return died(process.returncode)
+
+
+def died(status: int) -> Verdict:
+    """What a trial says that gave no verdict. status: of its process, below 0 by a signal."""
+    if status == -signal.SIGKILL:
+        detail = "the trial load was killed, as it is when the device's memory runs out"
+        return Verdict(cause=DeviceCause.OUT_OF_MEMORY, detail=detail)
+    if status == -signal.SIGXCPU:
+        detail = "the trial load took more CPU time than it may"
         return Verdict(cause=DeviceCause.LOAD_FAILED, detail=detail)
+    with contextlib.suppress(ValueError):
+        detail = f"the trial load crashed ({signal.Signals(-status).name})"
+        return Verdict(cause=DeviceCause.LOAD_FAILED, detail=detail)
+    detail = f"the trial load ended with status {status}"
+    return Verdict(cause=DeviceCause.LOAD_FAILED, detail=detail)

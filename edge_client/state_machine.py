@@ -28,6 +28,8 @@ from edge_client.events import (
     Progressed,
     Refused,
     Restored,
+    RollbackWanted,
+    Stranded,
     Swapped,
     TrialPassed,
 )
@@ -63,11 +65,16 @@ _EARLY: dict[type[Any], Handler] = {
     Refused: before.refused,
     Broke: before.broke_early,
     Booted: before.booted_early,
+    RollbackWanted: before.rollback_early,
 }
 """Before the pointer is touched: giving up leaves the device as it was."""
 
 _ROWS: dict[type[Any], dict[type[Any], Handler]] = {
-    Idle: {Offered: before.offer_idle, CancelRequested: before.cancel_idle},
+    Idle: {
+        Offered: before.offer_idle,
+        CancelRequested: before.cancel_idle,
+        RollbackWanted: before.rollback_idle,
+    },
     Accepted: _EARLY | {ManifestAccepted: before.manifest_accepted},
     Downloading: _EARLY | {Progressed: before.progressed, Fetched: before.fetched},
     Verified: _EARLY | {TrialPassed: before.trial_passed},
@@ -84,6 +91,7 @@ _ROWS: dict[type[Any], dict[type[Any], Handler]] = {
         CancelRequested: swapping.cancel_late,
         Broke: swapping.broke_late,
         Observed: swapping.observed,
+        RollbackWanted: swapping.rollback_probation,
         Booted: swapping.booted_late,
     },
     Reverting: {
@@ -91,13 +99,18 @@ _ROWS: dict[type[Any], dict[type[Any], Handler]] = {
         CancelRequested: swapping.cancel_late,
         Booted: swapping.booted_reverting,
         Restored: swapping.restored,
+        Stranded: swapping.stranded,
     },
-    Ended: {Offered: before.offer_ended, CancelRequested: before.cancel_ended},
+    Ended: {
+        Offered: before.offer_ended,
+        CancelRequested: before.cancel_ended,
+        RollbackWanted: before.rollback_ended,
+    },
 }
 
 STATES: tuple[type[Any], ...] = get_args(State)
 EVENTS: tuple[type[Any], ...] = get_args(Event)
-_UNKEYED = frozenset({Offered, CancelRequested, Booted})
+_UNKEYED = frozenset({Offered, CancelRequested, Booted, RollbackWanted})
 
 TABLE: dict[tuple[type[Any], type[Any]], Handler] = {
     (state, event): handler if event in _UNKEYED else _mine(handler)

@@ -96,19 +96,27 @@ class Staged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activating:
-    """The pointer is being swapped. fallback: what served before."""
+    """The pointer is being swapped. fallback: what served before.
+
+    before_mb: the agent's memory (RSS) then, in MiB; None where nobody knows.
+    """
 
     offer: Offer
     slot: Slot
     fallback: Slot | None
     boots: int = 0
+    before_mb: float | None = None
     pending: Offer | None = None
     kind: Literal["activating"] = "activating"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnProbation:
-    """The new model serves and is watched. n, errors: inferences since this boot."""
+    """The new model serves and is watched.
+
+    n, errors: inferences since this boot. elapsed: seconds on probation, over all boots.
+    before_mb: as in ``Activating``. golden_due: whether the golden vectors are to decide.
+    """
 
     offer: Offer
     slot: Slot
@@ -116,12 +124,19 @@ class OnProbation:
     boots: int = 0
     n: int = 0
     errors: int = 0
+    elapsed: float = 0.0
+    before_mb: float | None = None
+    golden_due: bool = False
     kind: Literal["probation"] = "probation"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reverting:
-    """The pointer is being put back; ends as ROLLED_BACK. pending: what comes next."""
+    """The pointer is being put back; ends as ROLLED_BACK.
+
+    pending: what comes next. after_success: the update was over, and an operator at the device
+    takes it back.
+    """
 
     offer: Offer
     slot: Slot
@@ -129,6 +144,7 @@ class Reverting:
     cause: DeviceCause
     detail: str
     pending: Offer | None = None
+    after_success: bool = False
     kind: Literal["reverting"] = "reverting"
 
 
@@ -159,6 +175,8 @@ REPORTED_AS: dict[type[Any], ExecState] = {
 
 def exec_state(state: State) -> ExecState | None:
     """The state as it is reported; None when there is no execution."""
+    if isinstance(state, Reverting) and state.after_success:
+        return ExecState.SUCCEEDED
     return state.outcome if isinstance(state, Ended) else REPORTED_AS.get(type(state))
 
 

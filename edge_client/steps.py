@@ -17,6 +17,8 @@ from schemas.rollout import ExecState
 Step: TypeAlias = tuple[State, tuple[Action, ...]]
 """The new state, and what is to be done once it is in the journal."""
 
+BY_HAND = "put back by hand, at the device"
+
 Handler: TypeAlias = Callable[[Any, Any, float], Step]
 """(state, event, now) to a step; ``now`` in seconds since 1970."""
 

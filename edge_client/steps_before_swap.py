@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from edge_client.actions import Begin, Collect, Repeat, Report
+from edge_client.actions import Begin, Collect, PutBack, Repeat, Report
 from edge_client.events import (
     Booted,
     Broke,
@@ -19,6 +19,7 @@ from edge_client.events import (
     Proceeded,
     Progressed,
     Refused,
+    RollbackWanted,
     TrialPassed,
 )
 from edge_client.states import (
@@ -28,10 +29,11 @@ from edge_client.states import (
     Downloading,
     Ended,
     Idle,
+    Reverting,
     Staged,
     Verified,
 )
-from edge_client.steps import Step, accept, cancelled_report, end, is_newer, superseded_by
+from edge_client.steps import BY_HAND, Step, accept, cancelled_report, end, is_newer, superseded_by
 from schemas.errors import DeviceCause
 from schemas.rollout import ExecState
 
@@ -131,7 +133,9 @@ def trial_passed(state: Verified, event: TrialPassed, _now: float) -> Step:
 
 def proceeded(state: Staged, event: Proceeded, _now: float) -> Step:
     """Swap; what serves now becomes the fallback."""
-    new = Activating(offer=state.offer, slot=state.slot, fallback=event.fallback)
+    new = Activating(
+        offer=state.offer, slot=state.slot, fallback=event.fallback, before_mb=event.before_mb
+    )
     return new, (Report(key=event.key, state=ExecState.ACTIVATING), Begin())
 
 
@@ -157,3 +161,32 @@ def booted_early(state: Any, _event: Booted, _now: float) -> Step:
     if isinstance(state, Downloading):
         again = _progress(state)
     return state, (again, Begin())
+
+
+def rollback_idle(state: Idle, event: RollbackWanted, _now: float) -> Step:
+    """No update is concerned: what this journal knew of it is lost, or was another identity's."""
+    return state, (PutBack(fallback=event.fallback),)
+
+
+def rollback_ended(state: Ended, event: RollbackWanted, _now: float) -> Step:
+    """Take back what the last update brought, and say so; or what an earlier one brought."""
+    if state.outcome is not ExecState.SUCCEEDED or not state.offer.names(event.slot):
+        return state, (PutBack(fallback=event.fallback),)
+    new = Reverting(
+        offer=state.offer,
+        slot=event.slot,
+        fallback=event.fallback,
+        cause=DeviceCause.OPERATOR,
+        detail=BY_HAND,
+        after_success=True,
+    )
+    return new, (Begin(),)
+
+
+def rollback_early(state: Any, event: RollbackWanted, _now: float) -> Step:
+    """What is under way is given up first, if that was said."""
+    if not event.give_up:
+        return state, ()
+    detail = "given up by hand, at the device"
+    new, actions = end(state, ExecState.FAILED, cause=DeviceCause.OPERATOR, detail=detail)
+    return new, (*actions, PutBack(fallback=event.fallback))

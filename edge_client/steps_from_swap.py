@@ -8,8 +8,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from edge_client.actions import Begin, Collect, Report
-from edge_client.events import Booted, Broke, CancelRequested, Observed, Offered, Restored, Swapped
+from edge_client.actions import Action, Begin, Collect, Repeat, Report
+from edge_client.events import (
+    Booted,
+    Broke,
+    CancelRequested,
+    Observed,
+    Offered,
+    Restored,
+    RollbackWanted,
+    Stranded,
+    Swapped,
+)
+from edge_client.probation import Failed, Passed, Waiting, judge
+from edge_client.slots import Slot
 from edge_client.states import (
     REPORTED_AS,
     Activating,
@@ -20,7 +32,7 @@ from edge_client.states import (
     Reverting,
     State,
 )
-from edge_client.steps import Step, accept, cancelled_report, end, is_newer, superseded_by
+from edge_client.steps import BY_HAND, Step, accept, cancelled_report, end, is_newer, superseded_by
 from schemas.errors import DeviceCause
 from schemas.rollout import ExecState
 
@@ -49,6 +61,8 @@ def cancel_late(state: Any, event: CancelRequested, _now: float) -> Step:
         if pending is not None and pending.key == event.key:
             return replace(state, pending=None), (cancelled_report(event.key),)
         return state, (cancelled_report(event.key),)
+    if getattr(state, "after_success", False):
+        return state, (Repeat(key=event.key),)
     current = REPORTED_AS[type(state)]
     late = Report(key=event.key, state=current, cause=DeviceCause.CANCEL_TOO_LATE)
     return state, (late,)
@@ -58,7 +72,11 @@ def swapped(state: Activating, event: Swapped, _now: float) -> Step:
     """The new model serves: watch it, or go back at once when an offer waits."""
     report = Report(key=event.key, state=ExecState.PROBATION)
     new = OnProbation(
-        offer=state.offer, slot=state.slot, fallback=state.fallback, boots=state.boots
+        offer=state.offer,
+        slot=state.slot,
+        fallback=state.fallback,
+        boots=state.boots,
+        before_mb=state.before_mb,
     )
     if state.pending is None:
         return new, (report, Begin())
@@ -68,15 +86,17 @@ def swapped(state: Activating, event: Swapped, _now: float) -> Step:
 
 def observed(state: OnProbation, event: Observed, _now: float) -> Step:
     """Judge the new model: as soon as it cannot pass any more, or once it has served."""
-    rules = state.offer.assignment.probation
-    n, errors = event.n, event.errors
-    if errors > rules.max_error_rate * max(n, rules.min_inferences):
-        detail = f"{errors} of {n} inferences failed (at most {rules.max_error_rate:.1%} may)"
-        return _revert(state, DeviceCause.PROBATION_FAILED, detail), (Begin(),)
-    if n >= rules.min_inferences:
-        detail = f"{n} inferences served, {errors} failed"
-        return end(state, ExecState.SUCCEEDED, detail=detail)
-    return replace(state, n=n, errors=errors), ()
+    seen = event.figures
+    verdict = judge(state.offer.assignment.probation, seen)
+    match verdict:
+        case Failed(cause, detail):
+            return _revert(state, cause, detail), (Begin(),)
+        case Passed(detail):
+            return end(state, ExecState.SUCCEEDED, detail=detail)
+    due = verdict is Waiting.GOLDEN
+    elapsed = max(state.elapsed, seen.elapsed)
+    new = replace(state, n=seen.n, errors=seen.errors, elapsed=elapsed, golden_due=due)
+    return new, ()
 
 
 def broke_late(state: Any, event: Broke, _now: float) -> Step:
@@ -84,15 +104,22 @@ def broke_late(state: Any, event: Broke, _now: float) -> Step:
     return _revert(state, event.cause, event.detail), (Begin(),)
 
 
-def booted_late(state: Any, _event: Booted, _now: float) -> Step:
+def rollback_probation(state: OnProbation, _event: RollbackWanted, _now: float) -> Step:
+    """Go back: somebody at the device knows better than the figures."""
+    return _revert(state, DeviceCause.OPERATOR, BY_HAND), (Begin(),)
+
+
+def booted_late(state: Any, event: Booted, _now: float) -> Step:
     """Count the start; a model that brings the agent down must not stay."""
+    if event.hung is not None:
+        return _revert(state, DeviceCause.HUNG, event.hung), (Begin(),)
     boots, most = state.boots + 1, state.offer.assignment.probation.max_boots
     if boots > most:
         detail = f"the agent started {boots} times before the model was proven (at most {most})"
         return _revert(state, DeviceCause.BOOT_LOOP, detail), (Begin(),)
     counted = replace(state, boots=boots)
     if isinstance(counted, OnProbation):
-        counted = replace(counted, n=0, errors=0)
+        counted = replace(counted, n=0, errors=0, golden_due=False)
     return counted, (Report(key=state.offer.key, state=REPORTED_AS[type(state)]), Begin())
 
 
@@ -110,10 +137,29 @@ def restored(state: Reverting, event: Restored, _now: float) -> Step:
         detail=state.detail,
         retryable=state.cause is DeviceCause.SUPERSEDED,
     )
+    return _over(state, ExecState.ROLLED_BACK, report, state.fallback)
+
+
+def stranded(state: Reverting, event: Stranded, _now: float) -> Step:
+    """There is nothing to go back to: a model that was verified is better than none."""
+    if state.after_success:
+        return Ended(offer=state.offer, outcome=ExecState.SUCCEEDED), ()
+    report = Report(
+        key=event.key,
+        state=ExecState.FAILED,
+        cause=state.cause,
+        detail=f"{state.detail}; it serves on, as the one before cannot: {event.detail}",
+    )
+    return _over(state, ExecState.FAILED, report, state.slot)
+
+
+def _over(state: Reverting, outcome: ExecState, report: Report, serving: Slot | None) -> Step:
+    """The execution has ended; take up the offer that waits, if any."""
+    done: tuple[Action, ...] = (report, Collect())
     if state.pending is None:
-        return Ended(offer=state.offer, outcome=ExecState.ROLLED_BACK), (report, Collect())
-    new, actions = accept(state.pending, state.fallback)
-    return new, (report, Collect(), *actions)
+        return Ended(offer=state.offer, outcome=outcome), done
+    new, actions = accept(state.pending, serving)
+    return new, (*done, *actions)
 
 
 def _revert(state: Any, cause: DeviceCause, detail: str) -> Reverting:

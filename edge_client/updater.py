@@ -7,16 +7,17 @@ what comes over the wire is checked in ``edge_client.inbox`` before it gets here
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from edge_client.actions import Begin, Collect, Repeat, Report
+from edge_client.actions import Begin, Collect, PutBack, Repeat, Report
 from edge_client.device import Device
 from edge_client.errors import EdgeError, PointerError
 from edge_client.events import Booted, Broke, Event, TrialPassed
-from edge_client.journal import Floor
+from edge_client.hang import forget_hang, read_hang
+from edge_client.journal import ROLLED_BACK, Floor, facts_of
 from edge_client.manifests import offered_files
-from edge_client.serving import in_use, serve_at_boot, serve_proven
+from edge_client.serving import in_use, put_back, serve_at_boot, serve_proven
 from edge_client.staging import TrialEnded
 from edge_client.state_machine import step
 from edge_client.states import (
@@ -32,10 +33,14 @@ from edge_client.states import (
 )
 from edge_client.steps_from_swap import disown
 from edge_client.work import Work
+from schemas.device import ExecutionSeen
 from schemas.rollout import ExecState
 from schemas.transfer import Reply
 
 _SWAPPED = (Activating, OnProbation, Reverting)
+
+SAVE_SECONDS = 30.0
+"""On probation, between two writes of how long it has lasted."""
 
 AGAIN_SECONDS = 1.0
 """Between two tries to begin a state's work."""
@@ -56,6 +61,8 @@ class Updater:
         self._found: State = self._state  # as it is in the journal, at a start
         self._started = self._counted = True  # whether what a start does is done
         self._verdict: TrialEnded | None = None  # kept until it is written down
+        self.seen: ExecutionSeen | None = None  # for the birth, which another thread sends
+        self.rolled_back = False  # likewise
 
     @property
     def state(self) -> State:
@@ -79,6 +86,7 @@ class Updater:
         """
         self._found = self._device.journal.load()
         self._state = disown(self._found, self._device.name)
+        self._recall(self._state)
         self._started = self._counted = False
         if not isinstance(self._state, _SWAPPED):
             serve_at_boot(self._device, self._state)
@@ -94,10 +102,10 @@ class Updater:
         self._again_at = self._device.clock.steady() + AGAIN_SECONDS
         if not self._counted:
             if self._state != self._found:
-                uptime = self._device.clock.steady()
-                self._device.journal.commit(self._state, (), uptime=uptime)
+                self._commit(self._state, ())
                 self._found = self._state
-            self.apply(Booted(), begin=False)
+            self.apply(Booted(hung=self._hung()), begin=False)
+            forget_hang(self._device.home)
             self._counted = True
         broke = None
         if isinstance(self._state, Activating | OnProbation):
@@ -163,7 +171,7 @@ class Updater:
         new, actions = step(old, event, clock.date().timestamp())
         reports = [action for action in actions if isinstance(action, Report)]
         if reports or floor or _lasting(new) != _lasting(old):
-            self._device.journal.commit(new, reports, uptime=clock.steady(), floor=floor)
+            self._commit(new, reports, floor)
         self._state = new
         if not _same(new, old):
             self._begun = True
@@ -175,6 +183,8 @@ class Updater:
         for action in actions:
             if isinstance(action, Repeat):
                 self._device.journal.repeat(action.key)
+            elif isinstance(action, PutBack):
+                self._put_back(action)
             elif isinstance(action, Collect):
                 self._collect(old)
         if begin and Begin() in actions:
@@ -182,8 +192,36 @@ class Updater:
 
     def report(self, report: Report) -> None:
         """Tell the server something that changes nothing here."""
-        uptime = self._device.clock.steady()
-        self._device.journal.commit(self._state, (report,), uptime=uptime)
+        self._commit(self._state, (report,))
+
+    def _commit(self, state: State, reports: Sequence[Report], floor: Floor | None = None) -> None:
+        journal, uptime = self._device.journal, self._device.clock.steady()
+        facts = facts_of(reports)
+        journal.commit(state, reports, uptime=uptime, floor=floor, facts=facts)
+        self._recall(state)
+
+    def _recall(self, state: State) -> None:
+        journal = self._device.journal
+        self.seen = journal.seen(state, self._device.name)
+        self.rolled_back = bool(journal.fact(ROLLED_BACK))
+
+    def _put_back(self, action: PutBack) -> None:
+        put_back(self._device, action.fallback)
+        self._device.journal.remember(ROLLED_BACK, 1.0)
+        self._recall(self._state)
+        self._collect(self._state)
+
+    def _hung(self) -> str | None:
+        """How the model on trial brought the last run to an end, if it did."""
+        note = read_hang(self._device.home)
+        if note is None:
+            return None
+        self._device.problems.note(f"the watchdog ended the agent: {note.what} {note.why}")
+        if not isinstance(self._state, Activating | OnProbation):
+            return None
+        if note.sha256 != self._state.slot.sha256:
+            return None
+        return f"{note.what} of it {note.why}, so that the watchdog ended the agent"
 
     def _begin(self) -> None:
         """Begin the state's work; when that fails, ``pump`` begins it again.
@@ -244,5 +282,6 @@ def _lasting(state: State) -> State:
     if isinstance(state, Downloading):
         return replace(state, done=0, fetched=0, reported_at=0.0)
     if isinstance(state, OnProbation):
-        return replace(state, n=0, errors=0)
+        saved = state.elapsed // SAVE_SECONDS * SAVE_SECONDS
+        return replace(state, n=0, errors=0, elapsed=saved, golden_due=False)
     return state

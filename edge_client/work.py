@@ -14,16 +14,15 @@ from edge_client.events import (
     Broke,
     Event,
     Fetched,
-    Observed,
     Proceeded,
     Progressed,
     Refused,
-    Restored,
     Swapped,
 )
 from edge_client.fetch import Asking, Fetcher
 from edge_client.manifests import files_of, keep_manifest, kept_manifest
-from edge_client.serving import activate, in_use, restore
+from edge_client.probation_watch import ProbationWatch
+from edge_client.serving import activate, make_room, restore
 from edge_client.slots import read_pointer
 from edge_client.staging import TrialEnded, TrialRun
 from edge_client.states import (
@@ -37,6 +36,7 @@ from edge_client.states import (
     State,
     Verified,
 )
+from edge_client.telemetry import rss_mb
 from edge_client.transfer import Bucket
 from edge_client.trust import require_current
 from schemas.errors import DeviceCause
@@ -71,6 +71,7 @@ class Work:
         self._fetcher: Fetcher | None = None
         self._trial: TrialRun | None = None
         self._swap_tries = 0
+        self._watch = ProbationWatch(device, apply=apply)
         bandwidth = device.settings.bandwidth
         self._bucket = None if bandwidth is None else Bucket(rate=float(bandwidth))
         self._first_batch = int(device.clock.date().timestamp()) % 2**31
@@ -88,8 +89,7 @@ class Work:
             case Activating():
                 self._doing(state.offer.key, lambda: self._activate(state))
             case Reverting():
-                restore(self._device, state)
-                self._apply(Restored(key=state.offer.key))
+                self._apply(restore(self._device, state))
             case _:
                 self.pump(state)
 
@@ -106,9 +106,7 @@ class Work:
             case Staged():
                 self._doing(state.offer.key, lambda: self._proceed(state))
             case OnProbation():
-                n, errors = self._device.runtime.counts(state.slot)
-                if (n, errors) != (state.n, state.errors):
-                    self._apply(Observed(key=state.offer.key, n=n, errors=errors))
+                self._watch.look(state)
         return now + IDLE_SECONDS
 
     def connected(self) -> None:
@@ -126,6 +124,7 @@ class Work:
         """Let go of the work of a state that is over."""
         self._asking = Asking()
         self._swap_tries = 0
+        self._watch.leave()
         fetcher, self._fetcher = self._fetcher, None
         trial, self._trial = self._trial, None
         if trial is not None:
@@ -192,7 +191,7 @@ class Work:
 
     def _start_fetching(self, state: Downloading) -> None:
         files = files_of(kept_manifest(self._device, state.offer))
-        self._device.store.make_room(files, in_use(self._device, state))
+        make_room(self._device, state, files)
         self._first_batch += 1 << 16
         self._fetcher = Fetcher(
             self._device.store,
@@ -228,7 +227,8 @@ class Work:
             return None
         require_current(state.offer, self._device.clock.date())
         pointer = read_pointer(self._device.home.pointer)
-        return Proceeded(key=state.offer.key, fallback=pointer.active or self._device.runtime.slot)
+        fallback = pointer.active or self._device.runtime.slot
+        return Proceeded(key=state.offer.key, fallback=fallback, before_mb=rss_mb())
 
     def _activate(self, state: Activating) -> Event:
         try:

@@ -83,7 +83,10 @@ class Problem(Wire):
 
 
 class Exit(IntEnum):
-    """Exit codes of every Argosy program."""
+    """Exit codes of every Argosy program.
+
+    HUNG: a watchdog ended it, for something in it made no progress.
+    """
 
     OK = 0
     FAILED = 1
@@ -92,5 +95,6 @@ class Exit(IntEnum):
     NOT_FOUND = 5
     CONFLICT = 6
     GATE_FAILED = 7
+    HUNG = 70
     TIMED_OUT = 124
     INTERRUPTED = 130

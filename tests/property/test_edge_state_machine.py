@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_client.actions import Begin, Collect, Repeat, Report
+from edge_client.actions import Begin, Collect, PutBack, Repeat, Report
 from edge_client.events import (
     Booted,
     Broke,
@@ -20,9 +20,12 @@ from edge_client.events import (
     Progressed,
     Refused,
     Restored,
+    RollbackWanted,
+    Stranded,
     Swapped,
     TrialPassed,
 )
+from edge_client.probation import Figures, GoldenRun, Times
 from edge_client.slots import Slot
 from edge_client.state_machine import EVENTS, STATES, TABLE, step
 from edge_client.states import (
@@ -107,6 +110,8 @@ states = st.one_of(
         boots=st.integers(0, 3),
         n=counts,
         errors=counts,
+        elapsed=st.floats(0, 1e6),
+        golden_due=st.booleans(),
     ),
     st.builds(
         Reverting,
@@ -116,9 +121,27 @@ states = st.one_of(
         cause=causes,
         detail=st.just("why"),
         pending=pendings,
+        after_success=st.booleans(),
     ),
     st.builds(Ended, offer=offers, outcome=st.sampled_from(sorted(DEVICE_TERMINAL))),
 )
+some_slot = st.builds(slot_of, numbers)
+figures = st.builds(
+    Figures,
+    n=counts,
+    errors=counts,
+    elapsed=st.floats(0, 1e6),
+    times=st.none()
+    | st.builds(
+        Times,
+        n=counts,
+        median=st.floats(0, 100),
+        before=st.none() | st.floats(0, 100),
+    ),
+    grown_mb=st.none() | st.floats(-1e4, 1e4),
+    golden=st.none() | st.builds(GoldenRun, cause=causes, detail=st.none() | st.just("off")),
+)
+good_figures = st.builds(Figures, n=st.integers(0, 30), errors=st.integers(0, 3))
 events = st.one_of(
     st.builds(Offered, offer=offers, active=slots),
     st.builds(CancelRequested, key=keys),
@@ -130,9 +153,11 @@ events = st.one_of(
     st.builds(Broke, key=keys, cause=causes, detail=st.just("broke")),
     st.builds(Proceeded, key=keys, fallback=slots),
     st.builds(Swapped, key=keys),
-    st.builds(Observed, key=keys, n=counts, errors=counts),
-    st.builds(Booted),
+    st.builds(Observed, key=keys, figures=figures),
+    st.builds(Booted, hung=st.none() | st.just("it hung")),
     st.builds(Restored, key=keys),
+    st.builds(Stranded, key=keys, detail=st.just("damaged")),
+    st.builds(RollbackWanted, slot=some_slot, fallback=some_slot, give_up=st.booleans()),
 )
 times = st.floats(0, 1e10)
 BY_TYPE = {
@@ -144,7 +169,7 @@ BY_TYPE = {
     TrialPassed: st.builds(TrialPassed, key=keys),
     Proceeded: st.builds(Proceeded, key=keys, fallback=slots),
     Swapped: st.builds(Swapped, key=keys),
-    Observed: st.builds(Observed, key=keys, n=st.integers(0, 30), errors=st.integers(0, 3)),
+    Observed: st.builds(Observed, key=keys, figures=good_figures),
     Restored: st.builds(Restored, key=keys),
 }
 """The events that lead onward, drawn more often where a run has to get somewhere."""
@@ -155,7 +180,7 @@ def test_every_pair_is_defined_and_speaks_of_reportable_states(state, event, now
     new, actions = step(state, event, now)
     assert isinstance(new, STATES)
     for action in actions:
-        assert isinstance(action, Report | Repeat | Begin | Collect)
+        assert isinstance(action, Report | Repeat | Begin | Collect | PutBack)
         if isinstance(action, Report):
             assert action.state in DEVICE_REPORTED
 
@@ -182,6 +207,10 @@ def test_the_end_of_an_execution_is_final(offer, outcome, event, now):
     if isinstance(event, Offered) and event.offer.key != offer.key:
         assert key_of(new) == event.offer.key
         return
+    if isinstance(event, RollbackWanted) and outcome is ExecState.SUCCEEDED:
+        taken_back = isinstance(new, Reverting) and new.after_success
+        assert taken_back == offer.names(event.slot)
+        return
     assert new == ended
     said = [a for a in actions if isinstance(a, Report)]
     assert all(report.key != offer.key for report in said)
@@ -199,6 +228,9 @@ def test_cancel_is_honoured_before_the_pointer_is_touched(state, now):
 def test_cancel_comes_too_late_afterwards(state, now):
     new, actions = step(state, CancelRequested(key=state.offer.key), now)
     assert new == state
+    if getattr(state, "after_success", False):
+        assert actions == (Repeat(key=state.offer.key),)
+        return
     (report,) = actions
     assert report.cause is DeviceCause.CANCEL_TOO_LATE
     assert report.state not in DEVICE_TERMINAL
@@ -212,12 +244,18 @@ def test_work_done_for_another_execution_does_nothing(state, event, now):
     assert step(state, event, now) == (state, ())
 
 
-def answering(state, event, proven, serving):
+def answering(state, event, proven, serving, older):
     """An event as the updater would fill it in for the present state."""
     if isinstance(event, Offered):
         return replace(event, active=serving)
     if isinstance(event, Proceeded):
         event = replace(event, fallback=proven)
+    if isinstance(event, RollbackWanted):
+        on_trial = isinstance(state, OnProbation)
+        fallback = state.fallback if on_trial else older
+        if serving is None or fallback is None:
+            return Booted()  # it is refused: there is nothing to go back to
+        event = replace(event, slot=serving, fallback=fallback)
     if isinstance(event, ManifestAccepted) and not isinstance(state, Idle):
         event = replace(event, slot=slot_of(state.offer.assignment.version))
     if hasattr(event, "key") and not isinstance(state, Idle):
@@ -241,7 +279,7 @@ FORWARD = {
 @given(st.data(), times)
 def test_no_order_of_events_loses_the_proven_model(data, now):
     """What serves is always a model that was proven, or one that is on probation."""
-    state, proven, serving, sequence = Idle(), None, None, 0
+    state, proven, serving, older, sequence = Idle(), None, None, None, 0
     for _ in range(data.draw(st.integers(1, 40))):
         onward = data.draw(st.integers(0, 3)) > 0
         wanted = FORWARD[type(state)] if onward else None
@@ -250,18 +288,28 @@ def test_no_order_of_events_loses_the_proven_model(data, now):
             sequence += 1
             numbered = replace(event.offer, sequence=sequence)
             event = replace(event, offer=numbered)
-        event = answering(state, event, proven, serving)
+        event = answering(state, event, proven, serving, older)
+        if isinstance(event, Stranded):
+            continue  # what serves is then known from the runtime alone
         before = state
         state, actions = step(state, event, now)
         if isinstance(before, Activating) and isinstance(event, Swapped):
             serving = before.slot
         if isinstance(before, Reverting) and isinstance(event, Restored):
-            serving = before.fallback
+            serving, older = before.fallback, None
+            if before.after_success:
+                proven = serving
             assert serving == proven
+        for action in actions:
+            if isinstance(action, PutBack):
+                serving = proven = action.fallback
+                older = None
         said = {a.state for a in actions if isinstance(a, Report)}
         if isinstance(before, OnProbation) and ExecState.SUCCEEDED in said:
-            proven = before.slot
-        if isinstance(state, Activating | OnProbation | Reverting):
+            proven, older = before.slot, before.fallback
+        if isinstance(state, Reverting) and state.after_success:
+            assert (state.slot, state.fallback) == (proven, older)
+        elif isinstance(state, Activating | OnProbation | Reverting):
             assert state.fallback == proven
         else:
             assert serving == proven
@@ -271,7 +319,8 @@ def test_no_order_of_events_loses_the_proven_model(data, now):
 def test_probation_is_judged_by_its_rules(n, errors, now):
     errors = min(n, errors)
     state = OnProbation(offer=offer_of(1), slot=slot_of(1), fallback=slot_of(2))
-    new, _ = step(state, Observed(key=state.offer.key, n=n, errors=errors), now)
+    seen = Figures(n=n, errors=errors)
+    new, _ = step(state, Observed(key=state.offer.key, figures=seen), now)
     if errors > 0.1 * max(n, 10):
         assert isinstance(new, Reverting)
         assert new.cause is DeviceCause.PROBATION_FAILED
