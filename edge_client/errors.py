@@ -164,6 +164,10 @@ class PointerError(UpdateError):
     """The pointer and its copy are damaged: nobody knows which files are in use."""
 
 
+class PatchError(EdgeError):
+    """A patch is damaged or is not for this base; the file can be had otherwise."""
+
+
 class LoadError(UpdateError):
     """The model is not loadable here."""
 
