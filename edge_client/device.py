@@ -7,15 +7,17 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from edge_client.chore import Spawn, at_once
 from edge_client.errors import TrustError
 from edge_client.identity import Identity
+from edge_client.inlet import Inlet
 from edge_client.journal import Journal
 from edge_client.metadata import MetadataClient
 from edge_client.runtime import Runtime
 from edge_client.settings import BUILT, Home, RunSettings
 from edge_client.store import Store
 from edge_client.trust import require_clock
-from schemas.transfer import Need
+from schemas.transfer import Ask, Need
 from schemas.trust import MetadataAsk
 
 GOOD_TIME = "good_time"
@@ -48,8 +50,10 @@ class Device:
     """What there is one of on a device. Used from the thread that decides.
 
     journal: the update's state and its reports. store: model files. metadata:
-    whose signatures count. runtime: what serves. send, ask: publish a request, for files of
-    a model or for trust metadata; False when there is no connection.
+    whose signatures count. runtime: what serves. send, inquire, ask: publish a request, for
+    chunks, about a file or for trust metadata; False when there is no connection. listen: to
+    the broadcast of a file, None to none. inlet: where chunks arrive. nudge: has the updater
+    pumped soon, from any thread. spawn: runs what takes long.
     """
 
     home: Home
@@ -61,7 +65,12 @@ class Device:
     runtime: Runtime
     clock: Clock
     send: Callable[[Need], bool]
+    inquire: Callable[[Ask], bool]
     ask: Callable[[MetadataAsk], bool]
+    listen: Callable[[str | None], None] = lambda _sha256: None
+    inlet: Inlet = field(default_factory=Inlet)
+    nudge: Callable[[], None] = lambda: None
+    spawn: Spawn = at_once
     problems: Problems = field(default_factory=Problems)
 
     def require_clock(self) -> None:

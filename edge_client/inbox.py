@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 from pydantic import ValidationError
 
@@ -29,8 +30,8 @@ class Inbox:
         """Put together. updater: hears of what passed its checks."""
         self._device, self._updater = device, updater
         self._refresher = Refresher(device, decided=self._decided)
-        self._takers = {
-            Down.CHUNK: updater.chunk,  # checked by its hash, chunk by chunk
+        self._takers: dict[Down, Callable[[bytes], None]] = {
+            Down.CHUNK: device.inlet.take,  # of a transport that does not do it itself
             Down.REPLY: self.reply,
             Down.DESIRED: self.desired,
             Down.CMD: self.command,

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from edge_client.renewal_work import RenewalEnded
 from edge_client.staging import TrialEnded
-from edge_client.transport import Received, TransportEvent
-from schemas.topics import Down
+from edge_client.transport import TransportEvent
 
 MAX_EVENTS = 1000
 POST_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
-AgentEvent: TypeAlias = TransportEvent | TrialEnded | RenewalEnded
+
+@dataclass(frozen=True, slots=True)
+class Nudge:
+    """There is something to do for the updater; it knows what."""
+
+
+AgentEvent: TypeAlias = TransportEvent | TrialEnded | RenewalEnded | Nudge
 
 
 class Events:
@@ -30,12 +37,13 @@ class Events:
     def post(self, event: AgentEvent) -> None:
         """Hand an event over, from any thread.
 
-        Chunks may be lost, the rest waits for room; a verdict as long as it takes, as
-        nothing would repeat it.
+        A nudge is of no use when there is no room, the rest waits for it; a verdict as long as
+        it takes, as nothing would repeat it.
         """
         try:
-            if isinstance(event, Received) and event.leaf is Down.CHUNK:
-                self._queue.put_nowait(event)
+            if isinstance(event, Nudge):
+                with contextlib.suppress(queue.Full):  # then it is awake
+                    self._queue.put_nowait(event)
             else:
                 patience = None if isinstance(event, TrialEnded | RenewalEnded) else POST_SECONDS
                 self._queue.put(event, timeout=patience)

@@ -22,7 +22,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from edge_client.chunk_socket import Tap, tapped
 from edge_client.identity import Identity
+from edge_client.inlet import Inlet
 from edge_client.mqtt_line import connect_properties, no_delay, plain, tls_of
 from edge_client.refusal import Refusal, ask_why, in_words, of_connack, of_tls
 from edge_client.transport import (
@@ -35,7 +37,7 @@ from edge_client.transport import (
 )
 from schemas.device import Birth, Death
 from schemas.ids import BootId
-from schemas.topics import Up, down_filter, parse_down, up
+from schemas.topics import Down, Up, broadcast, down, down_filter, parse_broadcast, parse_down, up
 
 KEEPALIVE_SECONDS = 20
 CONNACK_SECONDS = 10.0
@@ -72,6 +74,7 @@ class MqttTransport:
         boot: BootId,
         birth: Callable[[int], Birth],
         on_event: Callable[[TransportEvent], None],
+        inlet: Inlet,
     ) -> None:
         """Prepare.
 
@@ -80,12 +83,18 @@ class MqttTransport:
             boot: of this start of the agent.
             birth: the birth message of a connection, by its number.
             on_event: called from the network thread; must be quick.
+            inlet: takes chunks, in the network thread.
         """
         self._identity, self._boot, self._birth = identity, boot, birth
         self._on_event = on_event
         self._device = identity.record.device
         self._seen = identity.seen
         self._session = 0
+        self._inlet = inlet
+        self._chunks = down(self._device, Down.CHUNK)
+        self._broadcast: str | None = None
+        self._tap = Tap(self._chunk)
+        self._tap.listen({self._chunks})
         self._client: mqtt.Client | None = None
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -123,6 +132,17 @@ class MqttTransport:
             return None
         info = client.publish(up(self._device, leaf), payload, qos=1)
         return (session, info.mid) if info.rc == mqtt.MQTT_ERR_SUCCESS else None
+
+    def listen(self, sha256: str | None) -> None:
+        """Hear the broadcast of a file, on this connection and the next ones; None: of none."""
+        before, self._broadcast = self._broadcast, None if sha256 is None else broadcast(sha256)
+        client, wanted = self._client, self._broadcast
+        self._tap.listen({self._chunks} if wanted is None else {self._chunks, wanted})
+        if client is not None and wanted != before:
+            if before is not None:
+                client.unsubscribe(before)
+            if wanted is not None:
+                client.subscribe(wanted, qos=0)
 
     def announce(self) -> None:
         """Publish the birth message, which expires when heartbeats stop."""
@@ -220,7 +240,7 @@ class MqttTransport:
             reconnect_on_failure=False,
         )
         client.suppress_exceptions = True
-        client.tls_set_context(tls_of(identity))
+        client.tls_set_context(tapped(tls_of(identity), self._tap))
         will = Death(boot=self._boot, session=session)
         client.will_set(up(self._device, Up.DEATH), will.model_dump_json(), qos=1)
         client.on_socket_open = no_delay
@@ -232,6 +252,8 @@ class MqttTransport:
                 ended.refusal = of_connack(code.value)
             else:
                 client.subscribe(down_filter(self._device), qos=1)
+                if self._broadcast is not None:
+                    client.subscribe(self._broadcast, qos=0)
                 self._client, self._seen = client, identity.seen
                 self._send_birth(client, session)
                 self._emit(Connected(session, identity.seen.serial))
@@ -245,7 +267,12 @@ class MqttTransport:
         def on_message(_c: Any, _u: Any, message: mqtt.MQTTMessage) -> None:
             topic = parse_down(message.topic)
             if topic is not None and topic.device == self._device:
-                self._emit(Received(topic.leaf, bytes(message.payload)))
+                if topic.leaf is Down.CHUNK:
+                    self._chunk(message.topic, memoryview(message.payload))
+                else:
+                    self._emit(Received(topic.leaf, bytes(message.payload)))
+            elif parse_broadcast(message.topic) and message.topic != self._broadcast:
+                client.unsubscribe(message.topic)  # left by a run that was killed listening
 
         def on_publish(_c: Any, _u: Any, mid: int, code: ReasonCode, _p: Any) -> None:
             self._emit(Acknowledged((session, mid), not code.is_failure))
@@ -263,6 +290,12 @@ class MqttTransport:
         birth = self._birth(session).model_copy(update={"certificate": self._seen})
         body = birth.model_dump_json(exclude_none=True)
         client.publish(up(self._device, Up.BIRTH), body, qos=1, retain=True, properties=properties)
+
+    def _chunk(self, topic: str, payload: memoryview) -> None:
+        try:
+            self._inlet.take(payload, broadcast=topic != self._chunks)
+        except Exception:  # likewise: the library's loop would end
+            log.exception("a chunk could not be taken")
 
     def _emit(self, event: TransportEvent) -> None:
         try:

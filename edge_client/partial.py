@@ -5,6 +5,9 @@ fsync, rename). The bitmap is a hint: a process that was killed had written chun
 it does not know of. So whatever is in the data file is hashed again when it is opened,
 and nothing that is there and sound is fetched twice. That costs one read and one SHA-256
 of what has arrived, at most ``MAX_FILE_BYTES``; holes are skipped.
+
+Chunks are put in place by the threads that bring them: the network's, and those of patches and
+HTTPS. All else is asked for by one thread at a time.
 """
 
 from __future__ import annotations
@@ -12,7 +15,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -25,27 +30,35 @@ from schemas.measure import MAX_FILE_BYTES, ModelFile
 from schemas.transfer import CHUNK_BYTES, chunk_count, leaves_digest
 
 FLUSH_SECONDS = 0.5
-FLUSH_CHUNKS = 64
-_DIGEST = 32
 
 
 class ChunkMap(Wire):
     """A partial file's side file: which chunks are there, in hex, low bit first.
 
-    owner: the attempt for which ``fetched`` counts bytes off the network.
+    owner: the attempt for which ``fetched`` counts bytes off the network. making: what is
+    there beyond the bitmap was made on the device, and is not to be counted.
     """
 
-    leaves: str
     bitmap: str
     owner: str
     fetched: int = 0
+    making: bool = False
+
+
+class Placed(Enum):
+    """What became of a chunk. GONE: the file is closed."""
+
+    NEW = "new"
+    THERE = "there"
+    CORRUPT = "corrupt"
+    GONE = "gone"
 
 
 class Partial:
-    """A file on its way. Used from one thread."""
+    """A file on its way. ``resume`` it before anything else."""
 
     def __init__(self, folder: Path, file: ModelFile, leaves: Sequence[bytes], owner: str) -> None:
-        """Open it, keeping the chunks that are there and sound.
+        """Open it.
 
         Raises:
             DigestError: the leaves are not the manifest's.
@@ -56,63 +69,89 @@ class Partial:
             raise DigestError(msg)
         self.file = file
         self.leaves = tuple(leaves)
-        self.have: set[int] = set()
         self.fetched = 0
+        self.making = False
+        self.path = folder / f"{file.sha256}.data"
+        self._there = bytearray(len(leaves))
         self._owner = owner
-        self._data = folder / f"{file.sha256}.data"
         self._map = folder / f"{file.sha256}.map"
-        self._unsaved = 0
+        self._unsaved = False
         self._saved_at: float | None = None
+        self._placing = threading.Lock()
+        self._saving = threading.Lock()
         with disk_errors(file.path):
-            self._fd = os.open(self._data, os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                self._resume()
-                self.save()
-            except BaseException:
-                os.close(self._fd)
-                raise
+            self._fd: int | None = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
 
-    def write(self, index: int, data: bytes) -> None:
-        """Write a verified chunk; it counts after the next ``save``."""
-        with disk_errors(self.file.path):
-            written = 0
+    @property
+    def have(self) -> set[int]:
+        """The chunks that are there and verified."""
+        return {index for index, there in enumerate(self._there) if there}
+
+    @property
+    def bytes_there(self) -> int:
+        """Bytes of these chunks."""
+        count = self._there.count(1)
+        short = -self.file.size % CHUNK_BYTES if self._there[-1] else 0
+        return count * CHUNK_BYTES - short
+
+    def place(self, index: int, data: bytes | memoryview) -> Placed:
+        """Check a chunk and write it; it counts after the next ``save``. From any thread.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        if self._there[index]:
+            return Placed.THERE
+        if hashlib.sha256(data).digest() != self.leaves[index]:
+            return Placed.CORRUPT
+        with self._placing:
+            if self._fd is None:
+                return Placed.GONE
+            written = os.pwrite(self._fd, data, index * CHUNK_BYTES)
             while written < len(data):  # a nearly full disk takes a part, then says so
                 at = index * CHUNK_BYTES + written
                 written += os.pwrite(self._fd, data[written:], at)
-        self.have.add(index)
-        self._unsaved += 1
+            self._there[index] = 1
+        self._unsaved = True
+        return Placed.NEW
 
-    def save_if_due(self, now: float) -> None:
-        """Save when enough has come since the last time, or enough time has passed."""
+    def wants(self, index: int) -> bool:
+        """Whether a chunk is missing. From any thread."""
+        return 0 <= index < len(self._there) and not self._there[index]
+
+    def save_due(self, now: float) -> bool:
+        """Whether something came and enough time has passed since this last said so."""
         if self._saved_at is None:
             self._saved_at = now
-        old = now - self._saved_at >= FLUSH_SECONDS
-        if self._unsaved and (old or self._unsaved >= FLUSH_CHUNKS):
-            self.save()
-            self._saved_at = now
+        if not self._unsaved or now - self._saved_at < FLUSH_SECONDS:
+            return False
+        self._saved_at = now
+        return True
 
     def save(self) -> None:
-        """Data first, then the bitmap that says they are there."""
-        with disk_errors(self.file.path):
-            os.fdatasync(self._fd)
-            bits = bytearray(-(-len(self.leaves) // 8))
-            for index in self.have:
-                bits[index // 8] |= 1 << index % 8
-            state = ChunkMap(
-                leaves=b"".join(self.leaves).hex(),
-                bitmap=bits.hex(),
-                owner=self._owner,
-                fetched=self.fetched,
-            )
-            write_atomic(self._map, state.model_dump_json().encode(), mode=0o600)
-        self._unsaved = 0
+        """Data first, then the bitmap that says they are there. From any thread.
+
+        Raises:
+            DiskFullError: there is no room for it.
+        """
+        with self._saving, disk_errors(self.file.path):
+            if self._fd is None:
+                return
+            self._unsaved = False
+            there = bytes(self._there)
+            try:
+                os.fdatasync(self._fd)
+                self._write_map(there)
+            except OSError:
+                self._unsaved = True
+                raise
 
     def close(self) -> None:
         """Save and close; the file stays for a later attempt."""
         try:
             self.save()
         finally:
-            os.close(self._fd)
+            self._shut()
 
     def finish(self, blobs: Path) -> None:
         """Hash the whole, make it durable and move it among the complete files.
@@ -122,41 +161,81 @@ class Partial:
         Raises:
             DigestError: the whole has another hash; the partial file is removed.
         """
-        with disk_errors(self.file.path):
+        with disk_errors(self.file.path), self._saving:
+            if self._fd is None:
+                return
             os.ftruncate(self._fd, self.file.size)
             os.fsync(self._fd)
-            self.save()
-        os.close(self._fd)
-        if hash_file(self._data) != self.file.sha256:
-            self._data.unlink()
-            self._map.unlink(missing_ok=True)
+            self._write_map(bytes(self._there))
+        self._shut()
+        if hash_file(self.path) != self.file.sha256:
+            self.remove()
             msg = f"{self.file.path} has not the manifest's SHA-256 although all chunks fit"
             raise DigestError(msg)
-        self._data.replace(blobs / self.file.sha256)
+        self.path.replace(blobs / self.file.sha256)
         fsync_folder(blobs)
 
-    def _resume(self) -> None:
+    def remove(self) -> None:
+        """Close it, and let nothing of it stay."""
+        self._shut()
+        self._map.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+
+    def resume(self, going: Callable[[], bool] = lambda: True) -> None:
+        """Find out which chunks are there and sound, and write it down.
+
+        going: asked before each chunk; no ends it.
+
+        Raises:
+            DiskFullError: there is no room for the map.
+        """
         saved = read_map(self._map)
         known: set[int] = set() if saved is None else _indices(bytes.fromhex(saved.bitmap))
         for index in sorted(known | self._present()):
+            if not going():
+                return
             if index < len(self.leaves) and self._sound(index):
-                self.have.add(index)
+                self._there[index] = 1
         if saved is not None and saved.owner == self._owner:
             # What the bitmap does not know of came after it, for the same attempt.
-            unknown = sum(self._bytes_of(index) for index in self.have - known)
-            self.fetched = saved.fetched + unknown
+            unknown = set() if saved.making else self.have - known
+            self.fetched = saved.fetched + sum(self._bytes_of(index) for index in unknown)
+        self.save()
+
+    def _write_map(self, there: bytes) -> None:
+        bits = bytearray(-(-len(there) // 8))
+        for index, one in enumerate(there):
+            if one:
+                bits[index // 8] |= 1 << index % 8
+        state = ChunkMap(
+            bitmap=bits.hex(), owner=self._owner, fetched=self.fetched, making=self.making
+        )
+        write_atomic(self._map, state.model_dump_json().encode(), mode=0o600)
+
+    def _shut(self) -> None:
+        with self._saving, self._placing:
+            fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
 
     def _present(self) -> set[int]:
         """Chunks of which the data file holds anything."""
-        size = min(os.fstat(self._fd).st_size, self.file.size)
+        with self._placing:
+            if self._fd is None:
+                return set()
+            size = min(os.fstat(self._fd).st_size, self.file.size)
+            extents = list(_extents(self._fd, size))
         return {
             index
-            for start, end in _extents(self._fd, size)
+            for start, end in extents
             for index in range(start // CHUNK_BYTES, -(-end // CHUNK_BYTES))
         }
 
     def _sound(self, index: int) -> bool:
-        data = os.pread(self._fd, self._bytes_of(index), index * CHUNK_BYTES)
+        with self._placing:
+            if self._fd is None:
+                return False
+            data = os.pread(self._fd, self._bytes_of(index), index * CHUNK_BYTES)
         return hashlib.sha256(data).digest() == self.leaves[index]
 
     def _bytes_of(self, index: int) -> int:
@@ -188,16 +267,10 @@ def _indices(bits: bytes) -> set[int]:
 
 def read_map(path: Path) -> ChunkMap | None:
     """Read a side file; None when there is none or it is damaged."""
-    limit = MAX_FILE_BYTES // CHUNK_BYTES * (2 * _DIGEST + 1) + MIB
+    limit = MAX_FILE_BYTES // CHUNK_BYTES // 4 + MIB
     try:
         saved = ChunkMap.model_validate_json(read_limited(path, limit))
         bytes.fromhex(saved.bitmap)
-        bytes.fromhex(saved.leaves)
     except (OSError, ValidationError, ValueError):
         return None
     return saved
-
-
-def split_leaves(joined: bytes) -> tuple[bytes, ...]:
-    """Concatenated digests, taken apart."""
-    return tuple(joined[i : i + _DIGEST] for i in range(0, len(joined), _DIGEST))

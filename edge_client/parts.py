@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from edge_client.autobench import Autobench
+from edge_client.chore import in_thread
 from edge_client.device import Clock, Device
 from edge_client.hardware import hardware
 from edge_client.identity import Identity, load_identity
 from edge_client.inbox import Inbox
+from edge_client.inlet import Inlet
 from edge_client.journal import Journal
-from edge_client.loop import Events
+from edge_client.loop import Events, Nudge
 from edge_client.metadata import MetadataClient
 from edge_client.metadata_cache import MetadataCache
 from edge_client.metadata_refresh import JournalFloors
@@ -90,15 +92,16 @@ class Parts:
         make = partial(Buffer, device=name, boot=boot.id, most=settings.telemetry_windows)
         self.buffer: Buffer = open_buffer(home.telemetry, make)
         self.spool: Spool = open_spool(home.bench, device=name)
+        inlet = Inlet()
         self.transport = MqttTransport(
-            self.identity, boot=boot.id, birth=birth, on_event=events.post
+            self.identity, boot=boot.id, birth=birth, on_event=events.post, inlet=inlet
         )
         self.uplink = Uplink(
             self.transport, journal=self.journal, buffer=self.buffer, spool=self.spool
         )
         known = partial(self.spool.knows, ort=self.hardware.ort)
         self.autobench = Autobench(home, known=known, clock=boot.uptime)
-        self.device = self._device(home, settings)
+        self.device = self._device(home, settings, inlet, events)
         self.standing = Standing(
             home,
             self.identity,
@@ -110,7 +113,7 @@ class Parts:
         self.updater = Updater(self.device, post=events.post)
         self.inbox = Inbox(self.device, self.updater)
 
-    def _device(self, home: Home, settings: RunSettings) -> Device:
+    def _device(self, home: Home, settings: RunSettings, inlet: Inlet, events: Events) -> Device:
         return Device(
             home=home,
             settings=settings,
@@ -126,7 +129,12 @@ class Parts:
             runtime=self.runtime,
             clock=Clock(date=_utc_now, steady=self.boot.uptime),
             send=self.uplink.need,
+            inquire=self.uplink.ask,
             ask=self.uplink.meta,
+            listen=self.transport.listen,
+            inlet=inlet,
+            nudge=lambda: events.post(Nudge()),
+            spawn=in_thread,
         )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,11 +12,14 @@ from pathlib import Path
 
 from edge_client.errors import DigestError, DiskFullError
 from edge_client.files import disk_errors, hash_file, read_limited, write_atomic
-from edge_client.partial import Partial, read_map, split_leaves
+from edge_client.leaves import Leaves
+from edge_client.partial import Partial, read_map
 from edge_client.settings import MIB, Home
 from schemas.measure import MAX_FILE_BYTES, ModelFile
 from schemas.model import MAX_MANIFEST_BYTES
-from schemas.transfer import leaves_digest
+from schemas.transfer import MAX_HELD, leaves_digest
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 RESERVE = 16 * MIB
 """Bytes that stay free on the disk for everything else."""
@@ -62,13 +67,26 @@ class Store:
             msg = f"{file.path} was damaged on the disk"
             raise DigestError(msg)
 
+    @property
+    def leaves(self) -> Leaves:
+        """The chunk digests of files, complete ones and such on their way."""
+        return Leaves(self.home.leaves)
+
     def known_leaves(self, file: ModelFile) -> tuple[bytes, ...] | None:
-        """The chunk digests kept with a partial file, when they are the manifest's."""
-        saved = read_map(self.home.partial / f"{file.sha256}.map")
-        if saved is None:
-            return None
-        leaves = split_leaves(bytes.fromhex(saved.leaves))
-        return leaves if leaves_digest(leaves) == file.leaves_sha256 else None
+        """The chunk digests kept of a file on its way, when they are the manifest's."""
+        leaves = self.leaves.read(file.sha256)
+        return leaves if leaves and leaves_digest(leaves) == file.leaves_sha256 else None
+
+    def held(self, file: ModelFile, *, first: str | None = None) -> tuple[str, ...]:
+        """Complete files of which another one may be made; those nearest in size before others.
+
+        first: one that comes before all, such as the model that serves.
+        """
+        found = []
+        for path in self.home.blobs.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found.append((path.name != first, abs(path.stat().st_size - file.size), path.name))
+        return tuple(name for *_, name in sorted(found) if _SHA256.fullmatch(name))[:MAX_HELD]
 
     def fetched_for(self, file: ModelFile, owner: str) -> int:
         """Bytes of a file that came over the network on behalf of an attempt."""
@@ -76,8 +94,24 @@ class Store:
         return saved.fetched if saved is not None and saved.owner == owner else 0
 
     def open_partial(self, file: ModelFile, leaves: Sequence[bytes], owner: str) -> Partial:
-        """Begin or go on with a file on behalf of an attempt."""
-        return Partial(self.home.partial, file, leaves, owner)
+        """Begin or go on with a file on behalf of an attempt; it is still to be resumed.
+
+        Raises:
+            DigestError: the leaves are not the manifest's.
+            DiskFullError: there is no room.
+        """
+        partial = Partial(self.home.partial, file, leaves, owner)
+        with disk_errors(file.path):
+            if self.leaves.read(file.sha256) != partial.leaves:
+                self.leaves.keep(file.sha256, leaves)
+        return partial
+
+    def has_room(self, size: int, *, beside: ModelFile) -> bool:
+        """Whether ``size`` bytes fit beside a file on its way, without removing anything."""
+        arrived = self._size(self.home.partial / f"{beside.sha256}.data")
+        room = self.free_bytes(self.home.blobs) - RESERVE
+        used = self._used([beside.sha256])
+        return used + beside.size + size <= self.quota and beside.size - arrived + size <= room
 
     def save_manifest(self, sha256: str, text: bytes) -> None:
         """Keep a genuine manifest."""
@@ -139,6 +173,8 @@ class Store:
             orphan = not path.with_suffix(".data").exists()
             if orphan or (partial is not None and path.stem not in partial):
                 path.unlink(missing_ok=True)
+        there = (*self.home.blobs.iterdir(), *self.home.partial.iterdir())
+        self.leaves.forget_all_but({path.stem for path in there})
 
     def _fits(self, missing: int, arrived: int, files: Iterable[str]) -> bool:
         room = self.free_bytes(self.home.blobs) - RESERVE

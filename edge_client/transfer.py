@@ -1,19 +1,19 @@
 """The windowed pull of one file: what to ask for, and what to make of what comes.
 
 No IO and no clock: ``now`` is seconds of any steady clock. Within a batch chunks come
-in order, so a gap is a loss and is asked for again at once; a timer is the backstop.
+in order, so a gap is a loss and is asked for again at once; a timer is the backstop. Chunks
+may come by other ways meanwhile, a broadcast above all; nothing is asked for while it is held.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from edge_client.pace import Pace
-from schemas.transfer import CHUNK_BYTES, Chunk, Need, Range, chunk_count, tag_of
+from schemas.transfer import CHUNK_BYTES, Need, Range, chunk_count
 
 MIN_TIMEOUT = 2.0
 MAX_TIMEOUT = 5.0
@@ -30,7 +30,21 @@ class Taken(Enum):
     NEW = "new"
     DUPLICATE = "duplicate"
     CORRUPT = "corrupt"
-    FOREIGN = "foreign"
+
+
+@dataclass(frozen=True, slots=True)
+class Came:
+    """A chunk that was looked at.
+
+    size: bytes that it took on the network. sound: its digest is the leaf, and it is written.
+    at: when it came. batch: of the request that it answers; None when it is no answer.
+    """
+
+    index: int
+    size: int
+    sound: bool
+    at: float
+    batch: int | None
 
 
 @dataclass(slots=True)
@@ -79,7 +93,6 @@ class Pull:
         *,
         sha256: str,
         size: int,
-        leaves: Sequence[bytes],
         have: Iterable[int] = (),
         bucket: Bucket | None = None,
         first_batch: int = 0,
@@ -89,7 +102,6 @@ class Pull:
         Args:
             sha256: of the whole file, in hex.
             size: in bytes.
-            leaves: the verified digest of each chunk.
             have: indices of chunks that are on the disk and verified.
             bucket: limits the rate of requests.
             first_batch: number of the first request; a new run must not reuse those of
@@ -101,10 +113,10 @@ class Pull:
         self.corrupt = 0
         self.timeouts = 0
         self.failure: str | None = None
-        self._leaves = leaves
-        self._tag = tag_of(sha256)
+        self._chunks = chunk_count(size)
         self._have = set(have)
-        self._needed = deque(i for i in range(chunk_count(size)) if i not in self._have)
+        self._needed = deque(i for i in range(self._chunks) if i not in self._have)
+        self._held = False
         self._asked: dict[int, int] = {}
         self._batches: dict[int, _Batch] = {}
         self._next_batch = first_batch
@@ -145,30 +157,40 @@ class Pull:
         self._asked.update(dict.fromkeys(indices, batch))
         if self._heard_at is None or len(self._asked) == count:
             self._heard_at = now
-        ranges = tuple(_ranges(indices))
-        return Need(kind="chunks", sha256=self.sha256, batch=batch, ranges=ranges)
+        asked = ranges(indices)
+        return Need(kind="chunks", sha256=self.sha256, batch=batch, ranges=asked)
 
-    def take(self, chunk: Chunk, now: float) -> Taken:
-        """Judge a chunk. After NEW its data is to be written at ``index`` * 64 KiB."""
-        if chunk.tag != self._tag or chunk.index >= len(self._leaves):
-            return Taken.FOREIGN
-        self.received_bytes += len(chunk.data)
-        self._heard_at = now
-        self._close_gap(chunk, now)
-        if chunk.index in self._have:
+    def take(self, came: Came) -> Taken:
+        """Account for a chunk that came."""
+        self.received_bytes += came.size
+        if came.batch is not None:
+            self._heard_at = came.at
+            self._close_gap(came.index, came.batch, came.at)
+        if came.index in self._have:
             return Taken.DUPLICATE
-        self._forget(chunk.index)
-        if hashlib.sha256(chunk.data).digest() != self._leaves[chunk.index]:
-            self._again(chunk.index)
+        self._forget(came.index)
+        if not came.sound:
+            self._again(came.index)
             return Taken.CORRUPT
-        self._have.add(chunk.index)
+        self._have.add(came.index)
         self._silent = 0
-        self._pace.arrived(now)
+        if came.batch is not None:
+            self._pace.arrived(came.at)
         return Taken.NEW
+
+    def hold(self) -> None:
+        """Ask for nothing more; what is outstanding may still come."""
+        self._held = True
+
+    def resume(self) -> None:
+        """Ask again, also for what was outstanding when it was held."""
+        if self._held:
+            self._held = False
+            self.give_back()
 
     def tick(self, now: float) -> None:
         """Let the timer look: silence returns all that is outstanding to the list."""
-        if self._asked and now >= self._deadline(now):
+        if self._asked and not self._held and now >= self._deadline(now):
             self.timeouts += 1
             self._silent += 1
             self._pace.stalled()
@@ -178,7 +200,7 @@ class Pull:
 
     def due(self, now: float) -> float:
         """When ``tick`` and ``ask`` should be called again at the latest."""
-        times = [self._deadline(now)] if self._asked else []
+        times = [self._deadline(now)] if self._asked and not self._held else []
         if self._bucket is not None and self._wanted():
             times.append(self._bucket.ready_at(now))
         return min(times, default=now)
@@ -209,7 +231,7 @@ class Pull:
     def _wanted(self) -> int:
         """How many chunks the window lets it ask for; half of it is to be free first."""
         free = self._pace.window - len(self._asked)
-        if not self._needed or self.failure or free <= 0:
+        if not self._needed or self._held or self.failure or free <= 0:
             return 0
         if self._asked and free * 2 < self._pace.window and not self._urgent():
             return 0
@@ -219,19 +241,20 @@ class Pull:
         """Whether a chunk that was lost waits to be asked for again."""
         return self._needed[0] < next(iter(self._asked))
 
-    def _close_gap(self, chunk: Chunk, now: float) -> None:
-        batch = self._batches.get(chunk.batch)
+    def _close_gap(self, index: int, number: int, now: float) -> None:
+        batch = self._batches.get(number)
         if batch is None:
             return
         if not batch.answered:
             batch.answered = True
-            self._pace.answered(now - batch.asked_at)
-        if chunk.index in batch.waiting:
-            self._lose(chunk.batch, before=chunk.index)
+            self._pace.answered(max(0.0, now - batch.asked_at))
+        if batch.waiting[0] != index and index in batch.waiting:
+            self._lose(number, before=index)
         # Two requests on, what is left of an older one is not coming: a server that
         # shares its work reorders neighbours at most.
-        for older in [b for b in self._batches if b + 1 < chunk.batch]:
-            self._lose(older, before=None)
+        if next(iter(self._batches)) + 1 < number:
+            for older in [b for b in self._batches if b + 1 < number]:
+                self._lose(older, before=None)
 
     def _lose(self, number: int, *, before: int | None) -> None:
         batch = self._batches[number]
@@ -257,11 +280,11 @@ class Pull:
         self.corrupt += 1
         self._bad[index] = self._bad.get(index, 0) + 1
         self._needed.appendleft(index)
-        if self._bad[index] >= MAX_BAD_PER_CHUNK or self.corrupt > len(self._leaves) + 16:
+        if self._bad[index] >= MAX_BAD_PER_CHUNK or self.corrupt > self._chunks + 16:
             self.failure = f"chunk {index} came damaged {self._bad[index]} times"
 
 
-def _ranges(indices: Sequence[int]) -> list[Range]:
+def ranges(indices: Sequence[int]) -> tuple[Range, ...]:
     """Contiguous runs of ascending indices."""
     runs: list[tuple[int, int]] = []
     for index in indices:
@@ -269,4 +292,4 @@ def _ranges(indices: Sequence[int]) -> list[Range]:
             runs[-1] = (runs[-1][0], index + 1)
         else:
             runs.append((index, index + 1))
-    return list(runs)
+    return tuple(runs)

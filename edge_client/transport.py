@@ -74,5 +74,8 @@ class Transport(Protocol):
     def publish(self, leaf: Up, payload: str) -> Ticket | None:
         """Send at QoS 1; None when there is no connection."""
 
+    def listen(self, sha256: str | None) -> None:
+        """Hear the broadcast of a file, on this connection and the next ones; None: of none."""
+
     def announce(self) -> None:
         """Publish the birth message, retained."""

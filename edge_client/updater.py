@@ -147,10 +147,6 @@ class Updater:
         """Take an answer to a request."""
         self._work.reply(self._state, reply)
 
-    def chunk(self, payload: bytes) -> None:
-        """Take a chunk."""
-        self._work.chunk(self._state, payload)
-
     def trial_ended(self, ended: TrialEnded) -> None:
         """Take the trial load's verdict."""
         self._verdict = ended

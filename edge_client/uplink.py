@@ -12,7 +12,7 @@ from edge_client.transport import Acknowledged, Transport
 from schemas.base import Wire
 from schemas.enroll import RenewAsk
 from schemas.topics import Up
-from schemas.transfer import Need
+from schemas.transfer import Ask, Need
 from schemas.trust import MetadataAsk
 
 MOST_REPORTS = 16
@@ -54,6 +54,10 @@ class Uplink:
     def need(self, need: Need) -> bool:
         """Publish a request; False when there is no connection."""
         return self.connected and self._sent(Up.NEED, need)
+
+    def ask(self, ask: Ask) -> bool:
+        """Ask about a file; False when there is no connection."""
+        return self.connected and self._sent(Up.ASK, ask)
 
     def meta(self, ask: MetadataAsk) -> bool:
         """Ask for a metadata file; False when there is no connection."""

@@ -9,20 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edge_client.device import Device, clock_is_set
-from edge_client.errors import EdgeError, SwapPendingError, TrustError, UpdateError
+from edge_client.download import Asking
+from edge_client.errors import SwapPendingError, TrustError, UpdateError
 from edge_client.events import (
     Broke,
     Event,
-    Fetched,
     Proceeded,
-    Progressed,
     Refused,
     Swapped,
 )
-from edge_client.fetch import Asking, Fetcher
-from edge_client.manifests import files_of, keep_manifest, kept_manifest
+from edge_client.fetching import Fetching
+from edge_client.manifests import keep_manifest, kept_manifest
 from edge_client.probation_watch import ProbationWatch
-from edge_client.serving import activate, make_room, restore
+from edge_client.serving import activate, restore
 from edge_client.slots import read_pointer
 from edge_client.staging import TrialEnded, TrialRun
 from edge_client.states import (
@@ -37,10 +36,9 @@ from edge_client.states import (
     Verified,
 )
 from edge_client.telemetry import rss_mb
-from edge_client.transfer import Bucket
 from edge_client.trust import require_current
 from schemas.errors import DeviceCause
-from schemas.transfer import Need, Reply
+from schemas.transfer import Ask, Reply
 
 IDLE_SECONDS = 1.0
 """How often to look when nothing asks for sooner."""
@@ -68,13 +66,10 @@ class Work:
         """
         self._device, self._apply, self._post = device, apply, post
         self._asking = Asking()
-        self._fetcher: Fetcher | None = None
+        self._fetching = Fetching(device, apply=apply, doing=self._doing)
         self._trial: TrialRun | None = None
         self._swap_tries = 0
         self._watch = ProbationWatch(device, apply=apply)
-        bandwidth = device.settings.bandwidth
-        self._bucket = None if bandwidth is None else Bucket(rate=float(bandwidth))
-        self._first_batch = int(device.clock.date().timestamp()) % 2**31
 
     def begin(self, state: State) -> None:
         """Begin the work of a state, or begin it again after a restart or a failure.
@@ -99,10 +94,10 @@ class Work:
         match state:
             case Accepted() if self._asking.due(now):
                 wanted = state.offer.assignment.manifest_sha256
-                if not self._device.send(Need(kind="manifest", sha256=wanted)):
+                if not self._device.inquire(Ask(kind="manifest", sha256=wanted)):
                     self._asking.unsent(now)
             case Downloading():
-                return self._fetch(state, now)
+                return self._fetching.pump(state, now)
             case Staged():
                 self._doing(state.offer.key, lambda: self._proceed(state))
             case OnProbation():
@@ -112,44 +107,28 @@ class Work:
     def connected(self) -> None:
         """What is missing may be asked for at once."""
         self._asking = Asking()
-        if self._fetcher is not None:
-            self._fetcher.connected()
+        self._fetching.connected()
 
     def disconnected(self) -> None:
         """Nothing that was asked for comes any more."""
-        if self._fetcher is not None:
-            self._fetcher.disconnected()
+        self._fetching.disconnected()
 
     def leave(self) -> None:
         """Let go of the work of a state that is over."""
         self._asking = Asking()
         self._swap_tries = 0
         self._watch.leave()
-        fetcher, self._fetcher = self._fetcher, None
         trial, self._trial = self._trial, None
         if trial is not None:
             trial.abandon()
-        if fetcher is not None:
-            try:
-                fetcher.close()
-            except (OSError, EdgeError) as error:
-                self._device.problems.note(f"what was fetched could not be saved: {error}")
+        self._fetching.leave()
 
     def reply(self, state: State, reply: Reply) -> None:
         """Take an answer to a request; one that nothing waits for is dropped."""
         if isinstance(state, Accepted) and reply.kind == "manifest":
             self._doing(state.offer.key, lambda: self._manifest(state, reply))
-        elif isinstance(state, Downloading) and self._fetcher is not None:
-            fetcher, now = self._fetcher, self._device.clock.steady
-            self._doing(state.offer.key, lambda: fetcher.reply(reply, now()))
-            self._after_fetching(state.offer.key)
-
-    def chunk(self, state: State, payload: bytes) -> None:
-        """Take a chunk; one that nothing waits for is dropped."""
-        if isinstance(state, Downloading) and self._fetcher is not None:
-            fetcher, now = self._fetcher, self._device.clock.steady
-            self._doing(state.offer.key, lambda: fetcher.chunk(payload, now()))
-            self._after_fetching(state.offer.key)
+        elif isinstance(state, Downloading):
+            self._fetching.reply(state, reply)
 
     def _doing(self, key: Key, work: Callable[[], Event | None]) -> None:
         """Do work and apply its event, if any; its failure is an event too.
@@ -178,39 +157,6 @@ class Work:
         if not clock_is_set(self._device):
             return None
         return keep_manifest(self._device, state.offer, reply.manifest.encode())
-
-    def _fetch(self, state: Downloading, now: float) -> float:
-        if self._fetcher is None:
-            self._doing(state.offer.key, lambda: self._start_fetching(state))
-        fetcher = self._fetcher
-        if fetcher is None:
-            return now + IDLE_SECONDS
-        self._doing(state.offer.key, lambda: fetcher.pump(now))
-        self._after_fetching(state.offer.key)
-        return fetcher.due(now)
-
-    def _start_fetching(self, state: Downloading) -> None:
-        files = files_of(kept_manifest(self._device, state.offer))
-        make_room(self._device, state, files)
-        self._first_batch += 1 << 16
-        self._fetcher = Fetcher(
-            self._device.store,
-            files,
-            owner="{}.{}".format(*state.offer.key),
-            send=self._device.send,
-            bucket=self._bucket,
-            first_batch=self._first_batch % 2**31,
-        )
-
-    def _after_fetching(self, key: Key) -> None:
-        """Say how far it is; a transfer that has just failed was let go of already."""
-        fetcher = self._fetcher
-        if fetcher is None:
-            return
-        if fetcher.complete:
-            self._apply(Fetched(key=key, fetched=fetcher.fetched))
-        else:
-            self._apply(Progressed(key=key, done=fetcher.done, fetched=fetcher.fetched))
 
     def _try(self, state: Verified) -> None:
         key = state.offer.key

@@ -147,6 +147,16 @@ class Reply(Wire):
 
 
 @dataclass(frozen=True, slots=True)
+class ChunkView:
+    """A chunk whose data lie in the message that brought it."""
+
+    batch: int
+    index: int
+    tag: bytes
+    data: memoryview
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """One chunk as it travels. ``tag`` is the first 8 bytes of the file's SHA-256."""
 
@@ -166,20 +176,30 @@ def tag_of(sha256: str) -> bytes:
     return bytes.fromhex(sha256)[:8]
 
 
+def chunk_header(batch: int, index: int, tag: bytes) -> bytes:
+    """The 20 bytes before a chunk's data, big-endian."""
+    return _HEADER.pack(_MAGIC, _VERSION, 0, batch, index, tag)
+
+
 def encode_chunk(chunk: Chunk) -> bytes:
-    """Header (20 bytes, big-endian) and data."""
-    head = _HEADER.pack(_MAGIC, _VERSION, 0, chunk.batch, chunk.index, chunk.tag)
-    return head + chunk.data
+    """Header and data."""
+    return chunk_header(chunk.batch, chunk.index, chunk.tag) + chunk.data
 
 
-def decode_chunk(payload: bytes) -> Chunk | None:
-    """Read a chunk message; None when it is malformed, of another version or too long."""
+def chunk_of(payload: bytes | memoryview) -> ChunkView | None:
+    """Read a chunk message in place; None when it is malformed, of another version or too long."""
     if not HEADER_BYTES < len(payload) <= HEADER_BYTES + CHUNK_BYTES:
         return None
     magic, version, _flags, batch, index, tag = _HEADER.unpack_from(payload)
     if magic != _MAGIC or version != _VERSION:
         return None
-    return Chunk(batch, index, tag, bytes(payload[HEADER_BYTES:]))
+    return ChunkView(batch, index, tag, memoryview(payload)[HEADER_BYTES:])
+
+
+def decode_chunk(payload: bytes) -> Chunk | None:
+    """Read a chunk message; None when it is malformed, of another version or too long."""
+    view = chunk_of(payload)
+    return None if view is None else Chunk(view.batch, view.index, view.tag, bytes(view.data))
 
 
 def leaves_digest(leaves: Sequence[bytes]) -> str:

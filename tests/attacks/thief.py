@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
@@ -19,7 +21,7 @@ from orchestrator.adapters.broker import read_gateway
 from orchestrator.adapters.trust.keys import load_keys
 from schemas.rollout import Assignment
 from schemas.topics import ALL_UP
-from schemas.transfer import Need
+from schemas.transfer import Ask, Need
 from schemas.trust import DIRECTOR_ROLE, desired_target, model_role, signable
 from tests.attacks.intruder import LOOPBACK, Site
 from tests.fakes.edge_models import Release
@@ -105,13 +107,22 @@ class Thief(Gateway):
         self._manifests[release.sha256] = release.manifest
         self._files |= release.files
 
-    def _answer(self, device: str, need: Need) -> None:
+    def _answer(self, device: str, ask: Ask) -> None:
+        with self._spoiling(ask.sha256):
+            super()._answer(device, ask)
+
+    def _send_chunks(self, device: str, need: Need) -> None:
+        with self._spoiling(need.sha256):
+            super()._send_chunks(device, need)
+
+    @contextmanager
+    def _spoiling(self, sha256: str) -> Iterator[None]:
         """With other bytes than were asked for, where they are to be spoiled."""
         kept = dict(self._manifests), dict(self._files)
-        if need.sha256 in self.spoil:
-            self._manifests = {need.sha256: self.spoil[need.sha256]}
-            self._files = {need.sha256: self.spoil[need.sha256]}
-        super()._answer(device, need)
+        if sha256 in self.spoil:
+            self._manifests = {sha256: self.spoil[sha256]}
+            self._files = {sha256: self.spoil[sha256]}
+        yield
         self._manifests, self._files = kept
 
     def _connect(self) -> mqtt.Client:

@@ -159,6 +159,7 @@ class Bench:
             runtime=self.runtime,
             clock=Clock(date=lambda: dt.datetime.now(dt.UTC), steady=lambda: 0.1 * next(ticks)),
             send=lambda need: self.wire.append(need) or True,
+            inquire=lambda ask: self.wire.append(ask) or True,
             ask=lambda ask: self.wire.append(ask) or True,
         )
         self.problems = device.problems

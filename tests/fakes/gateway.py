@@ -8,6 +8,7 @@ identity straight into a home, or by the real command in the tests of enrollment
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import ipaddress
 import os
 import random
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,12 +47,24 @@ from schemas.topics import (
     ALL_UP,
     Down,
     Up,
+    broadcast,
     down,
     parse_up,
 )
-from schemas.transfer import Chunk, Need, Reply, encode_chunk, leaves_of, tag_of
+from schemas.transfer import (
+    Ask,
+    BroadcastOffer,
+    Chunk,
+    Need,
+    PatchOffer,
+    Reply,
+    Way,
+    encode_chunk,
+    leaves_of,
+    tag_of,
+)
 from schemas.trust import MetadataAnswer, MetadataAsk
-from tests.fakes.edge_models import Release, blocks
+from tests.fakes.edge_models import Release, blocks, model_file
 from tests.fakes.edge_trust import Signer
 
 SECONDS = 60.0
@@ -190,11 +203,12 @@ class Broker:
 
 @dataclass
 class Faults:
-    """What goes wrong, by seed. lose, damage: share of chunks. withhold: chunks from this
+    """What goes wrong, by seed. lose, damage, double: share of chunks. withhold: chunks from this
     count on are not sent until it is None again. delay: seconds before each chunk."""
 
     lose: float = 0.0
     damage: float = 0.0
+    double: float = 0.0
     seed: int = 7
     withhold: int | None = None
     delay: float = 0.0
@@ -212,6 +226,11 @@ class Gateway:
         self.births: list[Birth] = []
         self.deaths: list[Death] = []
         self.needs: list[Need] = []
+        self.asks: list[Ask] = []
+        self.patches: dict[str, PatchOffer] = {}
+        self.patch_retries = 0
+        self.broadcasts: BroadcastOffer | None = None
+        self.broadcasted: list[int] = []
         self.sent: list[tuple[str, int]] = []
         self._random = random.Random(self.faults.seed)  # noqa: S311 - faults by seed
         self._manifests: dict[str, bytes] = {}
@@ -294,10 +313,14 @@ class Gateway:
             self.benches.append((topic.device, report))
         elif topic.leaf is Up.META:
             self._tell(topic.device, MetadataAsk.model_validate_json(message.payload).name)
+        elif topic.leaf is Up.ASK:
+            ask = Ask.model_validate_json(message.payload)
+            self.asks.append(ask)
+            self._answer(topic.device, ask)
         elif topic.leaf is Up.NEED:
             need = Need.model_validate_json(message.payload)
             self.needs.append(need)
-            self._answer(topic.device, need)
+            self._send_chunks(topic.device, need)
         else:
             kind, kept = kinds[topic.leaf]
             kept.append(kind.model_validate_json(message.payload))
@@ -309,20 +332,67 @@ class Gateway:
             answer = MetadataAnswer(name=name, text=None if data is None else data.decode())
             self._client.publish(down(device, Down.META), answer.model_dump_json(), qos=1)
 
-    def _answer(self, device: str, need: Need) -> None:
-        if need.kind == "manifest":
-            found = self._manifests.get(need.sha256)
-            reply = Reply(kind="manifest", sha256=need.sha256, error="no such manifest")
+    def _answer(self, device: str, ask: Ask) -> None:
+        if ask.kind == "manifest":
+            found = self._manifests.get(ask.sha256)
+            reply = Reply(kind="manifest", sha256=ask.sha256, error="no such manifest")
             if found is not None:
-                reply = Reply(kind="manifest", sha256=need.sha256, manifest=found.decode())
-        elif need.kind == "leaves":
-            data = self._files[need.sha256]
-            leaves = b"".join(leaves_of(blocks(data))).hex()
-            reply = Reply(kind="leaves", sha256=need.sha256, leaves=leaves, size=len(data))
+                reply = Reply(kind="manifest", sha256=ask.sha256, manifest=found.decode())
+        elif ask.sha256 not in self._files:
+            reply = Reply(kind="leaves", sha256=ask.sha256, error="no such file")
         else:
-            self._send_chunks(device, need)
-            return
+            data = self._files[ask.sha256]
+            leaves = b"".join(leaves_of(blocks(data))).hex()
+            reply = Reply(kind="leaves", sha256=ask.sha256, leaves=leaves, size=len(data))
+            reply = reply.model_copy(update=self._ways(ask))
         self._client.publish(down(device, Down.REPLY), reply.model_dump_json(), qos=1)
+
+    def _ways(self, ask: Ask) -> dict[str, object]:
+        """What is offered besides the pull."""
+        offers: dict[str, object] = {}
+        patch = self.patches.get(ask.sha256)
+        if patch is not None and Way.PATCH in ask.takes and patch.base in ask.held:
+            if self.patch_retries:
+                self.patch_retries -= 1
+                offers["retry_in"] = 0.2
+            else:
+                offers["patch"] = patch
+        if self.broadcasts is not None and Way.BROADCAST in ask.takes:
+            offers["broadcast"] = self.broadcasts
+        return offers
+
+    def patch(self, wanted: bytes, base: bytes, patch: bytes) -> None:
+        """Offer a patch from one file to another."""
+        file = model_file("patch", patch)
+        self._files[file.sha256] = patch
+        self.patches[hashlib.sha256(wanted).hexdigest()] = PatchOffer(
+            base=hashlib.sha256(base).hexdigest(),
+            sha256=file.sha256,
+            size=file.size,
+            leaves_sha256=file.leaves_sha256,
+        )
+
+    def tell_of_broadcast(self, device: str, sha256: str, offer: BroadcastOffer) -> None:
+        """In the middle of a pull."""
+        reply = Reply(kind="broadcast", sha256=sha256, broadcast=offer)
+        self._client.publish(down(device, Down.REPLY), reply.model_dump_json(), qos=1)
+
+    def broadcast(self, sha256: str, batch: int = 0, chunks: Iterable[int] | None = None) -> None:
+        """Send a file's chunks to all who listen; lost and damaged as by ``faults``."""
+        parts = blocks(self._files[sha256])
+        for index in range(len(parts)) if chunks is None else chunks:
+            self.broadcasted.append(index)
+            for data in self._spoil(parts[index]):
+                chunk = Chunk(batch, index, tag_of(sha256), data)
+                self._client.publish(broadcast(sha256), encode_chunk(chunk), qos=0)
+
+    def _spoil(self, data: bytes) -> list[bytes]:
+        """A chunk as often, and as sound, as it goes out."""
+        if self._random.random() < self.faults.lose:
+            return []
+        if self._random.random() < self.faults.damage:
+            data = bytes([data[0] ^ 0xFF]) + data[1:]
+        return [data, data] if self._random.random() < self.faults.double else [data]
 
     def _send_chunks(self, device: str, need: Need) -> None:
         parts = blocks(self._files[need.sha256])
@@ -333,13 +403,9 @@ class Gateway:
                 if self.faults.delay:
                     self._stopped.wait(self.faults.delay)
                 self.sent.append((need.sha256, index))
-                data = parts[index]
-                if self._random.random() < self.faults.lose:
-                    continue
-                if self._random.random() < self.faults.damage:
-                    data = bytes([data[0] ^ 0xFF]) + data[1:]
-                chunk = Chunk(need.batch, index, tag_of(need.sha256), data)
-                self._client.publish(down(device, Down.CHUNK), encode_chunk(chunk), qos=0)
+                for data in self._spoil(parts[index]):
+                    chunk = Chunk(need.batch, index, tag_of(need.sha256), data)
+                    self._client.publish(down(device, Down.CHUNK), encode_chunk(chunk), qos=0)
 
 
 def enrolled_home(

@@ -58,6 +58,7 @@ class World:
             runtime=None,
             clock=Clock(date=lambda: self.now, steady=lambda: self.steady),
             send=lambda _need: True,
+            inquire=lambda _ask: True,
             ask=lambda ask: self.wire.append(ask.name) or True,
         )
         self.refresher = Refresher(self.device, decided=self.decided)
