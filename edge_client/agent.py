@@ -219,7 +219,7 @@ class Agent:
             uptime=round(self._uptime(), 1),
             execution=None if key is None else key[0],
             state=state,
-            windows_waiting=len(self._buffer),
+            windows_waiting=max(0, len(self._buffer) - self._uplink.settling),
             refused=self._standing.refusal,
             next_renewal=self._standing.renewer.due,
             renewal_problem=self._standing.renewer.problem,

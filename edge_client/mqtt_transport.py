@@ -48,6 +48,12 @@ REFUSED_DELAY = 300.0
 STEADY_SECONDS = 10.0
 """A connection that lasted this long resets the delay before the next one."""
 
+_NO_SUBSCRIBERS = 0x10
+"""PUBACK reason: what was sent is dropped, as nobody subscribed to it (MQTT 5, 3.4.2.1).
+
+So does a broker that has lost its sessions, until the server is back.
+"""
+
 _WITH_WILL = 4
 """DISCONNECT reason: publish the will (MQTT 5, 3.14.2.1)."""
 
@@ -275,7 +281,8 @@ class MqttTransport:
                 client.unsubscribe(message.topic)  # left by a run that was killed listening
 
         def on_publish(_c: Any, _u: Any, mid: int, code: ReasonCode, _p: Any) -> None:
-            self._emit(Acknowledged((session, mid), not code.is_failure))
+            heard = code.value != _NO_SUBSCRIBERS
+            self._emit(Acknowledged((session, mid), heard and not code.is_failure, heard))
 
         client.on_connect = on_connect
         client.on_disconnect = on_disconnect

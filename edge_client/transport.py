@@ -46,10 +46,14 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """The broker has a publication (``ok``), or refuses it."""
+    """The broker has a publication (``ok``), or refuses it.
+
+    heard: not ok, and False, when it would take it and nobody is there to whom it would go.
+    """
 
     ticket: Ticket
     ok: bool
+    heard: bool = True
 
 
 TransportEvent: TypeAlias = Connected | Disconnected | Received | Acknowledged

@@ -51,6 +51,11 @@ class Uplink:
         """Whether every report has arrived."""
         return self._reports.idle
 
+    @property
+    def settling(self) -> int:
+        """How many windows on the disk were acknowledged already."""
+        return self._windows.settling
+
     def need(self, need: Need) -> bool:
         """Publish a request; False when there is no connection."""
         return self.connected and self._sent(Up.NEED, need)
@@ -78,7 +83,7 @@ class Uplink:
         any(courier.acknowledged(event, now) for courier in self._all)
 
     def disconnected(self) -> None:
-        """Whatever was not acknowledged is sent again on the next connection."""
+        """Whatever is not settled is sent again on the next connection."""
         self.connected = False
         for courier in self._all:
             courier.disconnected()

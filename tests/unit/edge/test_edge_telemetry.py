@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from edge_client.courier import HOLD_SECONDS, Courier
+from edge_client.courier import HOLD_SECONDS, SETTLE_SECONDS, UNHEARD_SECONDS, Courier
 from edge_client.errors import InputError, JournalError, UsageError
 from edge_client.inference import Loaded, Prediction
 from edge_client.mqtt_transport import backoff
@@ -187,9 +187,10 @@ def test_a_message_goes_only_when_the_broker_has_it():
     assert sent == ["body 1", "body 2"]
     assert courier.acknowledged(Acknowledged((1, 1), ok=True), 0.0)
     assert not courier.acknowledged(Acknowledged((1, 1), ok=True), 0.0)
-    assert 1 not in disk
     courier.pump(0.0)
     assert sent[2:] == ["body 3"]
+    courier.pump(SETTLE_SECONDS)
+    assert 1 not in disk
     courier.disconnected()
     courier.pump(0.0)
     assert sent[3:] == ["body 2", "body 3"]
@@ -198,6 +199,39 @@ def test_a_message_goes_only_when_the_broker_has_it():
     assert len(sent) == 5
     courier.pump(1.0 + HOLD_SECONDS)
     assert sent[5:] == ["body 2"]
+
+
+def test_what_a_killed_broker_may_have_lost_is_sent_once_more():
+    disk = {i: f"body {i}" for i in range(1, 4)}
+    sent = []
+
+    def publish(body):
+        sent.append(body)
+        return (1, len(sent))
+
+    courier = Courier(
+        waiting=lambda n: sorted(disk.items())[:n], arrived=disk.pop, publish=publish, most=2
+    )
+    courier.pump(0.0)
+    assert courier.acknowledged(Acknowledged((1, 1), ok=True), 0.0)
+    assert courier.acknowledged(Acknowledged((1, 2), ok=False, heard=False), 5.0)
+    assert not courier.idle
+    courier.pump(5.0)
+    assert len(sent) == 2, "nobody is there to hear"
+    courier.pump(5.0 + UNHEARD_SECONDS)
+    assert sent[2:] == ["body 2", "body 3"]
+    assert courier.acknowledged(Acknowledged((1, 3), ok=True), 8.0)
+    courier.pump(SETTLE_SECONDS)
+    assert sorted(disk) == [2, 3], "the first one is safe"
+    courier.disconnected()
+    courier.pump(SETTLE_SECONDS)
+    assert sent[4:] == ["body 2", "body 3"]
+    for ticket in ((1, 5), (1, 6)):
+        assert courier.acknowledged(Acknowledged(ticket, ok=True), SETTLE_SECONDS)
+    assert courier.idle
+    assert courier.settling == 2
+    courier.pump(2 * SETTLE_SECONDS)
+    assert not disk
 
 
 def test_reconnecting_backs_off_with_jitter():
