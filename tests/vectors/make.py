@@ -7,6 +7,8 @@ digests come from the programs' own code. A test writes them anew and compares.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,10 @@ from schemas import PROTOCOL
 from tests.vectors import executions, messages, transfer, trust
 
 FOLDER = Path(__file__).parent
+DOCUMENT = FOLDER.parents[1] / "docs" / "protocol.md"
+WIDTH = 100
+
+_BLOCK = re.compile(r"```json (\w+)\n.*?```", re.DOTALL)
 
 ABOUT = {
     "topics.json": "Topic names. Parse `topic`: `kind` up, down or broadcast with its parts, or"
@@ -60,8 +66,42 @@ def text_of(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
+def documented(text: str) -> str:
+    """The document, with each ``json TYPE`` block as the example of that type."""
+
+    def block(found: re.Match[str]) -> str:
+        return f"```json {found[1]}\n{_filled(messages.EXAMPLES[found[1]])}\n```"
+
+    return _BLOCK.sub(block, text)
+
+
+def _filled(value: Any) -> str:
+    """JSON in lines that are as full as they can be."""
+    lines = [""]
+    for token in _tokens(value):
+        if lines[-1] and len(lines[-1]) + 1 + len(token) > WIDTH:
+            lines.append(" " + token)
+        else:
+            lines[-1] += (" " if lines[-1] else "") + token
+    return "\n".join(lines)
+
+
+def _tokens(value: Any, before: str = "", after: str = "") -> Iterator[str]:
+    """JSON in parts between which a line may end."""
+    if not isinstance(value, dict | list) or not value:
+        yield before + json.dumps(value) + after
+        return
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    parts = list(value.items() if isinstance(value, dict) else ((None, one) for one in value))
+    for number, (key, one) in enumerate(parts):
+        start = (before + opening if number == 0 else "") + (f"{json.dumps(key)}: " if key else "")
+        end = closing + after if number + 1 == len(parts) else ","
+        yield from _tokens(one, start, end)
+
+
 def main() -> None:
-    """Write them all."""
+    """Write them all, and the examples in the document."""
+    DOCUMENT.write_text(documented(DOCUMENT.read_text()))
     for name, content in every().items():
         (FOLDER / name).write_text(text_of(content))
 

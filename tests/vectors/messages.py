@@ -27,7 +27,7 @@ SIGNATURE = "5e" * 32
 
 HARDWARE = {
     "arch": "aarch64",
-    "isa": ["asimddp"],
+    "isa": ["dotprod", "neon"],
     "board": "Raspberry Pi 5 Model B",
     "cpus": 4,
     "ram_mb": 8063,
