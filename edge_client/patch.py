@@ -156,9 +156,9 @@ def _added(plain: bytes, piece: bytes, width: Method, lead: int) -> bytes:
     count = max(0, len(piece) - lead) // width
     end = lead + count * width
     made = plain_bytes + base_bytes  # right before the lead's end and after the planes
-    if count:
+    if count and width is not Method.DIFF1:
         planes = plain_bytes[lead:end].reshape(width, count)
-        integers = np.ascontiguousarray(planes.T).view(f"<u{int(width)}").reshape(count)
+        integers = np.array(planes.T, order="C").view(f"<u{int(width)}").reshape(count)
         integers += np.frombuffer(piece, integers.dtype, count, lead)
         made[lead:end] = integers.view(np.uint8)
     return made.tobytes()
