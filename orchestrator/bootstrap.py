@@ -17,22 +17,27 @@ from orchestrator.adapters.database import migrate
 from orchestrator.adapters.link_key import open_link_key
 from orchestrator.adapters.mqtt import MqttGateway
 from orchestrator.adapters.prices import load_prices
+from orchestrator.adapters.transfer_line import TransferLine
 from orchestrator.adapters.trust import TrustStore
 from orchestrator.adapters.unit_of_work import SqlUnitOfWork, make_engine
 from orchestrator.api.app import make_app
 from orchestrator.api.context import Context
 from orchestrator.clock import utc_now
 from orchestrator.control_loop import ControlLoop
+from orchestrator.domain.broadcast import Broadcasts, Rules
 from orchestrator.errors import ArgosyError, Unavailable
 from orchestrator.home import Credentials, Home
 from orchestrator.services import keys
 from orchestrator.services.access import AccessService
 from orchestrator.services.admission import AdmissionService
+from orchestrator.services.admitted import Admitted, among
 from orchestrator.services.agents import AgentService
 from orchestrator.services.aliases import AliasService
 from orchestrator.services.attempts import FailedAttempts
 from orchestrator.services.audit import AuditService
 from orchestrator.services.authority import AuthorityService
+from orchestrator.services.broadcasting import BroadcastDesk
+from orchestrator.services.chunks import ChunkService
 from orchestrator.services.collection import CollectionService
 from orchestrator.services.comparison import ComparisonService
 from orchestrator.services.device_classes import DeviceClassService
@@ -70,6 +75,7 @@ class Program:
     app: FastAPI
     context: Context
     gateway: MqttGateway
+    transfers: TransferLine
     inbox: Inbox
     loop: ControlLoop
     guarding: ControlLoop
@@ -77,6 +83,7 @@ class Program:
     def start(self) -> None:
         """Connect to the broker and begin to tick."""
         self.gateway.start(self.inbox.handle)
+        self.transfers.start()
         self.loop.start()
         self.guarding.start()
 
@@ -86,6 +93,7 @@ class Program:
         self.guarding.end()  # both finish their round at once, not one after the other
         self.loop.stop()
         self.guarding.stop()
+        self.transfers.stop()
         self.gateway.stop()
         with contextlib.suppress(Unavailable):
             self.context.access.flush()
@@ -191,8 +199,18 @@ def build(settings: Settings) -> Program:
     telemetry = TelemetryService(uow, clock)
     prices = load_prices(settings)
     jobs = JobService(uow, clock, settings.lease_seconds, artifacts=artifacts, prices=prices)
-    transfer = TransferService(models, artifacts, signer)
+    broadcasts = BroadcastDesk(Broadcasts(broadcast_rules(settings)))
+    transfer = TransferService(models, artifacts, signer, links=links, broadcasts=broadcasts)
     gateway = MqttGateway(address, transfer, devices.admits, renewals.over_mqtt)
+    broadcasts.announce_by(gateway.tell)
+    transfers = TransferLine(
+        address,
+        ChunkService(models.serves, artifacts),
+        Admitted(among(uow)),
+        broadcasts=broadcasts,
+        rate=settings.transfer_rate,
+        ask=gateway.ask,
+    )
     access = AccessService(uow, clock)
     engine = RolloutEngine(uow, clock)
     trust = TrustService(uow, signer)
@@ -255,10 +273,16 @@ def build(settings: Settings) -> Program:
         health=lambda: {
             "api": "ok",
             "broker": "ok" if gateway.connected else "not connected",
+            "transfer": "ok" if transfers.connected else "not connected",
             "trust": signer.fault() or "ok",
             "revocation": shutting_out.health(),
             "control loop": "ok" if not loop.failing else f"failing: {', '.join(loop.failing)}",
         },
     )
     inbox = Inbox(uow, devices, ReportService(clock), telemetry, MeasuredService(clock))
-    return Program(make_app(context), context, gateway, inbox, loop, guarding)
+    return Program(make_app(context), context, gateway, transfers, inbox, loop, guarding)
+
+
+def broadcast_rules(settings: Settings) -> Rules:
+    """When files are broadcast, and how fast."""
+    return Rules(start_from=settings.broadcast_from, device_rate=settings.broadcast_rate)

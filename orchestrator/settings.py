@@ -22,6 +22,7 @@ _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _MAX_PORT = 65535
 _MAX_DAYS = 3650
+_MIN_RATE = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,10 @@ class Settings:
         https_links: offer devices links to files, which they fetch by HTTPS.
         link_key: 64 hex digits that sign these links, where several servers answer; None is
             a key of the home's own.
+        transfer_rate: bytes a second of files that all devices together are sent; None is
+            without limit.
+        broadcast_from: when so many devices wait for a file, it is sent once to all; 0 is never.
+        broadcast_rate: bytes a second of that to each device at most.
         trusted_proxies: addresses and networks of proxies, with commas between them; only
             these are believed when they name the client (``X-Forwarded-For``).
     """
@@ -89,6 +94,9 @@ class Settings:
     prices: Path | None = None
     https_links: bool = True
     link_key: str | None = field(default=None, repr=False)
+    transfer_rate: int | None = None
+    broadcast_from: int = 10
+    broadcast_rate: int = 8 * 1024**2
     trusted_proxies: str | None = None
 
     @property
@@ -237,6 +245,18 @@ def _integer(text: str, source: str) -> int:
     return int(text[:20])
 
 
+def _count(text: str, source: str) -> int:
+    return 0 if text == "0" else _integer(text, source)
+
+
+def _rate(text: str, source: str) -> int:
+    value = _integer(text, source)
+    if value < _MIN_RATE:
+        msg = f"{source}: {text} is less than a chunk a second ({_MIN_RATE} bytes)"
+        raise Invalid(msg)
+    return value
+
+
 def _days(text: str, source: str) -> int:
     value = _integer(text, source)
     if value > _MAX_DAYS:
@@ -338,6 +358,9 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
     "max_artifact_bytes": _integer,
     "event_days": _days,
     "prices": _file,
+    "transfer_rate": _rate,
+    "broadcast_from": _count,
+    "broadcast_rate": _rate,
     "https_links": _boolean,
     "link_key": _key,
     "trusted_proxies": _proxies,

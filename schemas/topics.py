@@ -52,6 +52,14 @@ ACL_SHARED_READ = "m/#"
 SHARED_NEEDS = "$share/transfer/d/+/up/need"
 """Requests for chunks, each of which goes to one of the processes that answer them."""
 
+UP_OF_SERVER = tuple(f"d/+/up/{leaf}" for leaf in Up if leaf is not Up.NEED)
+"""The filters by which the gateway hears everything else."""
+
+ALL_DEATHS = f"d/+/up/{Up.DEATH}"
+
+PEERS = "g/transfer/+"
+"""What the processes that answer requests for chunks tell each other. No device reads it."""
+
 _BROADCAST = re.compile(r"^m/([0-9a-f]{64})/chunk$")
 _UP = re.compile(rf"^d/({device_id_pattern()})/up/([a-z]+)$")
 _DOWN = re.compile(rf"^d/({device_id_pattern()})/down/([a-z]+)$")
@@ -91,6 +99,11 @@ def down_filter(device: str) -> str:
 def broadcast(sha256: str) -> str:
     """The topic on which a file's chunks are sent to all who listen."""
     return f"m/{sha256}/chunk"
+
+
+def peer(name: str) -> str:
+    """The topic on which the transfer process of that name says how busy it is."""
+    return f"g/transfer/{name}"
 
 
 def parse_broadcast(topic: str) -> str | None:

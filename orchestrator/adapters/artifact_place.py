@@ -21,8 +21,12 @@ class AnyStore(Artifacts, ArtifactShelf, Store, Protocol):
     """Whatever keeps artifacts."""
 
 
-def open_artifacts(settings: Settings) -> AnyStore:
+def open_artifacts(settings: Settings, scratch: Path | None = None) -> AnyStore:
     """The store; a bucket is not spoken to yet.
+
+    Args:
+        settings: name the place.
+        scratch: this process's own folder for the cache of a bucket; by default the server's.
 
     Raises:
         Unavailable: its folder cannot be made, or its client is not installed.
@@ -33,7 +37,7 @@ def open_artifacts(settings: Settings) -> AnyStore:
         _check_installed(place)
         from orchestrator.adapters.artifacts_s3 import S3ArtifactStore  # noqa: PLC0415 - an extra
 
-        return S3ArtifactStore(place, home.artifacts / "s3")
+        return S3ArtifactStore(place, scratch or home.artifacts / "s3")
     try:
         return ArtifactStore(place)
     except OSError as error:

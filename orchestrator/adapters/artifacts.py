@@ -143,6 +143,16 @@ class ArtifactStore:
         check_chunk(sha256, handle.size, index)
         return os.pread(handle.descriptor, CHUNK_BYTES, index * CHUNK_BYTES)
 
+    def read_into(self, sha256: str, index: int, into: memoryview) -> int:
+        """Read a chunk into 64 KiB of the caller's; answers its length.
+
+        Raises:
+            NotFound: there is no such artifact, or it has fewer chunks.
+        """
+        handle = self._handle(sha256)
+        check_chunk(sha256, handle.size, index)
+        return os.preadv(handle.descriptor, [into], index * CHUNK_BYTES)
+
     def leaves(self, sha256: str) -> list[bytes]:
         """The SHA-256 digests of its chunks, 32 bytes each.
 

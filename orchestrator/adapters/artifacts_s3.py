@@ -161,6 +161,12 @@ class S3ArtifactStore:
                     data = whole[offset : offset + length]
         return data
 
+    def read_into(self, sha256: str, index: int, into: memoryview) -> int:
+        """Read a chunk into 64 KiB of the caller's; its length. Raises as ``read_chunk``."""
+        data = self.read_chunk(sha256, index)
+        into[: len(data)] = data
+        return len(data)
+
     def leaves(self, sha256: str) -> list[bytes]:
         """The SHA-256 digests of its chunks, 32 bytes each.
 

@@ -137,6 +137,17 @@ def test_chunks_are_read_in_any_order(store) -> None:
         assert store.read_chunk(digest(data), index) == chunks_of(data)[index]
 
 
+def test_chunks_are_read_into_the_callers_memory(store) -> None:
+    data = os.urandom(2 * CHUNK_BYTES + 5)
+    store.put([data], digest(data), len(data))
+    room = bytearray(CHUNK_BYTES)
+    for index, chunk in enumerate(chunks_of(data)):
+        length = store.read_into(digest(data), index, memoryview(room))
+        assert bytes(room[:length]) == chunk
+    with pytest.raises(NotFound):
+        store.read_into(digest(data), 3, memoryview(room))
+
+
 def test_putting_again_is_no_second_artifact(store) -> None:
     sha = digest(b"model")
     assert store.put([b"model"], sha, LIMIT).created

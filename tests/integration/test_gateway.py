@@ -16,14 +16,17 @@ from orchestrator.adapters import broker
 from orchestrator.adapters.artifacts import ArtifactStore
 from orchestrator.adapters.authority import CertificateAuthority
 from orchestrator.adapters.mqtt import MqttGateway
+from orchestrator.adapters.transfer_line import TransferLine
 from orchestrator.errors import Unavailable
 from orchestrator.home import Home
+from orchestrator.services.admitted import Admitted
+from orchestrator.services.chunks import ChunkService
 from orchestrator.services.transfer import TransferService
 from orchestrator.settings import load
 from schemas.enroll import RenewAsk, Renewed
 from schemas.ids import new_id
 from schemas.topics import Down, Up, down, up
-from schemas.transfer import CHUNK_BYTES, Need, Reply, decode_chunk
+from schemas.transfer import CHUNK_BYTES, Ask, Need, Reply, decode_chunk
 from schemas.trust import MetadataAnswer, MetadataAsk
 
 pytestmark = pytest.mark.integration
@@ -114,9 +117,27 @@ class Site:
         until(lambda: made.connected)
         return made
 
+    def line(self, rate: float | None = None) -> TransferLine:
+        chunks = ChunkService(Registry().serves, self.artifacts)
+        made = TransferLine(self.address, chunks, Admitted(self.admitted), rate=rate)
+        made.start()
+        until(lambda: made.connected)
+        return made
+
+    def ask(self, payload: bytes, leaf: Up = Up.ASK) -> None:
+        self.device.publish(up(DEVICE, leaf), payload, qos=1)
+
+    def put(self, data: bytes) -> str:
+        digest = hashlib.sha256(data).hexdigest()
+        self.artifacts.put([data], digest, len(data))
+        return digest
+
+    def admitted(self, devices) -> set[str]:
+        return {device for device in devices if self.admits(device)}
+
     def admits(self, device: str) -> bool:
         if device in self.shut_out:
-            self.passed_over.append(Up.NEED)
+            self.passed_over.append(Up.ASK)
         return device not in self.shut_out
 
     def renew(self, device: str, ask: RenewAsk) -> Renewed | None:
@@ -198,32 +219,85 @@ def test_a_killed_broker_is_found_again_and_goes_on(site):
     gateway.stop()
 
 
-def test_chunks_come_in_order_and_whole_beyond_the_credit(site):
+def test_chunks_come_in_order_and_whole(site):
     data = bytes(range(256)) * (256 * 300)
-    digest = hashlib.sha256(data).hexdigest()
-    site.artifacts.put([data], digest, len(data))
-    gateway = site.gateway(Inbox())
+    digest = site.put(data)
+    line = site.line()
     count = len(data) // CHUNK_BYTES
     for batch, start in enumerate(range(0, count, 60)):
-        need = Need(
-            kind="chunks", sha256=digest, batch=batch, ranges=((start, min(start + 60, count)),)
-        )
-        site.device.publish(up(DEVICE, Up.NEED), need.model_dump_json().encode(), qos=1)
+        until(lambda start=start: len(site.got) >= start - 60)
+        span = (start, min(start + 60, count))
+        need = Need(kind="chunks", sha256=digest, batch=batch, ranges=(span,))
+        site.ask(need.model_dump_json().encode(), Up.NEED)
     until(lambda: len(site.got) == count, 30)
     chunks = [decode_chunk(message.payload) for message in site.got]
     assert [chunk.index for chunk in chunks] == list(range(count))
     assert b"".join(chunk.data for chunk in chunks) == data
-    gateway.stop()
+    line.stop()
 
 
-def test_malformed_requests_do_no_harm(site):
-    gateway = site.gateway(Inbox())
-    for noise in (b"", b"{", b'{"kind":"chunks"}', b"\xff" * 1000):
-        site.device.publish(up(DEVICE, Up.NEED), noise, qos=1)
-    need = Need(kind="leaves", sha256="0" * 64)
-    site.device.publish(up(DEVICE, Up.NEED), need.model_dump_json().encode(), qos=1)
+def test_chunks_that_wait_at_the_stop_are_sent_yet(site):
+    digest = site.put(bytes(60 * CHUNK_BYTES))
+    line = site.line(rate=40 * CHUNK_BYTES)
+    need = Need(kind="chunks", sha256=digest, ranges=((0, 25),))
+    site.ask(need.model_dump_json().encode(), Up.NEED)
     until(lambda: site.got)
-    assert Reply.model_validate_json(site.got[0].payload).error
+    line.stop()
+    until(lambda: len(site.got) == 25)
+
+
+def test_a_rate_holds_whatever_devices_ask_for(site):
+    digest = site.put(bytes(64 * CHUNK_BYTES))
+    line = site.line(rate=40 * CHUNK_BYTES)
+    need = Need(kind="chunks", sha256=digest, ranges=((0, 64),)).model_dump_json().encode()
+    started = time.monotonic()
+    site.ask(need, Up.NEED)
+    until(lambda: len(site.got) == 64)
+    # 64 chunks, of which a tenth of a second's worth and the last portion go at once.
+    assert time.monotonic() - started >= (64 - 4 - 4) / 40
+    line.stop()
+
+
+def test_what_cannot_be_had_is_refused_and_malformed_requests_do_no_harm(site):
+    digest = site.put(b"small")
+    line = site.line()
+    for noise in (b"", b"{", b'{"kind":"chunks"}', b"\xff" * 1000):
+        site.ask(noise, Up.NEED)
+    for sha256, end in (("0" * 64, 1), (digest, 2)):
+        need = Need(kind="chunks", sha256=sha256, ranges=((0, end),))
+        site.ask(need.model_dump_json().encode(), Up.NEED)
+    until(lambda: len(site.got) == 2)
+    errors = [Reply.model_validate_json(message.payload).error for message in site.got]
+    assert errors == ["no version that is not revoked has such a file", "the file has 1 chunks"]
+    assert line.connected
+    line.stop()
+
+
+def test_a_killed_broker_is_found_again_by_the_transfer(site):
+    digest = site.put(b"small")
+    line = site.line()
+    site.broker.kill()
+    site.broker.wait()
+    until(lambda: not line.connected)
+    site.start_broker()
+    until(lambda: line.connected and site.device.is_connected(), 20)
+    site.device.subscribe(down(DEVICE, Down.CHUNK), qos=0)
+    need = Need(kind="chunks", sha256=digest, ranges=((0, 1),)).model_dump_json().encode()
+    site.ask(need, Up.NEED)
+    until(lambda: site.got)
+    line.stop()
+
+
+def test_questions_are_answered_and_malformed_ones_do_no_harm(site):
+    gateway = site.gateway(Inbox())
+    for noise in (b"", b"{", b'{"kind":"leaves"}', b"\xff" * 1000):
+        site.ask(noise)
+    site.ask(Ask(kind="leaves", sha256="0" * 64).model_dump_json().encode())
+    site.ask(Ask(kind="leaves", sha256=site.put(b"small")).model_dump_json().encode())
+    until(lambda: len(site.got) == 2)
+    missing, there = (Reply.model_validate_json(message.payload) for message in site.got)
+    assert missing.error
+    assert there.leaves == hashlib.sha256(b"small").hexdigest()
     assert gateway.connected
     gateway.stop()
 
@@ -256,23 +330,27 @@ def test_a_request_for_metadata_is_answered_also_when_there_is_none(site):
 
 
 def test_who_is_shut_out_gets_no_answer_to_anything(site):
-    gateway = site.gateway(Inbox())
+    gateway, line = site.gateway(Inbox()), site.line()
     site.shut_out.add(DEVICE)
-    need = Need(kind="leaves", sha256="0" * 64).model_dump_json().encode()
-    site.device.publish(up(DEVICE, Up.NEED), need, qos=1)
-    ask = RenewAsk(csr_pem="a").model_dump_json().encode()
-    site.device.publish(up(DEVICE, Up.RENEW), ask, qos=1).wait_for_publish(WAIT)
-    until(lambda: sorted(site.passed_over) == [Up.NEED, Up.RENEW])
+    question = Ask(kind="leaves", sha256="0" * 64).model_dump_json().encode()
+    need = Need(kind="chunks", sha256="0" * 64, ranges=((0, 1),)).model_dump_json().encode()
+    site.ask(question)
+    site.ask(RenewAsk(csr_pem="a").model_dump_json().encode(), Up.RENEW)
+    until(lambda: sorted(site.passed_over) == [Up.ASK, Up.RENEW])
+    site.ask(need, Up.NEED)
+    until(lambda: len(site.passed_over) == 3)
     site.shut_out.clear()
-    site.device.publish(up(DEVICE, Up.NEED), need, qos=1)
+    site.ask(question)
     until(lambda: site.got)
     assert [message.topic for message in site.got] == [down(DEVICE, Down.REPLY)]
+    line.stop()
     gateway.stop()
 
 
 def test_stopping_leaves_no_thread(site):
     before = set(threading.enumerate())
-    gateway = site.gateway(Inbox())
-    assert len(set(threading.enumerate()) - before) == 4
+    gateway, line = site.gateway(Inbox()), site.line()
+    assert len(set(threading.enumerate()) - before) == 5
+    line.stop()
     gateway.stop()
     assert set(threading.enumerate()) - before == set()

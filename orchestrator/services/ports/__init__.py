@@ -9,11 +9,14 @@ from orchestrator.services.ports.artifacts import (
     ArtifactShelf,
     HoldingsView,
 )
+from orchestrator.services.ports.delivery import Broadcasting, Links, Patches
 from orchestrator.services.ports.devices import Certificates, DeviceClasses, Devices, Measured
 from orchestrator.services.ports.downlink import Downlink
+from orchestrator.services.ports.executions import ExecutionCounts, Executions
 from orchestrator.services.ports.gate import DeviceTrust, FleetTrust, Gate
 from orchestrator.services.ports.jobs import Agents, JobHistory, Jobs
 from orchestrator.services.ports.models import Models
+from orchestrator.services.ports.outbox import Outbox
 from orchestrator.services.ports.rollouts import Rollouts
 from orchestrator.services.ports.system import Clock, Events
 from orchestrator.services.ports.telemetry import Telemetry
@@ -28,6 +31,7 @@ __all__ = [
     "Audit",
     "AuditQuery",
     "Authority",
+    "Broadcasting",
     "Certificates",
     "Clock",
     "DeviceClasses",
@@ -35,6 +39,8 @@ __all__ = [
     "Devices",
     "Downlink",
     "Events",
+    "ExecutionCounts",
+    "Executions",
     "FleetTrust",
     "Gate",
     "HoldingsView",
@@ -42,8 +48,11 @@ __all__ = [
     "JobHistory",
     "Jobs",
     "Keys",
+    "Links",
     "Measured",
     "Models",
+    "Outbox",
+    "Patches",
     "Rollouts",
     "Sessions",
     "Signer",

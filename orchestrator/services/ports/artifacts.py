@@ -44,13 +44,15 @@ class Artifacts(Protocol):
     """Content-addressed files.
 
     exists: with ``anew`` by asking the place itself, whatever is remembered of it: another
-    server may have deleted the file.
+    server may have deleted the file. read_into: a chunk, into 64 KiB of the caller's; answers
+    its length.
     """
 
     def exists(self, sha256: str, *, anew: bool = False) -> bool: ...
     def size(self, sha256: str) -> int: ...
     def leaves(self, sha256: str) -> Sequence[bytes]: ...
     def read_chunk(self, sha256: str, index: int) -> bytes: ...
+    def read_into(self, sha256: str, index: int, into: memoryview) -> int: ...
 
 
 class ArtifactShelf(Protocol):

@@ -32,6 +32,7 @@ from orchestrator.services.aliases import AliasService
 from orchestrator.services.attempts import FailedAttempts
 from orchestrator.services.audit import AuditService
 from orchestrator.services.authority import AuthorityService
+from orchestrator.services.chunks import ChunkService
 from orchestrator.services.collection import CollectionService
 from orchestrator.services.comparison import ComparisonService
 from orchestrator.services.device_classes import DeviceClassService
@@ -217,6 +218,11 @@ class Platform:
                 stopping=self.stopping,
             )
         )
+
+    @property
+    def chunks(self) -> ChunkService:
+        """As it is at a start: it remembers nothing of before."""
+        return ChunkService(self.models.serves, self.artifacts)
 
     def key(self, role: Role, subject: str | None = None) -> str:
         with self.uow() as tx:

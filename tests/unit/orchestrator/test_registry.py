@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.errors import Invalid, NotFound
 from schemas.model import Manifest
-from schemas.transfer import Need, decode_chunk, leaves_digest
+from schemas.transfer import Ask, decode_chunk, leaves_digest
 
 
 def test_versions_count_up_and_the_same_manifest_keeps_its_number(platform, admin):
@@ -27,7 +27,7 @@ def test_versions_count_up_and_the_same_manifest_keeps_its_number(platform, admi
 def test_a_manifest_is_served_byte_for_byte(platform):
     platform.models.register("digits", platform.manifest(), None)
     digest = platform.models.get("digits", 1).manifest_sha256
-    reply = platform.transfer.reply(Need(kind="manifest", sha256=digest))
+    reply = platform.transfer.reply("dev_a", Ask(kind="manifest", sha256=digest))
     assert hashlib.sha256(reply.manifest.encode()).hexdigest() == digest
 
 
@@ -35,26 +35,25 @@ def test_a_file_is_served_in_chunks_that_match_its_leaves(platform):
     data = bytes(range(256)) * 600
     file = platform.file("x.npz", data)
     platform.models.register("digits", with_golden(platform.manifest(), file), None)
-    reply = platform.transfer.reply(Need(kind="leaves", sha256=file.sha256))
+    reply = platform.transfer.reply("dev_a", Ask(kind="leaves", sha256=file.sha256))
     leaves = [bytes.fromhex(reply.leaves)[i : i + 32] for i in range(0, 96, 32)]
     assert leaves_digest(leaves) == file.leaves_sha256
-    need = Need(kind="chunks", sha256=file.sha256, batch=7, ranges=((1, 3), (0, 1)))
-    assert platform.transfer.reply(need) is None
-    chunks = [decode_chunk(message) for message in platform.transfer.chunks(need)]
+    service = platform.chunks
+    assert service.refusal(file.sha256, 3) is None
+    chunks = [decode_chunk(bytes(service.message(file.sha256, 7, i))) for i in (1, 2, 0)]
     assert [(c.batch, c.index) for c in chunks] == [(7, 1), (7, 2), (7, 0)]
     assert b"".join(c.data for c in sorted(chunks, key=lambda c: c.index)) == data
 
 
 @pytest.mark.parametrize("kind", ["manifest", "leaves"])
 def test_what_is_not_there_is_said(platform, kind):
-    assert platform.transfer.reply(Need(kind=kind, sha256="0" * 64)).error
+    assert platform.transfer.reply("dev_a", Ask(kind=kind, sha256="0" * 64)).error
 
 
 def test_chunks_beyond_the_end_are_refused(platform):
     file = platform.file("x.npz", b"small")
     platform.models.register("digits", with_golden(platform.manifest(), file), None)
-    need = Need(kind="chunks", sha256=file.sha256, ranges=((0, 2),))
-    assert "1 chunks" in platform.transfer.reply(need).error
+    assert "1 chunks" in platform.chunks.refusal(file.sha256, 2)
 
 
 def missing(manifest):

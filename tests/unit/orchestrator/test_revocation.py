@@ -8,7 +8,7 @@ from orchestrator.domain.rollout import RolloutEvent
 from orchestrator.errors import Revoked
 from schemas.rollout import ExecState, RolloutSpec, RolloutState
 from schemas.topics import Down, down
-from schemas.transfer import Need
+from schemas.transfer import Ask, Need
 
 URL = "/v1/models/digits/versions/1/revoke"
 REASON = {"reason": "labels were swapped"}
@@ -32,16 +32,17 @@ def started(platform, devices):
 def needs(platform):
     """Everything that a device may ask of a version."""
     view = platform.models.get("digits", 1)
-    yield Need(kind="manifest", sha256=view.manifest_sha256)
+    yield Ask(kind="manifest", sha256=view.manifest_sha256)
     for variant in view.manifest.variants:
         for file in (variant.file, variant.golden.file):
-            yield Need(kind="leaves", sha256=file.sha256)
+            yield Ask(kind="leaves", sha256=file.sha256)
             yield Need(kind="chunks", sha256=file.sha256, ranges=((0, 1),))
 
 
 def refused(platform, need):
-    reply = platform.transfer.reply(need)
-    return reply is not None and reply.error is not None
+    if isinstance(need, Need):
+        return platform.chunks.refusal(need.sha256, need.ranges[-1][1]) is not None
+    return platform.transfer.reply("dev_a", need).error is not None
 
 
 def test_nothing_of_it_is_given_to_a_device(platform, admin, one):
@@ -57,8 +58,8 @@ def test_a_file_that_another_version_has_too_is_still_given(platform, admin, one
     admin.post(URL, json=REASON)
     shared = other.variants[0].file.sha256
     own = platform.models.get("digits", 1).manifest.variants[0].file.sha256
-    assert not refused(platform, Need(kind="leaves", sha256=shared))
-    assert refused(platform, Need(kind="leaves", sha256=own))
+    assert not refused(platform, Ask(kind="leaves", sha256=shared))
+    assert refused(platform, Ask(kind="leaves", sha256=own))
 
 
 def test_files_that_are_not_for_devices_are_never_given(platform, one):
@@ -67,7 +68,7 @@ def test_files_that_are_not_for_devices_are_never_given(platform, one):
     platform.models.register("digits", manifest, None)
     code = platform.file("code.zip", b"code of a job")
     for file in (weights, code):
-        assert refused(platform, Need(kind="leaves", sha256=file.sha256))
+        assert refused(platform, Ask(kind="leaves", sha256=file.sha256))
 
 
 def test_its_aliases_go_and_others_stay(platform, admin, one):
