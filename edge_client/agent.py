@@ -8,17 +8,18 @@ import sqlite3
 import threading
 from functools import partial
 
+from edge_client import notify
 from edge_client.errors import EdgeError
 from edge_client.files import write_atomic
 from edge_client.loop import AgentEvent, Events, Jobs, guarded_thread
 from edge_client.opening import usable_journal
 from edge_client.parts import Boot, Parts
+from edge_client.probation_watch import keep_times
+from edge_client.self_report import birth_of, live_of, name_of, status_line
 from edge_client.serving import serve_proven
 from edge_client.settings import Home, RunSettings
-from edge_client.slots import Slot
 from edge_client.staging import TrialEnded
-from edge_client.states import Ended, Idle, exec_state, key_of
-from edge_client.status import Live
+from edge_client.states import Ended, Idle
 from edge_client.stream import Stream, read_source
 from edge_client.transport import Acknowledged, Connected, Disconnected, Received
 from edge_client.updater import AGAIN_SECONDS
@@ -30,6 +31,7 @@ TICK_SECONDS = 0.2
 LIVE_SECONDS = 1.0
 STOP_SECONDS = 1.5
 JOURNAL_SECONDS = 30.0
+TIMES_SECONDS = 60.0
 MAX_FAULTS = 20
 """Faults in a row after which the agent ends, to be started anew."""
 
@@ -53,6 +55,7 @@ class Agent:
         self._stop = threading.Event()
         self._fault: str | None = None
         self._problem: str | None = "not connected yet"
+        self._troubled: str | None = None
         parts = Parts(home, settings, boot=self._boot, events=self._events, birth=self._birth)
         self._parts, self._read_only = parts, parts.read_only
         self._identity, self._device = parts.identity, parts.device
@@ -77,13 +80,14 @@ class Agent:
             OK; with ``once``, GATE_FAILED when the update did not succeed; FAILED when
             a part died.
         """
+        self._parts.watchdog.start()
         self._serve()
-        slot = self._runtime.slot
-        serving = "no model yet" if slot is None else _name(slot)
+        serving = name_of(self._runtime.slot)
         log.info("device %s, serving %s", self._identity.record.device, serving)
         if self._sensor is not None:
             self._sensor.start()
         self._transport.start()
+        notify.notify(notify.READY, notify.status(f"serving {serving}"))
         try:
             return self._loop()
         finally:
@@ -108,6 +112,8 @@ class Agent:
         jobs.add(LIVE_SECONDS, self._write_live)
         jobs.add(AGAIN_SECONDS, self._inbox.again)
         jobs.add(LIVE_SECONDS, self._standing.renewer.look)
+        jobs.add(LIVE_SECONDS, self._parts.rollbacks.look)
+        jobs.add(TIMES_SECONDS, lambda: keep_times(self._device))
         if self._read_only is not None:
             jobs.add(JOURNAL_SECONDS, self._look_for_journal)
         elif self._settings.bench:
@@ -116,6 +122,7 @@ class Agent:
         announced = self._runtime.slot
         pump_at, faults = 0.0, 0
         while not self._stop.is_set():
+            self._parts.watchdog.beat()
             until = min(jobs.next_at(), pump_at)
             handled = self._take(max(0.0, min(until - self._uptime(), TICK_SECONDS)))
             try:
@@ -211,33 +218,14 @@ class Agent:
         self._autobench.look(self._runtime.slot, in_peace=in_peace)
 
     def _write_live(self) -> None:
-        state = exec_state(self._updater.state)
-        key = key_of(self._updater.state)
-        live = Live(
-            boot=self._boot.id,
-            connected=self._uplink.connected,
-            uptime=round(self._uptime(), 1),
-            execution=None if key is None else key[0],
-            state=state,
-            windows_waiting=max(0, len(self._buffer) - self._uplink.settling),
-            refused=self._standing.refusal,
-            next_renewal=self._standing.renewer.due,
-            renewal_problem=self._standing.renewer.problem,
-            last_error=self._problem or self._device.problems.last,
-        )
+        live = live_of(self._parts, self._problem)
+        notify.notify(status_line(live, self._runtime.slot))
         write_atomic(self._home.live, live.model_dump_json().encode(), durable=False)
 
     # --- the parts --------------------------------------------------------------------
 
     def _birth(self, session: int) -> Birth:
-        slot = self._runtime.slot
-        return Birth(
-            boot=self._boot.id,
-            session=session,
-            uptime=self._uptime(),
-            hardware=self._parts.hardware,
-            active=None if slot is None else slot.as_active(),
-        )
+        return birth_of(self._parts, session)
 
     def _fail(self, what: str) -> None:
         if not self._stop.is_set():
@@ -246,12 +234,16 @@ class Agent:
             self._stop.set()
 
     def _trouble(self, error: Exception) -> None:
-        log.warning("%s", error)
-        self._problem = str(error)
+        if str(error) != self._troubled:  # a disk that is full stays so for long
+            log.warning("%s", error)
+        self._problem = self._troubled = str(error)
 
     def _end(self) -> None:
         """Keep what is not sent, and say goodbye."""
         self._stop.set()
+        notify.notify(notify.STOPPING)
+        self._parts.watchdog.stop()
+        keep_times(self._device)
         self._autobench.stop()
         self._transport.stop(STOP_SECONDS)
         if self._sensor is not None and self._sensor.is_alive():
@@ -264,7 +256,3 @@ class Agent:
                 last()
             except (EdgeError, OSError, sqlite3.Error) as error:
                 log.warning("%s", error)
-
-
-def _name(slot: Slot) -> str:
-    return f"{slot.model} v{slot.version} ({slot.variant})"

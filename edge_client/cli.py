@@ -136,6 +136,9 @@ def key(file: Path) -> None:
               help="Room for models.  [default: 2 GiB]")  # fmt: skip
 @click.option("--bench/--no-bench", default=True, show_default=True, envvar="ARGOSY_EDGE_BENCH",
               help="Measure each variant once, in peace, after it became active.")  # fmt: skip
+@click.option("--watchdog", type=click.FloatRange(0.5, 86_400), default=60.0, show_default=True,
+              envvar="ARGOSY_EDGE_WATCHDOG", metavar="SECONDS",
+              help="End the agent when it, or an inference, hangs for so long.")  # fmt: skip
 @click.option("--once", is_flag=True, help="End after one update: 0 if it succeeded, else 7.")
 def run(
     home: Path,
@@ -144,6 +147,7 @@ def run(
     window: float,
     bandwidth: int | None,
     disk_quota: int,
+    watchdog: float,
     *,
     https: bool,
     bench: bool,
@@ -162,6 +166,7 @@ def run(
         window=window,
         bandwidth=bandwidth,
         disk_quota=disk_quota,
+        hang_seconds=watchdog,
         https=https,
         bench=bench,
         once=once,
@@ -172,6 +177,26 @@ def run(
             signal.signal(number, lambda *_: agent.stop())
         code = agent.run()
     _end(code)
+
+
+@cli.command()
+@_HOME
+@click.option("--to-fallback", is_flag=True,
+              help="Also while an update is under way, which is then given up.")  # fmt: skip
+@click.option("--wait", type=Span(), default="60s", show_default=True, metavar="TIME",
+              help="How long the running agent may take.")  # fmt: skip
+def rollback(home: Path, wait: float, *, to_fallback: bool) -> None:
+    """Put the model before back, whether the agent runs or not.
+
+    On probation this ends the update; later it takes it back. The server hears of it, and does
+    not send the version again until the next rollout.
+    """
+    from edge_client.rollback import in_words  # noqa: PLC0415 - a quick --help
+    from edge_client.rollback_command import roll_back  # noqa: PLC0415 - likewise
+    from edge_client.settings import Home  # noqa: PLC0415 - likewise
+
+    slot = roll_back(Home(home.expanduser()), give_up=to_fallback, wait=wait)
+    click.echo(f"active: {in_words(slot)}", err=True)
 
 
 @cli.command()

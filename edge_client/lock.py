@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ def agent_lock(home: Home) -> Iterator[None]:
         AgentRunningError: another process holds it.
     """
     home.create()
-    fd = os.open(home.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    fd = _open(home)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -29,11 +30,22 @@ def agent_lock(home: Home) -> Iterator[None]:
             holder = os.read(fd, 32).decode(errors="replace").strip() or "unknown"
             msg = f"an agent runs in {home.root} already (process {holder})"
             raise AgentRunningError(msg, hint="stop it first, or use another --home") from error
-        os.ftruncate(fd, 0)
-        os.write(fd, str(os.getpid()).encode())
+        with contextlib.suppress(OSError):  # on a full disk; it only helps to read an error
+            os.ftruncate(fd, 0)
+            os.write(fd, str(os.getpid()).encode())
         yield
     finally:
         os.close(fd)
+
+
+def _open(home: Home) -> int:
+    """Open the lock; a disk that became read-only must not keep a model from serving."""
+    try:
+        return os.open(home.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError:
+        if not home.lock.exists():
+            raise
+        return os.open(home.lock, os.O_RDONLY)
 
 
 @contextmanager

@@ -23,14 +23,17 @@ from edge_client.metadata_cache import MetadataCache
 from edge_client.metadata_refresh import JournalFloors
 from edge_client.mqtt_transport import MqttTransport
 from edge_client.opening import open_buffer, open_journal, open_spool
+from edge_client.rollback_desk import RollbackDesk
 from edge_client.runtime import Runtime
 from edge_client.settings import Home, RunSettings
 from edge_client.spool import Spool
 from edge_client.standing import Standing
 from edge_client.store import Store
 from edge_client.telemetry import Buffer, Windows
+from edge_client.times import read_past
 from edge_client.updater import Updater
 from edge_client.uplink import Uplink
+from edge_client.watchdog import Watchdog
 from schemas.device import Birth, Hardware
 from schemas.ids import BootId
 
@@ -86,6 +89,8 @@ class Parts:
         self.hardware: Hardware = hardware()
         self.windows = Windows()
         self.runtime = Runtime(self.windows)
+        self.runtime.times.recall(read_past(home.times))
+        self.watchdog = Watchdog(home, self.runtime.busy, limit=settings.hang_seconds)
         self.journal: Journal
         self.read_only: str | None
         self.journal, self.read_only = open_journal(home, boot=boot.id)
@@ -112,6 +117,7 @@ class Parts:
         )
         self.updater = Updater(self.device, post=events.post)
         self.inbox = Inbox(self.device, self.updater)
+        self.rollbacks = RollbackDesk(self.device, self.updater)
 
     def _device(self, home: Home, settings: RunSettings, inlet: Inlet, events: Events) -> Device:
         return Device(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,10 +121,15 @@ class Home:
         return self.root / "agent.json"
 
     def create(self) -> None:
-        """Make the folders; only the owner may look inside."""
+        """Make the folders; only the owner may look inside.
+
+        One that cannot be made below a home that is there is left out: on a full disk, or one
+        that became read-only, what is installed serves on.
+        """
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         for folder in (self.blobs, self.partial, self.leaves, self.manifests):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with contextlib.suppress(OSError):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ import datetime as dt
 
 from pydantic import ValidationError
 
+from edge_client.advice import Trouble, read_facts, troubles
 from edge_client.certificates import read_key, spki_sha256
 from edge_client.errors import JournalError, NotEnrolledError
 from edge_client.identity import Identity, load_identity
@@ -24,17 +25,23 @@ from schemas.rollout import ExecState
 
 
 class Live(Wire):
-    """``agent.json``: what the running agent knows, at most a second or two old."""
+    """``agent.json``: what the running agent knows, at most a second or two old.
+
+    serving: in memory; the pointer may lag behind it while the disk is full. read_only: why no
+    updates are taken.
+    """
 
     boot: BootId
     connected: bool
     uptime: float
+    serving: ActiveModel | None = None
     execution: ExecutionId | None = None
     state: ExecState | None = None
     windows_waiting: int = 0
     refused: Refusal | None = None
     next_renewal: UtcTime | None = None
     renewal_problem: str | None = None
+    read_only: str | None = None
     last_error: str | None = None
 
 
@@ -69,12 +76,15 @@ class Identified(Wire):
 class Status(Identified):
     """The answer of ``argosy-edge status``.
 
-    trust_refreshed_at: when the trust metadata was last found to hold.
+    trust_refreshed_at: when the trust metadata was last found to hold. rolled_back: the active
+    model was put back by hand. troubles: what is wrong around it, and what to do.
     """
 
     running: bool
     active: ActiveModel | None = None
     fallback: ActiveModel | None = None
+    rolled_back: bool = False
+    troubles: tuple[Trouble, ...] = ()
     trust_refreshed_at: UtcTime | None = None
     enrollment: Pending | None = None
     live: Live | None = None
@@ -98,6 +108,8 @@ def read_status(home: Home) -> Status:
         running=running,
         active=_model(pointer.active),
         fallback=_model(pointer.fallback),
+        rolled_back=bool((read_facts(home) or {}).get("rolled_back")),
+        troubles=troubles(home, dt.datetime.now(dt.UTC)),
         trust_refreshed_at=_refreshed(home),
         enrollment=pending,
         live=_live(home) if running else None,
@@ -166,7 +178,7 @@ def lines(status: Status, now: dt.datetime) -> list[tuple[str, str]]:
         ("next renewal", _renewal(status, now)),
         ("roots", ", ".join(root[:16] for root in status.roots)),
         ("trust refreshed", "never" if refreshed is None else _date(refreshed)),
-        ("active", _words(status.active)),
+        ("active", _words(status.active) + (", put back by hand" if status.rolled_back else "")),
         ("fallback", _words(status.fallback)),
     ]
     if status.enrollment is not None:
@@ -174,12 +186,18 @@ def lines(status: Status, now: dt.datetime) -> list[tuple[str, str]]:
         rows.append(("enrollment", f"{what}, begun {_date(status.enrollment.began)}, not over"))
     if live is not None:
         rows += _live_rows(status, live)
+    for trouble in status.troubles:
+        rows += [("trouble", trouble.what), ("what to do", trouble.do)]
     return rows
 
 
 def _live_rows(status: Status, live: Live) -> list[tuple[str, str]]:
     doing = "-" if live.execution is None else f"{live.execution} {live.state}"
     rows = [("execution", doing), ("windows waiting", str(live.windows_waiting))]
+    if live.serving != status.active:
+        rows.append(("serving", f"{_words(live.serving)}, not what is active"))
+    if live.read_only is not None:
+        rows.append(("no updates", live.read_only))
     if live.renewal_problem is not None:
         rows.append(("renewal", live.renewal_problem))
     if live.refused is not None:

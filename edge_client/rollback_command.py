@@ -1,0 +1,115 @@
+"""What ``argosy-edge rollback`` does: ask the running agent, or do it without one."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Callable
+
+from edge_client import rollback
+from edge_client.actions import PutBack, Report
+from edge_client.errors import AgentRunningError, NoAnswerError, RollbackError
+from edge_client.events import Restored
+from edge_client.files import disk_errors, write_atomic
+from edge_client.hang import forget_hang
+from edge_client.journal import ROLLED_BACK, Journal, facts_of
+from edge_client.lock import agent_lock, is_locked
+from edge_client.opening import usable_journal
+from edge_client.rollback import Asked
+from edge_client.settings import Home
+from edge_client.slots import Pointer, Slot, read_pointer, write_pointer
+from edge_client.state_machine import step
+from edge_client.states import Reverting
+from edge_client.store import Store
+
+WAIT_SECONDS = 60.0
+POLL_SECONDS, LOOK_SECONDS = 0.05, 1.0
+
+
+def roll_back(home: Home, *, give_up: bool, wait: float = WAIT_SECONDS) -> Slot:
+    """Put the model before back, and wait until it serves or, without an agent, is the active one.
+
+    Args:
+        home: of the device.
+        give_up: also an update that is under way.
+        wait: seconds for the agent to answer.
+
+    Returns:
+        What serves now.
+
+    Raises:
+        EdgeError: it was not done, and why.
+    """
+    asked = rollback.wanted(home, id_=secrets.token_hex(8), give_up=give_up)
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            with agent_lock(home):
+                _alone(home, asked)
+                return asked.fallback
+        except AgentRunningError:
+            if _by_agent(home, asked, deadline):
+                return asked.fallback
+
+
+def _by_agent(home: Home, asked: Asked, deadline: float) -> bool:
+    """Have the agent do it; False when the agent has gone meanwhile."""
+    with disk_errors("the request to the agent"):
+        write_atomic(home.rollback, asked.model_dump_json().encode())
+    try:
+        return _answered(home, asked, lambda: time.monotonic() < deadline)
+    finally:
+        for path in (home.rollback, home.rolled_back):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def _answered(home: Home, asked: Asked, patient: Callable[[], bool]) -> bool:
+    look_at = time.monotonic() + LOOK_SECONDS
+    while patient():
+        found = rollback.read_answer(home, asked.id)
+        if found is not None:
+            if found.error is None:
+                return True
+            raise RollbackError(found.error, hint=found.hint)
+        time.sleep(POLL_SECONDS)
+        if time.monotonic() >= look_at:
+            look_at += LOOK_SECONDS
+            if not is_locked(home):
+                return False
+    msg = "the agent has not put the model before back in time"
+    raise NoAnswerError(msg, hint="see `argosy-edge status`, and the agent's log")
+
+
+def _alone(home: Home, asked: Asked) -> None:
+    """Without an agent: the same steps, journal first; the next start goes on where this ends."""
+    journal = usable_journal(home, boot="0" * 32)
+    try:
+        state = journal.load()
+        if isinstance(state, Reverting) and state.fallback == asked.fallback:
+            _finish(home, journal, state)
+            return
+        event = rollback.decide(asked, state, read_pointer(home.pointer))
+        if event is None:
+            msg = "an update was cut off in the middle of its swap"
+            raise RollbackError(msg, hint="start the agent, which ends it; then ask again")
+        rollback.require_loadable(Store(home, quota=0), asked.fallback)
+        state, actions = step(state, event, time.time())
+        reports = [action for action in actions if isinstance(action, Report)]
+        journal.commit(state, reports, uptime=0.0)
+        if isinstance(state, Reverting):
+            _finish(home, journal, state)
+        elif any(isinstance(action, PutBack) for action in actions):
+            write_pointer(home.pointer, Pointer(active=asked.fallback))
+            journal.remember(ROLLED_BACK, 1.0)
+    finally:
+        journal.close()
+    forget_hang(home)
+
+
+def _finish(home: Home, journal: Journal, state: Reverting) -> None:
+    write_pointer(home.pointer, Pointer(active=state.fallback))
+    new, actions = step(state, Restored(key=state.offer.key), time.time())
+    reports = [action for action in actions if isinstance(action, Report)]
+    journal.commit(new, reports, uptime=0.0, facts=facts_of(reports))

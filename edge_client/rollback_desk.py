@@ -1,0 +1,54 @@
+"""The agent's side of ``argosy-edge rollback``: takes the request up, and answers it."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from edge_client import rollback
+from edge_client.device import Device
+from edge_client.errors import EdgeError, RollbackError
+from edge_client.rollback import Answered, Asked
+from edge_client.slots import read_pointer
+from edge_client.updater import Updater
+
+
+class RollbackDesk:
+    """Of one agent. Used from the thread that decides."""
+
+    def __init__(self, device: Device, updater: Updater) -> None:
+        self._device, self._updater = device, updater
+
+    def look(self) -> None:
+        """See whether somebody asks; a request stays until it is answered.
+
+        Raises:
+            OSError: the answer could not be written; look again.
+        """
+        home = self._device.home
+        asked = rollback.read_asked(home)
+        if asked is None:
+            return
+        try:
+            done = self._done(asked)
+        except RollbackError as error:
+            refused = Answered(id=asked.id, error=str(error), hint=error.hint)
+            rollback.answer(home, refused)
+            return
+        if done:
+            rollback.answer(home, Answered(id=asked.id))
+
+    def _done(self, asked: Asked) -> bool:
+        pointer = read_pointer(self._device.home.pointer)
+        if rollback.is_done(asked, pointer) and self._device.runtime.slot == asked.fallback:
+            return True
+        event = rollback.decide(asked, self._updater.state, pointer)
+        if event is None or not self._updater.settled:
+            return False
+        rollback.require_loadable(self._device.store, asked.fallback)
+        try:
+            self._updater.apply(event)
+        except (EdgeError, OSError, sqlite3.Error) as error:
+            # It is done again: the request stays until the pointer says so.
+            self._device.problems.note(f"the model before is not put back yet: {error}")
+        pointer = read_pointer(self._device.home.pointer)
+        return rollback.is_done(asked, pointer) and self._device.runtime.slot == asked.fallback
