@@ -16,7 +16,7 @@ from edge_client.store import Store
 from edge_client.transfer import Bucket, Pull
 from edge_client.ways import Listening, Ways, bearable
 from schemas.measure import ModelFile
-from schemas.transfer import Ask, BroadcastOffer, Need, Reply, Way
+from schemas.transfer import MAX_WINDOW, Ask, BroadcastOffer, Need, Reply, Way
 
 ASK_AGAIN_SECONDS = 3.0
 SEND_AGAIN_SECONDS = 1.0
@@ -196,7 +196,7 @@ class Download:
             times.append(self._asking.next_at)
         if self._listening is not None:
             times.append(self._listening.due())
-        elif self._pull is not None and self._started:
+        elif self._pull is not None and self._started and not self._pull.done:
             times.append(max(self._send_again_at, self._pull.due(now)))
         return max(now, min(times))
 
@@ -320,7 +320,9 @@ class Download:
             raise TransferError(pull.failure)
         if now < self._send_again_at or (need := pull.ask(now)) is None:
             return
-        if not self._network.need(need):
+        if self._network.need(need):
+            self.sink.every = max(1, pull.outstanding - pull.window // 2)
+        else:
             pull.unsent(need)
             self._send_again_at = now + SEND_AGAIN_SECONDS
 
@@ -334,6 +336,7 @@ class Download:
         self._listening = Listening.begin(offer, self.file.size, now)
         if self._pull is not None:
             self._pull.hold()
+            self.sink.every = MAX_WINDOW
         return True
 
     def _resume(self) -> None:

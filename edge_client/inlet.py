@@ -16,6 +16,9 @@ from schemas.transfer import CHUNK_BYTES, chunk_of, tag_of
 MOST_UNTOLD = 4096
 """Chunks of which the deciding thread has not heard; beyond it more are dropped unread."""
 
+NUDGE_SECONDS = 0.02
+"""On a slow link each chunk is told at once; on a fast one so often, or when there is to ask."""
+
 
 class Sink:
     """Takes the chunks of one file, from any thread."""
@@ -28,9 +31,12 @@ class Sink:
         Args:
             partial: the file.
             clock: steady seconds.
-            nudge: called when there is something to be told, from the thread that brought it.
+            nudge: called when there is something to be told, from the thread that brought it:
+                after ``every`` chunks, after some time, with what is damaged, and at the end.
         """
         self.error: OSError | None = None
+        self.every = 1
+        self._told_at = 0.0
         self._partial, self._clock, self._nudge = partial, clock, nudge
         self._untold: deque[Came] = deque()
         self._nudged = False
@@ -60,14 +66,17 @@ class Sink:
             return False
         if placed is Placed.GONE:
             return False
+        sound, now = placed is not Placed.CORRUPT, self._clock()
         size = len(data) if fetched else 0
-        self._untold.append(Came(index, size, placed is not Placed.CORRUPT, self._clock(), batch))
-        self._tell()
-        return placed is not Placed.CORRUPT
+        self._untold.append(Came(index, size, sound, now, batch))
+        enough = len(self._untold) >= self.every or now - self._told_at >= NUDGE_SECONDS
+        if enough or not sound or not partial.missing:
+            self._tell()
+        return sound
 
     def told(self) -> list[Came]:
         """What came since the last time."""
-        self._nudged = False
+        self._nudged, self._told_at = False, self._clock()
         came = []
         while self._untold:
             came.append(self._untold.popleft())

@@ -16,6 +16,7 @@ from edge_client.ways import Next
 from schemas.measure import ModelFile
 from schemas.transfer import CHUNK_BYTES, Reply, Way
 
+IDLE_SECONDS = 1.0
 STOP_SECONDS = 2.0
 
 
@@ -94,6 +95,8 @@ class Obtain:
 
     def due(self, now: float) -> float:
         """When to call ``pump`` again at the latest."""
+        if self._stage in {_Stage.CHECK, _Stage.FINISH}:
+            return now + IDLE_SECONDS  # a nudge tells its end
         times = [self._download.due(now)]
         if self._patching is not None:
             times.append(self._patching.due(now))

@@ -30,6 +30,8 @@ from schemas.measure import MAX_FILE_BYTES, ModelFile
 from schemas.transfer import CHUNK_BYTES, chunk_count, leaves_digest
 
 FLUSH_SECONDS = 0.5
+FLUSH_CHUNKS = 256
+"""16 MiB: the disk is to work while the network does, not after it."""
 
 
 class ChunkMap(Wire):
@@ -72,10 +74,11 @@ class Partial:
         self.fetched = 0
         self.making = False
         self.path = folder / f"{file.sha256}.data"
+        self.missing = len(leaves)
         self._there = bytearray(len(leaves))
         self._owner = owner
         self._map = folder / f"{file.sha256}.map"
-        self._unsaved = False
+        self._unsaved = 0
         self._saved_at: float | None = None
         self._placing = threading.Lock()
         self._saving = threading.Lock()
@@ -111,8 +114,8 @@ class Partial:
             while written < len(data):  # a nearly full disk takes a part, then says so
                 at = index * CHUNK_BYTES + written
                 written += os.pwrite(self._fd, data[written:], at)
-            self._there[index] = 1
-        self._unsaved = True
+            self._mark(index)
+            self._unsaved += 1
         return Placed.NEW
 
     def wants(self, index: int) -> bool:
@@ -120,10 +123,11 @@ class Partial:
         return 0 <= index < len(self._there) and not self._there[index]
 
     def save_due(self, now: float) -> bool:
-        """Whether something came and enough time has passed since this last said so."""
+        """Whether enough came, or enough time has passed, since this last said so."""
         if self._saved_at is None:
             self._saved_at = now
-        if not self._unsaved or now - self._saved_at < FLUSH_SECONDS:
+        old = now - self._saved_at >= FLUSH_SECONDS
+        if not self._unsaved or not (old or self._unsaved >= FLUSH_CHUNKS):
             return False
         self._saved_at = now
         return True
@@ -137,13 +141,13 @@ class Partial:
         with self._saving, disk_errors(self.file.path):
             if self._fd is None:
                 return
-            self._unsaved = False
+            unsaved, self._unsaved = self._unsaved, 0
             there = bytes(self._there)
             try:
                 os.fdatasync(self._fd)
                 self._write_map(there)
             except OSError:
-                self._unsaved = True
+                self._unsaved += unsaved
                 raise
 
     def close(self) -> None:
@@ -195,12 +199,17 @@ class Partial:
             if not going():
                 return
             if index < len(self.leaves) and self._sound(index):
-                self._there[index] = 1
+                self._mark(index)
         if saved is not None and saved.owner == self._owner:
             # What the bitmap does not know of came after it, for the same attempt.
             unknown = set() if saved.making else self.have - known
             self.fetched = saved.fetched + sum(self._bytes_of(index) for index in unknown)
         self.save()
+
+    def _mark(self, index: int) -> None:
+        if not self._there[index]:
+            self._there[index] = 1
+            self.missing -= 1
 
     def _write_map(self, there: bytes) -> None:
         bits = bytearray(-(-len(there) // 8))
