@@ -255,7 +255,11 @@ class Evidence(Wire):
 
 
 class ExecutionView(Wire):
-    """One device in one rollout."""
+    """One device in one rollout.
+
+    due_at: when its next timer runs out; of a SCHEDULED one, when it may be offered. late:
+    what the device did after the server had ended it.
+    """
 
     id: ExecutionId
     device: DeviceId
@@ -268,6 +272,8 @@ class ExecutionView(Wire):
     bytes_fetched: int | None = None
     cause: DeviceCause | None = None
     detail: str | None = None
+    late: ExecState | None = None
+    due_at: UtcTime | None = None
     updated_at: UtcTime
 
 
@@ -315,7 +321,9 @@ class VariantShare(Wire):
 class RolloutView(Wire):
     """A rollout, as the API shows it.
 
-    preview: while it is a draft, who would get which variant if it started now.
+    preview: while it is a draft, who would get which variant if it started now. cut: it has
+    more devices than its waves list; their progress counts all, and the listing of executions
+    has each.
     """
 
     id: RolloutId
@@ -324,5 +332,19 @@ class RolloutView(Wire):
     pause_reason: PauseReason | None = None
     waves: tuple[WaveView, ...] = ()
     preview: tuple[VariantShare, ...] = ()
+    cut: bool = False
     created_at: UtcTime
     ended_at: UtcTime | None = None
+
+
+class RetryRequest(Authored):
+    """Which devices get another attempt: these, or all of a rollout that failed."""
+
+    devices: Annotated[tuple[DeviceId, ...], Field(max_length=1000)] = ()
+
+
+class Retried(Wire):
+    """How many devices get another attempt, and the rollout as it then is."""
+
+    devices: int
+    rollout: RolloutView

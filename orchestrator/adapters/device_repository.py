@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from orchestrator.adapters.certificate_repository import SqlCertificates
 from orchestrator.adapters.repository import Records
 from orchestrator.adapters.tables import DeviceRow, JoinTokenRow
+from orchestrator.domain.cohort import Candidate
 from orchestrator.services.records import DeviceRecord, TokenRecord
 from schemas.device import DeviceState, Presence
 
@@ -75,6 +76,9 @@ class SqlDevices(SqlCertificates):
     def save(self, record: DeviceRecord) -> None:
         self._devices.save(record, record.id)
 
+    def save_all(self, records: Iterable[DeviceRecord]) -> None:
+        self._devices.save_all((record, (record.id,)) for record in records)
+
     def get(self, device_id: str, *, lock: bool = False) -> DeviceRecord | None:
         return self._devices.get(device_id, lock=lock)
 
@@ -93,12 +97,15 @@ class SqlDevices(SqlCertificates):
             found |= set(self._session.scalars(query))
         return found
 
-    def targeted(self, device_class: str | None, tags: Iterable[str]) -> Sequence[DeviceRecord]:
-        query = select(DeviceRow).where(DeviceRow.state == DeviceState.ACTIVE.value)
+    def candidates(self, device_class: str | None, tags: Iterable[str]) -> Sequence[Candidate]:
+        query = select(DeviceRow.id, DeviceRow.device_class, DeviceRow.tags).where(
+            DeviceRow.state == DeviceState.ACTIVE.value
+        )
         if device_class is not None:
             query = query.where(DeviceRow.device_class == device_class)
         wanted = set(tags)
-        return [d for d in self._devices.all(query.order_by(DeviceRow.id)) if wanted <= set(d.tags)]
+        rows = self._session.execute(query.order_by(DeviceRow.id))
+        return [Candidate(device, name) for device, name, its in rows if wanted <= set(its)]
 
     def many(self, ids: Iterable[str]) -> Mapping[str, DeviceRecord]:
         found: dict[str, DeviceRecord] = {}

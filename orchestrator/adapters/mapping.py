@@ -34,7 +34,12 @@ def fill(row: Base, record: Any) -> None:
 
 def to_row(kind: type[Base], record: Any) -> Base:
     """A new row of a record."""
-    return kind(**{f.name: plain(getattr(record, f.name)) for f in fields(record)})
+    return kind(**row_of(record))
+
+
+def row_of(record: Any) -> dict[str, Any]:
+    """A record's fields as the database takes them, for many rows at once."""
+    return {f.name: plain(getattr(record, f.name)) for f in fields(record)}
 
 
 def plain(value: Any) -> Any:

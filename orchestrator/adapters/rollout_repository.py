@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from itertools import islice
 
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
-from orchestrator.adapters.mapping import fill, to_row
+from orchestrator.adapters.mapping import fill, row_of, to_row
 from orchestrator.adapters.repository import Records
 from orchestrator.adapters.tables import ExecutionRow, RolloutRow, WaveRow
 from orchestrator.services.records import ExecutionRecord, RolloutRecord, WaveRecord
 from schemas.rollout import ExecState, RolloutState
+
+_PORTION = 5_000
+"""Executions that are inserted at once."""
 
 
 class SqlRollouts:
@@ -31,8 +35,10 @@ class SqlRollouts:
     ) -> None:
         self._rollouts.add(rollout)
         self._session.add_all(to_row(WaveRow, wave) for wave in waves)
-        self._session.add_all(to_row(ExecutionRow, execution) for execution in executions)
         self._session.flush()
+        left = (row_of(execution) for execution in executions)
+        while portion := list(islice(left, _PORTION)):
+            self._session.execute(insert(ExecutionRow), portion)
 
     def get(self, rollout_id: str, *, lock: bool = False) -> RolloutRecord | None:
         return self._rollouts.get(rollout_id, lock=lock)
@@ -68,10 +74,6 @@ class SqlRollouts:
         else:
             fill(row, record)
         self._session.flush()
-
-    def executions(self, rollout_id: str) -> Sequence[ExecutionRecord]:
-        query = select(ExecutionRow).where(ExecutionRow.rollout_id == rollout_id)
-        return self._executions.all(query.order_by(ExecutionRow.wave, ExecutionRow.id))
 
     def execution(self, execution_id: str, *, lock: bool = False) -> ExecutionRecord | None:
         return self._executions.get(execution_id, lock=lock)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, literal_column, select
+from sqlalchemy import ColumnElement, delete, func, insert, literal_column, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from orchestrator.adapters.mapping import row_of
 from orchestrator.adapters.repository import Records
 from orchestrator.adapters.tables import EventRow, WindowRow
 from orchestrator.services.records import DeviceTotals, WindowFigures, WindowRecord
@@ -27,6 +29,13 @@ class SqlTelemetry:
             return False
         self._windows.add(record)
         return True
+
+    def add_all(self, records: Iterable[WindowRecord]) -> None:
+        rows = [row_of(record) for record in records]
+        if rows:
+            dialect = self._session.get_bind().dialect.name
+            into = (postgresql if dialect == "postgresql" else sqlite).insert(WindowRow)
+            self._session.execute(into.on_conflict_do_nothing(), rows)
 
     def totals(
         self, model: str, version: int, since: datetime | None = None
@@ -77,6 +86,16 @@ class SqlEvents:
     def add(self, kind: str, subject: str, data: Mapping[str, Any], at: datetime) -> None:
         self._session.add(EventRow(kind=kind, subject=subject, data=dict(data), at=at))
         self._session.flush()
+
+    def add_all(
+        self, kind: str, happened: Iterable[tuple[str, Mapping[str, Any]]], at: datetime
+    ) -> None:
+        rows = [
+            {"kind": kind, "subject": subject, "data": dict(data), "at": at}
+            for subject, data in happened
+        ]
+        if rows:
+            self._session.execute(insert(EventRow), rows)
 
     def replace_live(self, subject: str, data: Mapping[str, Any], at: datetime) -> None:
         self.remove_live(subject)

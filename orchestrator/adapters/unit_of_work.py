@@ -14,12 +14,14 @@ from orchestrator.adapters.access_repository import SqlAudit, SqlKeys, SqlSessio
 from orchestrator.adapters.agent_repository import SqlAgents
 from orchestrator.adapters.device_class_repository import SqlDeviceClasses, SqlMeasured
 from orchestrator.adapters.device_repository import SqlDevices
+from orchestrator.adapters.execution_repository import SqlExecutions
 from orchestrator.adapters.fleet_trust_repository import SqlFleetTrust
 from orchestrator.adapters.holdings_repository import SqlHoldings
 from orchestrator.adapters.job_history_repository import SqlJobHistory
 from orchestrator.adapters.job_repository import SqlJobs
 from orchestrator.adapters.mark_repository import SqlArtifactMarks
 from orchestrator.adapters.model_repository import SqlModels
+from orchestrator.adapters.outbox_repository import SqlOutbox
 from orchestrator.adapters.rollout_repository import SqlRollouts
 from orchestrator.adapters.telemetry_repository import SqlEvents, SqlTelemetry
 from orchestrator.clock import utc_now
@@ -32,6 +34,7 @@ from orchestrator.services.ports import (
     DeviceClasses,
     Devices,
     Events,
+    Executions,
     FleetTrust,
     HoldingsView,
     JobHistory,
@@ -39,6 +42,7 @@ from orchestrator.services.ports import (
     Keys,
     Measured,
     Models,
+    Outbox,
     Rollouts,
     Sessions,
     Telemetry,
@@ -67,6 +71,8 @@ class SqlTransaction:
         self.device_classes: DeviceClasses = SqlDeviceClasses(session)
         self.measured: Measured = SqlMeasured(session)
         self.rollouts: Rollouts = SqlRollouts(session)
+        self.outbox: Outbox = SqlOutbox(session)
+        self.executions: Executions = SqlExecutions(session)
         self.telemetry: Telemetry = SqlTelemetry(session)
         self.holdings: HoldingsView = SqlHoldings(session)
         self.artifact_marks: ArtifactMarks = SqlArtifactMarks(session)

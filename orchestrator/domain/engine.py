@@ -1,22 +1,22 @@
-"""The rollout engine: what to do next, from a snapshot of one rollout.
+"""The rollout engine: what to do next, from a summary of one rollout.
 
 ``decide`` is level-triggered: it looks at what is, never at what it did before. Asked
 twice about the same snapshot it answers the same, and asked about the outcome of its
-own answer it moves on.
+own answer it moves on. It knows executions by their number alone: what it answers is about
+sets of them, so a hundred thousand cost as much as ten.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from orchestrator.domain.execution import FAILURES, IN_FLIGHT
-from orchestrator.domain.judge import DeviceFacts, Verdict, judge
+from orchestrator.domain.judge import Served, Verdict, judge
 from orchestrator.domain.rollout import RolloutEvent, WaveEvent
+from orchestrator.domain.timers import MAX_SECONDS, Timers, expired
 from schemas.rollout import (
-    EXEC_TERMINAL,
     Evidence,
     ExecState,
     Gates,
@@ -27,40 +27,51 @@ from schemas.rollout import (
 
 
 @dataclass(frozen=True, slots=True)
-class ExecutionFacts:
-    """One execution and its device, as the database has them now.
+class Due:
+    """Executions whose timer ran out, by their state and whether their device is there."""
 
-    updated_at: the last change of state or progress. online: the device is connected.
-    usable: the device may take part (active, not revoked). installed: it already serves
-    exactly what is wanted. fits: it may have some variant; why_not: where not, every
-    reason. window_at: when its last telemetry of the new version came.
-    """
-
-    id: str
-    device: str
     state: ExecState
-    updated_at: datetime
     online: bool
-    usable: bool = True
-    installed: bool = False
-    fits: bool = True
-    why_not: str = ""
-    n: int = 0
-    errors: int = 0
-    labelled: int = 0
-    correct: int = 0
-    window_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WaveFacts:
-    """A wave; ``entered_at`` is when it took its state."""
+    """A wave; ``entered_at`` is when it took its state.
+
+    counts: executions in each state. The rest is looked at only while the wave runs or is
+    judged. barred: not over, and their device may not take part any more. retries: FAILED, of
+    which another attempt is to be made. due: their timer ran out. ready: SCHEDULED, to be
+    offered now, their device being there; a round takes so many. later: SCHEDULED, waiting
+    for the time of their next attempt. served: what the devices inferred that serve the
+    version.
+    """
 
     index: int
     state: WaveState
     entered_at: datetime
-    executions: tuple[ExecutionFacts, ...]
+    counts: Mapping[ExecState, int] = field(default_factory=dict)
     stragglers: bool = False
+    barred: int = 0
+    retries: int = 0
+    due: Mapping[Due, int] = field(default_factory=dict)
+    ready: int = 0
+    later: int = 0
+    served: Served = field(default_factory=Served)
+
+    @property
+    def size(self) -> int:
+        """Executions in it."""
+        return sum(self.counts.values())
+
+    @property
+    def failures(self) -> int:
+        """Those that failed for good."""
+        return sum(self.counts.get(state, 0) for state in FAILURES) - self.retries
+
+    @property
+    def in_flight(self) -> int:
+        """Those that a device may be working on."""
+        return sum(self.counts.get(state, 0) for state in IN_FLIGHT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,40 +80,66 @@ class Snapshot:
 
     state: RolloutState
     gates: Gates
-    offer_seconds: float
-    step_seconds: float
-    straggler_seconds: float
-    waves: tuple[WaveFacts, ...] = field(default=())
+    timers: Timers
+    waves: tuple[WaveFacts, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """End the executions of devices that may not take part any more."""
+
+    wave: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Make another attempt of what failed by what may pass."""
+
+    wave: int
+
+
+@dataclass(frozen=True, slots=True)
+class Extend:
+    """Wait on for devices on probation whose telemetry shows that the version serves."""
+
+    wave: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """Move what is due to ``becomes``: SCHEDULED takes an offer back, to be made again."""
+
+    wave: int
+    due: Due
+    becomes: ExecState
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Send the desired state to the device."""
+    """Send the desired state to devices that are there."""
 
-    execution: str
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """End the execution from the server's side."""
-
-    execution: str
-    state: ExecState
-    detail: str
+    wave: int
 
 
 @dataclass(frozen=True, slots=True)
-class Withdraw:
-    """Take an offer back from a device that vanished; it is offered again when it is there."""
+class Sift:
+    """End what needs no device to be there: no variant fits, or it has the version already."""
 
-    execution: str
+    wave: int
 
 
 @dataclass(frozen=True, slots=True)
 class Straggle:
-    """Move executions of devices that are not there to the stragglers' wave."""
+    """Move what is SCHEDULED, its device not being there, to the stragglers' wave."""
 
-    executions: tuple[str, ...]
+    wave: int
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """End what is still SCHEDULED in the stragglers' wave."""
+
+    wave: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,22 +159,25 @@ class MoveRollout:
     reason: PauseReason | None = None
 
 
-Action = Offer | End | Withdraw | Straggle | MoveWave | MoveRollout
+SetAction = Bar | Retry | Extend | Expire | Offer | Sift | Straggle | GiveUp
+Action = SetAction | MoveWave | MoveRollout
+
+
+def open_wave(waves: tuple[WaveFacts, ...]) -> WaveFacts | None:
+    """The first wave that has not passed: the only one that is ever worked on."""
+    return next((wave for wave in waves if wave.state is not WaveState.PASSED), None)
 
 
 def decide(snapshot: Snapshot, now: datetime) -> tuple[Action, ...]:
-    """What to do now; nothing unless the rollout is running.
-
-    Only the first wave that has not passed is ever worked on.
-    """
+    """What to do now; nothing unless the rollout is running."""
     if snapshot.state is not RolloutState.RUNNING:
         return ()
-    wave = next((w for w in snapshot.waves if w.state is not WaveState.PASSED), None)
+    wave = open_wave(snapshot.waves)
     if wave is None:
         return (MoveRollout(RolloutEvent.FINISH),)
     match wave.state:
         case WaveState.PENDING:
-            return (MoveWave(wave.index, WaveEvent.BEGIN),)
+            return (MoveWave(wave.index, WaveEvent.BEGIN), Sift(wave.index))
         case WaveState.RUNNING:
             return _run(wave, snapshot, now)
         case WaveState.SOAKING:
@@ -149,93 +189,60 @@ def decide(snapshot: Snapshot, now: datetime) -> tuple[Action, ...]:
             return (MoveWave(wave.index, WaveEvent.REJUDGE),)
 
 
+def cannot_pass(wave: WaveFacts, gates: Gates) -> bool:
+    """Whether the wave cannot pass any more, whatever the rest of it does."""
+    return wave.failures > gates.max_failure_rate * wave.size
+
+
 def _run(wave: WaveFacts, snapshot: Snapshot, now: datetime) -> tuple[Action, ...]:
-    if _too_many_failures(wave, snapshot.gates):
-        rate = _failures(wave) / len(wave.executions)
+    if cannot_pass(wave, snapshot.gates):
         evidence = Evidence(
             metric="failure_rate",
-            value=rate,
+            value=wave.failures / wave.size,
             threshold=snapshot.gates.max_failure_rate,
-            n=len(wave.executions),
+            n=wave.size,
             ok=False,
         )
         return (
             MoveWave(wave.index, WaveEvent.FAIL, (evidence,)),
             MoveRollout(RolloutEvent.PAUSE, PauseReason.ERROR_THRESHOLD),
         )
-    work = [a for e in wave.executions for a in _advance(e, snapshot, now)]
-    if work:
-        return tuple(work)
-    return _settle(wave, snapshot, now)
+    return _advance(wave) or _settle(wave, snapshot, now)
 
 
-def _too_many_failures(wave: WaveFacts, gates: Gates) -> bool:
-    """Whether the wave cannot pass any more, whatever the rest of it does."""
-    return _failures(wave) > gates.max_failure_rate * len(wave.executions)
-
-
-def _failures(wave: WaveFacts) -> int:
-    return sum(e.state in FAILURES for e in wave.executions)
-
-
-def _advance(execution: ExecutionFacts, snapshot: Snapshot, now: datetime) -> tuple[Action, ...]:
-    if execution.state in EXEC_TERMINAL:
-        return ()
-    if not execution.usable:
-        return (End(execution.id, ExecState.REMOVED, "the device may no longer take part"),)
-    silent = now - _last_sign(execution)
-    match execution.state:
-        case ExecState.SCHEDULED:
-            return _first_contact(execution)
-        case ExecState.OFFERED if silent > timedelta(seconds=snapshot.offer_seconds):
-            if not execution.online:
-                return (Withdraw(execution.id),)
-            detail = f"no answer to the offer in {snapshot.offer_seconds:g} s"
-            return (End(execution.id, ExecState.TIMED_OUT, detail),)
-        case ExecState.OFFERED:
-            return ()
-        case state if silent > timedelta(seconds=snapshot.step_seconds):
-            detail = f"no progress in {state} for {snapshot.step_seconds:g} s"
-            return (End(execution.id, ExecState.TIMED_OUT, detail),)
-        case _:
-            return ()
-
-
-def _last_sign(execution: ExecutionFacts) -> datetime:
-    """When the device last showed that it gets on.
-
-    On probation it judges for itself and reports the end; until then its telemetry shows
-    that the new version serves.
-    """
-    if execution.state is ExecState.PROBATION and execution.window_at is not None:
-        return max(execution.updated_at, execution.window_at)
-    return execution.updated_at
-
-
-def _first_contact(execution: ExecutionFacts) -> tuple[Action, ...]:
-    if not execution.fits:
-        detail = execution.why_not or "no variant fits"
-        return (End(execution.id, ExecState.NO_VARIANT, detail),)
-    if execution.installed:
-        return (End(execution.id, ExecState.ALREADY_INSTALLED, "it already serves this version"),)
-    return (Offer(execution.id),) if execution.online else ()
+def _advance(wave: WaveFacts) -> tuple[Action, ...]:
+    """What moves single executions, by sets."""
+    actions: list[Action] = []
+    if wave.barred:
+        actions.append(Bar(wave.index))
+    if wave.retries:
+        actions.append(Retry(wave.index))
+    due = [one for one, n in wave.due.items() if n]
+    if any(one.state is ExecState.PROBATION for one in due):
+        # A device judges for itself and reports the end; until then its telemetry is the sign
+        # that it gets on. What this extends is not due any more when the next action comes.
+        actions.append(Extend(wave.index))
+    for one in sorted(due, key=lambda d: (d.state, d.online)):
+        becomes = expired(one.state, online=one.online)
+        if becomes is not None:
+            actions.append(Expire(wave.index, one, becomes))
+    if wave.ready:
+        actions.append(Offer(wave.index))
+    return tuple(actions)
 
 
 def _settle(wave: WaveFacts, snapshot: Snapshot, now: datetime) -> tuple[Action, ...]:
-    counts = Counter(e.state for e in wave.executions)
-    if any(counts[state] for state in IN_FLIGHT):
+    if wave.in_flight:
         return ()
-    waiting = tuple(e.id for e in wave.executions if e.state is ExecState.SCHEDULED)
+    waiting = wave.counts.get(ExecState.SCHEDULED, 0)
     if not waiting:
         return (MoveWave(wave.index, WaveEvent.SETTLED),)
     if wave.stragglers:
-        if now - wave.entered_at <= timedelta(seconds=snapshot.straggler_seconds):
-            return ()
-        detail = f"not seen in {snapshot.straggler_seconds:g} s"
-        return tuple(End(e, ExecState.REMOVED, detail) for e in waiting)
-    if len(waiting) == len(wave.executions):
+        patience = timedelta(seconds=min(snapshot.timers.straggler, MAX_SECONDS))
+        return () if now - wave.entered_at <= patience else (GiveUp(wave.index),)
+    if wave.later or waiting == wave.size:
         return ()  # nobody was there yet: a wave without devices proves nothing
-    return (Straggle(waiting),)
+    return (Straggle(wave.index),)
 
 
 def _soak(wave: WaveFacts, gates: Gates, now: datetime) -> tuple[Action, ...]:
@@ -244,13 +251,15 @@ def _soak(wave: WaveFacts, gates: Gates, now: datetime) -> tuple[Action, ...]:
     return (MoveWave(wave.index, WaveEvent.SOAKED),)
 
 
+_GONE = frozenset({ExecState.REMOVED, ExecState.NO_VARIANT, ExecState.SUPERSEDED})
+
+
 def _judge(wave: WaveFacts, gates: Gates, now: datetime) -> tuple[Action, ...]:
-    gone = {ExecState.REMOVED, ExecState.NO_VARIANT, ExecState.SUPERSEDED}
-    if all(e.state in gone for e in wave.executions):
+    if all(state in _GONE for state, n in wave.counts.items() if n):
         # Nobody is left to judge by: harmless behind a wave that passed, no proof before.
         kind = WaveEvent.PASS if wave.stragglers else WaveEvent.INCONCLUSIVE
         return _verdict(wave.index, kind, ())
-    judgement = judge(_facts(wave), gates, wave.entered_at, now)
+    judgement = judge(wave.counts, wave.served, gates, wave.entered_at, now)
     match judgement.verdict:
         case Verdict.WAIT:
             return ()
@@ -273,10 +282,3 @@ def _verdict(index: int, kind: WaveEvent, evidence: tuple[Evidence, ...]) -> tup
     if kind in _PAUSES:
         return (move, MoveRollout(RolloutEvent.PAUSE, _PAUSES[kind]))
     return (move,)
-
-
-def _facts(wave: WaveFacts) -> Mapping[str, DeviceFacts]:
-    return {
-        e.device: DeviceFacts(e.state, e.n, e.errors, e.labelled, e.correct)
-        for e in wave.executions
-    }

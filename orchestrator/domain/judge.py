@@ -24,13 +24,15 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceFacts:
-    """One device of the wave: its end, and what it inferred with the new version.
+class Served:
+    """What the devices of a wave that serve the new version inferred with it, added up.
 
+    devices: how many serve it. least: the fewest inferences of one of them, None without any.
     n: inferences tried. errors: those of them that failed.
     """
 
-    state: ExecState
+    devices: int = 0
+    least: int | None = None
     n: int = 0
     errors: int = 0
     labelled: int = 0
@@ -54,6 +56,7 @@ _UNSEEN = frozenset(
         ExecState.SUPERSEDED,
         ExecState.CANCELLED,
         ExecState.ALREADY_INSTALLED,
+        ExecState.UNKNOWN,
     }
 )
 """States that say nothing of how the version fares on a device."""
@@ -67,22 +70,23 @@ def failure_rate(states: Mapping[ExecState, int]) -> tuple[float | None, int]:
 
 
 def judge(
-    facts: Mapping[str, DeviceFacts], gates: Gates, since: datetime, now: datetime
+    counts: Mapping[ExecState, int], served: Served, gates: Gates, since: datetime, now: datetime
 ) -> Judgement:
     """Judge a wave whose executions have all ended.
 
     Args:
-        facts: by device.
+        counts: its executions in each state.
+        served: what those devices inferred that serve the version.
         gates: the thresholds.
         since: when the soak was over; ``evidence_seconds`` later nothing more is
             waited for.
         now: the time.
     """
     evidence = (
-        _failures(facts, gates),
-        _inferences(facts, gates),
-        _errors(facts, gates),
-        *_accuracy(facts, gates),
+        _failures(counts, gates),
+        _inferences(served, gates),
+        _errors(served, gates),
+        *_accuracy(served, gates),
     )
     if any(e.ok is False for e in evidence):
         return Judgement(Verdict.FAIL, evidence)
@@ -92,46 +96,33 @@ def judge(
     return Judgement(Verdict.WAIT if now < deadline else Verdict.INCONCLUSIVE, evidence)
 
 
-def _serving(facts: Mapping[str, DeviceFacts]) -> list[DeviceFacts]:
-    good = {ExecState.SUCCEEDED, ExecState.ALREADY_INSTALLED}
-    return [f for f in facts.values() if f.state in good]
-
-
-def _failures(facts: Mapping[str, DeviceFacts], gates: Gates) -> Evidence:
-    states: dict[ExecState, int] = {}
-    for fact in facts.values():
-        states[fact.state] = states.get(fact.state, 0) + 1
-    rate, seen = failure_rate(states)
-    if rate is None and states.get(ExecState.ALREADY_INSTALLED):
+def _failures(counts: Mapping[ExecState, int], gates: Gates) -> Evidence:
+    rate, seen = failure_rate(counts)
+    if rate is None and counts.get(ExecState.ALREADY_INSTALLED):
         rate = 0.0  # nothing had to be done, so nothing failed
     ok = None if rate is None else rate <= gates.max_failure_rate
     return _evidence("failure_rate", rate, gates.max_failure_rate, seen, ok)
 
 
-def _inferences(facts: Mapping[str, DeviceFacts], gates: Gates) -> Evidence:
-    serving = _serving(facts)
-    least = min((f.n for f in serving), default=None)
-    ok = True if least is not None and least >= gates.min_inferences else None
-    return _evidence("min_inferences", least, gates.min_inferences, len(serving), ok)
+def _inferences(served: Served, gates: Gates) -> Evidence:
+    enough = served.least is not None and served.least >= gates.min_inferences
+    ok = True if enough else None
+    return _evidence("min_inferences", served.least, gates.min_inferences, served.devices, ok)
 
 
-def _errors(facts: Mapping[str, DeviceFacts], gates: Gates) -> Evidence:
-    errors = sum(f.errors for f in _serving(facts))
-    total = sum(f.n for f in _serving(facts))
-    rate = errors / total if total else None
+def _errors(served: Served, gates: Gates) -> Evidence:
+    rate = served.errors / served.n if served.n else None
     ok = None if rate is None else rate <= gates.max_error_rate
-    return _evidence("error_rate", rate, gates.max_error_rate, total, ok)
+    return _evidence("error_rate", rate, gates.max_error_rate, served.n, ok)
 
 
-def _accuracy(facts: Mapping[str, DeviceFacts], gates: Gates) -> tuple[Evidence, ...]:
+def _accuracy(served: Served, gates: Gates) -> tuple[Evidence, ...]:
     if gates.min_accuracy is None:
         return ()
-    labelled = sum(f.labelled for f in _serving(facts))
-    correct = sum(f.correct for f in _serving(facts))
-    enough = labelled >= gates.min_inferences
-    value = correct / labelled if labelled else None
+    enough = served.labelled >= gates.min_inferences
+    value = served.correct / served.labelled if served.labelled else None
     ok = value >= gates.min_accuracy if enough and value is not None else None
-    return (_evidence("accuracy", value, gates.min_accuracy, labelled, ok),)
+    return (_evidence("accuracy", value, gates.min_accuracy, served.labelled, ok),)
 
 
 def _evidence(

@@ -104,7 +104,23 @@ def step(
     return replace(rollout, state=target, pause_reason=reason), (Announce(),)
 
 
-_BEYOND_HELP = "too many devices failed for this wave to pass; abort the rollout and start another"
+_BEYOND_HELP = (
+    "too many devices failed for this wave to pass; retry those that may work now,"
+    " or abort the rollout and start another"
+)
+
+
+def retried(rollout: Rollout) -> Rollout | Refuse:
+    """What a rollout is once an operator has asked for another attempt of failed devices.
+
+    One that was paused for its failures may be resumed then.
+    """
+    if rollout.state not in {R.RUNNING, R.PAUSED}:
+        what = "is not started" if rollout.state not in ROLLOUT_TERMINAL else "has ended"
+        return Refuse(f"nothing is retried: the rollout {what} ({rollout.state})")
+    if rollout.pause_reason is PauseReason.ERROR_THRESHOLD:
+        return replace(rollout, pause_reason=PauseReason.OPERATOR)
+    return rollout
 
 
 def _why_not(state: RolloutState, kind: RolloutEvent) -> str:
@@ -137,6 +153,8 @@ WAVE_TABLE: dict[tuple[WaveState, WaveEvent], WaveState] = {
     (W.JUDGING, V.PASS): W.PASSED,
     (W.JUDGING, V.FAIL): W.FAILED,
     (W.JUDGING, V.INCONCLUSIVE): W.INCONCLUSIVE,
+    (W.SOAKING, V.REJUDGE): W.RUNNING,
+    (W.JUDGING, V.REJUDGE): W.RUNNING,
     (W.FAILED, V.REJUDGE): W.RUNNING,
     (W.INCONCLUSIVE, V.REJUDGE): W.RUNNING,
 }

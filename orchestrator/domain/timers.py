@@ -46,6 +46,11 @@ def after(since: datetime, seconds: float) -> datetime:
     return since + timedelta(seconds=min(seconds, MAX_SECONDS))
 
 
+def before(now: datetime, seconds: float) -> datetime:
+    """The time so many seconds earlier."""
+    return now - timedelta(seconds=min(seconds, MAX_SECONDS))
+
+
 def due_at(state: ExecState, since: datetime, timers: Timers) -> datetime | None:
     """When the timer of a state runs out; None where nothing is waited for.
 

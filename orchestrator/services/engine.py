@@ -1,63 +1,69 @@
-"""Runs rollouts: snapshot, decide, apply. ``publisher`` then tells the devices."""
+"""Runs rollouts: snapshot, decide, apply. ``publisher`` then tells the devices.
+
+A round asks the database for sums and for what is due, and moves sets of executions: it takes
+as many statements for a hundred thousand devices as for ten.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from orchestrator.domain import engine
-from orchestrator.domain import execution as machine
-from orchestrator.domain.engine import ExecutionFacts, Snapshot, WaveFacts
-from orchestrator.domain.resolve import Choice, installed
+from orchestrator.domain.engine import Snapshot, WaveFacts
 from orchestrator.domain.rollout import Happened, step_wave
-from orchestrator.services import rollouts
+from orchestrator.domain.timers import Timers, after, before, due_at, retry_at, why
+from orchestrator.services import moves, offers
 from orchestrator.services.ports import Clock, Transaction, UnitOfWork
-from orchestrator.services.records import (
-    DeviceRecord,
-    DeviceTotals,
-    ExecutionRecord,
-    RolloutRecord,
-    WaveRecord,
-)
-from orchestrator.services.resolution import Resolver
-from orchestrator.services.versions import found as found_version
-from schemas.device import DeviceState, Presence
-from schemas.model import Manifest
-from schemas.rollout import (
-    ExecState,
-    RolloutState,
-    WaveState,
-)
+from orchestrator.services.records import Among, RolloutRecord, Waiting, WaveRecord
+from orchestrator.services.retries import stragglers_wave
+from schemas.rollout import ExecState, RolloutState, WaveState
 
 log = logging.getLogger(__name__)
 
-_DESIRED_DAYS = 30
-_PUBLISH_LIMIT = 200
+ROUND = 1_000
+"""Executions that one action of a round moves at most, so that no writer holds others up."""
+
+_LONG_SECONDS = 0.1
+_REST = 3.0
+"""After a look that took long and found nothing to do, so many times as long is rested."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Loaded:
+class _Look:
+    """What a round decides on. waiting: who may be offered now."""
+
     rollout: RolloutRecord
-    manifest: Manifest
-    resolver: Resolver
-    waves: Mapping[int, WaveRecord]
-    executions: Mapping[str, ExecutionRecord]
-    devices: Mapping[str, DeviceRecord]
+    waves: dict[int, WaveRecord]
+    waiting: tuple[Waiting, ...]
+    snapshot: Snapshot
 
 
 class RolloutEngine:
-    """Closes the difference between what rollouts want and what devices report."""
+    """Closes the difference between what rollouts want and what devices report.
 
-    def __init__(self, uow: UnitOfWork, clock: Clock) -> None:
+    Args:
+        uow: opens transactions.
+        clock: the time, in UTC.
+        monotonic: seconds, by which a look is timed.
+    """
+
+    def __init__(
+        self, uow: UnitOfWork, clock: Clock, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._uow = uow
         self._clock = clock
+        self._monotonic = monotonic
+        self._resting: dict[str, float] = {}
 
     def tick(self) -> int:
         """One round over all running rollouts; how many actions were applied."""
         with self._uow.read() as tx:
             ids = tx.rollouts.running()
+        self._resting = {i: until for i, until in self._resting.items() if i in set(ids)}
         applied, failed = 0, None
         for rollout_id in ids:
             try:
@@ -71,161 +77,140 @@ class RolloutEngine:
         return applied
 
     def _advance(self, rollout_id: str) -> int:
+        began = self._monotonic()
+        if began < self._resting.get(rollout_id, began):
+            return 0
         now = self._clock()
+        with self._uow.read() as tx:  # most rounds find nothing to do, and hold no writer up
+            look = _look(tx, tx.rollouts.get(rollout_id), now)
+        if look is None or not engine.decide(look.snapshot, now):
+            took = self._monotonic() - began
+            if took > _LONG_SECONDS:
+                self._resting[rollout_id] = self._monotonic() + _REST * took
+            return 0
         with self._uow() as tx:
-            rollout = tx.rollouts.get(rollout_id, lock=True)
-            if rollout is None or rollout.state is not RolloutState.RUNNING:
-                return 0
-            loaded = _load(tx, rollout)
-            totals = tx.telemetry.totals(rollout.model, rollout.version, rollout.created_at)
-            actions = engine.decide(_snapshot(loaded, totals), now)
+            look = _look(tx, tx.rollouts.get(rollout_id, lock=True), now)
+            actions = engine.decide(look.snapshot, now) if look else ()
             for action in actions:
-                self._apply(tx, loaded, action, now)
+                if look is not None:
+                    _apply(tx, look, action, now)
         return len(actions)
 
-    def _apply(
-        self, tx: Transaction, loaded: _Loaded, action: engine.Action, now: datetime
-    ) -> None:
-        match action:
-            case engine.Offer():
-                self._offer(tx, loaded, loaded.executions[action.execution], now)
-            case engine.End():
-                ended = machine.Ended(action.state, action.detail)
-                rollouts.move_execution(tx, loaded.executions[action.execution], ended, now)
-            case engine.Withdraw():
-                record = loaded.executions[action.execution]
-                rollouts.move_execution(tx, record, machine.Withdrawn(), now)
-            case engine.Straggle():
-                _straggle(tx, loaded, action, now)
-            case engine.MoveWave():
-                _move_wave(tx, loaded.waves[action.index], action, now)
-            case engine.MoveRollout():
-                event = Happened(action.event, action.reason)
-                rollouts.apply(tx, loaded.rollout, event, now)
 
-    def _offer(
-        self, tx: Transaction, loaded: _Loaded, record: ExecutionRecord, now: datetime
-    ) -> None:
-        device = tx.devices.get(record.device_id, lock=True)
-        choice = loaded.resolver.resolve(device) if device else None
-        if device is None or not isinstance(choice, Choice):
-            return  # it changed since the decision; the next round decides anew
-        newer = _newer(tx, loaded.rollout, device.id)
-        if newer is not None:
-            ended = machine.Ended(ExecState.SUPERSEDED, f"superseded by {newer}")
-            rollouts.move_execution(tx, record, ended, now)
-            return
-        _supersede(tx, record, now)
-        sequence = device.sequence + 1
-        tx.devices.save(replace(device, sequence=sequence))
-        offered = rollouts.move_execution(tx, record, machine.Offered(), now)
-        tx.rollouts.save_execution(
-            replace(
-                offered,
-                variant=choice.variant.id,
-                sequence=sequence,
-                offered_at=now,
-                published=False,
-            )
-        )
-
-
-def _load(tx: Transaction, rollout: RolloutRecord) -> _Loaded:
-    version = found_version(tx, rollout.model, rollout.version)
-    manifest = Manifest.model_validate_json(version.manifest)
-    executions = {e.id: e for e in tx.rollouts.executions(rollout.id)}
-    return _Loaded(
-        rollout,
-        manifest,
-        Resolver(tx, manifest, rollout.version, rollout.spec.variant),
-        {wave.idx: wave for wave in tx.rollouts.waves(rollout.id)},
-        executions,
-        tx.devices.many(e.device_id for e in executions.values()),
-    )
-
-
-def _snapshot(loaded: _Loaded, totals: Mapping[str, DeviceTotals]) -> Snapshot:
-    spec = loaded.rollout.spec
-    by_wave: dict[int, list[ExecutionFacts]] = {index: [] for index in loaded.waves}
-    for record in loaded.executions.values():
-        device = loaded.devices[record.device_id]
-        by_wave[record.wave].append(_facts(loaded, record, device, totals.get(device.id)))
-    return Snapshot(
-        state=loaded.rollout.state,
-        gates=spec.gates,
-        offer_seconds=spec.offer_seconds,
-        step_seconds=spec.step_seconds,
-        straggler_seconds=spec.straggler_seconds,
-        waves=tuple(
-            WaveFacts(index, wave.state, wave.entered_at, tuple(by_wave[index]), wave.stragglers)
-            for index, wave in sorted(loaded.waves.items())
-        ),
-    )
+def _look(tx: Transaction, rollout: RolloutRecord | None, now: datetime) -> _Look | None:
+    if rollout is None or rollout.state is not RolloutState.RUNNING:
+        return None
+    waves = {wave.idx: wave for wave in tx.rollouts.waves(rollout.id)}
+    facts = [
+        WaveFacts(index, wave.state, wave.entered_at, stragglers=wave.stragglers)
+        for index, wave in sorted(waves.items())
+    ]
+    waiting: tuple[Waiting, ...] = ()
+    current = engine.open_wave(tuple(facts))
+    if current is not None:
+        filled, waiting = _facts(tx, rollout, current, now)
+        facts[facts.index(current)] = filled
+    spec = rollout.spec
+    snapshot = Snapshot(rollout.state, spec.gates, Timers.of(spec), tuple(facts))
+    return _Look(rollout, waves, waiting, snapshot)
 
 
 def _facts(
-    loaded: _Loaded, record: ExecutionRecord, device: DeviceRecord, totals: DeviceTotals | None
-) -> ExecutionFacts:
-    # Only the first contact looks at it, and most of a large fleet is beyond that.
-    waits = record.state is ExecState.SCHEDULED
-    choice = loaded.resolver.resolve(device) if waits else None
-    chosen = choice if isinstance(choice, Choice) else None
-    return ExecutionFacts(
-        id=record.id,
-        device=device.id,
-        state=record.state,
-        updated_at=record.updated_at,
-        online=device.presence is Presence.ONLINE,
-        usable=device.state is DeviceState.ACTIVE,
-        installed=chosen is not None
-        and installed(device.active, loaded.manifest, loaded.rollout.version, chosen.variant),
-        fits=not isinstance(choice, str),
-        why_not=choice if isinstance(choice, str) else "",
-        n=totals.n if totals else 0,
-        errors=totals.errors if totals else 0,
-        labelled=totals.labelled if totals else 0,
-        correct=totals.correct if totals else 0,
-        window_at=totals.last if totals else None,
+    tx: Transaction, rollout: RolloutRecord, wave: WaveFacts, now: datetime
+) -> tuple[WaveFacts, tuple[Waiting, ...]]:
+    """What is to be known of the wave that is worked on, by the state it is in."""
+    look, its = tx.executions, Among(rollout_id=rollout.id, wave=wave.index)
+    if wave.state not in {WaveState.RUNNING, WaveState.JUDGING}:
+        return wave, ()
+    counts = look.counts(rollout.id, wave.index).get(wave.index, {})
+    wave = replace(wave, counts=counts)
+    if wave.state is WaveState.JUDGING:
+        return replace(wave, served=look.served(rollout, wave.index)), ()
+    waiting: tuple[Waiting, ...] = ()
+    later = retries = 0
+    if counts.get(ExecState.FAILED):
+        retries = look.count(replace(its, retryable_below=rollout.spec.max_attempts))
+    if counts.get(ExecState.SCHEDULED):
+        later = look.later(rollout.id, wave.index, now)
+        waiting = tuple(look.waiting(rollout.id, wave.index, now, ROUND))
+    facts = replace(
+        wave,
+        barred=look.count(replace(its, states=offers.OPEN, usable=False)),
+        retries=retries,
+        due=look.due(rollout.id, wave.index, now) if wave.in_flight else {},
+        ready=len(waiting),
+        later=later,
     )
+    return facts, waiting
 
 
-_YIELDS_TO = frozenset({RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.SUCCEEDED})
+def _apply(tx: Transaction, look: _Look, action: engine.Action, now: datetime) -> None:
+    match action:
+        case engine.MoveWave():
+            _move_wave(tx, look.waves[action.index], action, now)
+        case engine.MoveRollout():
+            moves.apply(tx, look.rollout, Happened(action.event, action.reason), now)
+        case engine.Offer():
+            offers.offer(tx, look.rollout, look.waiting, now)
+        case engine.Sift():
+            offers.sift(tx, look.rollout, action.wave, now)
+        case engine.Expire():
+            _expire(tx, look, action, now)
+        case _:
+            _apply_to_set(tx, look, action, now)
 
 
-def _newer(tx: Transaction, rollout: RolloutRecord, device_id: str) -> str | None:
-    """The rollout that was started later, holds the device, and was not given up."""
-    latest = tx.rollouts.latest_of_device(device_id)
-    if latest is None or latest.rollout_id == rollout.id:
-        return None
-    other = rollouts.found(tx, latest.rollout_id)
-    later = (other.started_at or other.created_at) > (rollout.started_at or rollout.created_at)
-    return other.id if later and other.state in _YIELDS_TO else None
+def _apply_to_set(
+    tx: Transaction,
+    look: _Look,
+    action: engine.Bar | engine.Retry | engine.Extend | engine.Straggle | engine.GiveUp,
+    now: datetime,
+) -> None:
+    rollout, timers = look.rollout, look.snapshot.timers
+    its = Among(rollout_id=rollout.id, wave=action.wave)
+    waiting = replace(its, states=frozenset({ExecState.SCHEDULED}))
+    match action:
+        case engine.Bar():
+            among, why_not = replace(its, usable=False), "the device may no longer take part"
+            moved = tx.executions.end(among, ExecState.REMOVED, why_not, now, ROUND)
+            moves.announce_moved(tx, moved, ExecState.REMOVED, now, why_not)
+        case engine.Retry():
+            due = {n: retry_at(n, now, timers) for n in range(1, timers.max_attempts)}
+            failed = replace(its, retryable_below=timers.max_attempts)
+            moved = tx.executions.retry(failed, due, now, ROUND)
+            moves.announce_moved(tx, moved, ExecState.SCHEDULED, now)
+        case engine.Extend():
+            since = before(now, timers.step)
+            windows = tx.executions.last_windows(rollout, action.wave, now, since, ROUND)
+            tx.executions.extend({i: after(at, timers.step) for i, at in windows.items()})
+        case engine.Straggle():
+            late = stragglers_wave(tx, rollout.id, now)
+            tx.executions.put_in_wave(waiting, late.idx)
+        case engine.GiveUp():
+            unseen = f"not seen in {timers.straggler:g} s"
+            moves.end_executions(tx, waiting, ExecState.REMOVED, unseen, now)
 
 
-def _supersede(tx: Transaction, record: ExecutionRecord, now: datetime) -> None:
-    """A device works for one rollout at a time: the one that was started last."""
-    ended = machine.Ended(ExecState.SUPERSEDED, f"superseded by {record.rollout_id}")
-    for other in tx.rollouts.of_device(record.device_id, machine.IN_FLIGHT):
-        if other.rollout_id != record.rollout_id:
-            rollouts.move_execution(tx, other, ended, now)
-
-
-def _straggle(tx: Transaction, loaded: _Loaded, action: engine.Straggle, now: datetime) -> None:
-    waves = tx.rollouts.waves(loaded.rollout.id)
-    late = next((wave for wave in waves if wave.stragglers), None)
-    if late is None:
-        late = WaveRecord(
-            rollout_id=loaded.rollout.id,
-            idx=len(waves),
-            state=WaveState.PENDING,
-            stragglers=True,
-            entered_at=now,
-        )
-        tx.rollouts.save_wave(late)
-    for execution_id in action.executions:
-        record = loaded.executions[execution_id]
-        moved = rollouts.move_execution(tx, record, machine.Withdrawn(), now)
-        tx.rollouts.save_execution(replace(moved, wave=late.idx))
+def _expire(tx: Transaction, look: _Look, action: engine.Expire, now: datetime) -> None:
+    timers, state = look.snapshot.timers, action.due.state
+    among = Among(
+        rollout_id=look.rollout.id,
+        wave=action.wave,
+        states=frozenset({state}),
+        due_by=now,
+        online=None if state is ExecState.UNKNOWN else action.due.online,
+    )
+    detail = None
+    match action.becomes:
+        case ExecState.SCHEDULED:
+            moved = tx.executions.withdraw(among, now, ROUND)
+        case ExecState.UNKNOWN:
+            due = due_at(ExecState.UNKNOWN, now, timers) or now
+            moved = tx.executions.vanish(among, due, now, ROUND)
+        case becomes:
+            detail = why(state, timers)
+            moved = tx.executions.end(among, becomes, detail, now, ROUND)
+    moves.announce_moved(tx, moved, action.becomes, now, detail)
 
 
 def _move_wave(tx: Transaction, wave: WaveRecord, action: engine.MoveWave, now: datetime) -> None:

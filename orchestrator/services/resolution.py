@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import Protocol
 
 from orchestrator.domain import resolve
 from orchestrator.domain.resolve import Choice, Refused
 from orchestrator.services.ports import Transaction
-from orchestrator.services.records import DeviceRecord, RolloutRecord
+from orchestrator.services.records import Alike, Among, RolloutRecord
 from orchestrator.services.versions import found
 from schemas.budget import Budget
 from schemas.device import Hardware
@@ -20,7 +21,30 @@ from schemas.rollout import VariantShare
 MAX_SHARES = 200
 """Rows of a preview: devices differ in what they are, and so do reasons."""
 
+MAX_ALIKE = 1_000
+"""Groups of alike devices that a preview looks at, the largest first."""
+
 UNKNOWN_DEVICE = "no variant fits: the device has not said what it is"
+
+
+class Resolvable(Protocol):
+    """What decides which variant a device gets."""
+
+    @property
+    def device_class(self) -> str:
+        """Its class."""
+        ...
+
+    @property
+    def hardware(self) -> Hardware | None:
+        """What it says it is."""
+        ...
+
+
+@lru_cache(maxsize=8)
+def parsed(manifest: str) -> Manifest:
+    """A manifest by its JSON; the last few are kept, as versions never change."""
+    return Manifest.model_validate_json(manifest)
 
 
 class Resolver:
@@ -50,7 +74,7 @@ class Resolver:
     def _measured(self) -> Sequence[MeasuredVariant]:
         return self._tx.measured.of_version(self._manifest.model, self._version)
 
-    def resolve(self, device: DeviceRecord) -> Choice | str:
+    def resolve(self, device: Resolvable) -> Choice | str:
         """What a device gets, or why it gets nothing."""
         if device.hardware is None:
             return UNKNOWN_DEVICE
@@ -67,16 +91,16 @@ class Resolver:
             )
         return found.text() if isinstance(found, Refused) else found
 
-    def shares(self, devices: Iterable[DeviceRecord]) -> tuple[VariantShare, ...]:
+    def shares(self, groups: Iterable[Alike]) -> tuple[VariantShare, ...]:
         """How many devices of each class get which variant, and how many none and why."""
         counts: Counter[tuple[str, str | None, bool, float | None, str | None]] = Counter()
-        for device in devices:
-            found = self.resolve(device)
+        for group in groups:
+            found, name = self.resolve(group), group.device_class
             if isinstance(found, str):
-                counts[device.device_class, None, False, None, found] += 1
+                counts[name, None, False, None, found] += group.devices
             else:
                 p50 = found.figures.p50_ms
-                counts[device.device_class, found.variant.id, found.estimated, p50, None] += 1
+                counts[name, found.variant.id, found.estimated, p50, None] += group.devices
         rows = sorted(counts.items(), key=lambda row: (row[0][0], -row[1], row[0][1] or ""))
         return tuple(
             VariantShare(
@@ -91,11 +115,8 @@ class Resolver:
         )
 
 
-def preview(
-    tx: Transaction, rollout: RolloutRecord, device_ids: Iterable[str]
-) -> tuple[VariantShare, ...]:
-    """Who would get which variant if the rollout offered to all of them now."""
-    version = found(tx, rollout.model, rollout.version)
-    manifest = Manifest.model_validate_json(version.manifest)
+def preview(tx: Transaction, rollout: RolloutRecord) -> tuple[VariantShare, ...]:
+    """Who would get which variant if the rollout offered to all of its devices now."""
+    manifest = parsed(found(tx, rollout.model, rollout.version).manifest)
     resolver = Resolver(tx, manifest, rollout.version, rollout.spec.variant)
-    return resolver.shares(tx.devices.many(device_ids).values())
+    return resolver.shares(tx.executions.alike(Among(rollout_id=rollout.id), MAX_ALIKE))

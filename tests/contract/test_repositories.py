@@ -14,6 +14,7 @@ from orchestrator.errors import NotFound, Unavailable
 from orchestrator.services.records import (
     ActiveJob,
     AgentRecord,
+    Among,
     DeviceRecord,
     ExecutionRecord,
     JobRecord,
@@ -362,9 +363,10 @@ def test_devices_are_targeted_by_class_and_tags_and_only_when_active(uow):
     with uow() as tx:
         for record in (pi, other, gone):
             tx.devices.add(record)
-        assert {d.id for d in tx.devices.targeted(None, ())} == {pi.id, other.id}
-        assert [d.id for d in tx.devices.targeted("jetson", ())] == [other.id]
-        assert [d.id for d in tx.devices.targeted(None, ("lab", "roof"))] == [other.id]
+        found = {c.device: c.device_class for c in tx.devices.candidates(None, ())}
+        assert found == {pi.id: pi.device_class, other.id: "jetson"}
+        assert [c.device for c in tx.devices.candidates("jetson", ())] == [other.id]
+        assert [c.device for c in tx.devices.candidates(None, ("lab", "roof"))] == [other.id]
 
 
 def test_devices_that_fell_silent_are_found(uow):
@@ -434,7 +436,7 @@ def test_a_rollout_comes_back_with_its_waves_and_executions(uow):
         assert tx.rollouts.get(made.id) == made
         assert list(tx.rollouts.running()) == [made.id]
         assert list(tx.rollouts.waves(made.id)) == [judged]
-        assert list(tx.rollouts.executions(made.id)) == [offered]
+        assert list(tx.executions.page(Among(rollout_id=made.id), None, 5)) == [offered]
         assert list(tx.rollouts.unpublished(10)) == [offered]
         assert tx.rollouts.latest_of_device(one.id) == offered
         assert list(tx.rollouts.of_device(one.id, [ExecState.OFFERED])) == [offered]

@@ -11,66 +11,79 @@ from hypothesis import strategies as st
 
 from orchestrator.domain import engine
 from orchestrator.domain.engine import (
-    End,
-    ExecutionFacts,
+    Bar,
+    Due,
+    Expire,
+    Extend,
+    GiveUp,
     MoveRollout,
     MoveWave,
     Offer,
+    Retry,
+    Sift,
     Snapshot,
     Straggle,
     WaveFacts,
     decide,
 )
+from orchestrator.domain.execution import AT_WORK, FAILURES, IN_FLIGHT
+from orchestrator.domain.judge import Served
 from orchestrator.domain.rollout import RolloutEvent, WaveEvent, step_wave
-from schemas.rollout import ExecState, Gates, PauseReason, RolloutState, WaveState
+from orchestrator.domain.timers import Timers
+from schemas.rollout import EXEC_TERMINAL, ExecState, Gates, PauseReason, RolloutState, WaveState
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 GATES = Gates(min_inferences=10, soak_seconds=5, evidence_seconds=60, min_accuracy=0.9)
+TIMERS = Timers(offer=120, step=300, straggler=600)
+SETS = Bar | Retry | Extend | Expire | Offer | Sift | Straggle | GiveUp
 
-facts = st.builds(
-    ExecutionFacts,
-    id=st.uuids().map(str),
-    device=st.uuids().map(str),
-    state=st.sampled_from(ExecState),
-    updated_at=st.integers(0, 2000).map(lambda s: NOW - timedelta(seconds=s)),
-    online=st.booleans(),
-    usable=st.booleans(),
-    installed=st.booleans(),
-    fits=st.booleans(),
-    n=st.integers(0, 100),
-    errors=st.integers(0, 5),
-    labelled=st.integers(0, 100),
-    correct=st.integers(0, 50),
+
+@st.composite
+def wave_facts(draw):
+    """Sums that go together, as those of one table do."""
+    counts = draw(st.dictionaries(st.sampled_from(ExecState), st.integers(0, 5)))
+    there = [state for state in IN_FLIGHT if counts.get(state)]
+    due = st.dictionaries(
+        st.builds(Due, st.sampled_from(there or [ExecState.OFFERED]), st.booleans()),
+        st.integers(0, 5),
+    )
+    waiting = counts.get(ExecState.SCHEDULED, 0)
+    ready = draw(st.integers(0, waiting))
+    n = draw(st.integers(0, 100))
+    return WaveFacts(
+        index=0,
+        state=draw(st.sampled_from(WaveState)),
+        entered_at=NOW - timedelta(seconds=draw(st.integers(0, 2000))),
+        counts=counts,
+        stragglers=draw(st.booleans()),
+        barred=draw(st.integers(0, 2)),
+        retries=draw(st.integers(0, counts.get(ExecState.FAILED, 0))),
+        due=draw(due) if there else {},
+        ready=ready,
+        later=draw(st.integers(0, waiting - ready)),
+        served=Served(1, n, n, draw(st.integers(0, n)), n, draw(st.integers(0, n))),
+    )
+
+
+waves = st.lists(wave_facts(), max_size=4).map(
+    lambda found: tuple(replace(wave, index=i) for i, wave in enumerate(found))
 )
-waves = st.lists(
-    st.builds(
-        WaveFacts,
-        index=st.just(0),
-        state=st.sampled_from(WaveState),
-        entered_at=st.integers(0, 200).map(lambda s: NOW - timedelta(seconds=s)),
-        executions=st.lists(facts, max_size=6).map(tuple),
-    ),
-    max_size=4,
-).map(lambda found: tuple(replace(wave, index=i) for i, wave in enumerate(found)))
 snapshots = st.builds(
     Snapshot,
     state=st.sampled_from(RolloutState),
     gates=st.just(GATES),
-    offer_seconds=st.just(120.0),
-    step_seconds=st.just(300.0),
-    straggler_seconds=st.just(600.0),
+    timers=st.just(TIMERS),
     waves=waves,
 )
+running = snapshots.map(lambda s: replace(s, state=RolloutState.RUNNING))
 
 
-@given(snapshots)
+@given(running)
 def test_only_the_first_wave_that_has_not_passed_is_touched(snapshot):
-    actions = decide(snapshot, NOW)
     open_waves = [w for w in snapshot.waves if w.state is not WaveState.PASSED]
-    allowed = {e.id for e in open_waves[0].executions} if open_waves else set()
-    for action in actions:
-        if isinstance(action, Offer | End):
-            assert action.execution in allowed
+    for action in decide(snapshot, NOW):
+        if isinstance(action, SETS):
+            assert action.wave == open_waves[0].index
         if isinstance(action, MoveWave):
             assert action.index == open_waves[0].index
 
@@ -81,52 +94,76 @@ def test_nothing_happens_unless_the_rollout_is_running(snapshot):
         assert decide(snapshot, NOW) == ()
 
 
-@given(snapshots)
+@given(running)
 def test_it_finishes_exactly_when_every_wave_has_passed(snapshot):
-    running = replace(snapshot, state=RolloutState.RUNNING)
-    finished = MoveRollout(RolloutEvent.FINISH) in decide(running, NOW)
-    assert finished == all(w.state is WaveState.PASSED for w in running.waves)
+    finished = MoveRollout(RolloutEvent.FINISH) in decide(snapshot, NOW)
+    assert finished == all(w.state is WaveState.PASSED for w in snapshot.waves)
 
 
-@given(snapshots)
-def test_no_device_is_offered_what_it_cannot_run_or_has(snapshot):
-    by_id = {e.id: e for w in snapshot.waves for e in w.executions}
-    for action in decide(replace(snapshot, state=RolloutState.RUNNING), NOW):
+@given(running)
+def test_offers_are_made_by_a_running_wave_that_can_still_pass(snapshot):
+    for action in decide(snapshot, NOW):
         if isinstance(action, Offer):
-            fact = by_id[action.execution]
-            assert fact.online
-            assert fact.usable
-            assert fact.fits
-            assert not fact.installed
-            assert fact.state is ExecState.SCHEDULED
+            wave = snapshot.waves[action.wave]
+            assert wave.state is WaveState.RUNNING
+            assert wave.ready
+            assert not engine.cannot_pass(wave, GATES)
 
 
-@given(snapshots)
+@given(running)
+def test_a_wave_settles_only_when_no_device_has_anything_left_to_do(snapshot):
+    for action in decide(snapshot, NOW):
+        if isinstance(action, MoveWave) and action.event is WaveEvent.SETTLED:
+            wave = snapshot.waves[action.index]
+            assert all(state in EXEC_TERMINAL for state, n in wave.counts.items() if n)
+            assert not wave.retries
+            assert not wave.later
+        if isinstance(action, Straggle | GiveUp):
+            wave = snapshot.waves[action.wave]
+            assert not any(wave.counts.get(state) for state in IN_FLIGHT)
+            assert not wave.ready
+            assert not wave.later or wave.stragglers
+
+
+@given(running)
 def test_every_wave_move_is_a_legal_edge(snapshot):
-    running = replace(snapshot, state=RolloutState.RUNNING)
-    states = {w.index: w.state for w in running.waves}
-    for action in decide(running, NOW):
+    states = {w.index: w.state for w in snapshot.waves}
+    for action in decide(snapshot, NOW):
         if isinstance(action, MoveWave):
             assert step_wave(states[action.index], action.event) is not states[action.index]
 
 
-def device(state: ExecState, **more: object) -> ExecutionFacts:
-    base = ExecutionFacts("exe", "dev", state, NOW, online=True)
-    return replace(base, **more)
+@given(running)
+def test_what_is_due_never_ends_for_a_device_that_is_gone_and_may_come_back(snapshot):
+    for action in decide(snapshot, NOW):
+        if isinstance(action, Expire) and not action.due.online:
+            kept = {ExecState.UNKNOWN: ExecState.TIMED_OUT, ExecState.OFFERED: ExecState.SCHEDULED}
+            assert action.becomes is kept.get(action.due.state, ExecState.UNKNOWN)
 
 
-def snapshot_of(state: WaveState, *executions: ExecutionFacts, since: float = 0) -> Snapshot:
+@given(running, st.sampled_from(sorted(FAILURES)))
+def test_one_more_failure_never_lets_a_wave_go_on_that_could_not(snapshot, state):
+    (wave, *_) = snapshot.waves or (None,)
+    if wave is not None and engine.cannot_pass(wave, GATES):
+        counts = {**wave.counts, state: wave.counts.get(state, 0) + 1}
+        assert engine.cannot_pass(replace(wave, counts=counts), GATES)
+
+
+def snapshot_of(
+    state: WaveState, counts: dict[ExecState, int], since: float = 0, **more: object
+) -> Snapshot:
     entered = NOW - timedelta(seconds=since)
-    named = tuple(replace(e, id=f"exe{i}", device=f"dev{i}") for i, e in enumerate(executions))
-    wave = WaveFacts(0, state, entered, named)
-    return Snapshot(RolloutState.RUNNING, GATES, 120, 300, 600, (wave,))
+    wave = replace(WaveFacts(0, state, entered, counts), **more)
+    return Snapshot(RolloutState.RUNNING, GATES, TIMERS, (wave,))
 
 
-GOOD = device(ExecState.SUCCEEDED, n=50, labelled=50, correct=49)
+S = ExecState
+GOOD = Served(devices=1, least=50, n=50, errors=0, labelled=50, correct=49)
+ONE_GOOD = {S.SUCCEEDED: 1}
 
 
 def test_a_wave_with_good_evidence_passes():
-    (action,) = decide(snapshot_of(WaveState.JUDGING, GOOD), NOW)
+    (action,) = decide(snapshot_of(WaveState.JUDGING, ONE_GOOD, served=GOOD), NOW)
     assert isinstance(action, MoveWave)
     assert action.event is WaveEvent.PASS
     assert {e.metric for e in action.evidence} == {
@@ -138,57 +175,92 @@ def test_a_wave_with_good_evidence_passes():
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("counts", "served"),
     [
-        replace(GOOD, correct=20),
-        replace(GOOD, errors=30),
-        replace(GOOD, state=ExecState.ROLLED_BACK),
+        (ONE_GOOD, replace(GOOD, correct=20)),
+        (ONE_GOOD, replace(GOOD, errors=30)),
+        ({S.ROLLED_BACK: 1}, Served()),
     ],
     ids=["inaccurate", "failing", "rolled back"],
 )
-def test_bad_evidence_pauses_the_rollout(bad):
-    actions = decide(snapshot_of(WaveState.JUDGING, bad), NOW)
+def test_bad_evidence_pauses_the_rollout(counts, served):
+    actions = decide(snapshot_of(WaveState.JUDGING, counts, served=served), NOW)
     assert actions[0].event is WaveEvent.FAIL
     assert actions[1] == MoveRollout(RolloutEvent.PAUSE, PauseReason.VERDICT_FAILED)
 
 
+def test_one_silent_device_among_many_keeps_a_wave_from_passing():
+    served = replace(GOOD, devices=1000, least=0, n=50_000, labelled=50_000, correct=49_000)
+    judged = snapshot_of(WaveState.JUDGING, {S.SUCCEEDED: 1000}, served=served)
+    assert decide(judged, NOW) == ()
+
+
 def test_missing_evidence_is_waited_for_and_never_passes():
-    silent = replace(GOOD, n=0, labelled=0, correct=0)
-    assert decide(snapshot_of(WaveState.JUDGING, silent, since=59), NOW) == ()
-    actions = decide(snapshot_of(WaveState.JUDGING, silent, since=61), NOW)
+    silent = Served(devices=1, least=0)
+    assert decide(snapshot_of(WaveState.JUDGING, ONE_GOOD, 59, served=silent), NOW) == ()
+    actions = decide(snapshot_of(WaveState.JUDGING, ONE_GOOD, 61, served=silent), NOW)
     assert actions[0].event is WaveEvent.INCONCLUSIVE
     assert actions[1] == MoveRollout(RolloutEvent.PAUSE, PauseReason.INCONCLUSIVE)
 
 
 def test_too_many_failures_stop_a_wave_before_its_end():
-    running = snapshot_of(
-        WaveState.RUNNING, device(ExecState.FAILED), device(ExecState.DOWNLOADING)
-    )
-    actions = decide(running, NOW)
+    failing = snapshot_of(WaveState.RUNNING, {S.FAILED: 1, S.DOWNLOADING: 1})
+    actions = decide(failing, NOW)
     assert actions[0].event is WaveEvent.FAIL
     assert actions[1].reason is PauseReason.ERROR_THRESHOLD
 
 
+def test_a_failure_that_is_tried_again_is_none_yet():
+    failed = snapshot_of(WaveState.RUNNING, {S.FAILED: 1, S.DOWNLOADING: 1}, retries=1)
+    assert decide(failed, NOW) == (Retry(0),)
+
+
+def test_a_device_that_waits_for_its_next_attempt_is_no_straggler():
+    waits = snapshot_of(WaveState.RUNNING, {S.SUCCEEDED: 1, S.SCHEDULED: 1}, later=1)
+    assert decide(waits, NOW) == ()
+
+
 def test_devices_that_are_not_there_go_to_the_stragglers():
-    absent = device(ExecState.SCHEDULED, online=False)
-    assert decide(snapshot_of(WaveState.RUNNING, GOOD, absent), NOW) == (Straggle(("exe1",)),)
+    absent = snapshot_of(WaveState.RUNNING, {S.SUCCEEDED: 1, S.SCHEDULED: 1})
+    assert decide(absent, NOW) == (Straggle(0),)
+
+
+def test_stragglers_are_given_up_after_their_time_and_not_before():
+    counts = {S.SCHEDULED: 3}
+    for since, actions in ((600, ()), (601, (GiveUp(0),))):
+        late = snapshot_of(WaveState.RUNNING, counts, since, stragglers=True)
+        assert decide(late, NOW) == actions
 
 
 def test_a_wave_in_which_nobody_is_there_waits():
-    absent = device(ExecState.SCHEDULED, online=False)
-    assert decide(snapshot_of(WaveState.RUNNING, absent), NOW) == ()
+    assert decide(snapshot_of(WaveState.RUNNING, {S.SCHEDULED: 2}), NOW) == ()
 
 
-@pytest.mark.parametrize(
-    ("state", "seconds"), [(ExecState.OFFERED, 121), (ExecState.DOWNLOADING, 301)]
-)
-def test_silence_times_out(state, seconds):
-    silent = device(state, updated_at=NOW - timedelta(seconds=seconds))
-    (action,) = decide(snapshot_of(WaveState.RUNNING, silent), NOW)
-    assert isinstance(action, End)
-    assert action.state is ExecState.TIMED_OUT
+@pytest.mark.parametrize("state", sorted(AT_WORK))
+def test_a_device_that_vanished_holds_its_place(state):
+    gone = snapshot_of(WaveState.RUNNING, {state: 1}, due={Due(state, online=False): 1})
+    assert decide(gone, NOW)[-1] == Expire(0, Due(state, online=False), S.UNKNOWN)
+    held = snapshot_of(WaveState.RUNNING, {S.UNKNOWN: 1, S.SUCCEEDED: 9})
+    assert decide(held, NOW) == ()
+
+
+@pytest.mark.parametrize("state", [S.OFFERED, S.DOWNLOADING, S.UNKNOWN])
+def test_silence_times_out(state):
+    silent = snapshot_of(WaveState.RUNNING, {state: 1}, due={Due(state, online=True): 1})
+    assert decide(silent, NOW) == (Expire(0, Due(state, online=True), S.TIMED_OUT),)
+
+
+def test_telemetry_of_the_version_is_looked_at_before_a_probation_times_out():
+    due = {Due(S.PROBATION, online=True): 2}
+    actions = decide(snapshot_of(WaveState.RUNNING, {S.PROBATION: 2}, due=due), NOW)
+    assert actions[0] == Extend(0)
+
+
+def test_a_wave_begins_by_ending_what_needs_no_device():
+    begun = decide(snapshot_of(WaveState.PENDING, {}), NOW)
+    assert begun == (MoveWave(0, WaveEvent.BEGIN), Sift(0))
 
 
 def test_a_resumed_rollout_judges_again():
-    (action,) = decide(snapshot_of(WaveState.INCONCLUSIVE, GOOD), NOW)
+    (action,) = decide(snapshot_of(WaveState.INCONCLUSIVE, ONE_GOOD), NOW)
     assert action == engine.MoveWave(0, WaveEvent.REJUDGE)

@@ -3,7 +3,7 @@
 # ruff: noqa: D102 - a port says by name and type what it does
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -13,9 +13,15 @@ Clock = Callable[[], datetime]
 
 
 class Events(Protocol):
-    """What happened, in order."""
+    """What happened, in order.
+
+    add_all: of one kind, each with its subject and data.
+    """
 
     def add(self, kind: str, subject: str, data: Mapping[str, Any], at: datetime) -> None: ...
+    def add_all(
+        self, kind: str, happened: Iterable[tuple[str, Mapping[str, Any]]], at: datetime
+    ) -> None: ...
     def replace_live(self, subject: str, data: Mapping[str, Any], at: datetime) -> None: ...
     def remove_live(self, subject: str) -> None: ...
     def surplus(self, keep: int) -> int: ...

@@ -9,9 +9,11 @@ from typing import Protocol
 from orchestrator.services.ports.access import Audit, Keys, Sessions
 from orchestrator.services.ports.artifacts import ArtifactMarks, HoldingsView
 from orchestrator.services.ports.devices import DeviceClasses, Devices, Measured
+from orchestrator.services.ports.executions import Executions
 from orchestrator.services.ports.gate import FleetTrust
 from orchestrator.services.ports.jobs import Agents, JobHistory, Jobs
 from orchestrator.services.ports.models import Models
+from orchestrator.services.ports.outbox import Outbox
 from orchestrator.services.ports.rollouts import Rollouts
 from orchestrator.services.ports.system import Events
 from orchestrator.services.ports.telemetry import Telemetry
@@ -29,6 +31,8 @@ class Transaction(Protocol):
     device_classes: DeviceClasses
     measured: Measured
     rollouts: Rollouts
+    outbox: Outbox
+    executions: Executions
     telemetry: Telemetry
     holdings: HoldingsView
     artifact_marks: ArtifactMarks

@@ -10,6 +10,7 @@ from sqlalchemy.exc import InternalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from orchestrator.adapters.database import migrate
+from orchestrator.adapters.execution_repository import SqlExecutions
 from orchestrator.adapters.rollout_repository import SqlRollouts
 from orchestrator.adapters.unit_of_work import make_engine
 from orchestrator.domain.logs import LogQuery
@@ -293,15 +294,15 @@ def test_an_abort_beside_a_report_ends_both_on_postgresql(postgres, monkeypatch)
     rollout = start(postgres, waves=EVERYONE)
     postgres.tick()
     (one,) = executions(postgres, rollout)
-    real, threads = SqlRollouts.executions, []
+    real, threads = SqlExecutions.by_wave, []
 
-    def raced(self, rollout_id):
+    def raced(self, among):
         if not threads:
             threads.append(threading.Thread(target=succeed, args=(postgres, one)))
             threads[0].start()
-        return real(self, rollout_id)
+        return real(self, among)
 
-    monkeypatch.setattr(SqlRollouts, "executions", raced)
+    monkeypatch.setattr(SqlExecutions, "by_wave", raced)
     postgres.rollouts.operate(rollout, RolloutEvent.ABORT)
     monkeypatch.undo()
     threads[0].join(20)

@@ -1,0 +1,296 @@
+"""What is known of many executions at once: counts, progress, who waits, what was served."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from pydantic import TypeAdapter
+from sqlalchemy import ColumnElement, Text, cast, func, or_, select, true
+from sqlalchemy.orm import Session
+
+from orchestrator.adapters.repository import Records
+from orchestrator.adapters.tables import DeviceRow, ExecutionRow, RolloutRow, WindowRow
+from orchestrator.domain.engine import Due
+from orchestrator.domain.judge import Served
+from orchestrator.services.records import (
+    Alike,
+    Among,
+    ExecutionRecord,
+    RolloutRecord,
+    Waiting,
+)
+from schemas.device import ActiveModel, DeviceState, Hardware, Presence
+from schemas.rollout import ExecState, Progress, RolloutState
+
+_ONLINE = DeviceRow.presence == Presence.ONLINE.value
+_USABLE = DeviceRow.state == DeviceState.ACTIVE.value
+_BARRED = DeviceRow.state.in_([s.value for s in DeviceState if s is not DeviceState.ACTIVE])
+_SERVING = (ExecState.SUCCEEDED.value, ExecState.ALREADY_INSTALLED.value)
+_HARDWARE: TypeAdapter[Hardware | None] = TypeAdapter(Hardware | None)
+_ACTIVE: TypeAdapter[ActiveModel | None] = TypeAdapter(ActiveModel | None)
+
+
+def conditions(e: Any, among: Among) -> Iterator[ColumnElement[bool]]:
+    """What a statement over ``e``, the table of executions or an alias, is limited to."""
+    yield e.rollout_id == among.rollout_id
+    if among.wave is not None:
+        yield e.wave == among.wave
+    if among.states:
+        yield e.state.in_(sorted(state.value for state in among.states))
+    if among.ids:
+        yield e.id.in_(among.ids)
+    if among.devices:
+        yield e.device_id.in_(among.devices)
+    if among.due_by is not None:
+        yield e.due_at <= among.due_by
+    if among.retryable_below is not None:
+        yield e.state == ExecState.FAILED.value
+        yield e.retryable == true()
+        yield e.attempt < among.retryable_below
+    if among.online is not None:
+        there = select(DeviceRow.id).where(DeviceRow.id == e.device_id, _ONLINE).exists()
+        yield there if among.online else ~there
+    if among.alike is not None:
+        yield e.device_id.in_(select(DeviceRow.id).where(*_like(among.alike)))
+    if among.usable is not None:
+        # Those that are barred are few, so they are looked up first.
+        barred = e.device_id.in_(select(DeviceRow.id).where(_BARRED))
+        yield ~barred if among.usable else barred
+
+
+def _like(group: Alike) -> Iterator[ColumnElement[bool]]:
+    yield DeviceRow.device_class == group.device_class
+    texts = ((DeviceRow.hardware, group.hardware_text), (DeviceRow.active, group.active_text))
+    for column, its in texts:
+        # A column without a value has no text; JSON's null has one.
+        as_text = cast(column, Text)
+        yield as_text.is_(None) if its is None else as_text == its
+
+
+class SqlExecutionCounts:
+    """The half of ``services.ports.Executions`` that only looks."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._records = Records(session, ExecutionRow, ExecutionRecord)
+
+    def count(self, among: Among) -> int:
+        query = select(func.count()).select_from(ExecutionRow)
+        return self._session.scalar(query.where(*conditions(ExecutionRow, among))) or 0
+
+    def by_wave(self, among: Among) -> Mapping[int, int]:
+        query = (
+            select(ExecutionRow.wave, func.count())
+            .where(*conditions(ExecutionRow, among))
+            .group_by(ExecutionRow.wave)
+        )
+        return dict(self._session.execute(query).all())
+
+    def counts(
+        self, rollout_id: str, wave: int | None = None
+    ) -> Mapping[int, Mapping[ExecState, int]]:
+        query = (
+            select(ExecutionRow.wave, ExecutionRow.state, func.count())
+            .where(*conditions(ExecutionRow, Among(rollout_id=rollout_id, wave=wave)))
+            .group_by(ExecutionRow.wave, ExecutionRow.state)
+        )
+        found: dict[int, dict[ExecState, int]] = defaultdict(dict)
+        for index, state, n in self._session.execute(query):
+            found[index][ExecState(state)] = n
+        return found
+
+    def progress(self, rollout_id: str) -> Mapping[int, Progress]:
+        fetched = func.coalesce(ExecutionRow.bytes_fetched, 0) + ExecutionRow.bytes_earlier
+        sums = [
+            func.coalesce(func.sum(column), 0)
+            for column in (ExecutionRow.bytes_done, ExecutionRow.bytes_total, fetched)
+        ]
+        query = (
+            select(ExecutionRow.wave, ExecutionRow.state, func.count(), *sums)
+            .where(ExecutionRow.rollout_id == rollout_id)
+            .group_by(ExecutionRow.wave, ExecutionRow.state)
+        )
+        found: dict[int, Progress] = {}
+        for index, state, n, *more in self._session.execute(query):
+            before = found.get(index, Progress())
+            done, total, over_network = (int(value) for value in more)
+            found[index] = Progress(
+                states=before.states | {ExecState(state): n},
+                bytes_done=before.bytes_done + done,
+                bytes_total=before.bytes_total + total,
+                bytes_fetched=before.bytes_fetched + over_network,
+            )
+        return found
+
+    def page(self, among: Among, after: str | None, limit: int) -> Sequence[ExecutionRecord]:
+        query = select(ExecutionRow).where(*conditions(ExecutionRow, among))
+        if after is not None:
+            query = query.where(ExecutionRow.id > after)
+        return self._records.all(query.order_by(ExecutionRow.id).limit(limit))
+
+    def of_devices(self, rollout_id: str, devices: Iterable[str]) -> Mapping[str, ExecState]:
+        query = select(ExecutionRow.device_id, ExecutionRow.state).where(
+            *conditions(ExecutionRow, Among(rollout_id=rollout_id, devices=tuple(devices)))
+        )
+        return {device: ExecState(state) for device, state in self._session.execute(query)}
+
+    def due(self, rollout_id: str, wave: int, now: datetime) -> Mapping[Due, int]:
+        query = (
+            select(ExecutionRow.state, _ONLINE, func.count())
+            .join(DeviceRow, DeviceRow.id == ExecutionRow.device_id)
+            .where(
+                *conditions(ExecutionRow, Among(rollout_id=rollout_id, wave=wave, due_by=now)),
+                ExecutionRow.state != ExecState.SCHEDULED.value,
+            )
+            .group_by(ExecutionRow.state, _ONLINE)
+        )
+        found = self._session.execute(query)
+        return {Due(ExecState(state), bool(online)): n for state, online, n in found}
+
+    def later(self, rollout_id: str, wave: int, now: datetime) -> int:
+        waiting = frozenset({ExecState.SCHEDULED})
+        among = Among(rollout_id=rollout_id, wave=wave, states=waiting)
+        query = select(func.count()).select_from(ExecutionRow)
+        where = (*conditions(ExecutionRow, among), ExecutionRow.due_at > now)
+        return self._session.scalar(query.where(*where)) or 0
+
+    def waiting(self, rollout_id: str, wave: int, now: datetime, limit: int) -> Sequence[Waiting]:
+        among = Among(rollout_id=rollout_id, wave=wave, states=frozenset({ExecState.SCHEDULED}))
+        query = (
+            select(
+                ExecutionRow.id,
+                ExecutionRow.device_id,
+                DeviceRow.device_class,
+                cast(DeviceRow.hardware, Text),
+                cast(DeviceRow.active, Text),
+            )
+            .join(DeviceRow, DeviceRow.id == ExecutionRow.device_id)
+            .where(
+                *conditions(ExecutionRow, among),
+                or_(ExecutionRow.due_at.is_(None), ExecutionRow.due_at <= now),
+                _USABLE,
+                _ONLINE,
+            )
+            .limit(limit)
+        )
+        read = _Reader()
+        return [
+            Waiting(execution, device, name, read.hardware(hardware), read.active(active))
+            for execution, device, name, hardware, active in self._session.execute(query)
+        ]
+
+    def alike(self, among: Among, limit: int) -> Sequence[Alike]:
+        hardware, active = cast(DeviceRow.hardware, Text), cast(DeviceRow.active, Text)
+        query = (
+            select(DeviceRow.device_class, hardware, active, func.count())
+            .select_from(ExecutionRow)
+            .join(DeviceRow, DeviceRow.id == ExecutionRow.device_id)
+            .where(*conditions(ExecutionRow, among))
+            .group_by(DeviceRow.device_class, hardware, active)
+            .order_by(func.count().desc(), DeviceRow.device_class, hardware, active)
+            .limit(limit)
+        )
+        read = _Reader()
+        return [
+            Alike(name, read.hardware(its), read.active(serves), n, its, serves)
+            for name, its, serves, n in self._session.execute(query)
+        ]
+
+    def newer(
+        self, rollout: RolloutRecord, devices: Collection[str], yields_to: Collection[RolloutState]
+    ) -> Mapping[str, str]:
+        last = (
+            select(ExecutionRow.device_id, func.max(ExecutionRow.sequence).label("sequence"))
+            .where(ExecutionRow.device_id.in_(devices), ExecutionRow.sequence > 0)
+            .group_by(ExecutionRow.device_id)
+            .subquery()
+        )
+        started = func.coalesce(RolloutRow.started_at, RolloutRow.created_at)
+        query = (
+            select(ExecutionRow.device_id, ExecutionRow.rollout_id)
+            .join(
+                last,
+                (last.c.device_id == ExecutionRow.device_id)
+                & (last.c.sequence == ExecutionRow.sequence),
+            )
+            .join(RolloutRow, RolloutRow.id == ExecutionRow.rollout_id)
+            .where(
+                ExecutionRow.rollout_id != rollout.id,
+                started > (rollout.started_at or rollout.created_at),
+                RolloutRow.state.in_([state.value for state in yields_to]),
+            )
+        )
+        return dict(self._session.execute(query).all())
+
+    def served(self, rollout: RolloutRecord, wave: int) -> Served:
+        totals = (
+            select(
+                WindowRow.device_id,
+                *(func.sum(getattr(WindowRow, name)).label(name) for name in _FIGURES),
+            )
+            .where(
+                WindowRow.model == rollout.model,
+                WindowRow.version == rollout.version,
+                WindowRow.role == "active",
+                WindowRow.received_at >= rollout.created_at,
+            )
+            .group_by(WindowRow.device_id)
+            .subquery()
+        )
+        figures = [func.coalesce(totals.c[name], 0) for name in _FIGURES]
+        query = (
+            select(func.count(), func.min(figures[0]), *(func.sum(one) for one in figures))
+            .select_from(ExecutionRow)
+            .outerjoin(totals, totals.c.device_id == ExecutionRow.device_id)
+            .where(
+                ExecutionRow.rollout_id == rollout.id,
+                ExecutionRow.wave == wave,
+                ExecutionRow.state.in_(_SERVING),
+            )
+        )
+        devices, least, *sums = self._session.execute(query).one()
+        return Served(devices, None if least is None else int(least), *(int(s or 0) for s in sums))
+
+    def last_windows(
+        self, rollout: RolloutRecord, wave: int, now: datetime, since: datetime, limit: int
+    ) -> Mapping[str, datetime]:
+        probation = frozenset({ExecState.PROBATION})
+        among = Among(rollout_id=rollout.id, wave=wave, states=probation, due_by=now)
+        query = (
+            select(ExecutionRow.id, func.max(WindowRow.received_at))
+            .join(WindowRow, WindowRow.device_id == ExecutionRow.device_id)
+            .where(
+                *conditions(ExecutionRow, among),
+                WindowRow.model == rollout.model,
+                WindowRow.version == rollout.version,
+                WindowRow.role == "active",
+                WindowRow.received_at > since,
+            )
+            .group_by(ExecutionRow.id)
+            .limit(limit)
+        )
+        return dict(self._session.execute(query).all())
+
+
+_FIGURES = ("n", "errors", "labelled", "correct")
+
+
+class _Reader:
+    """Reads what devices are from JSON; the same text once."""
+
+    def __init__(self) -> None:
+        self._hardware: dict[str, Hardware | None] = {}
+
+    def hardware(self, text: str | None) -> Hardware | None:
+        if text is None:
+            return None
+        if text not in self._hardware:
+            self._hardware[text] = _HARDWARE.validate_python(json.loads(text))
+        return self._hardware[text]
+
+    def active(self, text: str | None) -> ActiveModel | None:
+        return None if text is None else _ACTIVE.validate_python(json.loads(text))

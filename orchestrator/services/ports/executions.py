@@ -1,0 +1,87 @@
+"""What is kept of executions, by set."""
+
+# ruff: noqa: D102 - a port says by name and type what it does
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from orchestrator.domain.engine import Due
+from orchestrator.domain.judge import Served
+from orchestrator.services.records import (
+    Alike,
+    Among,
+    ExecutionRecord,
+    Moved,
+    RolloutRecord,
+    Waiting,
+)
+from schemas.rollout import ExecState, Progress, RolloutState
+
+
+class ExecutionCounts(Protocol):
+    """What is known of many executions at once. ``counts`` and ``progress`` are by wave.
+
+    page: by id. due: by state and presence, those whose timer ran out. later: SCHEDULED, for
+    an attempt whose time has not come. waiting: SCHEDULED ones that may be offered now to a
+    device that is there. alike: their devices, grouped, the largest groups first. newer:
+    device → rollout, of the devices whose newest assignment is of a rollout that was started
+    later. served: what the devices of a wave inferred that serve the version. last_windows:
+    execution → when the last telemetry of the version came, of those due on probation.
+    """
+
+    def count(self, among: Among) -> int: ...
+    def by_wave(self, among: Among) -> Mapping[int, int]: ...
+    def counts(
+        self, rollout_id: str, wave: int | None = None
+    ) -> Mapping[int, Mapping[ExecState, int]]: ...
+    def progress(self, rollout_id: str) -> Mapping[int, Progress]: ...
+    def page(self, among: Among, after: str | None, limit: int) -> Sequence[ExecutionRecord]: ...
+    def of_devices(self, rollout_id: str, devices: Iterable[str]) -> Mapping[str, ExecState]: ...
+    def due(self, rollout_id: str, wave: int, now: datetime) -> Mapping[Due, int]: ...
+    def later(self, rollout_id: str, wave: int, now: datetime) -> int: ...
+    def waiting(
+        self, rollout_id: str, wave: int, now: datetime, limit: int
+    ) -> Sequence[Waiting]: ...
+    def alike(self, among: Among, limit: int) -> Sequence[Alike]: ...
+    def newer(
+        self, rollout: RolloutRecord, devices: Collection[str], yields_to: Collection[RolloutState]
+    ) -> Mapping[str, str]: ...
+    def served(self, rollout: RolloutRecord, wave: int) -> Served: ...
+    def last_windows(
+        self, rollout: RolloutRecord, wave: int, now: datetime, since: datetime, limit: int
+    ) -> Mapping[str, datetime]: ...
+
+
+class Executions(ExecutionCounts, Protocol):
+    """Moves of many executions, each as ``domain.execution.step`` moves one.
+
+    Every move takes only those that its event fits, and answers which it took; with ``limit``
+    None it takes all of them and answers nothing. end: supersede: of the devices, what other
+    rollouts have in flight. retry: by attempt, when the next one may be offered.
+    retry_by_hand: into another wave, if one is given. offer: gives each device its next
+    sequence. extend: execution → its new timer. put_in_wave: nothing else changes.
+    """
+
+    def end(
+        self, among: Among, state: ExecState, detail: str, now: datetime, limit: int | None = None
+    ) -> Sequence[Moved]: ...
+    def supersede(
+        self, rollout_id: str, devices: Sequence[str], now: datetime
+    ) -> Sequence[Moved]: ...
+    def withdraw(self, among: Among, now: datetime, limit: int) -> Sequence[Moved]: ...
+    def vanish(
+        self, among: Among, due_at: datetime, now: datetime, limit: int
+    ) -> Sequence[Moved]: ...
+    def retry(
+        self, among: Among, due_at: Mapping[int, datetime], now: datetime, limit: int
+    ) -> Sequence[Moved]: ...
+    def retry_by_hand(
+        self, among: Among, now: datetime, *, wave: int | None = None, limit: int | None = None
+    ) -> Sequence[Moved]: ...
+    def offer(
+        self, ids: Sequence[str], variant: str, now: datetime, due_at: datetime
+    ) -> Sequence[Moved]: ...
+    def extend(self, due_at: Mapping[str, datetime]) -> None: ...
+    def put_in_wave(self, among: Among, wave: int) -> None: ...

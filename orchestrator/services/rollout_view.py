@@ -1,0 +1,101 @@
+"""Rollouts and executions as the API shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrator.domain.execution import IN_FLIGHT
+from orchestrator.services import resolution
+from orchestrator.services.ports import Transaction
+from orchestrator.services.records import Among, ExecutionRecord, RolloutRecord
+from schemas.rollout import (
+    EXEC_TERMINAL,
+    ExecState,
+    ExecutionView,
+    Progress,
+    RolloutState,
+    RolloutView,
+    VariantShare,
+    WaveView,
+)
+
+MAX_EXECUTIONS = 1_000
+"""Devices that a rollout's view lists; its waves' progress counts all of them."""
+
+_TROUBLE = EXEC_TERMINAL - {ExecState.SUCCEEDED, ExecState.ALREADY_INSTALLED}
+
+
+def head(record: RolloutRecord) -> RolloutView:
+    """A rollout without its waves."""
+    return RolloutView(
+        id=record.id,
+        spec=record.spec,
+        state=record.state,
+        pause_reason=record.pause_reason,
+        created_at=record.created_at,
+        ended_at=record.ended_at,
+    )
+
+
+def view(tx: Transaction, record: RolloutRecord) -> RolloutView:
+    """A rollout with its waves; a draft with who would get which variant.
+
+    Of a large one not every device is listed, first those with troubles, then those that
+    are at work; ``cut`` says so.
+    """
+    progress = tx.executions.progress(record.id)
+    total = sum(sum(one.states.values()) for one in progress.values())
+    by_wave: dict[int, list[ExecutionView]] = {}
+    for execution in _listed(tx, record.id, total):
+        by_wave.setdefault(execution.wave, []).append(execution_view(execution))
+    waves = tuple(
+        WaveView(
+            index=wave.idx,
+            state=wave.state,
+            size=sum(progress.get(wave.idx, Progress()).states.values()),
+            stragglers=wave.stragglers,
+            evidence=wave.evidence,
+            progress=progress.get(wave.idx, Progress()),
+            executions=tuple(by_wave.get(wave.idx, ())),
+        )
+        for wave in tx.rollouts.waves(record.id)
+    )
+    preview: tuple[VariantShare, ...] = ()
+    if record.state is RolloutState.DRAFT:
+        preview = resolution.preview(tx, record)
+    return head(record).model_copy(
+        update={"waves": waves, "preview": preview, "cut": total > MAX_EXECUTIONS}
+    )
+
+
+def _listed(tx: Transaction, rollout_id: str, total: int) -> Sequence[ExecutionRecord]:
+    everything = Among(rollout_id=rollout_id)
+    if total <= MAX_EXECUTIONS:
+        return tx.executions.page(everything, None, MAX_EXECUTIONS)
+    listed: list[ExecutionRecord] = []
+    for states in (_TROUBLE, IN_FLIGHT, frozenset(ExecState) - _TROUBLE - IN_FLIGHT):
+        left = MAX_EXECUTIONS - len(listed)
+        if left:
+            among = Among(rollout_id=rollout_id, states=states)
+            listed.extend(tx.executions.page(among, None, left))
+    return sorted(listed, key=lambda one: (one.wave, one.id))
+
+
+def execution_view(record: ExecutionRecord) -> ExecutionView:
+    """A device in a rollout."""
+    return ExecutionView(
+        id=record.id,
+        device=record.device_id,
+        wave=record.wave,
+        attempt=record.attempt,
+        state=record.state,
+        variant=record.variant,
+        bytes_done=record.bytes_done,
+        bytes_total=record.bytes_total,
+        bytes_fetched=record.bytes_fetched,
+        cause=record.cause,
+        detail=record.detail,
+        late=record.late,
+        due_at=record.due_at,
+        updated_at=record.updated_at,
+    )
