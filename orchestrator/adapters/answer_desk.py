@@ -26,7 +26,9 @@ MAX_UNACKED = 64
 _WAIT_SECONDS = 0.5
 _PATIENCE_SECONDS = 5.0
 
-Question = Ask | MetadataAsk
+Question = Ask | MetadataAsk | Reply
+"""A reply is one that was not asked for: it answers itself."""
+
 Answer = Callable[[str, Question], Reply | MetadataAnswer | None]
 """(device, question) → its answer, or None for who gets none; raises ``Unavailable``."""
 

@@ -8,6 +8,7 @@ chunks come to ``transfer_line``.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -28,7 +29,7 @@ from orchestrator.adapters.renewal_desk import Answer, RenewalDesk
 from orchestrator.services.inbox import UpMessage
 from orchestrator.services.transfer import TransferService
 from schemas.enroll import RenewAsk
-from schemas.topics import ALL_UP, UP_OF_SERVER, Down, Up, UpTopic, down, parse_up
+from schemas.topics import ALL_UP, UP_OF_SERVER, Up, UpTopic, parse_up
 from schemas.transfer import Ask, Reply
 from schemas.trust import MetadataAnswer, MetadataAsk
 
@@ -110,9 +111,9 @@ class MqttGateway:
             thread.join(timeout=2)
 
     def tell(self, device: str, reply: Reply) -> None:
-        """Send what a device did not ask for; lost when the broker is."""
-        payload = reply.model_dump_json(exclude_none=True).encode()
-        self._publish(down(device, Down.REPLY), payload, False)  # noqa: FBT003 - retain
+        """Send what a device did not ask for, unless too much waits."""
+        with contextlib.suppress(queue.Full):
+            self._answers.take(device, reply)
 
     def ask(self, device: str, question: Question) -> None:
         """Answer a question that came elsewhere.
@@ -187,6 +188,8 @@ class MqttGateway:
     def _answer(self, device: str, question: Question) -> Reply | MetadataAnswer | None:
         if not self._admits(device):
             return None
+        if isinstance(question, Reply):
+            return question
         if isinstance(question, MetadataAsk):
             return self._transfer.metadata(question)
         return self._transfer.reply(device, question)

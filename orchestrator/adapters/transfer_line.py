@@ -36,6 +36,9 @@ from schemas.transfer import Ask, Need
 
 log = logging.getLogger(__name__)
 
+MAX_NEED_BYTES = 8 * 1024
+"""Of a request; one with 64 ranges has not a fifth of it."""
+
 _KEEPALIVE = 20
 _TICK_SECONDS = 0.25
 _DRAIN_SECONDS = 1.0
@@ -199,6 +202,9 @@ class TransferLine:
         elif topic.leaf is Up.DEATH:
             self._sender.left(topic.device)
         elif topic.leaf is Up.NEED and self._intake.takes(topic, len(message.payload)):
+            if len(message.payload) > MAX_NEED_BYTES:
+                log.warning("a request of %s is too long and dropped", topic.device)
+                return
             try:
                 need = Need.model_validate_json(message.payload)
                 if need.kind == "chunks":
@@ -222,7 +228,8 @@ class TransferLine:
     def _figures(self) -> Beat:
         counters, turns = self._sender.counters, self._sender.turns
         before = self.beats[0] if self.beats else None
-        moved = before is not None and before.unicast_bytes != counters.unicast_bytes
+        sent = counters.unicast_bytes + counters.broadcast_bytes
+        moved = before is not None and before.unicast_bytes + before.broadcast_bytes != sent
         return Beat(
             name=self._peers.name,
             busy=moved or turns.chunks > 0,
