@@ -29,6 +29,11 @@ NAMES = [
 FIGURES = {
     "loop": {"submit_to_serving", "submit_to_registered", "start_to_registered"},
     "optimize": {"digits_latency_b1", "digits_size", "digits_accuracy"},
+    "transfer": {
+        "one_device_mtls_vs_mosquitto",
+        "one_device_vs_stop_and_wait",
+        "rtt50_vs_stop_and_wait",
+    },
     "training": {"samples_per_s", "start_to_first_step", "submit_to_first_step"},
 }
 
