@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, status
+from fastapi import APIRouter, Depends, Query, status
 
 from orchestrator.api.body import StrictRoute
 from orchestrator.api.context import DEFAULT_PAGE, Ctx, Cursor, Limit, Needs
@@ -14,7 +14,14 @@ from schemas.access import Scope
 from schemas.api import Page
 from schemas.base import VersionNo
 from schemas.ids import Name
-from schemas.rollout import RolloutSpec, RolloutView
+from schemas.rollout import (
+    ExecState,
+    ExecutionView,
+    Retried,
+    RetryRequest,
+    RolloutSpec,
+    RolloutView,
+)
 from schemas.telemetry import TelemetrySummary
 
 router = APIRouter(prefix="/v1", tags=["rollouts"], route_class=StrictRoute)
@@ -53,6 +60,33 @@ def ls(ctx: Ctx, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None) -> Page[Rol
 @router.get("/rollouts/{rollout_id}", dependencies=_READ, operation_id="get_rollout")
 def get(ctx: Ctx, rollout_id: str) -> RolloutView:
     return ctx.rollouts.get(rollout_id)
+
+
+@router.get(
+    "/rollouts/{rollout_id}/executions",
+    dependencies=_READ,
+    operation_id="list_executions",
+)
+def executions(
+    ctx: Ctx,
+    rollout_id: str,
+    *,
+    state: Annotated[tuple[ExecState, ...], Query(max_length=len(ExecState))] = (),
+    wave: Annotated[int | None, Query(ge=0, le=1000)] = None,
+    limit: Limit = DEFAULT_PAGE,
+    cursor: Cursor = None,
+) -> Page[ExecutionView]:
+    """Devices of a rollout, only those in some states or of one wave if any are named."""
+    items = tuple(
+        ctx.rollouts.executions(rollout_id, cursor, limit, states=frozenset(state), wave=wave)
+    )
+    return Page(items=items, next=items[-1].id if len(items) == limit else None)
+
+
+@router.post("/rollouts/{rollout_id}/retry", dependencies=_WRITE, operation_id="retry_rollout")
+def retry(ctx: Ctx, rollout_id: str, request: RetryRequest) -> Retried:
+    """Make another attempt on devices where it came to nothing."""
+    return ctx.rollouts.retry(rollout_id, request)
 
 
 @router.post("/rollouts/{rollout_id}/{act}", dependencies=_WRITE, operation_id="operate_rollout")

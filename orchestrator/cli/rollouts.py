@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from orchestrator.cli.options import Span, home_option, output_option, timeout_option
+from orchestrator.cli.rollout_devices import devices, retry
 
 if TYPE_CHECKING:
     from orchestrator.cli.output import Shape
@@ -77,13 +78,13 @@ def start(
             view = argosy.rollouts.create(spec)
             drafted = view.id
             if draft:
-                emit_one(view, form, _shape(), print_rollout)
+                emit_one(view, form, rollout_shape(), print_rollout)
                 console.say(f"nothing runs yet: `argosy rollout start {view.id}`", style="dim")
                 return 0
         view = argosy.rollouts.start(drafted)
         if follow:
             return _watch(argosy, view.id, timeout, form)
-    emit_one(view, form, _shape(), lambda v: click.echo(v.id))
+    emit_one(view, form, rollout_shape(), lambda v: click.echo(v.id))
     if form == "table":
         console.say(f"started; watch it with `argosy rollout watch {view.id}`", style="dim")
     return 0
@@ -99,7 +100,9 @@ def ls(home: Path | None, form: str) -> None:
 
     with Argosy.from_profile(home) as argosy:
         found = list(argosy.rollouts.list())
-    emit_list(found, form, _shape(), "no rollouts: start one with `argosy rollout start MODEL`")
+    emit_list(
+        found, form, rollout_shape(), "no rollouts: start one with `argosy rollout start MODEL`"
+    )
 
 
 @rollout.command()
@@ -114,7 +117,7 @@ def get(rollout_id: str, home: Path | None, form: str) -> None:
 
     with Argosy.from_profile(home) as argosy:
         view = argosy.rollouts.get(rollout_id)
-    emit_one(view, form, _shape(), print_rollout)
+    emit_one(view, form, rollout_shape(), print_rollout)
 
 
 @rollout.command()
@@ -142,12 +145,14 @@ def _action(name: str, text: str) -> None:
 
         with Argosy.from_profile(home) as argosy:
             view = getattr(argosy.rollouts, name)(rollout_id)
-        emit_one(view, form, _shape(), lambda v: console.say(v.id, console.state(v.state)))
+        emit_one(view, form, rollout_shape(), lambda v: console.say(v.id, console.state(v.state)))
 
 
 _action("pause", "Offer the version to no further device for now.")
 _action("resume", "Go on with a paused rollout.")
 _action("abort", "End a rollout here; devices keep what they serve.")
+rollout.add_command(devices)
+rollout.add_command(retry)
 
 
 def _watch(argosy: Argosy, rollout_id: str, timeout: float | None, form: str) -> int:
@@ -158,11 +163,12 @@ def _watch(argosy: Argosy, rollout_id: str, timeout: float | None, form: str) ->
     with detaches(f"rollout {rollout_id}", f"argosy rollout watch {rollout_id}"):
         view = watch_rollout(argosy, rollout_id, timeout)
     if form != "table":
-        emit_one(view, form, _shape(), None)
+        emit_one(view, form, rollout_shape(), None)
     return outcome(view)
 
 
-def _shape() -> Shape[RolloutView]:
+def rollout_shape() -> Shape[RolloutView]:
+    """How a rollout is listed."""
     from orchestrator.cli import console
     from orchestrator.cli.output import Shape
 

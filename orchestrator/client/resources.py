@@ -6,7 +6,7 @@ Jobs and agents stand in ``orchestrator.client.jobs``, the registry in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -16,7 +16,16 @@ from orchestrator.client.follow import Look, follow
 from orchestrator.client.transport import Params, Transport
 from schemas.access import Whoami
 from schemas.api import Health, Page
-from schemas.rollout import PauseReason, RolloutSpec, RolloutState, RolloutView
+from schemas.rollout import (
+    ExecState,
+    ExecutionView,
+    PauseReason,
+    Retried,
+    RetryRequest,
+    RolloutSpec,
+    RolloutState,
+    RolloutView,
+)
 from schemas.telemetry import TelemetrySummary
 
 T = TypeVar("T")
@@ -73,8 +82,26 @@ class Rollouts(Resource):
         return self._pages("/v1/rollouts", RolloutView)
 
     def get(self, rollout: str) -> RolloutView:
-        """One rollout with its waves, devices and evidence."""
+        """One rollout with its waves, devices and evidence; ``cut``: not with every device."""
         return self._transport.get(f"/v1/rollouts/{segment(rollout)}", RolloutView)
+
+    def devices(
+        self, rollout: str, *, states: Sequence[ExecState] = (), wave: int | None = None
+    ) -> Iterator[ExecutionView]:
+        """Every device of a rollout, however many; in some states or of one wave only.
+
+        Args:
+            rollout: its id.
+            states: only those in one of them; all when there are none.
+            wave: only those of the wave with this index, from 0.
+        """
+        params: Params = {"state": [state.value for state in states], "wave": wave}
+        return self._pages(f"/v1/rollouts/{segment(rollout)}/executions", ExecutionView, params)
+
+    def retry(self, rollout: str, devices: Sequence[str] = ()) -> Retried:
+        """Make another attempt on these devices, or on all where it came to nothing."""
+        request = RetryRequest(devices=tuple(devices))
+        return self._transport.post(f"/v1/rollouts/{segment(rollout)}/retry", Retried, request)
 
     def start(self, rollout: str) -> RolloutView:
         """Let a draft run."""

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from argosy_fake_platform import NOW, State, rollout_view
 
+from orchestrator.cli.rollout_devices import STATES
 from schemas.errors import DeviceCause
 from schemas.model import ModelView
 from schemas.rollout import (
@@ -123,3 +124,33 @@ def test_an_unknown_version_lists_those_there_are(argosy: Any, fake: State) -> N
     answer = argosy("rollout", "start", "digits@best")
     assert answer.code == 5
     assert "it has 1, 2, champion, latest" in answer.err
+
+
+def test_devices_of_a_rollout_are_listed_by_state_however_many(argosy: Any, fake: State) -> None:
+    states = [ExecState.FAILED, ExecState.SUCCEEDED, ExecState.TIMED_OUT] * 4
+    each = tuple(
+        executed(s, id=f"exe_{i:016}", device=f"dev_{i:016}", cause=DeviceCause.DISK_FULL)
+        for i, s in enumerate(states)
+    )
+    waves = (WaveView(index=0, state=WaveState.RUNNING, size=12, executions=each),)
+    view = rollout_view(RolloutState.RUNNING, waves=waves, id="rol_0000000000000000")
+    fake.rollouts[view.id] = [view]
+    fake.page_size = 2
+    assert set(STATES) == set(ExecState)
+    answer = argosy("rollout", "devices", view.id, "--state", "failed", "--state", "TIMED_OUT")
+    assert [line.split()[0] for line in answer.out.splitlines()[1:]] == [
+        e.device for e in each if e.state is not ExecState.SUCCEEDED
+    ]
+    assert "disk_full" in answer.out
+    assert argosy("rollout", "devices", view.id, "--wave", "2").err == "no device of it is there\n"
+
+
+def test_retrying_says_how_many_and_what_comes_next(argosy: Any, fake: State) -> None:
+    view = rollout_view(RolloutState.PAUSED, id="rol_0000000000000000")
+    fake.rollouts[view.id] = [view]
+    answer = argosy("rollout", "retry", view.id)
+    assert (answer.code, answer.out) == (0, f"{view.id}\n")
+    assert "3 devices are tried again" in answer.err
+    assert f"argosy rollout resume {view.id}" in answer.err
+    assert "1 device is" in argosy("rollout", "retry", view.id, "dev_0000000000000000").err
+    assert argosy("rollout", "retry", view.id, "nonsense").code == 2

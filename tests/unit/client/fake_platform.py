@@ -48,7 +48,17 @@ from schemas.model import (
     VersionNote,
 )
 from schemas.paired import Paired
-from schemas.rollout import RolloutSpec, RolloutState, RolloutView, WaveState, WaveView
+from schemas.rollout import (
+    ExecState,
+    ExecutionView,
+    Retried,
+    RetryRequest,
+    RolloutSpec,
+    RolloutState,
+    RolloutView,
+    WaveState,
+    WaveView,
+)
 from schemas.telemetry import TelemetrySummary
 
 T = TypeVar("T")
@@ -328,6 +338,22 @@ def make_app(state: State) -> FastAPI:  # noqa: C901, PLR0915 - a list of routes
     @app.get("/v1/rollouts/{rollout}")
     def rollout(rollout: str) -> RolloutView:
         return _scripted(state.rollouts, rollout)
+
+    @app.get("/v1/rollouts/{rollout}/executions")
+    def executions(
+        rollout: str,
+        states: Annotated[list[ExecState] | None, Query(alias="state")] = None,
+        wave: int | None = None,
+        cursor: str | None = None,
+    ) -> Page[ExecutionView]:
+        each = [e for w in _scripted(state.rollouts, rollout).waves for e in w.executions]
+        wanted = [e for e in each if e.state in (states or list(ExecState))]
+        return _page([e for e in wanted if wave in (None, e.wave)], cursor, state.page_size)
+
+    @app.post("/v1/rollouts/{rollout}/retry")
+    def retry(rollout: str, request: RetryRequest) -> Retried:
+        view = _scripted(state.rollouts, rollout)
+        return Retried(devices=len(request.devices) or 3, rollout=view)
 
     @app.post("/v1/rollouts/{rollout}/{action}")
     def act(rollout: str, action: str) -> RolloutView:

@@ -82,6 +82,8 @@ TABLE = {
     "POST /v1/rollouts": RELEASERS,
     "GET /v1/rollouts": READERS,
     "GET /v1/rollouts/{rollout_id}": READERS,
+    "GET /v1/rollouts/{rollout_id}/executions": READERS,
+    "POST /v1/rollouts/{rollout_id}/retry": RELEASERS,
     "POST /v1/rollouts/{rollout_id}/{act}": RELEASERS,
     "GET /v1/telemetry/summary": READERS,
     "GET /v1/events": READERS,
