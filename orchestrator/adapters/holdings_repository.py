@@ -17,10 +17,11 @@ from orchestrator.adapters.tables import (
     ExecutionRow,
     JobRow,
     ModelVersionRow,
+    PatchRow,
     RolloutRow,
     VersionFileRow,
 )
-from orchestrator.domain.collect import HeldJob, HeldVersion, Holdings, Ref
+from orchestrator.domain.collect import HeldJob, HeldPatch, HeldVersion, Holdings, Ref
 from orchestrator.domain.rollout import ROLLOUT_TERMINAL
 from schemas.device import DeviceState
 from schemas.job import TERMINAL_JOB_STATES
@@ -53,6 +54,7 @@ class SqlHoldings:
             versions=tuple(self._versions()),
             used=frozenset((*self._aliased(), *self._on_devices(), *self._rolled_out())),
             jobs=tuple(self._jobs()),
+            patches=tuple(self._patches()),
         )
 
     def named(self, digests: Collection[str], since: datetime) -> AbstractSet[str]:
@@ -62,6 +64,11 @@ class SqlHoldings:
             files = select(VersionFileRow.sha256).join(ModelVersionRow, _SAME)
             where = (VersionFileRow.sha256.in_(portion), ModelVersionRow.purged.is_(False))
             found.update(self._session.scalars(files.where(*where)))
+            making = VersionFileRow.sha256 == PatchRow.target
+            patches = select(PatchRow.sha256).join(VersionFileRow, making)
+            of = (PatchRow.sha256.in_(portion), ModelVersionRow.purged.is_(False))
+            live = patches.join(ModelVersionRow, _SAME).where(*of)
+            found.update(sha256 for sha256 in self._session.scalars(live) if sha256)
             for given in _INPUTS:
                 jobs = select(given).where(alive, given.in_(portion))
                 found.update(self._session.scalars(jobs))
@@ -99,6 +106,12 @@ class SqlHoldings:
                 job_id=found.job_id,
                 restored_at=found.restored_at,
             )
+
+    def _patches(self) -> Iterator[HeldPatch]:
+        query = select(PatchRow.sha256, PatchRow.target).where(PatchRow.sha256.is_not(None))
+        for sha256, target in self._session.execute(query):
+            if sha256 is not None:
+                yield HeldPatch(sha256, target)
 
     def _aliased(self) -> Iterator[Ref]:
         return self._refs(select(AliasRow.model, AliasRow.version))

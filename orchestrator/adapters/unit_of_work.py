@@ -22,6 +22,7 @@ from orchestrator.adapters.job_repository import SqlJobs
 from orchestrator.adapters.mark_repository import SqlArtifactMarks
 from orchestrator.adapters.model_repository import SqlModels
 from orchestrator.adapters.outbox_repository import SqlOutbox
+from orchestrator.adapters.patch_repository import SqlPatches
 from orchestrator.adapters.rollout_repository import SqlRollouts
 from orchestrator.adapters.telemetry_repository import SqlEvents, SqlTelemetry
 from orchestrator.clock import utc_now
@@ -39,6 +40,7 @@ from orchestrator.services.ports import (
     HoldingsView,
     JobHistory,
     Jobs,
+    KeptPatches,
     Keys,
     Measured,
     Models,
@@ -66,6 +68,7 @@ class SqlTransaction:
         self.job_history: JobHistory = SqlJobHistory(session)
         self.agents: Agents = SqlAgents(session)
         self.models: Models = SqlModels(session)
+        self.patches: KeptPatches = SqlPatches(session)
         self.devices: Devices = SqlDevices(session)
         self.fleet_trust: FleetTrust = SqlFleetTrust(session)
         self.device_classes: DeviceClasses = SqlDeviceClasses(session)

@@ -71,6 +71,14 @@ class HeldJob:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldPatch:
+    """A patch that makes a file, which is of use while that file is there."""
+
+    sha256: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
 class Holdings:
     """Everything that may need a file, at one moment.
 
@@ -80,6 +88,7 @@ class Holdings:
     versions: tuple[HeldVersion, ...] = ()
     used: frozenset[Ref] = frozenset()
     jobs: tuple[HeldJob, ...] = ()
+    patches: tuple[HeldPatch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +128,7 @@ def plan(holdings: Holdings, policy: Policy, now: datetime) -> Plan:
         # A job that ended of late may be cloned; the maker of a kept version is its lineage.
         if job.ended_at is None or job.ended_at >= horizon or job.id in makers:
             needed |= job.inputs
+    needed |= {patch.sha256 for patch in holdings.patches if patch.target in needed}
     return Plan(tuple(sorted(purge)), frozenset(needed))
 
 

@@ -28,6 +28,7 @@ from orchestrator.adapters.tables.models import (
     ModelVersionRow,
     VersionFileRow,
 )
+from orchestrator.adapters.tables.patches import PatchRow
 from orchestrator.adapters.tables.rollouts import ExecutionRow, RolloutRow, WaveRow
 from orchestrator.adapters.tables.system import EventRow
 from orchestrator.adapters.tables.telemetry import WindowRow
@@ -54,6 +55,7 @@ __all__ = [
     "JoinTokenRow",
     "MeasuredRow",
     "ModelVersionRow",
+    "PatchRow",
     "RevokedCertificateRow",
     "RolloutRow",
     "SessionRow",

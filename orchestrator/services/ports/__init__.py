@@ -17,6 +17,7 @@ from orchestrator.services.ports.gate import DeviceTrust, FleetTrust, Gate
 from orchestrator.services.ports.jobs import Agents, JobHistory, Jobs
 from orchestrator.services.ports.models import Models
 from orchestrator.services.ports.outbox import Outbox
+from orchestrator.services.ports.patches import GivenUp, KeptPatches, MadePatch, PatchMaker
 from orchestrator.services.ports.rollouts import Rollouts
 from orchestrator.services.ports.system import Clock, Events
 from orchestrator.services.ports.telemetry import Telemetry
@@ -43,15 +44,19 @@ __all__ = [
     "Executions",
     "FleetTrust",
     "Gate",
+    "GivenUp",
     "HoldingsView",
     "IssuedCertificate",
     "JobHistory",
     "Jobs",
+    "KeptPatches",
     "Keys",
     "Links",
+    "MadePatch",
     "Measured",
     "Models",
     "Outbox",
+    "PatchMaker",
     "Patches",
     "Rollouts",
     "Sessions",

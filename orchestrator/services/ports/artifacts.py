@@ -14,8 +14,9 @@ from orchestrator.domain.collect import Artifact, Holdings, Ref
 class HoldingsView(Protocol):
     """What needs which files.
 
-    named: which of the digests a version that is not purged, or a job that is not over or
-    ended after ``since``, names. lost: a version that was purged and named that digest.
+    named: which of the digests a version that is not purged, a patch for a file of one, or a
+    job that is not over or ended after ``since``, names. lost: a version that was purged and
+    named that digest.
     """
 
     def all(self) -> Holdings: ...

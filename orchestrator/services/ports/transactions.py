@@ -14,6 +14,7 @@ from orchestrator.services.ports.gate import FleetTrust
 from orchestrator.services.ports.jobs import Agents, JobHistory, Jobs
 from orchestrator.services.ports.models import Models
 from orchestrator.services.ports.outbox import Outbox
+from orchestrator.services.ports.patches import KeptPatches
 from orchestrator.services.ports.rollouts import Rollouts
 from orchestrator.services.ports.system import Events
 from orchestrator.services.ports.telemetry import Telemetry
@@ -26,6 +27,7 @@ class Transaction(Protocol):
     job_history: JobHistory
     agents: Agents
     models: Models
+    patches: KeptPatches
     devices: Devices
     fleet_trust: FleetTrust
     device_classes: DeviceClasses

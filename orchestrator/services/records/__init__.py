@@ -16,6 +16,7 @@ from orchestrator.services.records.jobs import ActiveJob, AgentRecord, JobRecord
 from orchestrator.services.records.keys import KeyRecord, SessionRecord
 from orchestrator.services.records.models import VersionRecord
 from orchestrator.services.records.outbox import GivenRecord, Outgoing, Pending
+from orchestrator.services.records.patches import PatchRecord
 from orchestrator.services.records.rollouts import ExecutionRecord, RolloutRecord, WaveRecord
 from orchestrator.services.records.telemetry import DeviceTotals, WindowFigures, WindowRecord
 
@@ -36,6 +37,7 @@ __all__ = [
     "MeasuredRecord",
     "Moved",
     "Outgoing",
+    "PatchRecord",
     "Pending",
     "QueuedJob",
     "RevokedCertificate",
