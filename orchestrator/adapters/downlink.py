@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from schemas.enroll import Renewed, RenewNow
 from schemas.rollout import Command
@@ -20,7 +21,9 @@ Publish = Callable[[str, bytes, bool], int | None]
 """(topic, payload, retain) → message id, or None when nothing can be sent now."""
 
 _RETRY_SECONDS = 10.0
+_ABANDONED_SECONDS = 60.0
 _KEEP = 20_000
+"""Messages that are remembered: those on their way, and those that nobody wrote down yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +46,16 @@ class BrokerDownlink:
         self._publish = publish
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._sent: dict[str, _Sent] = {}
+        self._sent: OrderedDict[str, _Sent] = OrderedDict()  # the oldest first
+        self._keys: dict[int, str] = {}  # of what is on its way, by message id
         self._publishing = 0
         self._early: set[int] = set()
+        self._refused = False
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the last call had something to send, and could not even hand it over."""
+        return self._refused
 
     def desired(self, device: str, document: bytes) -> bool:
         """Retain a device's desired state (empty clears it); True once the broker has it."""
@@ -55,7 +65,7 @@ class BrokerDownlink:
 
     def command(self, device: str, command: Command) -> bool:
         """Send a command; True once the broker has it."""
-        key = _command_key(command.execution)
+        key = _command_key(command.execution, command.attempt)
         payload = command.model_dump_json().encode()
         return self._deliver(key, down(device, Down.CMD), payload, retain=False)
 
@@ -70,28 +80,31 @@ class BrokerDownlink:
         """Have a device ask for a new certificate; False when nothing can be sent now."""
         return self._hand_over(down(device, Down.RENEW), ask)
 
-    def forget(self, device: str, execution: str) -> None:
+    def forget(self, device: str, command: Command | None = None) -> None:
         """What was delivered is written down: the same wish means that it was lost since."""
+        key = _desired_key(device)
+        if command is not None:
+            key = _command_key(command.execution, command.attempt)
         with self._lock:
-            for key in (_desired_key(device), _command_key(execution)):
-                if key in self._sent and self._sent[key].acked:
-                    del self._sent[key]
+            if key in self._sent and self._sent[key].acked:
+                del self._sent[key]
 
     def acknowledged(self, mid: int) -> None:
         """The broker has the message of that id."""
         with self._lock:
-            for key, sent in self._sent.items():
-                if sent.mid == mid and not sent.acked:
-                    self._sent[key] = _Sent(sent.digest, mid, sent.at, acked=True)
-                    return
-            if self._publishing:
+            key = self._keys.pop(mid, None)
+            if key is not None:
+                self._sent[key] = replace(self._sent[key], acked=True)
+            elif self._publishing:
                 # The answer can overtake publish() returning the id.
                 self._early.add(mid)
 
     def disconnected(self) -> None:
         """Forget what is on its way: message ids start again."""
         with self._lock:
-            self._sent = {key: sent for key, sent in self._sent.items() if sent.acked}
+            for key in self._keys.values():
+                del self._sent[key]
+            self._keys.clear()
             self._early.clear()
 
     def _hand_over(self, topic: str, message: Renewed | RenewNow) -> bool:
@@ -102,22 +115,49 @@ class BrokerDownlink:
         digest = hashlib.sha256(payload).digest()
         with self._lock:
             sent = self._sent.get(key)
+            self._refused = False
             if sent is not None and sent.digest == digest:
                 if sent.acked:
                     return True
                 if self._monotonic() - sent.at < _RETRY_SECONDS:
                     return False
+            if key not in self._sent and not self._make_room():
+                self._refused = True
+                return False
             self._publishing += 1
         # Outside the lock: paho answers from its own thread while it holds one of its own.
         mid = self._publish(topic, payload, retain)
         with self._lock:
             self._publishing -= 1
+            self._refused = mid is None
             if mid is not None:
-                if len(self._sent) >= _KEEP:
-                    self._sent.clear()
-                self._sent[key] = _Sent(digest, mid, self._monotonic(), mid in self._early)
+                self._note(key, _Sent(digest, mid, self._monotonic(), mid in self._early))
             if not self._publishing:
                 self._early.clear()
+        return False
+
+    def _note(self, key: str, sent: _Sent) -> None:
+        before = self._sent.pop(key, None)
+        if before is not None:
+            self._keys.pop(before.mid, None)
+        self._sent[key] = sent
+        if not sent.acked:
+            self._keys[sent.mid] = key
+
+    def _make_room(self) -> bool:
+        """Forget what is the least missed; False when everything is on its way.
+
+        First what was delivered and nobody asked for since, then what was never acknowledged
+        and nobody asks for any more: whoever still wants it sends it again.
+        """
+        if len(self._sent) < _KEEP:
+            return True
+        now = self._monotonic()
+        for key, sent in self._sent.items():
+            if sent.acked or now - sent.at > _ABANDONED_SECONDS:
+                del self._sent[key]
+                self._keys.pop(sent.mid, None)
+                return True
         return False
 
 
@@ -125,5 +165,5 @@ def _desired_key(device: str) -> str:
     return f"desired/{device}"
 
 
-def _command_key(execution: str) -> str:
-    return f"cancel/{execution}"
+def _command_key(execution: str, attempt: int) -> str:
+    return f"cancel/{execution}/{attempt}"

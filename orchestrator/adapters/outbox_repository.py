@@ -98,21 +98,23 @@ class SqlOutbox:
         self._executions.save_all((record, (record.id,)) for record in records)
 
 
+_COLUMNS: tuple[Any, ...] = (
+    ExecutionRow.id,
+    ExecutionRow.rollout_id,
+    ExecutionRow.device_id,
+    DeviceRow.device_class,
+    ExecutionRow.attempt,
+    ExecutionRow.state,
+    ExecutionRow.variant,
+    ExecutionRow.sequence,
+    (ExecutionRow.sequence == DeviceRow.sequence).label("newest"),
+    ExecutionRow.published,
+    ExecutionRow.offered_at,
+)
+
+
 def _outgoing() -> Select[Any]:
-    columns: Select[Any] = select(
-        ExecutionRow.id,
-        ExecutionRow.rollout_id,
-        ExecutionRow.device_id,
-        DeviceRow.device_class,
-        ExecutionRow.attempt,
-        ExecutionRow.state,
-        ExecutionRow.variant,
-        ExecutionRow.sequence,
-        (ExecutionRow.sequence == DeviceRow.sequence).label("newest"),
-        ExecutionRow.published,
-        ExecutionRow.offered_at,
-    )
-    return columns.join(DeviceRow, DeviceRow.id == ExecutionRow.device_id)
+    return select(*_COLUMNS).join(DeviceRow, DeviceRow.id == ExecutionRow.device_id)
 
 
 def _to_outgoing(row: Row[Any]) -> Outgoing:
@@ -127,6 +129,7 @@ def _given(devices: Sequence[str]) -> Select[Any]:
     )
     ranked = (
         select(
+            ExecutionRow.id,
             ExecutionRow.device_id,
             ExecutionRow.rollout_id,
             ExecutionRow.variant,
@@ -158,6 +161,7 @@ def _given(devices: Sequence[str]) -> Select[Any]:
 
 def _to_given(row: Row[Any]) -> GivenRecord:
     return GivenRecord(
+        execution=row.id,
         device_id=row.device_id,
         model=row.model,
         version=row.version,

@@ -175,11 +175,12 @@ def above_floor(
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A model that a device was given, or was found to have when it was to be given it.
+    """A model that a device was given by an execution, or was found to have then.
 
     late: what it did after the end that ``state`` says.
     """
 
+    execution: str
     model: ActiveModel
     state: ExecState
     late: ExecState | None = None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from orchestrator.domain.execution import Ended
+from orchestrator.domain.reconcile import desired_of
 from orchestrator.errors import NotFound
-from orchestrator.services import rollouts
+from orchestrator.services import inventory, rollouts
 from orchestrator.services.ports import Transaction
-from orchestrator.services.records import DeviceRecord
-from schemas.device import DeviceView
+from orchestrator.services.records import DeviceRecord, ExecutionRecord
+from schemas.device import ActiveModel, DeviceView
 from schemas.enroll import fingerprint
 from schemas.rollout import EXEC_TERMINAL, ExecState
 
@@ -30,10 +32,22 @@ def found(tx: Transaction, device_id: str, *, lock: bool = False) -> DeviceRecor
 
 def announce(tx: Transaction, device: DeviceRecord, now: datetime) -> None:
     """Tell watchers where a device stands."""
+    announce_all(tx, [device], now)
+
+
+def announce_all(tx: Transaction, devices: Sequence[DeviceRecord], now: datetime) -> None:
+    """Tell watchers where devices stand."""
+    if devices:
+        tx.events.add_all("device", [(one.id, _data(one)) for one in devices], now)
+
+
+def _data(device: DeviceRecord) -> Mapping[str, str]:
     data = {"state": device.state.value, "presence": device.presence.value}
     if device.clone_suspected_at is not None:
         data["alert"] = "clone"
-    tx.events.add("device", device.id, data, now)
+    elif device.drifted_at is not None:
+        data["alert"] = "drifted"
+    return data
 
 
 def end_executions(tx: Transaction, device_id: str, why: str, now: datetime) -> None:
@@ -52,7 +66,19 @@ def clear_desired(tx: Transaction, device_id: str) -> None:
 
 def device_view(tx: Transaction, record: DeviceRecord) -> DeviceView:
     """A device as the API shows it."""
-    latest = tx.rollouts.latest_of_device(record.id)
+    return device_views(tx, [record])[0]
+
+
+def device_views(tx: Transaction, records: Sequence[DeviceRecord]) -> Sequence[DeviceView]:
+    """Devices as the API shows them."""
+    ids = [record.id for record in records]
+    newest, given = tx.outbox.newest(ids), inventory.given(tx, ids)
+    return [_view(one, newest.get(one.id), desired_of(given[one.id])) for one in records]
+
+
+def _view(
+    record: DeviceRecord, latest: ExecutionRecord | None, desired: ActiveModel | None
+) -> DeviceView:
     return DeviceView(
         id=record.id,
         device_class=record.device_class,
@@ -61,6 +87,9 @@ def device_view(tx: Transaction, record: DeviceRecord) -> DeviceView:
         presence=record.presence,
         hardware=record.hardware,
         active=record.active,
+        desired=desired,
+        drifted_at=record.drifted_at,
+        rolled_back=record.rolled_back,
         rollout=latest.rollout_id if latest else None,
         certificate_expires_at=record.certificate_expires_at,
         certificate_serial=record.certificate_serial,

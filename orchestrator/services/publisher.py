@@ -1,49 +1,81 @@
-"""Brings the retained desired messages to what the database says."""
+"""Brings what the broker holds for devices to what the database says, by batches."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from orchestrator.domain.execution import IN_FLIGHT
-from orchestrator.services import rollouts
 from orchestrator.services.ports import Downlink, Signer, Transaction, UnitOfWork
-from orchestrator.services.records import ExecutionRecord
-from orchestrator.services.versions import found as found_version
+from orchestrator.services.records import Outgoing, Pending, RolloutRecord, VersionRecord
 from schemas.rollout import SERVER_TERMINAL, Assignment, Command
 
 _DESIRED_DAYS = 30
-_PUBLISH_LIMIT = 200
+_BATCH = 500
+_ROUNDS = 8
+"""In a tick, as long as each gets on: then the other tasks of the loop have their turn."""
+_ATTEMPTS_BACK = 3
+"""A device may still work on an attempt that was given up, so these are cancelled with the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """What one device is to have. document: None leaves the retained one as it is."""
+
+    about: Outgoing
+    document: bytes | None
+    commands: tuple[Command, ...]
+
+
+@dataclass(slots=True)
+class _Round:
+    """What one look at the database gave."""
+
+    now: dict[str, Outgoing] = field(default_factory=dict)
+    fresh: list[Outgoing] = field(default_factory=list)
+    rollouts: dict[str, tuple[RolloutRecord, VersionRecord]] = field(default_factory=dict)
 
 
 class DesiredPublisher:
     """Signs assignments and sends them, clears them, sends cancels.
 
-    Level-triggered: a record stays unpublished until the broker has acknowledged exactly
-    what it asks for, and only then is that written down.
+    Level-triggered: an execution stays unpublished until the broker has acknowledged exactly
+    what it asks for, and only then is that written down. A round is one read, then signing and
+    sending outside of any transaction, then one write. At most so many offers are on their way,
+    and as many ends beside them: what is to be stopped never waits behind what is offered.
 
     Args:
         uow: opens transactions; none is open while something is sent.
         signer: signs assignments.
         downlink: sends to devices.
+        batch: how many of a kind are on their way at once.
 
     An offer waits until its version is in the trust metadata: a device that cannot find it
     there would refuse it. What was offered is signed and sent anew after the director's key
     changed, and once when the server starts, which may have missed that.
     """
 
-    def __init__(self, uow: UnitOfWork, signer: Signer, downlink: Downlink) -> None:
+    def __init__(
+        self, uow: UnitOfWork, signer: Signer, downlink: Downlink, *, batch: int = _BATCH
+    ) -> None:
         self._uow = uow
         self._signer = signer
         self._downlink = downlink
+        self._batch = batch
         self._director: tuple[str, ...] = ()
+        self._way: dict[str, _Letter] = {}
 
     def tick(self) -> int:
-        """Publish what differs from the database; how many records agree now."""
+        """Publish what differs from the database; of how many devices the broker has all now."""
         self._follow_director()
-        with self._uow.read() as tx:
-            waiting = tx.rollouts.unpublished(_PUBLISH_LIMIT)
-        return sum(self._publish_one(record) for record in waiting)
+        done = 0
+        for _ in range(_ROUNDS):
+            delivered, posted = self._round()
+            done += delivered
+            if not delivered and not posted:
+                break
+        return done
 
     def _follow_director(self) -> None:
         keys = self._signer.director_keys()
@@ -51,63 +83,133 @@ class DesiredPublisher:
             return
         with self._uow() as tx:
             tx.rollouts.unpublish(IN_FLIGHT)
+        self._way.clear()
         self._director = keys
 
-    def _publish_one(self, record: ExecutionRecord) -> bool:
+    def _round(self) -> tuple[int, int]:
+        """How many were delivered, and how many were sent for the first time."""
         with self._uow.read() as tx:
-            if record.state in IN_FLIGHT and not self._is_published(tx, record):
-                return False
-            latest = tx.rollouts.latest_of_device(record.device_id)
-            is_latest = latest is not None and latest.id == record.id
-            document = self._document(tx, record) if record.state in IN_FLIGHT else b""
-        sent = True
-        if is_latest:
-            sent = self._downlink.desired(record.device_id, document)
-        if record.state in SERVER_TERMINAL:
-            command = Command(kind="cancel", execution=record.id, attempt=record.attempt)
-            sent = self._downlink.command(record.device_id, command) and sent
-        if not sent:
-            return False
-        with self._uow() as tx:
-            current = tx.rollouts.execution(record.id, lock=True)
-            if current is not None and _wishes(current) == _wishes(record):
-                tx.rollouts.save_execution(replace(current, published=True))
-        self._downlink.forget(record.device_id, record.id)
-        return True
+            found = self._look(tx)
+        self._way = {
+            key: letter
+            for key, letter in self._way.items()
+            if key in found.now and found.now[key].wish() == letter.about.wish()
+        }
+        known = len(self._way)
+        # Ends first, also within what is on its way.
+        delivered = self._send(sorted(self._way.values(), key=lambda one: one.about.is_offer))
+        if not (self._way and self._downlink.refuses):
+            delivered += self._send(self._letters(found))
+        posted = max(0, len(self._way) - known)
+        self._write_down(delivered)
+        return len(delivered), posted
 
-    def _is_published(self, tx: Transaction, record: ExecutionRecord) -> bool:
-        rollout = rollouts.found(tx, record.rollout_id)
-        return self._signer.published(rollout.model, rollout.version)
+    def _look(self, tx: Transaction) -> _Round:
+        found = _Round(now=dict(tx.outbox.outgoing(self._way)) if self._way else {})
+        groups = tx.outbox.pending()
+        ends = [group for group in groups if group.state not in IN_FLIGHT]
+        offers = [group for group in groups if group.state in IN_FLIGHT and self._signed(tx, group)]
+        under_way = sum(letter.about.state in IN_FLIGHT for letter in self._way.values())
+        found.fresh = [
+            *self._more(tx, ends, self._batch - (len(self._way) - under_way)),
+            *self._more(tx, offers, self._batch - under_way),
+        ]
+        for rollout_id in {one.rollout_id for one in found.fresh if one.is_offer}:
+            rollout = tx.rollouts.get(rollout_id)
+            version = rollout and tx.models.get(rollout.model, rollout.version)
+            if rollout and version:
+                found.rollouts[rollout_id] = rollout, version
+        return found
 
-    def _document(self, tx: Transaction, record: ExecutionRecord) -> bytes:
-        rollout = rollouts.found(tx, record.rollout_id)
-        device = tx.devices.many([record.device_id])[record.device_id]
-        version = found_version(tx, rollout.model, rollout.version)
-        assignment = Assignment(
-            device=device.id,
-            device_class=device.device_class,
-            execution=record.id,
-            attempt=record.attempt,
-            rollout=rollout.id,
-            model=rollout.model,
-            version=rollout.version,
-            variant=record.variant or "",
-            manifest_sha256=version.manifest_sha256,
-            probation=rollout.spec.probation,
-        )
+    def _signed(self, tx: Transaction, group: Pending) -> bool:
+        rollout = tx.rollouts.get(group.rollout_id)
+        return rollout is not None and self._signer.published(rollout.model, rollout.version)
+
+    def _more(self, tx: Transaction, groups: Iterable[Pending], room: int) -> list[Outgoing]:
+        """The next of these groups that are not on their way, at most ``room``."""
+        fresh: list[Outgoing] = []
+        for group in groups:
+            if len(fresh) >= room:
+                break
+            # Whatever is on its way lies among the first of its group.
+            waiting = tx.outbox.waiting(group, room - len(fresh) + len(self._way))
+            fresh += [one for one in waiting if one.id not in self._way][: room - len(fresh)]
+        return fresh
+
+    def _letters(self, found: _Round) -> Iterable[_Letter]:
+        for one in found.fresh:
+            yield _Letter(one, self._document(one, found), _cancels(one))
+
+    def _document(self, one: Outgoing, found: _Round) -> bytes | None:
+        """What is to be retained for the device: an offer, nothing (empty), or as it is."""
+        if not one.newest:
+            return None
+        if not one.is_offer:
+            return b""
+        there = found.rollouts.get(one.rollout_id)
+        if there is None or not self._signer.published(there[0].model, there[0].version):
+            return None  # it serves what was revoked since; what follows is not said by this
+        rollout, version = there
         return self._signer.sign_assignment(
-            assignment,
-            manifest_size=len(version.manifest.encode()),
-            sequence=record.sequence,
-            expires=(record.offered_at or rollout.created_at) + timedelta(days=_DESIRED_DAYS),
+            _assignment(one, rollout, version),
+            manifest_size=version.manifest_size,
+            sequence=one.sequence,
+            expires=(one.offered_at or rollout.created_at) + timedelta(days=_DESIRED_DAYS),
         )
 
+    def _send(self, letters: Iterable[_Letter]) -> list[_Letter]:
+        """Hand letters over; those of which the broker has everything."""
+        delivered = []
+        for letter in letters:
+            self._way[letter.about.id] = letter
+            if self._has(letter):
+                delivered.append(letter)
+            if self._downlink.refuses:
+                break
+        return delivered
 
-def _wishes(record: ExecutionRecord) -> tuple[object, ...]:
-    """What of a record decides which messages the device shall have."""
-    return (
-        record.sequence,
-        record.attempt,
-        record.state in IN_FLIGHT,
-        record.state in SERVER_TERMINAL,
+    def _has(self, letter: _Letter) -> bool:
+        device = letter.about.device_id
+        has = [self._downlink.command(device, command) for command in letter.commands]
+        if letter.document is not None:
+            has.append(self._downlink.desired(device, letter.document))
+        return all(has)
+
+    def _write_down(self, delivered: Sequence[_Letter]) -> None:
+        if not delivered:
+            return
+        wishes = {letter.about.id: letter.about.wish() for letter in delivered}
+        with self._uow() as tx:
+            now = tx.outbox.outgoing(wishes)
+            tx.outbox.publish([key for key, one in now.items() if one.wish() == wishes[key]])
+        for letter in delivered:
+            del self._way[letter.about.id]
+            if letter.document is not None:
+                self._downlink.forget(letter.about.device_id)
+            for command in letter.commands:
+                self._downlink.forget(letter.about.device_id, command)
+
+
+def _assignment(one: Outgoing, rollout: RolloutRecord, version: VersionRecord) -> Assignment:
+    return Assignment(
+        device=one.device_id,
+        device_class=one.device_class,
+        execution=one.id,
+        attempt=one.attempt,
+        rollout=rollout.id,
+        model=rollout.model,
+        version=rollout.version,
+        variant=one.variant or "",
+        manifest_sha256=version.manifest_sha256,
+        probation=rollout.spec.probation,
+    )
+
+
+def _cancels(one: Outgoing) -> tuple[Command, ...]:
+    if one.state not in SERVER_TERMINAL:
+        return ()
+    first = max(1, one.attempt - _ATTEMPTS_BACK)
+    return tuple(
+        Command(kind="cancel", execution=one.id, attempt=attempt)
+        for attempt in range(first, one.attempt + 1)
     )

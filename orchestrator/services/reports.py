@@ -1,20 +1,27 @@
-"""What devices report of their executions."""
+"""What devices report of their executions, by batches."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
 
-from orchestrator.domain.execution import Reported
-from orchestrator.services import rollouts
+from orchestrator.domain.execution import IN_FLIGHT, Reported
+from orchestrator.domain.reconcile import above_floor
+from orchestrator.services import inventory
+from orchestrator.services.execution_batch import ExecutionBatch
 from orchestrator.services.ports import Clock, Transaction
 from orchestrator.services.records import ExecutionRecord
-from orchestrator.services.versions import found as found_version
-from schemas.device import ActiveModel
-from schemas.model import Manifest
 from schemas.rollout import EXEC_TERMINAL, ExecReport, ExecState
 
 log = logging.getLogger(__name__)
+
+_PROGRESS = timedelta(seconds=1)
+"""The least time between two figures of one download that are stored and told."""
+
+Told = tuple[str, ExecReport]
+"""A device and its report."""
 
 
 class ReportService:
@@ -23,45 +30,125 @@ class ReportService:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    def reported(self, tx: Transaction, device_id: str, report: ExecReport) -> None:
-        """Take a device's report; repeats and other devices' executions change nothing."""
-        record = tx.rollouts.execution(report.execution, lock=True)
-        if record is None or record.device_id != device_id:
-            log.warning("%s reports on %s, which is not its own", device_id, report.execution)
-            return
-        if report.attempt != record.attempt or report.seq <= record.seq:
-            return
+    def take(self, tx: Transaction, told: Sequence[Told]) -> None:
+        """Take reports, in order; repeats and other devices' executions change nothing."""
         now = self._clock()
-        event = Reported(report.attempt, report.seq, report.state, report.cause, report.detail)
-        if record.state not in EXEC_TERMINAL:
-            # Any report is a sign of life, so it resets the step timer.
-            record = replace(record, updated_at=now)
-        record = replace(
-            record,
-            bytes_done=_either(report.bytes_done, record.bytes_done),
-            bytes_total=_either(report.bytes_total, record.bytes_total),
-            bytes_fetched=_either(report.bytes_fetched, record.bytes_fetched),
-        )
-        moved = rollouts.move_execution(tx, record, event, now)
-        if report.state is ExecState.SUCCEEDED:
-            self._serves(tx, moved)
+        found = tx.outbox.executions({report.execution for _, report in told})
+        executions = ExecutionBatch(tx, found.values(), now)
+        refused: dict[str, int] = {}
+        serving: dict[str, str] = {}
+        for device, report in _without_old_progress(told):
+            record = executions.get(report.execution)
+            if record is None or record.device_id != device:
+                log.warning("%s reports on %s, which is not its own", device, report.execution)
+                continue
+            higher = _higher(record, report, now)
+            if higher is not None:
+                refused[device] = higher
+                executions.put(_offered_anew(record, report, higher, now))
+            elif _says_more(record, report, now):
+                executions.move(_heard(record, report, now), _event(report))
+            if report.state is ExecState.SUCCEEDED and report.attempt <= record.attempt:
+                serving[device] = record.id
+        executions.store()
+        _raise_sequences(tx, refused)
+        _note_what_is_served(tx, executions, serving)
 
-    def _serves(self, tx: Transaction, record: ExecutionRecord) -> None:
-        device = tx.devices.get(record.device_id, lock=True)
-        rollout = rollouts.found(tx, record.rollout_id)
-        version = found_version(tx, rollout.model, rollout.version)
-        manifest = Manifest.model_validate_json(version.manifest)
-        variant = manifest.variant(record.variant or "")
-        if device is None or variant is None:
-            return
-        active = ActiveModel(
-            model=rollout.model,
-            version=rollout.version,
-            variant=variant.id,
-            sha256=variant.file.sha256,
-        )
-        tx.devices.save(replace(device, active=active))
+
+def _event(report: ExecReport) -> Reported:
+    return Reported(
+        report.attempt, report.seq, report.state, report.cause, report.detail, report.retryable
+    )
+
+
+def _without_old_progress(told: Sequence[Told]) -> Iterator[Told]:
+    """Of the downloads in a batch only the newest figures."""
+    last: dict[tuple[str, int], int] = {}
+    for place, (_, report) in enumerate(told):
+        if report.state is ExecState.DOWNLOADING:
+            last[report.execution, report.attempt] = place
+    for place, (device, report) in enumerate(told):
+        progress = report.state is ExecState.DOWNLOADING
+        if not progress or last[report.execution, report.attempt] == place:
+            yield device, report
+
+
+def _says_more(record: ExecutionRecord, report: ExecReport, now: datetime) -> bool:
+    """Whether it is new; of a download, whether it is time for new figures."""
+    if report.attempt == record.attempt and report.seq <= record.seq:
+        return False
+    downloading = record.state is report.state is ExecState.DOWNLOADING
+    soon = timedelta(0) <= now - record.updated_at < _PROGRESS
+    return not (downloading and soon and record.bytes_total is not None)
+
+
+def _heard(record: ExecutionRecord, report: ExecReport, now: datetime) -> ExecutionRecord:
+    """With the report's figures. Any report is a sign of life, so it resets the step timer."""
+    if report.attempt != record.attempt:
+        return record
+    return replace(
+        record,
+        updated_at=record.updated_at if record.state in EXEC_TERMINAL else now,
+        bytes_done=_either(report.bytes_done, record.bytes_done),
+        bytes_total=_either(report.bytes_total, record.bytes_total),
+        bytes_fetched=_either(report.bytes_fetched, record.bytes_fetched),
+    )
 
 
 def _either(new: int | None, old: int | None) -> int | None:
     return old if new is None else new
+
+
+def _higher(record: ExecutionRecord, report: ExecReport, now: datetime) -> int | None:
+    """The sequence to offer with instead, where the device has accepted a higher one before."""
+    if record.state not in IN_FLIGHT or report.attempt != record.attempt:
+        return None
+    if report.seq <= record.seq:
+        return None
+    return above_floor(report.state, report.cause, record.sequence, now)
+
+
+def _offered_anew(
+    record: ExecutionRecord, report: ExecReport, sequence: int, now: datetime
+) -> ExecutionRecord:
+    log.warning(
+        "%s had accepted a newer offer than the database knows: it is offered again as %d",
+        record.device_id,
+        sequence,
+    )
+    return replace(
+        record,
+        seq=report.seq,
+        sequence=sequence,
+        offered_at=now,
+        updated_at=now,
+        published=False,
+    )
+
+
+def _raise_sequences(tx: Transaction, refused: dict[str, int]) -> None:
+    if refused:
+        devices = tx.devices.many(refused)
+        tx.devices.save_all(
+            replace(device, sequence=max(device.sequence, refused[device.id]))
+            for device in devices.values()
+        )
+
+
+def _note_what_is_served(
+    tx: Transaction, executions: ExecutionBatch, serving: dict[str, str]
+) -> None:
+    """A device that succeeded serves that, also where its birth has not said so yet."""
+    if not serving:
+        return
+    devices, given = tx.devices.many(serving), inventory.given(tx, serving)
+    changed = []
+    for device_id, execution in serving.items():
+        record, device = executions.get(execution), devices.get(device_id)
+        if record is None or device is None or device.rolled_back:
+            continue
+        for one in given[device_id]:
+            if one.execution == record.id:
+                changed.append(replace(device, active=one.model, drifted_at=None))
+                break
+    tx.devices.save_all(changed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from orchestrator.services.ports import Clock, Transaction, UnitOfWork
 from orchestrator.services.records import WindowFigures, WindowRecord
@@ -22,28 +22,11 @@ class TelemetryService:
         self._uow = uow
         self._clock = clock
 
-    def ingest(self, tx: Transaction, device_id: str, window: Window) -> bool:
-        """Store a window; False when it is a repeat or claims to be another device's."""
-        if window.device != device_id:
-            return False
+    def take(self, tx: Transaction, windows: Sequence[tuple[str, Window]]) -> None:
+        """Store windows, each once; those that claim to be another device's are not."""
         now = self._clock()
-        return tx.telemetry.add(
-            WindowRecord(
-                device_id=device_id,
-                boot=window.boot,
-                seq=window.seq,
-                model=window.model,
-                version=window.version,
-                variant=window.variant,
-                role=window.role,
-                start=min(window.start, now + _MAX_AHEAD),
-                received_at=now,
-                n=window.n,
-                errors=window.errors,
-                labelled=window.labelled,
-                correct=window.correct,
-                payload=window.model_dump(mode="json", exclude={"device", "boot", "seq"}),
-            )
+        tx.telemetry.add_all(
+            _record(window, now) for device, window in windows if window.device == device
         )
 
     def summary(self, model: str, version: int, *, by_device: bool) -> Sequence[TelemetrySummary]:
@@ -61,6 +44,25 @@ class TelemetryService:
             group.summary(model, version, variant, device)
             for (variant, device), group in sorted(groups.items(), key=lambda g: str(g[0]))
         ]
+
+
+def _record(window: Window, now: datetime) -> WindowRecord:
+    return WindowRecord(
+        device_id=window.device,
+        boot=window.boot,
+        seq=window.seq,
+        model=window.model,
+        version=window.version,
+        variant=window.variant,
+        role=window.role,
+        start=min(window.start, now + _MAX_AHEAD),
+        received_at=now,
+        n=window.n,
+        errors=window.errors,
+        labelled=window.labelled,
+        correct=window.correct,
+        payload=window.model_dump(mode="json", exclude={"device", "boot", "seq"}),
+    )
 
 
 class _Sum:

@@ -11,9 +11,13 @@ from orchestrator.services.records import DeviceTotals, WindowFigures, WindowRec
 
 
 class Telemetry(Protocol):
-    """Telemetry windows."""
+    """Telemetry windows.
+
+    add_all: those that are not there yet.
+    """
 
     def add(self, record: WindowRecord) -> bool: ...
+    def add_all(self, records: Iterable[WindowRecord]) -> None: ...
     def totals(
         self, model: str, version: int, since: datetime | None = None
     ) -> Mapping[str, DeviceTotals]: ...

@@ -52,6 +52,7 @@ class Outgoing:
 class GivenRecord:
     """An execution by which a device got a model, or was found to have it (no variant then)."""
 
+    execution: str
     device_id: str
     model: str
     version: int

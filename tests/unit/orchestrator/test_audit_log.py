@@ -14,7 +14,10 @@ from orchestrator.services.keys import id_of
 from orchestrator.services.masking import masked
 from orchestrator.services.ports import AuditQuery
 from schemas.access import Role
+from schemas.device import Birth
 from schemas.job import ClaimRequest
+from schemas.topics import Up
+from tests.unit.orchestrator.platform import HARDWARE
 
 
 def entries(admin, **params):
@@ -205,10 +208,12 @@ def test_a_claim_of_an_agent_is_no_deed_of_a_person(platform, admin):
     assert entries(admin) == []
 
 
-def test_what_a_device_sends_is_done_in_its_name(platform, admin, monkeypatch):
+def test_what_a_device_sends_is_done_in_its_name(platform, admin):
     (device,) = platform.enroll()
-    seen = []
-    monkeypatch.setattr(platform.devices, "born", lambda *_, **__: seen.append(actor.current()))
-    platform.birth(device)
-    assert seen == [f"device:{device}"]
+    for boot, uptime in (("a", 10), ("b", 10), ("a", 30)):
+        platform.clock.forward(10)
+        birth = Birth(boot=boot * 32, session=1, uptime=uptime, hardware=HARDWARE)
+        platform.receive(device, Up.BIRTH, birth)
+    (found,) = entries(admin, action="device.clone_suspected")
+    assert (found["actor"], found["subject"]) == (f"device:{device}", device)
     assert actor.current() == "platform"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.adapters import downlink
 from orchestrator.adapters.downlink import BrokerDownlink
 from orchestrator.control_loop import ControlLoop
 from schemas.ids import new_id
@@ -91,7 +92,34 @@ def test_a_wish_for_a_message_that_was_delivered_sends_it_anew(wire):
         for _ in range(3):
             assert wire.downlink.desired("dev", b"one")
         assert len(wire.sent) == expected
-        wire.downlink.forget("dev", "exe")
+        wire.downlink.forget("dev")
+
+
+def test_what_is_on_its_way_is_never_forgotten_for_what_is_delivered(wire, monkeypatch):
+    monkeypatch.setattr(downlink, "_KEEP", 3)
+    for device in ("a", "b", "c"):
+        wire.downlink.desired(device, b"one")
+    wire.downlink.acknowledged(2)
+    assert not wire.downlink.refuses
+    wire.downlink.desired("d", b"one")  # in the place of "b", which the broker has
+    wire.downlink.desired("e", b"one")
+    assert wire.downlink.refuses
+    assert len(wire.sent) == 4
+    for mid in (1, 3, 4):
+        wire.downlink.acknowledged(mid)
+    assert [wire.downlink.desired(device, b"one") for device in "acd"] == [True] * 3
+
+
+def test_what_nobody_asks_for_any_more_makes_room(wire, monkeypatch):
+    monkeypatch.setattr(downlink, "_KEEP", 1)
+    wire.downlink.desired("a", b"one")
+    wire.now = 61
+    wire.downlink.desired("b", b"one")
+    assert [topic for topic, _, _ in wire.sent] == ["d/a/down/desired", "d/b/down/desired"]
+    wire.downlink.acknowledged(1)
+    assert not wire.downlink.desired("b", b"one")
+    wire.downlink.acknowledged(2)
+    assert wire.downlink.desired("b", b"one")
 
 
 def test_acknowledgements_of_other_messages_are_not_remembered(wire):

@@ -240,7 +240,7 @@ def test_a_database_fault_acknowledges_nothing(platform, fault, monkeypatch):
     def broken(*_args):
         raise fault
 
-    monkeypatch.setattr(platform.devices, "died", broken)
+    monkeypatch.setattr(platform.devices, "take", broken)
     message = Death(boot=BOOT, session=1).model_dump_json().encode()
     topic = UpTopic(device, Up.DEATH)
     with pytest.raises(Unavailable) as caught:
