@@ -91,7 +91,7 @@ class Model:
             self._session = ort.InferenceSession(onnx, options or session_options(), providers)
         except Exception as error:  # onnxruntime's exceptions share no other base
             why = (str(error).splitlines() or [type(error).__name__])[0][:300]
-            if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY):
+            if isinstance(error, MemoryError) or says_no_memory(str(error)):
                 msg = f"there is not enough memory to load the model: {why}"
                 raise OutOfMemoryError(msg) from error
             msg = f"onnxruntime cannot load the model: {why}"
@@ -155,6 +155,11 @@ class Model:
             msg = f"the model has no input {min(unknown)!r}"
             raise InputError(msg)
         return {spec.name: _checked(spec, inputs) for spec in specs}
+
+
+def says_no_memory(message: str) -> bool:
+    """Whether what onnxruntime says means that memory was short."""
+    return any(sign in message for sign in _NO_MEMORY)
 
 
 def refuse_unsafe(onnx: bytes) -> None:

@@ -22,9 +22,10 @@ from edge_client.errors import (
     InferenceError,
     InputError,
     LoadError,
+    OutOfMemoryError,
     UpdateError,
 )
-from edge_client.inference import Array, Model, load_model
+from edge_client.inference import Array, Model, load_model, says_no_memory
 from edge_client.settings import MIB, Home
 from edge_client.store import Store
 from schemas.base import Wire
@@ -127,6 +128,8 @@ def _predict(model: Model, feed: dict[str, Array]) -> dict[str, Array]:
         return model.predict(feed).outputs
     except (InputError, InferenceError) as error:
         msg = f"golden inputs: {error}"
+        if says_no_memory(str(error)):
+            raise OutOfMemoryError(msg) from error
         raise GoldenError(msg) from error
 
 
