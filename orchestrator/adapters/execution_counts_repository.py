@@ -245,8 +245,10 @@ class SqlExecutionCounts:
         query = (
             select(func.count(), func.min(figures[0]), *(func.sum(one) for one in figures))
             .select_from(ExecutionRow)
+            .join(DeviceRow, DeviceRow.id == ExecutionRow.device_id)
             .outerjoin(totals, totals.c.device_id == ExecutionRow.device_id)
             .where(
+                DeviceRow.drifted_at.is_(None),  # what it serves says nothing of the version
                 ExecutionRow.rollout_id == rollout.id,
                 ExecutionRow.wave == wave,
                 ExecutionRow.state.in_(_SERVING),

@@ -13,7 +13,29 @@ if TYPE_CHECKING:
     from orchestrator.cli.output import Cell, Shape
     from schemas.rollout import ExecutionView
 
-STATES = ["SCHEDULED", "OFFERED", "ACCEPTED", "DEFERRED", "DOWNLOADING", "VERIFIED", "STAGED", "SHADOWING", "ACTIVATING", "PROBATION", "SUCCEEDED", "FAILED", "ROLLED_BACK", "REJECTED", "TIMED_OUT", "CANCELLED", "SUPERSEDED", "REMOVED", "ALREADY_INSTALLED", "NO_VARIANT", "UNKNOWN"]
+STATES = [
+    "SCHEDULED",
+    "OFFERED",
+    "ACCEPTED",
+    "DEFERRED",
+    "DOWNLOADING",
+    "VERIFIED",
+    "STAGED",
+    "SHADOWING",
+    "ACTIVATING",
+    "PROBATION",
+    "SUCCEEDED",
+    "FAILED",
+    "ROLLED_BACK",
+    "REJECTED",
+    "TIMED_OUT",
+    "CANCELLED",
+    "SUPERSEDED",
+    "REMOVED",
+    "ALREADY_INSTALLED",
+    "NO_VARIANT",
+    "UNKNOWN",
+]
 """Those of ``schemas.rollout.ExecState``, which is not loaded to show a help text."""
 
 
