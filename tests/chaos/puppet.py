@@ -7,6 +7,9 @@ journal, ``after`` it (and so before anything that the state calls for), or ``do
 begun. There the whole process stops itself (SIGSTOP) and removes the file. ``Downloading:12``
 stops before the 12th chunk is written.
 
+CHAOS_STOP.crash, while it exists, holds a version whose first inference ends the process, as a
+fault in native code would.
+
 The log has a line of JSON for each thing that counts; it lies outside of the home, as what an
 observer saw is not undone by a power cut.
 """
@@ -105,6 +108,15 @@ def apply(old, self, *args, **more):
 def swap(old, self, loaded):
     say("serves", slot=None if loaded is None else named(loaded.slot))
     return old(self, loaded)
+
+
+@method(runtime.Runtime, "predict")
+def predict(old, self, *args, **more):
+    fatal = ORDER.with_name(f"{ORDER.name}.crash")
+    if fatal.exists() and self.slot is not None and str(self.slot.version) == fatal.read_text():
+        say("crashed", version=self.slot.version)
+        os.abort()
+    return old(self, *args, **more)
 
 
 @method(telemetry.Buffer, "arrived")

@@ -33,7 +33,7 @@ from orchestrator.settings import Settings, load
 from orchestrator.supervisor import bootstrap, children, prepare
 from schemas.device import DeviceView
 from schemas.enroll import TokenRequest
-from schemas.rollout import ExecutionView, RolloutView
+from schemas.rollout import ExecutionView, RolloutSpec, RolloutView
 from tests.attacks.intruder import Peer, free_port, until
 from tests.chaos.durable import Disk
 from tests.chaos.proxy import Line, Proxy
@@ -113,9 +113,9 @@ class Stand:
 
     # --- what an operator does ---------------------------------------------------------
 
-    def register(self, onnx: bytes) -> int:
-        """The next version; its number."""
-        made = release(onnx, name=MODEL)
+    def register(self, onnx: bytes, *, promises: bytes | None = None) -> int:
+        """The next version; its number. promises: whose golden outputs it comes with."""
+        made = release(onnx, name=MODEL, promises=promises)
         credentials = self.home.credentials()
         with httpx.Client(
             base_url=credentials.url,
@@ -137,6 +137,26 @@ class Stand:
     def genuine(self) -> set[str]:
         """Hashes of all model files that were ever registered."""
         return {sha for one in self.releases.values() for sha in one.files}
+
+    def roll_out(self, version: int, tag: str) -> str:
+        """Give a version to all devices with a tag, at once; the rollout's id."""
+        spec = RolloutSpec.model_validate(
+            {
+                "model": MODEL,
+                "version": version,
+                "tags": [tag],
+                "waves": [{"percent": 100}],
+                "gates": {
+                    "max_failure_rate": 1,
+                    "max_error_rate": 1,
+                    "min_inferences": 1,
+                    "soak_seconds": 0,
+                },
+            }
+        )
+        made = self.argosy.rollouts.create(spec).id
+        self.argosy.rollouts.start(made)
+        return made
 
     def execution(self, rollout: str, device: str) -> ExecutionView:
         view: RolloutView = self.argosy.rollouts.get(rollout)
@@ -229,6 +249,10 @@ class Puppet:
     @property
     def running(self) -> bool:
         return self.process is not None and self.process.poll() is None
+
+    def crash_with(self, version: int) -> None:
+        """Have a version, once it serves, bring the whole agent down when it is asked."""
+        self.disk.home.with_name("stop.crash").write_text(str(version))
 
     def stop_at(self, point: str) -> None:
         """Have it stop there, once (see puppet.py)."""

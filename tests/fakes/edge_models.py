@@ -69,6 +69,48 @@ def linear_onnx(seed: int = 0, *, padding: int = 0, log_input: bool = False) -> 
     return model.SerializeToString()
 
 
+def slow_onnx(seed: int = 0, *, width: int = 512, depth: int = 60) -> bytes:
+    """The shapes of ``linear_onnx``, by way of ``depth`` products with the same large matrix."""
+    rng = np.random.default_rng(seed)
+    constants = {
+        "first": rng.normal(size=(FEATURES, width)).astype(np.float32),
+        "wide": (rng.normal(size=(width, width)) / width**0.5).astype(np.float32),
+        "last": rng.normal(size=(width, CLASSES)).astype(np.float32),
+    }
+    nodes = [helper.make_node("MatMul", ["x", "first"], ["h0"])]
+    for i in range(depth):
+        nodes.append(helper.make_node("MatMul", [f"h{i}", "wide"], [f"p{i}"]))
+        nodes.append(helper.make_node("Tanh", [f"p{i}"], [f"h{i + 1}"]))
+    nodes += [
+        helper.make_node("MatMul", [f"h{depth}", "last"], ["raw"]),
+        helper.make_node("Softmax", ["raw"], ["probabilities"], axis=-1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "slow",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", FEATURES])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", CLASSES])],
+        [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return model.SerializeToString()
+
+
+def unloadable_onnx(seed: int = 0) -> bytes:
+    """Well formed, but of a product whose shapes do not fit: no runtime can load it."""
+    rng = np.random.default_rng(seed)
+    weights = rng.normal(size=(FEATURES + 1, CLASSES)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "weights"], ["probabilities"])],
+        "unloadable",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", FEATURES])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", CLASSES])],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return model.SerializeToString()
+
+
 def quantized_onnx(seed: int = 0) -> bytes:
     """The same net with QDQ weights and activations: uint8 and int8."""
     rng = np.random.default_rng(seed)
@@ -142,12 +184,13 @@ def release(
     golden_error: float = 0.0,
     requires: Requires | None = None,
     more: Iterable[tuple[str, bytes]] = (),
+    promises: bytes | None = None,
 ) -> Release:
-    """Package a model. golden_error is added to the golden outputs."""
+    """Package a model. golden_error is added to the golden outputs; promises: whose they are."""
     variants, files = [], {}
     for variant_id, data in ((variant, onnx_bytes), *more):
         x = samples(8)
-        golden = golden_npz(x, run_onnx(data, x) + np.float32(golden_error))
+        golden = golden_npz(x, run_onnx(promises or data, x) + np.float32(golden_error))
         model, vectors = model_file("model.onnx", data), model_file("golden.npz", golden)
         files |= {model.sha256: data, vectors.sha256: golden}
         accuracy = Accuracy(value=0.9, n=10, low=0.6, high=0.98, split="test", set_sha256="0" * 64)
