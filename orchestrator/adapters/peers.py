@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 1.0
 _GONE_SECONDS = 3.5
+_SETTLED_SECONDS = 1.5
 _MAX_PEERS = 100
 
 
@@ -65,8 +66,14 @@ class Peers:
         }
         return [beat for _, beat in self._heard.values()]
 
-    def share(self, rate: float | None, now: float) -> float | None:
-        """This one's part of a rate that all who are busy have together."""
+    def share(self, rate: float | None, now: float, busy_since: float | None) -> float | None:
+        """This one's part of a rate that all who are busy have together.
+
+        busy_since: when this one began to send; None when it does not. Until the others must
+        have heard of that, they may count on being alone: then it takes what is everybody's.
+        """
         if rate is None:
             return None
-        return rate / (1 + sum(beat.busy for beat in self.beats(now)))
+        beats = self.beats(now)
+        settled = busy_since is not None and now - busy_since > _SETTLED_SECONDS
+        return rate / (1 + (sum(beat.busy for beat in beats) if settled else len(beats)))

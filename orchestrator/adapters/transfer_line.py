@@ -76,7 +76,7 @@ class TransferLine:
         self._intake = Intake()
         self._client = self._make_client()
         self._subscribed = False
-        self._was_busy = False
+        self._busy_since: float | None = None
         self._logged = (time.monotonic(), 0, 0)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="transfer", daemon=True)
@@ -127,8 +127,8 @@ class TransferLine:
         poller, watched = select.poll(), None
         while not self._stop.is_set():
             now = time.monotonic()
-            busy = self._sender.turns.chunks > 0
-            if now >= next_beat or (busy and not self._was_busy):
+            begins = self._sender.turns.chunks > 0 and self._busy_since is None
+            if now >= next_beat or begins:
                 next_beat = now + BEAT_SECONDS
                 self._client.loop_misc()
                 self._beat(now)
@@ -198,7 +198,9 @@ class TransferLine:
     def _on_message(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
         topic = parse_up(message.topic)
         if topic is None:
-            self._peers.heard(message.payload, time.monotonic())
+            now = time.monotonic()
+            self._peers.heard(message.payload, now)
+            self._take_share(now)
         elif topic.leaf is Up.DEATH:
             self._sender.left(topic.device)
         elif topic.leaf is Up.NEED and self._intake.takes(topic, len(message.payload)):
@@ -218,12 +220,15 @@ class TransferLine:
 
     def _beat(self, now: float) -> None:
         own = self._figures()
-        self._was_busy = bool(self._sender.turns.chunks)
+        self._busy_since = (self._busy_since or now) if own.busy else None
         self.beats = (own, *self._peers.beats(now))
-        self._sender.limit(self._peers.share(self._rate, now), now)
+        self._take_share(now)
         if self._subscribed:
             self._publish(self._peers.topic, own.model_dump_json().encode(), 0)
         self._log(own, now)
+
+    def _take_share(self, now: float) -> None:
+        self._sender.limit(self._peers.share(self._rate, now, self._busy_since), now)
 
     def _figures(self) -> Beat:
         counters, turns = self._sender.counters, self._sender.turns
