@@ -155,13 +155,18 @@ class Download:
         return self._sink
 
     def start(self, now: float) -> None:
-        """Use the network from now on: a broadcast, if there is one, and else the pull."""
+        """Use the network from now on: a broadcast, if there is one, and else the pull.
+
+        Raises:
+            UpdateError: the transfer has failed.
+        """
         if self._started:
             return
         self._started = True
         offer = self.ways.broadcast
         if offer is None or not self._listen(offer, now):
             self._resume()
+        self.pump(now)
 
     def ask_again(self) -> None:
         """Ask for offers once more; until the answer it is not ready."""

@@ -13,80 +13,125 @@ from edge_client.transfer import (
     MAX_BAD_PER_CHUNK,
     MAX_SILENT_TIMEOUTS,
     Bucket,
+    Came,
     Pull,
     Taken,
 )
-from schemas.transfer import CHUNK_BYTES, MAX_WINDOW, Chunk, tag_of
+from schemas.transfer import CHUNK_BYTES, MAX_WINDOW
 
 TAIL = 100
+SHA = hashlib.sha256(b"a file").hexdigest()
 
 
-def file_of(chunks: int) -> tuple[str, list[bytes]]:
-    """A file's hash and its chunks; the pattern stands for real bytes."""
-    parts = [bytes([i % 251]) * 64 + i.to_bytes(4, "big") for i in range(chunks)]
-    return hashlib.sha256(b"".join(parts)).hexdigest(), parts
+def pull_of(chunks: int, **more) -> Pull:
+    return Pull(sha256=SHA, size=(chunks - 1) * CHUNK_BYTES + TAIL, **more)
 
 
-def pull_of(chunks: int, **more) -> tuple[Pull, list[bytes]]:
-    sha, parts = file_of(chunks)
-    leaves = [hashlib.sha256(part).digest() for part in parts]
-    size = (chunks - 1) * CHUNK_BYTES + TAIL
-    return Pull(sha256=sha, size=size, leaves=leaves, **more), parts
+def answers(need) -> list[tuple[int, int]]:
+    """(batch, chunk) of every chunk that is asked for."""
+    return [(need.batch, i) for first, last in need.ranges for i in range(first, last)]
 
 
-def answers(need, parts) -> list[Chunk]:
-    return [
-        Chunk(need.batch, i, tag_of(need.sha256), parts[i])
-        for first, last in need.ranges
-        for i in range(first, last)
-    ]
+def take(pull: Pull, answer: tuple[int | None, int], now: float, *, sound: bool = True) -> Taken:
+    batch, index = answer
+    return pull.take(Came(index, 100, sound, now, batch))
+
+
+class Wire:
+    """What is on its way from one or two servers, with losses and doubles by seed."""
+
+    def __init__(self, seed: int, loss: float, damage: float, shuffle: int) -> None:
+        self.rng = random.Random(seed)  # noqa: S311 - faults by seed
+        self.loss, self.damage, self.shuffle = loss, damage, shuffle
+        self.way: list[tuple[int | None, int]] = []
+
+    def send(self, answers: list[tuple[int | None, int]]) -> None:
+        self.way += [one for one in answers if self.rng.random() >= self.loss]
+
+    def next(self) -> tuple[tuple[int | None, int], bool]:
+        """The next to arrive, and whether it is sound."""
+        answer = self.way.pop(self.rng.randrange(min(len(self.way), self.shuffle)))
+        if self.rng.random() < 0.02:
+            self.way.insert(self.rng.randrange(len(self.way) + 1), answer)  # doubled
+        return answer, self.rng.random() >= self.damage
 
 
 @given(
     chunks=st.integers(1, 150),
     loss=st.sampled_from([0.0, 0.05, 0.3]),
     damage=st.sampled_from([0.0, 0.05]),
+    shuffle=st.sampled_from([1, 1, 3]),
     seed=st.integers(0, 2**32),
     have=st.sets(st.integers(0, 149), max_size=60),
+    held=st.one_of(st.none(), st.tuples(st.integers(0, 60), st.integers(0, 200))),
 )
-def test_every_chunk_arrives_once_whatever_the_network_does(chunks, loss, damage, seed, have):
+def test_every_chunk_arrives_once_whatever_the_network_does(
+    chunks, loss, damage, shuffle, seed, have, held
+):
+    """held: in the middle, after so many chunks, so many come by broadcast instead."""
     have = {i for i in have if i < chunks}
-    pull, parts = pull_of(chunks, have=have)
-    rng = random.Random(seed)  # noqa: S311 - faults by seed
-    now, wire, new = 0.0, [], []
-    for _ in range(20_000):
-        if pull.done:
-            break
+    pull, wire = pull_of(chunks, have=have), Wire(seed, loss, damage, shuffle)
+    now, new, steps = 0.0, [], 0
+    while not pull.done:
+        steps += 1
+        assert steps < 20_000
+        if held is not None and len(new) >= held[0]:
+            pull.hold()
+            wire.send([(None, i % chunks) for i in range(held[1])])
+            held = None
         while (need := pull.ask(now)) is not None:
             assert sum(b - a for a, b in need.ranges) <= MAX_WINDOW
             assert pull.outstanding <= MAX_WINDOW
-            wire += [c for c in answers(need, parts) if rng.random() >= loss]
-        if wire:
-            chunk = wire.pop(0)
-            if rng.random() < 0.02:
-                wire.insert(rng.randrange(len(wire) + 1), chunk)  # doubled
-            if rng.random() < damage:
-                chunk = Chunk(chunk.batch, chunk.index, chunk.tag, b"?" + chunk.data)
+            wire.send(answers(need))
+        if wire.way:
+            answer, sound = wire.next()
             now += 0.001
-            if pull.take(chunk, now) is Taken.NEW:
-                new.append(chunk.index)
+            if take(pull, answer, now, sound=sound) is Taken.NEW:
+                new.append(answer[1])
         else:
+            pull.resume()  # the broadcast fell silent; else it changes nothing
             now = max(now, pull.due(now))
             pull.tick(now)
         assert MIN_WINDOW <= pull.window <= MAX_WINDOW
         assert pull.failure is None or damage
         if pull.failure:
             return
-    assert pull.done
     assert sorted(new) == sorted(set(range(chunks)) - have)
 
 
+def test_while_it_is_held_nothing_is_asked_for_and_nothing_times_out():
+    pull = pull_of(100)
+    first = answers(pull.ask(0.0))
+    pull.hold()
+    take(pull, first[0], 0.1)
+    take(pull, (None, 50), 0.2)
+    pull.tick(60.0)
+    assert pull.ask(60.0) is None
+    assert (pull.timeouts, pull.outstanding) == (0, len(first) - 1)
+    pull.resume()
+    assert pull.outstanding == 0
+    asked = answers(pull.ask(60.0))
+    assert asked[0][1] == 1
+    assert 50 not in {index for _, index in asked}
+
+
+def test_what_a_broadcast_brings_says_nothing_of_gaps_and_of_the_round_trip():
+    pull = pull_of(100, first_batch=5)
+    first = answers(pull.ask(0.0))
+    take(pull, (None, 40), 0.01)
+    assert pull.outstanding == len(first)
+    take(pull, (None, first[3][1]), 0.02)
+    assert pull.outstanding == len(first) - 1
+    assert pull.ask(0.02) is None
+    assert pull._pace.round_trip is None
+
+
 def test_a_gap_within_a_batch_is_asked_for_at_once():
-    pull, parts = pull_of(40)
+    pull = pull_of(40)
     first = pull.ask(0.0)
-    chunks = answers(first, parts)
+    chunks = answers(first)
     for chunk in (chunks[0], chunks[1], chunks[3]):  # 2 is lost
-        pull.take(chunk, 0.01)
+        take(pull, chunk, 0.01)
     again = pull.ask(0.01)
     assert again is not None
     assert again.ranges[0] == (2, 3)
@@ -94,10 +139,10 @@ def test_a_gap_within_a_batch_is_asked_for_at_once():
 
 
 def test_a_lost_tail_waits_for_the_timer_and_no_longer():
-    pull, parts = pull_of(4)
+    pull = pull_of(4)
     need = pull.ask(0.0)
-    for chunk in answers(need, parts)[:3]:
-        pull.take(chunk, 0.01)
+    for chunk in answers(need)[:3]:
+        take(pull, chunk, 0.01)
     pull.tick(1.9)
     assert pull.ask(1.9) is None
     assert pull.due(1.9) <= 2.1
@@ -106,31 +151,30 @@ def test_a_lost_tail_waits_for_the_timer_and_no_longer():
 
 
 def test_asks_again_when_half_the_window_is_free():
-    pull, parts = pull_of(100)
-    chunks = answers(pull.ask(0.0), parts)
+    pull = pull_of(100)
+    chunks = answers(pull.ask(0.0))
     for chunk in chunks[:7]:
-        pull.take(chunk, 0.001)
+        take(pull, chunk, 0.001)
         assert pull.ask(0.001) is None
-    pull.take(chunks[7], 0.001)
+    take(pull, chunks[7], 0.001)
     assert pull.ask(0.001) is not None
 
 
 def test_a_chunk_that_stays_damaged_ends_the_transfer():
-    pull, parts = pull_of(2)
+    pull = pull_of(2)
     now = 0.0
     for _ in range(MAX_BAD_PER_CHUNK):
         assert pull.failure is None
         need = pull.ask(now)
-        for chunk in answers(need, parts):
-            bad = chunk if chunk.index else Chunk(chunk.batch, 0, chunk.tag, b"bad")
+        for chunk in answers(need):
             now += 0.001
-            pull.take(bad, now)
+            take(pull, chunk, now, sound=chunk[1] != 0)
     assert "chunk 0" in pull.failure
     assert pull.ask(now) is None
 
 
 def test_a_silent_server_is_not_waited_for_for_ever():
-    pull, _ = pull_of(4)
+    pull = pull_of(4)
     now = 0.0
     while pull.failure is None:
         assert pull.ask(now) is not None
@@ -140,19 +184,10 @@ def test_a_silent_server_is_not_waited_for_for_ever():
     assert now < 600
 
 
-def test_chunks_of_other_files_and_beyond_the_end_do_nothing():
-    pull, parts = pull_of(3)
-    need = pull.ask(0.0)
-    other = Chunk(need.batch, 0, b"another!", parts[0])
-    beyond = Chunk(need.batch, 3, tag_of(need.sha256), parts[0])
-    assert [pull.take(c, 0.0) for c in (other, beyond)] == [Taken.FOREIGN] * 2
-    assert pull.received_bytes == 0
-
-
 def test_after_a_lost_connection_what_was_outstanding_is_asked_for_again():
-    pull, parts = pull_of(10)
-    chunks = answers(pull.ask(0.0), parts)
-    pull.take(chunks[0], 0.01)
+    pull = pull_of(10)
+    chunks = answers(pull.ask(0.0))
+    take(pull, chunks[0], 0.01)
     pull.give_back()
     assert pull.outstanding == 0
     assert pull.ask(0.02).ranges == ((1, 10),)
@@ -170,7 +205,7 @@ def test_the_bucket_never_lets_more_through_than_its_rate(rate, steps):
 
 
 def test_a_limited_rate_wakes_when_the_next_chunk_may_be_asked_for():
-    pull, _ = pull_of(10, bucket=Bucket(rate=CHUNK_BYTES / 2))
+    pull = pull_of(10, bucket=Bucket(rate=CHUNK_BYTES / 2))
     assert pull.ask(0.0).ranges == ((0, 1),)
     assert pull.ask(0.5) is None
     assert 1.9 <= pull.due(0.5) <= 2.0
@@ -178,33 +213,33 @@ def test_a_limited_rate_wakes_when_the_next_chunk_may_be_asked_for():
 
 def test_a_request_that_was_not_sent_leaves_no_trace():
     bucket = Bucket(rate=4 * 10 * CHUNK_BYTES, level=10 * CHUNK_BYTES)
-    pull, parts = pull_of(30, bucket=bucket, first_batch=7)
+    pull = pull_of(30, bucket=bucket, first_batch=7)
     first = pull.ask(0.0)
     pull.unsent(first)
     assert (pull.outstanding, bucket.level) == (0, 10 * CHUNK_BYTES)
     assert pull.ask(0.0) == first
-    for chunk in answers(first, parts):
-        pull.take(chunk, 0.5)
+    for chunk in answers(first):
+        take(pull, chunk, 0.5)
     second = pull.ask(1.0)
     pull.unsent(second)
     assert pull.ask(1.0) == second
 
 
 def test_an_unsent_request_leaves_the_earlier_ones_outstanding():
-    pull, parts = pull_of(60)
-    chunks = answers(pull.ask(0.0), parts)
+    pull = pull_of(60)
+    chunks = answers(pull.ask(0.0))
     for chunk in chunks[:8]:
-        pull.take(chunk, 0.01)
+        take(pull, chunk, 0.01)
     left = pull.outstanding
     pull.unsent(pull.ask(0.01))
     assert pull.outstanding == left
-    assert [pull.take(c, 0.02) for c in chunks[8:]] == [Taken.NEW] * 8
+    assert [take(pull, c, 0.02) for c in chunks[8:]] == [Taken.NEW] * 8
 
 
 def test_a_full_window_waits_for_chunks_however_much_the_rate_allows():
     rate = 100 * CHUNK_BYTES
     bucket = Bucket(rate=rate, level=rate / 4)
-    pull, _ = pull_of(100, bucket=bucket)
+    pull = pull_of(100, bucket=bucket)
     assert pull.ask(0.0) is not None
     assert pull.ask(0.0) is None
     assert pull.due(0.0) == 2.0

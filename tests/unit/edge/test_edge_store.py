@@ -8,9 +8,9 @@ import pytest
 
 from edge_client import partial as partial_module
 from edge_client.errors import DigestError, DiskFullError
-from edge_client.partial import Partial
+from edge_client.partial import FLUSH_CHUNKS, Partial, Placed
 from edge_client.settings import GIB, Home
-from edge_client.store import Store
+from edge_client.store import RESERVE, Store
 from schemas.transfer import CHUNK_BYTES, leaves_of
 from tests.fakes.edge_models import blocks, model_file
 
@@ -27,13 +27,19 @@ def store(tmp_path):
     return Store(home, quota=GIB)
 
 
+def opened(store, file=FILE, leaves=LEAVES, owner=OWNER) -> Partial:
+    partial = store.open_partial(file, leaves, owner)
+    partial.resume()
+    return partial
+
+
 def fill(partial: Partial, indices) -> None:
     for index in indices:
-        partial.write(index, blocks(DATA)[index])
+        assert partial.place(index, blocks(DATA)[index]) is Placed.NEW
 
 
 def test_a_whole_file_moves_among_the_complete_ones(store):
-    partial = store.open_partial(FILE, LEAVES, OWNER)
+    partial = opened(store)
     fill(partial, range(4))
     partial.finish(store.home.blobs)
     assert store.has(FILE.sha256)
@@ -46,26 +52,26 @@ def kill(partial: Partial) -> None:
 
 
 def test_chunks_that_were_written_survive_saved_or_not(store):
-    partial = store.open_partial(FILE, LEAVES, OWNER)
+    partial = opened(store)
     fill(partial, [0, 2])
     partial.fetched = 2 * CHUNK_BYTES + 5  # a damaged chunk came as well
     partial.save()
     fill(partial, [1])
     kill(partial)
-    again = store.open_partial(FILE, LEAVES, OWNER)
+    again = opened(store)
     assert again.have == {0, 1, 2}
     assert again.fetched == 3 * CHUNK_BYTES + 5
     assert store.fetched_for(FILE, OWNER) == 3 * CHUNK_BYTES + 5
     assert store.known_leaves(FILE) == tuple(LEAVES)
-    assert store.open_partial(FILE, LEAVES, "exe.2").fetched == 0
+    assert opened(store, owner="exe.2").fetched == 0
 
 
 @pytest.mark.parametrize("killed_after", [[0], [3], [1, 3], [0, 1, 2], [0, 1, 2, 3]])
 def test_a_kill_costs_no_chunk_even_before_the_first_save(store, killed_after):
-    partial = store.open_partial(FILE, LEAVES, OWNER)
+    partial = opened(store)
     fill(partial, killed_after)
     kill(partial)
-    again = store.open_partial(FILE, LEAVES, OWNER)
+    again = opened(store)
     assert again.have == set(killed_after)
     fill(again, set(range(4)) - again.have)
     again.finish(store.home.blobs)
@@ -73,28 +79,28 @@ def test_a_kill_costs_no_chunk_even_before_the_first_save(store, killed_after):
 
 
 def test_a_chunk_cut_short_by_the_kill_is_fetched_again(store):
-    partial = store.open_partial(FILE, LEAVES, OWNER)
+    partial = opened(store)
     fill(partial, [0, 1])
     kill(partial)
     os.truncate(store.home.partial / f"{FILE.sha256}.data", 2 * CHUNK_BYTES - 1)
-    assert store.open_partial(FILE, LEAVES, OWNER).have == {0}
+    assert opened(store).have == {0}
 
 
 def test_holes_are_not_read_when_it_is_opened(store, monkeypatch):
     big = bytearray(64 * CHUNK_BYTES)
     big[-CHUNK_BYTES:] = os.urandom(CHUNK_BYTES)
     file, leaves = model_file("big.onnx", bytes(big)), leaves_of(blocks(bytes(big)))
-    partial = store.open_partial(file, leaves, OWNER)
-    partial.write(63, bytes(big[-CHUNK_BYTES:]))
+    partial = opened(store, file, leaves)
+    assert partial.place(63, bytes(big[-CHUNK_BYTES:])) is Placed.NEW
     kill(partial)
     read, pread = [], os.pread
     monkeypatch.setattr(os, "pread", lambda fd, n, at: (read.append(at), pread(fd, n, at))[1])
-    assert store.open_partial(file, leaves, OWNER).have == {63}
+    assert opened(store, file, leaves).have == {63}
     assert len(read) <= 2
 
 
 def test_a_file_system_that_does_not_tell_of_holes_has_everything_hashed(store, monkeypatch):
-    partial = store.open_partial(FILE, LEAVES, OWNER)
+    partial = opened(store)
     fill(partial, [1, 3])
     kill(partial)
 
@@ -102,30 +108,74 @@ def test_a_file_system_that_does_not_tell_of_holes_has_everything_hashed(store, 
         raise OSError(errno.EINVAL, "Invalid argument")
 
     monkeypatch.setattr(os, "lseek", no_seek)
-    assert store.open_partial(FILE, LEAVES, OWNER).have == {1, 3}
+    assert opened(store).have == {1, 3}
 
 
 def test_a_chunk_damaged_on_the_disk_is_fetched_again(store):
-    partial = store.open_partial(FILE, LEAVES, OWNER)
+    partial = opened(store)
     fill(partial, range(4))
     partial.close()
     path = store.home.partial / f"{FILE.sha256}.data"
     raw = bytearray(path.read_bytes())
     raw[CHUNK_BYTES] ^= 1
     path.write_bytes(raw)
-    assert store.open_partial(FILE, LEAVES, OWNER).have == {0, 2, 3}
+    assert opened(store).have == {0, 2, 3}
 
 
-@pytest.mark.parametrize("damage", [b"", b"{}", b"\xff", b'{"leaves": "zz", "bitmap": "0"}'])
-def test_a_damaged_map_loses_the_leaves_and_no_chunk(store, damage):
-    partial = store.open_partial(FILE, LEAVES, OWNER)
+@pytest.mark.parametrize("damage", [b"", b"{}", b"\xff", b'{"owner": "exe.1", "bitmap": "0"}'])
+def test_a_damaged_map_loses_the_count_and_no_chunk(store, damage):
+    partial = opened(store)
     fill(partial, [1, 2])
+    partial.fetched = 5
     partial.close()
     (store.home.partial / f"{FILE.sha256}.map").write_bytes(damage)
-    assert store.known_leaves(FILE) is None
-    again = store.open_partial(FILE, LEAVES, OWNER)
+    again = opened(store)
     assert again.have == {1, 2}
     assert again.fetched == 0
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff" * 31, b"\xff" * 128])
+def test_damaged_leaves_are_asked_for_again(store, damage):
+    opened(store).close()
+    (store.home.leaves / FILE.sha256).write_bytes(damage)
+    assert store.known_leaves(FILE) is None
+    opened(store).close()
+    assert store.known_leaves(FILE) == tuple(LEAVES)
+
+
+def test_what_was_made_on_the_device_is_not_counted_after_a_kill(store):
+    partial = opened(store)
+    fill(partial, [0])
+    partial.fetched = CHUNK_BYTES
+    partial.making = True
+    partial.save()
+    fill(partial, [1, 2])
+    kill(partial)
+    again = opened(store)
+    assert again.have == {0, 1, 2}
+    assert again.fetched == CHUNK_BYTES
+
+
+def test_nothing_is_written_to_a_file_that_was_closed(store):
+    partial = opened(store)
+    fd = partial._fd
+    partial.close()
+    other = os.open(store.home.root / "other", os.O_RDWR | os.O_CREAT)
+    assert other == fd  # the number is in use again, for another file
+    assert partial.place(0, blocks(DATA)[0]) is Placed.GONE
+    partial.save()
+    assert os.fstat(other).st_size == 0
+    os.close(other)
+
+
+def test_damaged_chunks_are_not_written(store):
+    partial = opened(store)
+    assert partial.place(1, blocks(DATA)[0]) is Placed.CORRUPT
+    assert partial.have == set()
+    assert (partial.bytes_there, partial.missing) == (0, 4)
+    fill(partial, [3])
+    assert partial.place(3, b"whatever") is Placed.THERE
+    assert (partial.bytes_there, partial.missing) == (500, 3)
 
 
 def test_leaves_that_are_not_the_manifests_are_refused(store):
@@ -142,27 +192,29 @@ def test_the_data_are_on_the_disk_before_the_map_says_so(store, monkeypatch):
     monkeypatch.setattr(
         partial_module, "write_atomic", lambda *a, **k: (order.append("map"), real_write(*a, **k))
     )
-    partial = store.open_partial(FILE, LEAVES, OWNER)
+    partial = opened(store)
     fill(partial, [0])
     order.clear()
     partial.save()
     assert order == ["data", "map"]
 
 
-def test_saves_are_batched_by_time_and_by_number(store, monkeypatch):
-    partial = store.open_partial(FILE, LEAVES, OWNER)
-    saves = []
-    monkeypatch.setattr(partial, "save", lambda: saves.append(1))
-    partial.save_if_due(0.0)
+def test_saves_are_batched_by_time_and_by_number(store):
+    partial = opened(store)
+    assert not partial.save_due(0.0)
+    assert not partial.save_due(9.0)  # there is nothing to save
     fill(partial, [0])
-    partial.save_if_due(0.4)
-    assert not saves
-    partial.save_if_due(0.6)
-    assert len(saves) == 1
+    assert partial.save_due(9.5)
+    partial.save()
+    fill(partial, [1])
+    assert not partial.save_due(9.9)
+    assert partial.save_due(10.1)
+    partial._unsaved = FLUSH_CHUNKS
+    assert partial.save_due(10.1)
 
 
 def test_a_full_disk_is_said_and_keeps_what_is_there(store, monkeypatch):
-    partial = store.open_partial(FILE, LEAVES, OWNER)
+    partial = opened(store)
     fill(partial, [0])
     partial.save()
 
@@ -171,13 +223,13 @@ def test_a_full_disk_is_said_and_keeps_what_is_there(store, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", no_space)
-        with pytest.raises(DiskFullError, match="the disk is full"):
+        with pytest.raises(OSError, match="No space left"):
             fill(partial, [1])
-    assert store.open_partial(FILE, LEAVES, OWNER).have == {0}
+    assert opened(store).have == {0}
 
 
 def test_a_write_that_falls_short_goes_on(store, monkeypatch):
-    partial = store.open_partial(FILE, LEAVES, OWNER)
+    partial = opened(store)
     pwrite = os.pwrite
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:1000], at))
@@ -222,3 +274,41 @@ def test_manifests_are_checked_when_read(store):
     (store.home.manifests / f"{sha}.json").write_bytes(b"{}")
     with pytest.raises(DigestError):
         store.manifest(sha)
+
+
+def test_collecting_keeps_the_leaves_of_what_is_there(store):
+    partial = opened(store)
+    fill(partial, range(4))
+    partial.finish(store.home.blobs)
+    (store.home.leaves / ("a" * 64)).write_bytes(b"x" * 32)
+    store.collect(keep={FILE.sha256})
+    assert {path.name for path in store.home.leaves.iterdir()} == {FILE.sha256}
+    assert store.leaves.of(store.home.blobs / FILE.sha256, lambda: True) == tuple(LEAVES)
+
+
+def test_leaves_of_a_file_are_computed_once(store, monkeypatch):
+    path = store.home.blobs / FILE.sha256
+    path.write_bytes(DATA)
+    assert store.leaves.of(path, lambda: False) is None
+    assert store.leaves.of(path, lambda: True) == tuple(LEAVES)
+    monkeypatch.setattr(hashlib, "sha256", None)
+    assert store.leaves.of(path, lambda: True) == tuple(LEAVES)
+
+
+def test_the_files_nearest_in_size_are_named_as_bases(store):
+    sizes = {"a" * 64: 10, "b" * 64: FILE.size + 1, "c" * 64: FILE.size - 9, "notes": FILE.size}
+    for name, size in sizes.items():
+        (store.home.blobs / name).write_bytes(b"x" * size)
+    assert store.held(FILE) == ("b" * 64, "c" * 64, "a" * 64)
+    assert store.held(FILE, first="a" * 64)[0] == "a" * 64
+
+
+def test_room_for_a_patch_is_beside_what_the_file_still_needs(store):
+    opened(store).close()
+    beside = sum(p.stat().st_size for p in store.home.partial.glob("*.map"))
+    tight = Store(store.home, quota=FILE.size + beside + 1000)
+    assert tight.has_room(1000, beside=FILE)
+    assert not tight.has_room(1001, beside=FILE)
+    full = Store(store.home, quota=GIB, free_bytes=lambda _: RESERVE + FILE.size + 99)
+    assert full.has_room(99, beside=FILE)
+    assert not full.has_room(100, beside=FILE)
