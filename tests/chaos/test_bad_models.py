@@ -18,7 +18,7 @@ from tests.chaos.proxy import FAIR, Weather
 from tests.chaos.stand import Puppet, Stand, bad_model, good_model, wait
 from tests.fakes.edge_models import linear_onnx, slow_onnx, unloadable_onnx
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
 
 S = ExecState
 SECONDS = 60

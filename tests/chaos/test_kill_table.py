@@ -44,7 +44,7 @@ AT_ONCE = {
     "activating": "OnProbation:before",
     "reverting": "Ended:before",
 }
-"""States whose work is done as soon as it is begun: where it is done, and not yet in the journal."""
+"""States whose work is done as soon as it is begun: it is done there, and not yet journalled."""
 
 FAULTS = ("sigkill", "power_cut", "broker_restart", "orchestrator_restart")
 BAD = "reverting"
