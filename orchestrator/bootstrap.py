@@ -16,6 +16,7 @@ from orchestrator.adapters.broker_guard import BrokerGuard
 from orchestrator.adapters.database import migrate
 from orchestrator.adapters.link_key import open_link_key
 from orchestrator.adapters.mqtt import MqttGateway
+from orchestrator.adapters.patch_maker import FilePatchMaker
 from orchestrator.adapters.prices import load_prices
 from orchestrator.adapters.transfer_line import TransferLine
 from orchestrator.adapters.trust import TrustStore
@@ -51,6 +52,8 @@ from orchestrator.services.links import LinkService
 from orchestrator.services.measured import MeasuredService
 from orchestrator.services.models import ModelService
 from orchestrator.services.orders import OrderService
+from orchestrator.services.patch_workshop import PatchWorkshop
+from orchestrator.services.patches import PatchService, fetchable
 from orchestrator.services.publisher import DesiredPublisher
 from orchestrator.services.renewal import RenewalService
 from orchestrator.services.reports import ReportService
@@ -79,6 +82,7 @@ class Program:
     inbox: Inbox
     loop: ControlLoop
     guarding: ControlLoop
+    patches: PatchService
 
     def start(self) -> None:
         """Connect to the broker and begin to tick."""
@@ -86,13 +90,16 @@ class Program:
         self.transfers.start()
         self.loop.start()
         self.guarding.start()
+        self.patches.start()
 
     def stop(self) -> None:
         """End streams, ticks and the connection."""
         self.context.stopping.set()
+        self.patches.end()
         self.guarding.end()  # both finish their round at once, not one after the other
         self.loop.stop()
         self.guarding.stop()
+        self.patches.stop()
         self.transfers.stop()
         self.gateway.stop()
         with contextlib.suppress(Unavailable):
@@ -167,10 +174,19 @@ def build(settings: Settings) -> Program:
         raise Unavailable(msg, hint="start the platform with `argosy up`")
     models = ModelService(uow, clock, artifacts)
     devices = DeviceService(uow, clock, heartbeat_seconds=settings.heartbeat_seconds)
+    workshop = PatchWorkshop(
+        uow,
+        clock,
+        artifacts,
+        FilePatchMaker(artifacts, home.patches),
+        max_bytes=settings.patch_bytes,
+    )
+    patches = PatchService(uow, clock, workshop if settings.patch_bytes else None)
+    serves = fetchable(models.serves, patches)
     links = LinkService(
         clock,
         open_link_key(home.link_key, settings.link_key),
-        serves=models.serves,
+        serves=serves,
         admits=devices.admits,
         offering=settings.https_links,
     )
@@ -200,12 +216,20 @@ def build(settings: Settings) -> Program:
     prices = load_prices(settings)
     jobs = JobService(uow, clock, settings.lease_seconds, artifacts=artifacts, prices=prices)
     broadcasts = BroadcastDesk(Broadcasts(broadcast_rules(settings)))
-    transfer = TransferService(models, artifacts, signer, links=links, broadcasts=broadcasts)
+    transfer = TransferService(
+        models,
+        artifacts,
+        signer,
+        serves=serves,
+        patches=patches,
+        links=links,
+        broadcasts=broadcasts,
+    )
     gateway = MqttGateway(address, transfer, devices.admits, renewals.over_mqtt)
     broadcasts.announce_by(gateway.tell)
     transfers = TransferLine(
         address,
-        ChunkService(models.serves, artifacts),
+        ChunkService(serves, artifacts),
         Admitted(among(uow)),
         broadcasts=broadcasts,
         rate=settings.transfer_rate,
@@ -280,7 +304,7 @@ def build(settings: Settings) -> Program:
         },
     )
     inbox = Inbox(uow, devices, ReportService(clock), telemetry, MeasuredService(clock))
-    return Program(make_app(context), context, gateway, transfers, inbox, loop, guarding)
+    return Program(make_app(context), context, gateway, transfers, inbox, loop, guarding, patches)
 
 
 def broadcast_rules(settings: Settings) -> Rules:

@@ -57,6 +57,11 @@ class Home:
         return self.path / "artifacts"
 
     @property
+    def patches(self) -> Path:
+        """Where patches are made: files without names, gone with their process."""
+        return self.path / "patches"
+
+    @property
     def ca(self) -> Path:
         """The certificate authorities, the server's certificate and the revocation lists."""
         return self.path / "ca"

@@ -64,6 +64,7 @@ class Settings:
             without limit.
         broadcast_from: when so many devices wait for a file, it is sent once to all; 0 is never.
         broadcast_rate: bytes a second of that to each device at most.
+        patch_bytes: of all patches together that are kept; 0 makes none.
         trusted_proxies: addresses and networks of proxies, with commas between them; only
             these are believed when they name the client (``X-Forwarded-For``).
     """
@@ -97,6 +98,7 @@ class Settings:
     transfer_rate: int | None = None
     broadcast_from: int = 10
     broadcast_rate: int = 8 * 1024**2
+    patch_bytes: int = 2 * 1024**3
     trusted_proxies: str | None = None
 
     @property
@@ -363,5 +365,6 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
     "broadcast_rate": _rate,
     "https_links": _boolean,
     "link_key": _key,
+    "patch_bytes": _count,
     "trusted_proxies": _proxies,
 }

@@ -30,6 +30,7 @@ from orchestrator.home import Home
 from orchestrator.services.admitted import Admitted, among
 from orchestrator.services.chunks import ChunkService
 from orchestrator.services.models import ModelService
+from orchestrator.services.patches import PatchService, fetchable
 from orchestrator.settings import Settings, load
 
 _MAX_WORKERS = 64
@@ -50,11 +51,12 @@ def build(settings: Settings, scratch: Path | None = None) -> TransferLine:
     uow = SqlUnitOfWork(make_engine(settings.database))
     artifacts = open_artifacts(settings, scratch)
     models = ModelService(uow, utc_now, artifacts)
+    patches = PatchService(uow, utc_now, None)  # made and offered by the server
     ask = among(uow)
     ask(["dev_none"])  # told now, rather than at each request
     return TransferLine(
         address,
-        ChunkService(models.serves, artifacts),
+        ChunkService(fetchable(models.serves, patches), artifacts),
         Admitted(ask),
         rate=settings.transfer_rate,
     )

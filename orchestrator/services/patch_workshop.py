@@ -146,7 +146,6 @@ class PatchWorkshop:
                 with self._uow() as tx:
                     self._settle(tx, claim, None)
                 return False
-            self._check_fits(made)
             with self._holds.on({made.sha256: "the patch"}) as hold:
                 self._store.put(made.pieces(), made.sha256, made.size)
                 with self._uow() as tx:

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -110,11 +110,15 @@ class PatchService:
         if self._workshop is not None:
             self._thread.start()
 
-    def stop(self) -> None:
-        """Give up what is being made, and end."""
+    def end(self) -> None:
+        """Give up what is being made; waits for nothing."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
+
+    def stop(self) -> None:
+        """End."""
+        self.end()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
 
@@ -197,6 +201,15 @@ class PatchService:
             with self._changed:
                 if not self._wishes and not self._stopping:
                     self._changed.wait(_SWEEP_SECONDS)
+
+
+def fetchable(files: Callable[[str], bool], patches: PatchService) -> Callable[[str], bool]:
+    """Whether devices may fetch something: a file of a version, or a patch that makes one."""
+
+    def serves(sha256: str) -> bool:
+        return files(sha256) or patches.serves(sha256)
+
+    return serves
 
 
 def _offer(record: PatchRecord) -> PatchOffer | None:
