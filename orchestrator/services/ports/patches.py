@@ -35,10 +35,12 @@ class KeptPatches(Protocol):
 class MadePatch(Protocol):
     """A patch that was just made, in a temporary file. size: bytes."""
 
-    sha256: str
-    leaves_sha256: str
-    size: int
-
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def leaves_sha256(self) -> str: ...
+    @property
+    def size(self) -> int: ...
     def pieces(self) -> Iterator[bytes]: ...
 
 
