@@ -102,4 +102,6 @@ def test_the_binary_layouts_are_those_of_the_code():
     assert (header[:3], len(header), patch.FRAME_BYTES) == (b"AP\x01", 24, 24)
     for limit in (patch.MAX_FRAMES, patch.MAX_FRAME_CHUNKS, patch.MAX_SLICE_BYTES):
         assert str(limit) in TEXT
+    assert f"(2^{patch.MAX_WINDOW_LOG})" in TEXT
+    assert f"at least {patch.MIN_DICTIONARY_BYTES} bytes" in TEXT
     assert {int(method) for method in patch.Method} == {0, 1, 2, 4}
