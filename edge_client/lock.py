@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from edge_client.errors import AgentRunningError, BenchRunningError
 from edge_client.settings import Home
+
+LOOKS, LOOK_SECONDS = 3, 0.02
 
 
 @contextmanager
@@ -25,7 +28,7 @@ def agent_lock(home: Home) -> Iterator[None]:
     fd = _open(home)
     try:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(fd)
         except BlockingIOError as error:
             holder = os.read(fd, 32).decode(errors="replace").strip() or "unknown"
             msg = f"an agent runs in {home.root} already (process {holder})"
@@ -36,6 +39,16 @@ def agent_lock(home: Home) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def _take(fd: int) -> None:
+    """Take the lock; whoever only looks whether it is held has it for a moment (``is_locked``)."""
+    for _ in range(LOOKS):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(LOOK_SECONDS)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _open(home: Home) -> int:
