@@ -19,6 +19,7 @@ MOST_READS = 16
 _PUBLISH = 0x30
 _TYPE_AND_QOS = 0xF6
 _LENGTH_BYTES = 4
+_LEAST = 3  # of a PUBLISH: the lengths of topic and properties
 
 
 class Tap:
@@ -110,7 +111,7 @@ class ChunkSocket(ssl.SSLSocket):
         """The tapped topic of a message, as far as it can be one."""
         buffer = self._buffer
         room = BUFFER_BYTES // 2
-        if buffer is None or first & _TYPE_AND_QOS != _PUBLISH or size > room:
+        if buffer is None or first & _TYPE_AND_QOS != _PUBLISH or not _LEAST <= size <= room:
             return None
         if self._end - body < 2:  # noqa: PLR2004 - the topic's length
             return ""
