@@ -189,6 +189,7 @@ def build(settings: Settings) -> Program:
         serves=serves,
         admits=devices.admits,
         offering=settings.https_links,
+        rate=settings.transfer_rate,
     )
     grace = timedelta(days=settings.renew_grace_days)
     days = settings.certificate_days
@@ -233,7 +234,6 @@ def build(settings: Settings) -> Program:
         Admitted(among(uow)),
         broadcasts=broadcasts,
         rate=settings.transfer_rate,
-        ask=gateway.ask,
     )
     access = AccessService(uow, clock)
     engine = RolloutEngine(uow, clock)

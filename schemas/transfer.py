@@ -98,30 +98,24 @@ class HttpsOffer(Wire):
 
 
 class Need(Wire):
-    """A device's request, on ``up/need``.
+    """A device's request for ranges of chunks, on ``up/need``.
 
-    kind ``leaves`` asks for the chunk digests, ``manifest`` for a version's
-    manifest (then ``sha256`` is its own), ``chunks`` for ranges. batch: numbers
-    the request within the transfer, so that a gap within one batch means a loss.
+    batch: numbers the request within the transfer, so that a gap within one batch means a loss.
     """
 
-    kind: Literal["manifest", "leaves", "chunks"]
+    kind: Literal["chunks"]
     sha256: Sha256
     batch: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    ranges: Annotated[tuple[Range, ...], Field(max_length=MAX_WINDOW)] = ()
+    ranges: Annotated[tuple[Range, ...], Field(min_length=1, max_length=MAX_WINDOW)]
 
     @model_validator(mode="after")
     def _within_credit(self) -> Need:
-        if self.kind == "chunks":
-            if not self.ranges:
-                msg = "a request for chunks names at least one range"
-                raise ValueError(msg)
-            if any(b <= a for a, b in self.ranges):
-                msg = "a range ends after it starts"
-                raise ValueError(msg)
-            if sum(b - a for a, b in self.ranges) > MAX_WINDOW:
-                msg = f"at most {MAX_WINDOW} chunks may be asked for at once"
-                raise ValueError(msg)
+        if any(b <= a for a, b in self.ranges):
+            msg = "a range ends after it starts"
+            raise ValueError(msg)
+        if sum(b - a for a, b in self.ranges) > MAX_WINDOW:
+            msg = f"at most {MAX_WINDOW} chunks may be asked for at once"
+            raise ValueError(msg)
         return self
 
 

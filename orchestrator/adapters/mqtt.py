@@ -115,14 +115,6 @@ class MqttGateway:
         with contextlib.suppress(queue.Full):
             self._answers.take(device, reply)
 
-    def ask(self, device: str, question: Question) -> None:
-        """Answer a question that came elsewhere.
-
-        Raises:
-            queue.Full: too many wait.
-        """
-        self._answers.take(device, question)
-
     def _make_client(self) -> paho.Client:
         client = make_client(self._address, CLIENT_ID, manual_ack=True)
         client.on_connect = self._on_connect

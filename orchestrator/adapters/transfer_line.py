@@ -10,14 +10,12 @@ threads contend for each chunk.
 from __future__ import annotations
 
 import logging
-import queue
 import random
 import secrets
 import select
 import ssl
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -32,7 +30,7 @@ from orchestrator.services.admitted import Admitted
 from orchestrator.services.broadcasting import BroadcastDesk
 from orchestrator.services.chunks import ChunkService
 from schemas.topics import ALL_DEATHS, PEERS, SHARED_NEEDS, Up, parse_up
-from schemas.transfer import Ask, Need
+from schemas.transfer import Need
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +53,6 @@ class TransferLine:
         admitted: who is answered.
         broadcasts: rounds that this process sends.
         rate: bytes a second, to all devices together and by all such processes together.
-        ask: takes what older devices ask here instead of on ``up/ask``.
     """
 
     def __init__(
@@ -66,11 +63,9 @@ class TransferLine:
         *,
         broadcasts: BroadcastDesk | None = None,
         rate: float | None = None,
-        ask: Callable[[str, Ask], None] | None = None,
     ) -> None:
         self._address = address
         self._rate = rate
-        self._ask = ask
         self._peers = Peers(secrets.token_hex(4))
         self._sender = Sender(chunks, admitted, self._publish, broadcasts=broadcasts, rate=rate)
         self._intake = Intake()
@@ -208,13 +203,7 @@ class TransferLine:
                 log.warning("a request of %s is too long and dropped", topic.device)
                 return
             try:
-                need = Need.model_validate_json(message.payload)
-                if need.kind == "chunks":
-                    self._sender.take(topic.device, need)
-                elif self._ask is not None:
-                    self._ask(topic.device, Ask(kind=need.kind, sha256=need.sha256))
-            except queue.Full:
-                log.warning("too much waits: a question of %s was not taken", topic.device)
+                self._sender.take(topic.device, Need.model_validate_json(message.payload))
             except ValidationError as error:
                 log.warning("malformed request from %s: %s", topic.device, error.errors()[0]["msg"])
 
