@@ -31,7 +31,7 @@ _SMALL = 0.02
 _GOOD = 0.3
 """Differences that take less of what they make say that strings would do no better."""
 
-_CLOSE = 1.1
+_CLOSE = 1.05
 
 
 def frame(run: Run, base: Bytes, target: Bytes) -> tuple[FrameHeader, bytes] | None:
@@ -62,10 +62,11 @@ def _differences(run: Run, offset: int, base: Bytes, wanted: Bytes) -> tuple[Fra
         if tried[-1][0] < _SMALL * len(wanted):
             break
     tried.sort(key=lambda one: one[0])
+    first = tried[0]
+    other = next((one for one in tried if one[1] != first[1] and one[0] < _CLOSE * first[0]), None)
     packed = [
         (_compressed(plain, WELL), method, lead)
-        for size, method, lead, plain in tried[:2]
-        if size < _CLOSE * tried[0][0]
+        for _, method, lead, plain in ((first,) if other is None else (first, other))
     ]
     data, method, lead = min(packed, key=lambda one: len(one[0]))
     header = FrameHeader(run.first, run.chunks, method, offset, len(wanted), len(data), lead)
