@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, sleep, to_thread
 from fastapi import APIRouter, Path, Query, Request, Response, status
 from fastapi.responses import StreamingResponse
 from pydantic import StringConstraints
@@ -20,6 +20,7 @@ from orchestrator.api.body import StrictRoute
 from orchestrator.api.context import Ctx
 from orchestrator.domain.link import Link
 from orchestrator.errors import ArgosyError
+from orchestrator.services.links import LinkService
 from schemas.ids import DeviceId, Sha256
 
 public = APIRouter(prefix="/v1/files", tags=["devices"], route_class=StrictRoute)
@@ -31,6 +32,7 @@ _PIECES = 4
 """Of 64 KiB, that are read at a time: as much of a slow device's file is in memory."""
 
 _READING = CapacityLimiter(16)
+_LONGEST_SLEEP = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +68,7 @@ def download(
         return unsatisfiable(request, error)
     ctx.links.begin(device)
     pieces = ctx.uploads.pieces(sha256, part.start, part.end)
-    return Download(
-        pieces, part, stands=lambda: ctx.links.stands(link), over=lambda: ctx.links.end(device)
-    )
+    return Download(pieces, part, ctx.links, link)
 
 
 class Download(StreamingResponse):
@@ -77,19 +77,14 @@ class Download(StreamingResponse):
     Args:
         pieces: its bytes.
         part: which they are.
-        stands: whether it may go on.
-        over: called once, when it is over in whatever way.
+        links: counts downloads, which this one was counted among, and their bytes.
+        link: by which it is honoured.
     """
 
     def __init__(
-        self,
-        pieces: Iterator[bytes],
-        part: ranges.Part,
-        *,
-        stands: Callable[[], bool],
-        over: Callable[[], None],
+        self, pieces: Iterator[bytes], part: ranges.Part, links: LinkService, link: Link
     ) -> None:
-        self._pieces, self._stands, self._over = pieces, stands, over
+        self._pieces, self._links, self._link = pieces, links, link
         super().__init__(
             self._read(),
             status_code=part.status,
@@ -103,7 +98,7 @@ class Download(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._over()
+            self._links.end(self._link.device)
 
     async def stream_response(self, send: Send) -> None:
         """Send head and body.
@@ -126,9 +121,14 @@ class Download(StreamingResponse):
                 look_at = time.monotonic() + LOOK_SECONDS
                 if not await to_thread.run_sync(self._goes_on, limiter=_READING):
                     return
+            wait = self._links.wait()
+            if wait > 0:
+                await sleep(min(wait, _LONGEST_SLEEP))
+                continue
             piece = await to_thread.run_sync(self._next, limiter=_READING)
             if not piece:
                 return
+            self._links.sent(len(piece))
             yield piece
 
     def _next(self) -> bytes:
@@ -140,6 +140,6 @@ class Download(StreamingResponse):
 
     def _goes_on(self) -> bool:
         try:
-            return self._stands()
+            return self._links.stands(self._link)
         except ArgosyError:
             return True  # the database does not answer: nothing says that it was revoked

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 
+from orchestrator.domain.budget import Budget
 from orchestrator.domain.link import LIFETIME_SECONDS, Link, Verdict, judge, path_of, sign
 from orchestrator.errors import Forbidden, NotFound, TooMany
 from orchestrator.services.ports import Clock
@@ -26,6 +28,9 @@ class LinkService:
         serves: whether devices may fetch a file.
         admits: whether a device is active.
         offering: whether new links are given out; those given are honoured either way.
+        rate: bytes a second that all downloads together may take, beside what is sent over
+            MQTT; None is without limit.
+        monotonic: seconds, never going back.
     """
 
     def __init__(
@@ -36,10 +41,13 @@ class LinkService:
         serves: Callable[[str], bool],
         admits: Callable[[str], bool],
         offering: bool = True,
+        rate: float | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock, self._key = clock, key
         self._serves, self._admits = serves, admits
         self._offering = offering
+        self._budget, self._monotonic = Budget(rate), monotonic
         self._lock = threading.Lock()
         self._under_way: Counter[str] = Counter()
 
@@ -90,6 +98,16 @@ class LinkService:
                 msg = f"too many downloads of {whose} are under way"
                 raise TooMany(msg, hint="wait a few seconds")
             self._under_way[device] += 1
+
+    def wait(self) -> float:
+        """Seconds until the next piece of any download may be sent; 0 now."""
+        with self._lock:
+            return self._budget.wait(self._monotonic())
+
+    def sent(self, size: int) -> None:
+        """Account for a piece of so many bytes."""
+        with self._lock:
+            self._budget.spend(size, self._monotonic())
 
     def end(self, device: str) -> None:
         """A download is over."""

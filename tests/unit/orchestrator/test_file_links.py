@@ -150,6 +150,28 @@ def test_a_device_has_few_downloads_at_once_and_all_together_too(served):
     assert get(platform, links.offer(device, file.sha256).path).status_code == 200
 
 
+def test_downloads_together_keep_to_the_rate(served):
+    platform, device, _ = served
+    now = [100.0]
+    links = LinkService(
+        platform.clock,
+        KEY,
+        serves=lambda _: True,
+        admits=lambda _: True,
+        rate=10 * CHUNK_BYTES,
+        monotonic=lambda: now[0],
+    )
+    sent = 0
+    while now[0] < 110:
+        wait = links.wait()
+        now[0] += wait + 1e-6  # a clock does move
+        if wait == 0:
+            links.sent(4 * CHUNK_BYTES)
+            sent += 4
+    assert sent == pytest.approx(100, abs=6)
+    assert links.offer(device, "a" * 64) is not None
+
+
 def test_no_links_are_given_out_where_they_are_off(served):
     platform, device, file = served
     quiet = LinkService(
