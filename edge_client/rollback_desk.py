@@ -9,6 +9,7 @@ from edge_client.device import Device
 from edge_client.errors import EdgeError, RollbackError
 from edge_client.rollback import Answered, Asked
 from edge_client.slots import read_pointer
+from edge_client.states import Reverting
 from edge_client.updater import Updater
 
 
@@ -38,9 +39,9 @@ class RollbackDesk:
             rollback.answer(home, Answered(id=asked.id))
 
     def _done(self, asked: Asked) -> bool:
-        pointer = read_pointer(self._device.home.pointer)
-        if rollback.is_done(asked, pointer) and self._device.runtime.slot == asked.fallback:
+        if self._is_done(asked):
             return True
+        pointer = read_pointer(self._device.home.pointer)
         event = rollback.decide(asked, self._updater.state, pointer)
         if event is None or not self._updater.settled:
             return False
@@ -50,5 +51,11 @@ class RollbackDesk:
         except (EdgeError, OSError, sqlite3.Error) as error:
             # It is done again: the request stays until the pointer says so.
             self._device.problems.note(f"the model before is not put back yet: {error}")
+        return self._is_done(asked)
+
+    def _is_done(self, asked: Asked) -> bool:
+        """Whether it serves, the pointer says so, and so does the journal."""
+        if isinstance(self._updater.state, Reverting):
+            return False
         pointer = read_pointer(self._device.home.pointer)
         return rollback.is_done(asked, pointer) and self._device.runtime.slot == asked.fallback
