@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -299,17 +299,6 @@ class HttpsSource:
         if self._stop.is_set():
             msg = "cancelled"
             raise _StopError(msg)
-
-
-def ranges_of(missing: Sequence[int]) -> tuple[Range, ...]:
-    """Ascending chunk indices as ranges."""
-    found: list[tuple[int, int]] = []
-    for index in missing:
-        if found and found[-1][1] == index:
-            found[-1] = (found[-1][0], index + 1)
-        else:
-            found.append((index, index + 1))
-    return tuple(found)
 
 
 def _after(span: Range) -> list[Range]:

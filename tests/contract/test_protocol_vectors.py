@@ -22,8 +22,8 @@ import schemas.telemetry
 import schemas.transfer
 import schemas.trust
 from edge_client.errors import TrustError
-from edge_client.fetch_https import ranges_of
 from edge_client.metadata import MetadataClient
+from edge_client.transfer import ranges
 from edge_client.trust import Reader, confirm, read_desired, target_of
 from orchestrator.domain import execution as machine
 from schemas import PROTOCOL, topics
@@ -108,7 +108,7 @@ def test_leaves(case):
 
 @pytest.mark.parametrize("case", cases("ranges.json"))
 def test_ranges(case):
-    assert [list(one) for one in ranges_of(case["indices"])] == case["ranges"]
+    assert [list(one) for one in ranges(case["indices"])] == case["ranges"]
 
 
 @pytest.mark.parametrize("case", cases("histogram.json"))

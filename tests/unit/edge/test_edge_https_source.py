@@ -19,7 +19,6 @@ from edge_client.fetch_https import (
     HttpsEnded,
     HttpsSource,
     HttpsWanted,
-    ranges_of,
 )
 from edge_client.https import Server
 from orchestrator.adapters.authority import CertificateAuthority
@@ -325,8 +324,3 @@ def test_only_the_pinned_authority_is_believed(site, tmp_path):
     finally:
         server.shutdown()
         server.server_close()
-
-
-def test_ranges_are_of_neighbours():
-    assert ranges_of([]) == ()
-    assert ranges_of([0, 1, 2, 5, 7, 8]) == ((0, 3), (5, 6), (7, 9))
