@@ -278,7 +278,9 @@ class MqttTransport:
                 else:
                     self._emit(Received(topic.leaf, bytes(message.payload)))
             elif parse_broadcast(message.topic) and message.topic != self._broadcast:
-                client.unsubscribe(message.topic)  # left by a run that was killed listening
+                # A run was killed while it listened, and the broker has kept its session.
+                log.info("leaving %s, to which nothing listens any more", message.topic)
+                client.unsubscribe(message.topic)
 
         def on_publish(_c: Any, _u: Any, mid: int, code: ReasonCode, _p: Any) -> None:
             heard = code.value != _NO_SUBSCRIBERS

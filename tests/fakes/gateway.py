@@ -52,6 +52,7 @@ from schemas.topics import (
     parse_up,
 )
 from schemas.transfer import (
+    CHUNK_BYTES,
     Ask,
     BroadcastOffer,
     Chunk,
@@ -59,6 +60,7 @@ from schemas.transfer import (
     PatchOffer,
     Reply,
     Way,
+    chunk_count,
     encode_chunk,
     leaves_of,
     tag_of,
@@ -379,12 +381,15 @@ class Gateway:
 
     def broadcast(self, sha256: str, batch: int = 0, chunks: Iterable[int] | None = None) -> None:
         """Send a file's chunks to all who listen; lost and damaged as by ``faults``."""
-        parts = blocks(self._files[sha256])
-        for index in range(len(parts)) if chunks is None else chunks:
+        size = len(self._files[sha256])
+        for index in range(chunk_count(size)) if chunks is None else chunks:
             self.broadcasted.append(index)
-            for data in self._spoil(parts[index]):
+            for data in self._spoil(self._part(sha256, index)):
                 chunk = Chunk(batch, index, tag_of(sha256), data)
                 self._client.publish(broadcast(sha256), encode_chunk(chunk), qos=0)
+
+    def _part(self, sha256: str, index: int) -> bytes:
+        return self._files[sha256][index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
 
     def _spoil(self, data: bytes) -> list[bytes]:
         """A chunk as often, and as sound, as it goes out."""
@@ -395,7 +400,6 @@ class Gateway:
         return [data, data] if self._random.random() < self.faults.double else [data]
 
     def _send_chunks(self, device: str, need: Need) -> None:
-        parts = blocks(self._files[need.sha256])
         for first, last in need.ranges:
             for index in range(first, last):
                 if self.faults.withhold is not None and len(self.sent) >= self.faults.withhold:
@@ -403,7 +407,7 @@ class Gateway:
                 if self.faults.delay:
                     self._stopped.wait(self.faults.delay)
                 self.sent.append((need.sha256, index))
-                for data in self._spoil(parts[index]):
+                for data in self._spoil(self._part(need.sha256, index)):
                     chunk = Chunk(need.batch, index, tag_of(need.sha256), data)
                     self._client.publish(down(device, Down.CHUNK), encode_chunk(chunk), qos=0)
 

@@ -8,7 +8,6 @@ import struct
 from typing import ClassVar
 
 import pytest
-from backports import zstd
 
 from edge_client import linked as linked_module
 from edge_client import store as store_module
@@ -22,7 +21,6 @@ from edge_client.settings import GIB, Home
 from edge_client.store import Store
 from edge_client.transfer import Bucket
 from edge_client.ways import MAX_PATCH_WAITS
-from schemas.patch import FrameHeader, Method, PatchHeader, encode_frame, encode_header
 from schemas.transfer import (
     CHUNK_BYTES,
     Ask,
@@ -37,6 +35,7 @@ from schemas.transfer import (
     tag_of,
 )
 from tests.fakes.edge_models import blocks, model_file
+from tests.fakes.edge_patches import patch_of
 
 DATA = os.urandom(40 * CHUNK_BYTES + 7)
 FILE = model_file("model.onnx", DATA)
@@ -161,27 +160,6 @@ def hold(store: Store, data: bytes) -> str:
     sha256 = hashlib.sha256(data).hexdigest()
     (store.home.blobs / sha256).write_bytes(data)
     return sha256
-
-
-def patch_of(base: bytes, target: bytes, *, first: int = 0, chunks: int | None = None) -> bytes:
-    """A patch of one frame for each 16 chunks, with slices of the base as dictionary."""
-    parts, frames, body = blocks(target), 0, b""
-    last = len(parts) if chunks is None else first + chunks
-    for at in range(first, last, 16):
-        count = min(16, last - at)
-        piece = b"".join(parts[at : at + count])
-        start = min(at * CHUNK_BYTES, len(base))
-        piece_of_base = base[start : start + 16 * CHUNK_BYTES]
-        options = {zstd.CompressionParameter.content_size_flag: 1}
-        if piece_of_base:
-            dictionary = zstd.ZstdDict(piece_of_base, is_raw=True)
-            data = zstd.compress(piece, options=options, zstd_dict=dictionary.as_prefix)
-        else:
-            data = zstd.compress(piece, options=options)
-        head = FrameHeader(at, count, Method.DICT, start, len(piece_of_base), len(data))
-        body += encode_frame(head) + data
-        frames += 1
-    return encode_header(PatchHeader(frames, len(base), len(target))) + body
 
 
 # --- the connection comes and goes ----------------------------------------------------
