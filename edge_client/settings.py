@@ -7,6 +7,8 @@ import datetime as dt
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_client.files import fsync_folder
+
 MIB = 1024**2
 GIB = 1024**3
 
@@ -121,7 +123,7 @@ class Home:
         return self.root / "agent.json"
 
     def create(self) -> None:
-        """Make the folders; only the owner may look inside.
+        """Make the folders, durably; only the owner may look inside.
 
         One that cannot be made below a home that is there is left out: on a full disk, or one
         that became read-only, what is installed serves on.
@@ -130,6 +132,11 @@ class Home:
         for folder in (self.blobs, self.partial, self.leaves, self.manifests):
             with contextlib.suppress(OSError):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # What is written in a folder is durable only if the folder's own name is; and that it is
+        # there does not say that a start before this one came as far as this.
+        for folder in (self.blobs.parent, self.root, self.root.parent):
+            with contextlib.suppress(OSError):
+                fsync_folder(folder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

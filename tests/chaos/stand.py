@@ -205,16 +205,29 @@ class Puppet:
         home.root.parent.mkdir()
         token = stand.argosy.tokens.create(TokenRequest(tags=tags)).token
         wanted = Options(token=token, server=stand.settings.url, wait=60)
-        record = enroll_device(home, wanted, QUIET_VOICE).record
+        enroll_device(home, wanted, QUIET_VOICE)
         line = stand.proxy.line()
         through(home, line)
+        return cls.of(stand, name, Disk(library, home.root), line, options)
+
+    @classmethod
+    def of(
+        cls,
+        stand: Stand,
+        name: str,
+        disk: Disk,
+        line: Line | None = None,
+        options: tuple[str, ...] = (),
+    ) -> Puppet:
+        """The device that was enrolled on a disk."""
+        device = load_identity(DeviceHome(disk.home)).record.device
         source = stand.folder / "source.npz"
         if not source.exists():
             x = samples(60)
             x[::2] *= -1  # of which a model that takes logarithms makes NaN
             np.savez(source, x=x)
         given = ("--no-bench", "--source", str(source), "--rate", str(RATE), "--window", "1")
-        return cls(stand, name, Disk(library, home.root), line, record.device, (*given, *options))
+        return cls(stand, name, disk, line or stand.proxy.line(), device, (*given, *options))
 
     @property
     def home(self) -> DeviceHome:
