@@ -63,7 +63,7 @@ def test_the_client_agrees_with_every_vector(client):
         for one in json.loads((VECTORS / "index.json").read_text())["files"]
     }
     # What the server makes of reports is no device's to judge.
-    assert set(passed) == set(index) - {"executions.json"}
+    assert set(passed) == set(index) - {"executions.json"} | {"patch/index.json"}
     for file in ("topics.json", "chunks.json", "leaves.json", "ranges.json", "histogram.json"):
         assert passed[file] == index[file], file
     assert passed["messages.json"] > 40

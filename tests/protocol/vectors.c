@@ -189,6 +189,61 @@ static int run_desired(const json *given) {
 #endif
 }
 
+static const char *patches;
+
+static void *part_of(const json *given, const char *name, size_t *size) {
+  char path[4096];
+  snprintf(path, sizeof path, "%s/patch/%s", patches, json_text(given, name));
+  void *data = bytes_of(path, size);
+  if (data == NULL) fprintf(stderr, "%s is missing\n", path), exit(2);
+  return data;
+}
+
+/* The wanted file, and what a patch made of it, by chunks. */
+typedef struct {
+  const uint8_t *target;
+  size_t size;
+  uint32_t made[16], wrong[16];
+  size_t many_made, many_wrong;
+} seen;
+
+/* As a device does: by the digest of the chunk. */
+static int look(void *context, uint32_t index, const uint8_t *data, size_t size) {
+  seen *to = context;
+  uint8_t leaf[DIGEST_BYTES], digest[DIGEST_BYTES];
+  size_t start = (size_t)index * CHUNK_BYTES, left = start < to->size ? to->size - start : 0;
+  sha256_of(to->target + (left ? start : 0), left < CHUNK_BYTES ? left : CHUNK_BYTES, leaf);
+  sha256_of(data, size, digest);
+  int fits = memcmp(leaf, digest, sizeof leaf) == 0;
+  if (to->many_made < 16) to->made[to->many_made++] = index;
+  if (!fits && to->many_wrong < 16) to->wrong[to->many_wrong++] = index;
+  return fits;
+}
+
+static int are(const uint32_t *found, size_t count, const json *wanted) {
+  if (count != (wanted ? wanted->size : 0)) return 0;
+  for (size_t i = 0; i < count; i++)
+    if (!has(wanted, i, found[i])) return 0;
+  return 1;
+}
+
+static int run_patch(const json *given) {
+  size_t patch_size, base_size;
+  seen to = {NULL, 0, {0}, {0}, 0, 0};
+  uint8_t *patch = part_of(given, "patch", &patch_size);
+  uint8_t *base = part_of(given, "base", &base_size);
+  uint8_t *target = part_of(given, "target", &to.size);
+  to.target = target;
+  patch_end end = patch_apply(patch, patch_size, base, base_size, (patch_sink){look, &to});
+  free(patch);
+  free(base);
+  free(target);
+  if (end == PATCH_NO_ZSTD) return -1;
+  if (json_text(given, "error") != NULL) return end == PATCH_DAMAGED;
+  return end == PATCH_GOOD && are(to.made, to.many_made, json_get(given, "makes")) &&
+         are(to.wrong, to.many_wrong, json_get(given, "wrong"));
+}
+
 /* Of each case: 1 passed, 0 failed, -1 skipped. */
 typedef int (*runner)(const json *given);
 
@@ -253,8 +308,10 @@ int main(int count, char **words) {
   } all[] = {{"topics.json", run_topic},     {"chunks.json", run_chunk},
              {"leaves.json", run_leaves},    {"ranges.json", run_ranges},
              {"histogram.json", run_bucket}, {"messages.json", run_message},
-             {"texts.json", run_text},       {"desired.json", run_desired}};
+             {"texts.json", run_text},       {"desired.json", run_desired},
+             {"patch/index.json", run_patch}};
   int failed = 0;
+  patches = words[1];
   for (size_t i = 0; i < sizeof all / sizeof *all; i++)
     failed |= run(words[1], all[i].name, all[i].one);
   return failed;
