@@ -3,8 +3,9 @@
 A device waits for a file when it asked for its leaves lately and takes broadcasts. Enough of
 them begin a round: a short delay in which stragglers join, then each chunk once, in order.
 Whoever asks in a round's first half joins it, and pulls its beginning afterwards; whoever
-asks later counts for the next one, and pulls meanwhile. No IO and no clock: ``now`` is seconds
-of any steady clock.
+asks later counts for the next one, and pulls meanwhile. The more listen, the slower it goes;
+nobody joins who would slow it much below what the others were told, for they would give it
+up. No IO and no clock: ``now`` is seconds of any steady clock.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ _BATCHES = 2**32
 _LATE_SECONDS = 0.25
 """A round that could not send for longer goes on at its pace instead of catching up."""
 
+_SLOWER = 2 / 3
+"""Of the rate that was told, the least at which a round goes on for the sake of who joins."""
+
+_ABOUT = 0.1
 _QUIET_CHUNKS = 8
 _MAX_QUIET = 60.0
 
@@ -47,7 +52,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """What devices that wait are told: a round is about to begin."""
+    """What devices that wait are told: a round is about to begin, or begins at another rate."""
 
     sha256: str
     devices: tuple[str, ...]
@@ -72,7 +77,12 @@ class _Round:
     begins_at: float
     next_at: float
     listeners: set[str]
+    rate: float
     index: int = 0
+
+    @property
+    def ended(self) -> bool:
+        return self.index >= self.chunks
 
 
 @dataclass(slots=True)
@@ -108,7 +118,7 @@ class Broadcasts:
         if not self.rules.start_from or chunks < self.rules.least_chunks:
             return None, None
         current = self._rounds.get(sha256)
-        if current is not None and 2 * current.index <= current.chunks:
+        if current is not None and self._joins(device, current):
             current.listeners.add(device)
             return self._offer(current, now), None
         self._note(device, sha256, size, now)
@@ -130,26 +140,36 @@ class Broadcasts:
             if not current.listeners:
                 del self._rounds[sha256]
 
-    def next(self, now: float) -> Slot | None:
-        """Take the chunk that is due by now, if one is."""
+    def next(self, now: float) -> tuple[Slot | None, list[Announcement]]:
+        """Take the chunk that is due by now, if one is, and what is to be told about it.
+
+        At a round's begin that is its rate, if it is another than was offered; at its end, the
+        rounds that follow.
+        """
         current = self._soonest()
         if current is None or current.next_at > now:
-            return None
+            return None, []
+        rate, told = self._rate(), []
+        if not current.index and abs(rate - current.rate) > _ABOUT * current.rate:
+            listeners = tuple(sorted(current.listeners))
+            told = [Announcement(current.sha256, listeners, self._offer(current, now))]
+        if not current.index:
+            current.rate = rate
         slot = Slot(current.sha256, current.batch, current.index, len(current.listeners))
         current.index += 1
-        spacing = CHUNK_BYTES / self._rate()
-        current.next_at = max(current.next_at, now - _LATE_SECONDS) + spacing
-        if current.index >= current.chunks:
+        current.next_at = max(current.next_at, now - _LATE_SECONDS) + CHUNK_BYTES / rate
+        if current.ended:
             del self._rounds[current.sha256]
-        return slot
+            told += self._begin_others(now)
+        return slot, told
 
     def wait(self, now: float) -> float | None:
         """Seconds until the next chunk is due; None without a round."""
         current = self._soonest()
         return None if current is None else max(0.0, current.next_at - now)
 
-    def again(self, now: float) -> list[Announcement]:
-        """Begin a round for each file that enough devices wait for: after another has ended."""
+    def _begin_others(self, now: float) -> list[Announcement]:
+        """Begin a round for each file that enough devices wait for: another has ended."""
         told = []
         for sha256 in list(self._sizes):
             if sha256 not in self._rounds and (begun := self._begin(sha256, now)) is not None:
@@ -185,13 +205,21 @@ class Broadcasts:
         waiting = self._asked.get(sha256, OrderedDict())
         while waiting and next(iter(waiting.values())) < now - self.rules.recent:
             waiting.popitem(last=False)
-        if len(waiting) < self.rules.start_from or len(self._rounds) >= MAX_ROUNDS:
-            if not waiting:
-                self._forget(sha256)
+        if not waiting:
+            self._forget(sha256)
             return None
-        begins_at = now + self.rules.delay
-        chunks = chunk_count(self._sizes[sha256])
-        begun = _Round(sha256, chunks, self.next_batch, begins_at, begins_at, set(waiting))
+        crowded = len(self._rounds) >= MAX_ROUNDS or not self._bears(len(waiting))
+        if len(waiting) < self.rules.start_from or crowded:
+            return None
+        begun = _Round(
+            sha256=sha256,
+            chunks=chunk_count(self._sizes[sha256]),
+            batch=self.next_batch,
+            begins_at=now + self.rules.delay,
+            next_at=now + self.rules.delay,
+            listeners=set(waiting),
+            rate=self._rate(len(waiting)),
+        )
         self.next_batch = (self.next_batch + 1) % _BATCHES
         self._rounds[sha256] = begun
         self._forget(sha256)
@@ -204,9 +232,18 @@ class Broadcasts:
     def _soonest(self) -> _Round | None:
         return min(self._rounds.values(), key=lambda one: one.next_at, default=None)
 
-    def _rate(self) -> float:
+    def _joins(self, device: str, current: _Round) -> bool:
+        early = 2 * current.index <= current.chunks
+        return early and (device in current.listeners or self._bears(1))
+
+    def _bears(self, more: int) -> bool:
+        """Whether so many more would leave those that listen about what they were told."""
+        rate = self._rate(more)
+        return all(rate >= _SLOWER * one.rate for one in self._rounds.values() if one.index)
+
+    def _rate(self, more: int = 0) -> float:
         """Bytes a second of each round: all rounds share what all devices get together."""
-        listeners = sum(len(one.listeners) for one in self._rounds.values())
+        listeners = more + sum(len(one.listeners) for one in self._rounds.values())
         total = min(self.rules.total_rate, self._limit or self.rules.total_rate)
         return max(1.0, min(self.rules.device_rate, total / max(1, listeners)))
 

@@ -47,10 +47,7 @@ class BroadcastDesk:
     def next(self, now: float) -> Slot | None:
         """Take the chunk that is due, if one is; a round that ends may begin another."""
         with self._lock:
-            before = self._broadcasts.rounds
-            slot = self._broadcasts.next(now)
-            ended = self._broadcasts.rounds < before
-            told = self._broadcasts.again(now) if ended else []
+            slot, told = self._broadcasts.next(now)
         for one in told:
             self._announce(one)
         return slot

@@ -36,10 +36,10 @@ def play(rules, steps, chunks):
         until = now + seconds
         while (wait := broadcasts.wait(now)) is not None and now + wait <= until:
             now += wait
-            slot = broadcasts.next(now)
+            slot, announced = broadcasts.next(now)
             assert slot is not None
             slots.append((now, slot))
-            told += [(now, one) for one in broadcasts.again(now)]
+            told += [(now, one) for one in announced]
         now = until
         if device is not None:
             asked.append((now, device, sha256))
@@ -115,7 +115,7 @@ def test_a_round_that_nobody_listens_to_any_more_ends(rules, devices):
         broadcasts.left(name)
     assert broadcasts.rounds == 0
     assert broadcasts.wait(0.0) is None
-    assert broadcasts.again(0.0) == []
+    assert broadcasts.next(10.0) == (None, [])
 
 
 def test_who_asks_in_the_first_half_joins_and_who_asks_later_counts_for_the_next():
@@ -125,7 +125,7 @@ def test_who_asks_in_the_first_half_joins_and_who_asks_later_counts_for_the_next
     assert broadcasts.asked("one", FILE, size, 0.1) == (None, None)
     offer, others = broadcasts.asked("two", FILE, size, 0.2)
     assert (others.devices, others.offer) == (("one",), offer)
-    assert broadcasts.next(1.1) is None
+    assert broadcasts.next(1.1) == (None, [])
     for _ in range(5):
         broadcasts.next(2.0 + broadcasts.wait(2.0))
     joined, _ = broadcasts.asked("three", FILE, size, 2.1)
@@ -133,11 +133,27 @@ def test_who_asks_in_the_first_half_joins_and_who_asks_later_counts_for_the_next
     broadcasts.next(3.0)
     assert broadcasts.asked("four", FILE, size, 3.0) == (None, None)
     assert broadcasts.asked("five", FILE, size, 3.0) == (None, None)
-    while broadcasts.wait(4.0) is not None:
-        broadcasts.next(4.0 + broadcasts.wait(4.0))
-    (again,) = broadcasts.again(5.0)
-    assert again.devices == ("five", "four")
-    assert again.offer.batch != offer.batch
+    told = []
+    while not told:
+        _, told = broadcasts.next(4.0 + broadcasts.wait(4.0))
+    assert told[0].devices == ("five", "four")
+    assert told[0].offer.batch != offer.batch
+
+
+def test_those_who_join_before_the_begin_slow_it_and_all_are_told():
+    broadcasts = Broadcasts(Rules(start_from=2, delay=1.0, total_rate=8e6, device_rate=4e6))
+    size = 100 * CHUNK_BYTES
+    for i in range(8):
+        offer, _ = broadcasts.asked(f"dev_{i}", FILE, size, 0.1 * i)
+    assert offer.rate == 1e6
+    _, told = broadcasts.next(1.2)
+    assert [len(one.devices) for one in told] == [8]
+    assert (told[0].offer.rate, told[0].offer.starts_in) == (1e6, 0.0)
+    # Once it has begun it gets no slower than two thirds of that: four more may join.
+    later = [broadcasts.asked(f"late_{i}", FILE, size, 2.0)[0] for i in range(20)]
+    assert sum(one is not None for one in later) == 4
+    assert broadcasts.asked("other", OTHER, size, 2.0) == (None, None)
+    assert broadcasts.asked("another", OTHER, size, 2.0) == (None, None)
 
 
 def test_nothing_is_broadcast_where_that_is_off():
