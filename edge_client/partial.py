@@ -23,7 +23,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from edge_client.errors import DigestError
-from edge_client.files import disk_errors, fsync_folder, hash_file, read_limited, write_atomic
+from edge_client.files import disk_errors, fsync_folder, read_limited, write_atomic
 from edge_client.settings import MIB
 from schemas.base import Wire
 from schemas.measure import MAX_FILE_BYTES, ModelFile
@@ -32,6 +32,10 @@ from schemas.transfer import CHUNK_BYTES, chunk_count, leaves_digest
 FLUSH_SECONDS = 0.5
 FLUSH_CHUNKS = 256
 """16 MiB: the disk is to work while the network does, not after it."""
+
+
+CATCH_UP = 2
+"""Chunks that came early, and are hashed with each that comes later."""
 
 
 class ChunkMap(Wire):
@@ -76,6 +80,8 @@ class Partial:
         self.path = folder / f"{file.sha256}.data"
         self.missing = len(leaves)
         self._there = bytearray(len(leaves))
+        self._whole = hashlib.sha256()
+        self._hashed = 0  # chunks that are in it, from the first one on
         self._owner = owner
         self._map = folder / f"{file.sha256}.map"
         self._unsaved = 0
@@ -115,6 +121,7 @@ class Partial:
                 at = index * CHUNK_BYTES + written
                 written += os.pwrite(self._fd, data[written:], at)
             self._mark(index)
+            self._hash(index, data)
             self._unsaved += 1
         return Placed.NEW
 
@@ -158,7 +165,7 @@ class Partial:
             self._shut()
 
     def finish(self, blobs: Path) -> None:
-        """Hash the whole, make it durable and move it among the complete files.
+        """Make it durable, check the hash of the whole, and move it among the complete files.
 
         The map stays until the next ``collect``: it holds the count of bytes fetched.
 
@@ -170,9 +177,11 @@ class Partial:
                 return
             os.ftruncate(self._fd, self.file.size)
             os.fsync(self._fd)
-            self._write_map(bytes(self._there))
+            self._write_map(bytes(self._there), durable=False)
+            for index in range(self._hashed, len(self.leaves)):
+                self._whole.update(self._read(self._fd, index))
         self._shut()
-        if hash_file(self.path) != self.file.sha256:
+        if self._whole.hexdigest() != self.file.sha256:
             self.remove()
             msg = f"{self.file.path} has not the manifest's SHA-256 although all chunks fit"
             raise DigestError(msg)
@@ -206,12 +215,29 @@ class Partial:
             self.fetched = saved.fetched + sum(self._bytes_of(index) for index in unknown)
         self.save()
 
+    def _hash(self, index: int, data: bytes | memoryview) -> None:
+        """Go on with the hash of the whole, as far as the file reaches from its beginning.
+
+        So that little of it is left for the end, when everybody waits for it.
+        """
+        if index == self._hashed:
+            self._whole.update(data)
+            self._hashed += 1
+        for _ in range(CATCH_UP):
+            if self._fd is None or self._there[self._hashed : self._hashed + 1] != b"\1":
+                return
+            self._whole.update(self._read(self._fd, self._hashed))
+            self._hashed += 1
+
+    def _read(self, fd: int, index: int) -> bytes:
+        return os.pread(fd, self._bytes_of(index), index * CHUNK_BYTES)
+
     def _mark(self, index: int) -> None:
         if not self._there[index]:
             self._there[index] = 1
             self.missing -= 1
 
-    def _write_map(self, there: bytes) -> None:
+    def _write_map(self, there: bytes, *, durable: bool = True) -> None:
         bits = bytearray(-(-len(there) // 8))
         for index, one in enumerate(there):
             if one:
@@ -219,7 +245,7 @@ class Partial:
         state = ChunkMap(
             bitmap=bits.hex(), owner=self._owner, fetched=self.fetched, making=self.making
         )
-        write_atomic(self._map, state.model_dump_json().encode(), mode=0o600)
+        write_atomic(self._map, state.model_dump_json().encode(), mode=0o600, durable=durable)
 
     def _shut(self) -> None:
         with self._saving, self._placing:
@@ -244,7 +270,7 @@ class Partial:
         with self._placing:
             if self._fd is None:
                 return False
-            data = os.pread(self._fd, self._bytes_of(index), index * CHUNK_BYTES)
+            data = self._read(self._fd, index)
         return hashlib.sha256(data).digest() == self.leaves[index]
 
     def _bytes_of(self, index: int) -> int:

@@ -46,6 +46,27 @@ def test_a_whole_file_moves_among_the_complete_ones(store):
     assert store.read(FILE.sha256) == DATA
 
 
+@pytest.mark.parametrize("order", [(3, 2, 1, 0), (0, 2, 1, 3), (1, 3, 0, 2)])
+@pytest.mark.parametrize("killed_after", [0, 2])
+def test_the_whole_is_hashed_in_whatever_order_it_comes(store, order, killed_after):
+    partial = opened(store)
+    fill(partial, order[:killed_after])
+    kill(partial)
+    again = opened(store)
+    fill(again, order[killed_after:])
+    again.finish(store.home.blobs)
+    assert store.read(FILE.sha256) == DATA
+
+
+def test_a_manifest_whose_leaves_are_of_another_file_is_found_out(store):
+    file = FILE.model_copy(update={"sha256": "0" * 64})
+    partial = opened(store, file)
+    fill(partial, range(4))
+    with pytest.raises(DigestError, match="although all chunks fit"):
+        partial.finish(store.home.blobs)
+    assert list(store.home.partial.iterdir()) == list(store.home.blobs.iterdir()) == []
+
+
 def kill(partial: Partial) -> None:
     """What SIGKILL does: nothing is saved, the file is closed."""
     os.close(partial._fd)
