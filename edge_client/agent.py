@@ -92,6 +92,7 @@ class Agent:
             return self._loop()
         finally:
             self._end()
+            self._parts.watchdog.stopped()
 
     def _serve(self) -> None:
         """Serve before anything else, whatever state the files are in."""

@@ -86,11 +86,13 @@ class Broke:
 class Proceeded:
     """Now is a good time to activate.
 
-    fallback: what serves now. before_mb: the agent's memory (RSS) now, in MiB.
+    fallback: what serves now. older: what was its fallback. before_mb: the agent's memory (RSS)
+    now, in MiB.
     """
 
     key: Key
     fallback: Slot | None
+    older: Slot | None = None
     before_mb: float | None = None
 
 

@@ -65,7 +65,7 @@ def in_words(slot: Slot) -> str:
 
 def is_done(asked: Asked, pointer: Pointer) -> bool:
     """Whether the pointer says what was asked for."""
-    return pointer == Pointer(active=asked.fallback)
+    return pointer.active == asked.fallback
 
 
 def decide(asked: Asked, state: State, pointer: Pointer) -> RollbackWanted | None:

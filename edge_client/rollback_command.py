@@ -109,7 +109,7 @@ def _alone(home: Home, asked: Asked) -> None:
 
 
 def _finish(home: Home, journal: Journal, state: Reverting) -> None:
-    write_pointer(home.pointer, Pointer(active=state.fallback))
+    write_pointer(home.pointer, Pointer(active=state.fallback, fallback=state.older))
     new, actions = step(state, Restored(key=state.offer.key), time.time())
     reports = [action for action in actions if isinstance(action, Report)]
     journal.commit(new, reports, uptime=0.0, facts=facts_of(reports))

@@ -92,7 +92,7 @@ def restore(device: Device, state: Reverting) -> Restored | Stranded:
     if problems and _may_stay(device, state):
         write_pointer(device.home.pointer, Pointer(active=state.slot))
         return Stranded(key=key, detail=problems[0].why)
-    write_pointer(device.home.pointer, Pointer(active=state.fallback))
+    write_pointer(device.home.pointer, Pointer(active=state.fallback, fallback=state.older))
     return Restored(key=key)
 
 
@@ -167,7 +167,7 @@ def in_use(device: Device, state: State) -> set[str]:
         raise PointerError(msg)
     pointer = found.pointer
     slots: list[Slot | None] = [pointer.active, pointer.fallback, device.runtime.slot]
-    slots += [getattr(state, "slot", None), getattr(state, "fallback", None)]
+    slots += [getattr(state, name, None) for name in ("slot", "fallback", "older")]
     known = {slot for slot in slots if slot is not None}
     named = {sha for slot in known for sha in (slot.sha256, slot.manifest_sha256)}
     return named | {sha for slot in known for sha in _golden_of(device, slot)}

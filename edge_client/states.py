@@ -98,12 +98,14 @@ class Staged:
 class Activating:
     """The pointer is being swapped. fallback: what served before.
 
-    before_mb: the agent's memory (RSS) then, in MiB; None where nobody knows.
+    older: what was the fallback then, and is again if this comes to nothing. before_mb: the
+    agent's memory (RSS) then, in MiB; None where nobody knows.
     """
 
     offer: Offer
     slot: Slot
     fallback: Slot | None
+    older: Slot | None = None
     boots: int = 0
     before_mb: float | None = None
     pending: Offer | None = None
@@ -115,12 +117,13 @@ class OnProbation:
     """The new model serves and is watched.
 
     n, errors: inferences since this boot. elapsed: seconds on probation, over all boots.
-    before_mb: as in ``Activating``. golden_due: whether the golden vectors are to decide.
+    older, before_mb: as in ``Activating``. golden_due: whether the golden vectors are to decide.
     """
 
     offer: Offer
     slot: Slot
     fallback: Slot | None
+    older: Slot | None = None
     boots: int = 0
     n: int = 0
     errors: int = 0
@@ -134,8 +137,8 @@ class OnProbation:
 class Reverting:
     """The pointer is being put back; ends as ROLLED_BACK.
 
-    pending: what comes next. after_success: the update was over, and an operator at the device
-    takes it back.
+    older: as in ``Activating``. pending: what comes next. after_success: the update was over, and
+    an operator at the device takes it back.
     """
 
     offer: Offer
@@ -143,6 +146,7 @@ class Reverting:
     fallback: Slot | None
     cause: DeviceCause
     detail: str
+    older: Slot | None = None
     pending: Offer | None = None
     after_success: bool = False
     kind: Literal["reverting"] = "reverting"

@@ -134,7 +134,11 @@ def trial_passed(state: Verified, event: TrialPassed, _now: float) -> Step:
 def proceeded(state: Staged, event: Proceeded, _now: float) -> Step:
     """Swap; what serves now becomes the fallback."""
     new = Activating(
-        offer=state.offer, slot=state.slot, fallback=event.fallback, before_mb=event.before_mb
+        offer=state.offer,
+        slot=state.slot,
+        fallback=event.fallback,
+        older=event.older,
+        before_mb=event.before_mb,
     )
     return new, (Report(key=event.key, state=ExecState.ACTIVATING), Begin())
 

@@ -75,6 +75,7 @@ def swapped(state: Activating, event: Swapped, _now: float) -> Step:
         offer=state.offer,
         slot=state.slot,
         fallback=state.fallback,
+        older=state.older,
         boots=state.boots,
         before_mb=state.before_mb,
     )
@@ -169,6 +170,7 @@ def _revert(state: Any, cause: DeviceCause, detail: str) -> Reverting:
         fallback=state.fallback,
         cause=cause,
         detail=detail,
+        older=state.older,
         pending=getattr(state, "pending", None),
     )
 

@@ -27,6 +27,10 @@ LOOKS = 8
 
 MAX_LOOK_SECONDS = 1.0
 LOOP = "the agent's loop"
+LONG_SECONDS = 300.0
+"""For what may take long on a slow device; the trial load before it took at most 120 s."""
+
+_LONG = frozenset({"a load", "the golden run"})
 LAST_SECONDS = 2.0
 """For the note: a disk that hangs must not keep the agent from ending."""
 
@@ -43,6 +47,7 @@ class Patience:
 
     limit: float
     every: float
+    long: float = LONG_SECONDS
     _seen: dict[int, float] = field(default_factory=dict)
     _beats: int = -1
     _still: float = 0.0
@@ -63,7 +68,8 @@ class Patience:
         self._still = 0.0 if beats != self._beats else self._still + self.every
         self._beats = beats
         for one in now:
-            if self._seen[one.number] >= self.limit:
+            limit = max(self.limit, self.long) if one.what in _LONG else self.limit
+            if self._seen[one.number] >= limit:
                 return Hang(what=one.what, sha256=one.sha256, seconds=self._seen[one.number])
         # A load is done by the thread that decides; it has its own limit, from its own beginning.
         if self._still >= self.limit and not any(one.what == "a load" for one in now):
@@ -110,6 +116,10 @@ class Watchdog:
         """The agent ends by itself; that must not take longer than the limit either."""
         self._stop.set()
         faulthandler.dump_traceback_later(self._limit, exit=True)
+
+    def stopped(self) -> None:
+        """It has come to its end."""
+        faulthandler.cancel_dump_traceback_later()
 
     def look(self) -> None:
         """Look once."""

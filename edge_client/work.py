@@ -174,7 +174,8 @@ class Work:
         require_current(state.offer, self._device.clock.date())
         pointer = read_pointer(self._device.home.pointer)
         fallback = pointer.active or self._device.runtime.slot
-        return Proceeded(key=state.offer.key, fallback=fallback, before_mb=rss_mb())
+        older = None if pointer.fallback == fallback else pointer.fallback
+        return Proceeded(key=state.offer.key, fallback=fallback, older=older, before_mb=rss_mb())
 
     def _activate(self, state: Activating) -> Event:
         try:

@@ -25,8 +25,9 @@ from edge_client.store import Store
 from edge_client.times import MAX_FILES, WARM_UP, Timer, read_past, write_past
 from schemas.errors import DeviceCause
 from schemas.rollout import ExecState, Probation
-from tests.fakes.edge_bench import BAD, NEW, Bench, Fuse, document
-from tests.fakes.edge_models import linear_onnx, model_file, samples
+from tests.fakes.edge_bench import BAD, NEW, SIGNER, Bench, Fuse, document
+from tests.fakes.edge_models import linear_onnx, model_file, release, samples
+from tests.fakes.edge_trust import assignment
 from tests.fakes.gateway import until
 
 LONG = Probation(min_inferences=1000, max_boots=50)
@@ -210,6 +211,29 @@ def test_a_model_stays_when_the_one_before_it_is_lost(bench):
     bench.die()
     bench.start()
     assert bench.serving() == 2
+
+
+def test_an_update_that_comes_to_nothing_costs_no_fallback(bench):
+    bench.run(document(bench, NEW), NEW, samples(2))
+    before = read_pointer(bench.home.pointer)
+    third = release(linear_onnx(3))
+    SIGNER.add(third.manifest, "digits", 3)
+    wanted = assignment(bench.device, third.manifest, version=3, probation=LONG)
+    bench.inbox.desired(SIGNER.desired(wanted, sequence=9, length=len(third.manifest)))
+    for _ in range(300):
+        while bench.wire:
+            bench.answer(bench.wire.pop(0), third)
+        bench.updater.pump()
+        bench.inbox.pump()
+        if isinstance(bench.updater.state, OnProbation):
+            break
+    assert read_pointer(bench.home.pointer).fallback == before.active
+    fail(bench)
+    bench.go_to(Ended)
+    assert read_pointer(bench.home.pointer) == before
+    store = device_of(bench).store
+    assert store.has(before.active.sha256)
+    assert store.has(before.fallback.sha256)
 
 
 def test_a_model_that_hung_is_taken_back_at_the_next_start_without_a_load(bench, monkeypatch):

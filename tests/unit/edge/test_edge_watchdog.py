@@ -46,10 +46,10 @@ def test_an_inference_is_counted_from_when_it_was_first_seen():
 
 
 def test_a_load_stops_the_loop_for_its_own_limit_only():
-    patience = Patience(limit=4.0, every=0.5)
+    patience = Patience(limit=4.0, every=0.5, long=6.0)
     assert looks(patience, 6, beats=1) is None
     load = [Doing(2, "a load", SHA)]
-    assert looks(patience, 8, beats=1, doing=load) is None
+    assert looks(patience, 12, beats=1, doing=load) is None
     assert looks(patience, 1, beats=1, doing=load).what == "a load"
 
 
