@@ -7,6 +7,7 @@ commit, with the real services and no broker.
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -30,8 +31,11 @@ from orchestrator.services.records import (
 from orchestrator.services.reports import ReportService
 from orchestrator.services.telemetry import TelemetryService
 from schemas.base import Wire
-from schemas.device import Birth, DeviceState, Hardware
+from schemas.device import ActiveModel, Birth, DeviceState, Hardware
+from schemas.measure import Accuracy, Golden, ModelFile
+from schemas.model import Manifest, Variant
 from schemas.rollout import ExecReport, ExecState, RolloutSpec, RolloutState, WaveState
+from schemas.signature import Signature, TensorSpec
 from schemas.telemetry import Window
 from schemas.topics import Up, UpTopic
 
@@ -39,6 +43,7 @@ WHAT = "the inbox: messages a second in batches, against one transaction for eac
 UNITS = {"births": "1/s", "heartbeats": "1/s", "reports": "1/s", "windows": "1/s"}
 BATCH = 500
 ROLLOUT = "rol_" + "0" * 16
+FILE = "f" * 64
 HARDWARE = Hardware(
     arch="x86_64", cpus=4, ram_mb=4096, providers=("CPUExecutionProvider",), ort="1", agent="1"
 )
@@ -87,7 +92,13 @@ class Side:
 
     def _birth(self, nth: int) -> Birth:
         uptime = 10.0 * (2 * self._turn + nth)
-        return Birth(boot="b" * 32, session=self._turn, uptime=uptime, hardware=HARDWARE)
+        return Birth(
+            boot="b" * 32,
+            session=self._turn,
+            uptime=uptime,
+            hardware=HARDWARE,
+            active=ActiveModel(model="digits", version=1, variant="int8", sha256=FILE),
+        )
 
     def _report(self, n: int) -> ExecReport:
         return ExecReport(
@@ -133,12 +144,13 @@ def _fill(uow: SqlUnitOfWork, devices: Sequence[str]) -> None:
         id=ROLLOUT, spec=spec, model="digits", version=1, state=RolloutState.RUNNING, created_at=now
     )
     wave = WaveRecord(rollout_id=ROLLOUT, idx=0, state=WaveState.RUNNING, entered_at=now)
+    manifest = _manifest().model_dump_json()
     version = VersionRecord(
         model="digits",
         version=1,
-        manifest="{}",
-        manifest_sha256="a" * 64,
-        manifest_size=2,
+        manifest=manifest,
+        manifest_sha256=hashlib.sha256(manifest.encode()).hexdigest(),
+        manifest_size=len(manifest),
         job_id=None,
         created_at=now,
     )
@@ -147,6 +159,30 @@ def _fill(uow: SqlUnitOfWork, devices: Sequence[str]) -> None:
         for device in devices:
             tx.devices.add(_device(device, now))
         tx.rollouts.add(rollout, [wave], [_offered(n, d, now) for n, d in enumerate(devices)])
+
+
+def _manifest() -> Manifest:
+    tensor = TensorSpec(name="x", dtype="uint8", shape=(-1, 1, 8, 8))
+    figure = Accuracy(value=0.9, n=100, low=0.8, high=1.0, split="test", set_sha256="a" * 64)
+    golden = Golden(file=_file("golden.npz"), samples=1, tolerance=0.01)
+    variant = Variant(
+        id="int8",
+        precision="int8",
+        scheme="qdq",
+        opset=20,
+        file=_file("int8.onnx"),
+        accuracy=(figure,),
+        golden=golden,
+    )
+    return Manifest(
+        model="digits",
+        signature=Signature(inputs=(tensor,), outputs=(tensor,)),
+        variants=(variant,),
+    )
+
+
+def _file(name: str) -> ModelFile:
+    return ModelFile(path=name, size=1, sha256=FILE, leaves_sha256=FILE)
 
 
 def _device(device: str, now: datetime) -> DeviceRecord:

@@ -76,8 +76,8 @@ class SqlDevices(SqlCertificates):
     def save(self, record: DeviceRecord) -> None:
         self._devices.save(record, record.id)
 
-    def save_all(self, records: Iterable[DeviceRecord]) -> None:
-        self._devices.save_all((record, (record.id,)) for record in records)
+    def change(self, pairs: Iterable[tuple[DeviceRecord, DeviceRecord]]) -> None:
+        self._devices.change(pairs)
 
     def get(self, device_id: str, *, lock: bool = False) -> DeviceRecord | None:
         return self._devices.get(device_id, lock=lock)

@@ -32,6 +32,12 @@ def fill(row: Base, record: Any) -> None:
             setattr(row, field.name, value)
 
 
+def differences(before: Any, after: Any) -> dict[str, Any]:
+    """The fields in which two records differ, as the database takes those of the second."""
+    pairs = ((f.name, getattr(before, f.name), getattr(after, f.name)) for f in fields(after))
+    return {name: plain(new) for name, old, new in pairs if new is not old and new != old}
+
+
 def to_row(kind: type[Base], record: Any) -> Base:
     """A new row of a record."""
     return kind(**row_of(record))

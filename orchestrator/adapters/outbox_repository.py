@@ -94,8 +94,8 @@ class SqlOutbox:
                 found.setdefault(row.device_id, []).append(_to_given(row))
         return found
 
-    def save(self, records: Iterable[ExecutionRecord]) -> None:
-        self._executions.save_all((record, (record.id,)) for record in records)
+    def change(self, pairs: Iterable[tuple[ExecutionRecord, ExecutionRecord]]) -> None:
+        self._executions.change(pairs)
 
 
 _COLUMNS: tuple[Any, ...] = (

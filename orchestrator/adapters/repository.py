@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Select, select
+from sqlalchemy import ColumnElement, Select, select, update
 from sqlalchemy.orm import Session
 
-from orchestrator.adapters.mapping import fill, to_record, to_row
+from orchestrator.adapters.mapping import differences, fill, to_record, to_row
 from orchestrator.adapters.tables import Base
 from orchestrator.errors import NotFound
 
@@ -45,21 +45,30 @@ class Records(Generic[R]):
         Raises:
             NotFound: there is none.
         """
-        self.save_all([(record, key)])
-
-    def save_all(self, records: Iterable[tuple[R, Sequence[Any]]]) -> None:
-        """Replace records of keys: one read for each that was not read before, one write.
-
-        Raises:
-            NotFound: there is none.
-        """
-        for record, key in records:
-            row = self._session.get(self._row, key)
-            if row is None:
-                msg = f"no {self._row.__tablename__} record {tuple(key)}"
-                raise NotFound(msg)
-            fill(row, record)
+        row = self._session.get(self._row, key)
+        if row is None:
+            msg = f"no {self._row.__tablename__} record {key}"
+            raise NotFound(msg)
+        fill(row, record)
         self._session.flush()
+
+    def change(self, pairs: Iterable[tuple[R, R]]) -> None:
+        """Replace records that were read in this transaction: before, after.
+
+        Only what differs is written, with one statement for all that differ in the same fields.
+        """
+        key = [column.key for column in self._row.__table__.primary_key]
+        alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        for before, after in pairs:
+            differs = differences(before, after)
+            if differs:
+                differs |= {name: getattr(after, name) for name in key}
+                alike.setdefault(tuple(differs), []).append(differs)
+        self._session.flush()
+        for rows in alike.values():
+            self._session.execute(update(self._row), rows)
+        # Rows that the session still holds are as they were.
+        self._session.expire_all()
 
     def all(self, query: Select[Any]) -> Sequence[R]:
         """The records that a query selects."""

@@ -62,8 +62,7 @@ def take(tx: Transaction, signs: Sequence[Sign], now: datetime) -> None:
                 _died(batch, record, death)
     _look_for_drift(batch)
     _reconcile(batch)
-    changed = {key: one for key, one in batch.devices.items() if one != batch.before[key]}
-    tx.devices.save_all(changed.values())
+    tx.devices.change((batch.before[key], one) for key, one in batch.devices.items())
     fleet.announce_all(tx, [batch.devices[device] for device in sorted(batch.announced)], now)
 
 
@@ -91,7 +90,8 @@ def _born(batch: _Batch, record: DeviceRecord, birth: Birth, *, retained: bool) 
         rolled_back=birth.rolled_back,
     )
     batch.told.append((record.id, told))
-    if told.connected or record.active != birth.active or record.drifted_at is not None:
+    may_drift = birth.active is not None and (told.connected or record.active != birth.active)
+    if may_drift or record.drifted_at is not None:
         batch.looked_at.add(record.id)
     if record.presence is not Presence.ONLINE or record.active != birth.active:
         batch.announced.add(record.id)

@@ -64,6 +64,6 @@ class DeviceService:
         with self._uow() as tx:
             silent = tx.devices.silent(now - timedelta(seconds=_MISSED * self._heartbeat))
             gone = [replace(record, presence=Presence.OFFLINE) for record in silent]
-            tx.devices.save_all(gone)
+            tx.devices.change(zip(silent, gone, strict=True))
             fleet.announce_all(tx, gone, now)
         return len(gone)

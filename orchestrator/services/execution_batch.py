@@ -53,8 +53,8 @@ class ExecutionBatch:
 
     def store(self) -> None:
         """Write what changed, and tell watchers."""
-        changed = [one for key, one in self._records.items() if one != self._before[key]]
-        self._tx.outbox.save(changed)
+        pairs = ((self._before[key], one) for key, one in self._records.items())
+        self._tx.outbox.change(pair for pair in pairs if pair[0] != pair[1])
         seen = [(one.rollout_id, moves.execution_data(one)) for one in self._seen.values()]
         if seen:
             self._tx.events.add_all("execution", seen, self._now)

@@ -129,8 +129,8 @@ def _offered_anew(
 def _raise_sequences(tx: Transaction, refused: dict[str, int]) -> None:
     if refused:
         devices = tx.devices.many(refused)
-        tx.devices.save_all(
-            replace(device, sequence=max(device.sequence, refused[device.id]))
+        tx.devices.change(
+            (device, replace(device, sequence=max(device.sequence, refused[device.id])))
             for device in devices.values()
         )
 
@@ -149,6 +149,6 @@ def _note_what_is_served(
             continue
         for one in given[device_id]:
             if one.execution == record.id:
-                changed.append(replace(device, active=one.model, drifted_at=None))
+                changed.append((device, replace(device, active=one.model, drifted_at=None)))
                 break
-    tx.devices.save_all(changed)
+    tx.devices.change(changed)
