@@ -35,7 +35,7 @@ def write_hang(home: Home, hang: Hang) -> None:
     Raises:
         OSError: it could not be written.
     """
-    write_atomic(home.hung, hang.model_dump_json().encode())
+    write_atomic(home.hung, hang.model_dump_json().encode(), mode=0o600)
 
 
 def read_hang(home: Home) -> Hang | None:

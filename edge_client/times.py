@@ -119,4 +119,4 @@ def write_past(path: Path, past: Past) -> None:
     Raises:
         OSError: it could not be written; the old one stands.
     """
-    write_atomic(path, past.model_dump_json().encode(), durable=False)
+    write_atomic(path, past.model_dump_json().encode(), mode=0o600, durable=False)

@@ -20,7 +20,7 @@ from tests.attacks.test_certificates import renewal
 pytestmark = pytest.mark.integration
 
 KEEPERS = re.compile(
-    r"credentials\.json|worker\.json|broker/gateway\.json|trust/keys/.*\.pem|ca/.*\.key"
+    r"credentials\.json|worker\.json|link\.key|broker/gateway\.json|trust/keys/.*\.pem|ca/.*\.key"
     r"|identity[^/]*/.*|profiles/.*|profiles\.json"
 )
 """Files that are for secrets, by their path below the folder of a program."""
@@ -67,6 +67,7 @@ class Ledger:
         self.secrets["the agent's token"] = home.worker().token
         gateway = json.loads((home.broker / "gateway.json").read_text())
         self.secrets["the broker's password"] = gateway["password"]
+        self.secrets["the key of links"] = home.link_key.read_text().strip()
         for path in (*home.ca.rglob("*.key"), *(home.path / "trust" / "keys").glob("*.pem")):
             self.secrets[f"the key {path.name}"] = pem_body(path.read_text())
 
