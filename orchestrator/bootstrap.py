@@ -294,6 +294,7 @@ def build(settings: Settings) -> Program:
         public_url=settings.advertised_url,
         authority=authorities,
         trust=trust,
+        transfers=lambda: transfers.beats,
         health=lambda: {
             "api": "ok",
             "broker": "ok" if gateway.connected else "not connected",

@@ -43,6 +43,22 @@ class Health(Wire):
     parts: dict[str, str]
 
 
+class TransferProcess(Wire):
+    """How a process that answers requests for chunks fares, by what it said a second ago.
+
+    busy: whether it has sent lately, or something waits. Bytes and dropped chunks are counted
+    since it was started; a broadcast counts once for each listener.
+    """
+
+    name: str
+    busy: bool = False
+    unicast_bytes: int = 0
+    broadcast_bytes: int = 0
+    dropped_chunks: int = 0
+    waiting_chunks: int = 0
+    waiting_devices: int = 0
+
+
 class Stored(Wire):
     """The answer to an upload."""
 

@@ -10,7 +10,7 @@ import logging
 
 from pydantic import ValidationError
 
-from schemas.base import Wire
+from schemas.api import TransferProcess
 from schemas.topics import peer
 
 log = logging.getLogger(__name__)
@@ -19,22 +19,6 @@ BEAT_SECONDS = 1.0
 _GONE_SECONDS = 3.5
 _SETTLED_SECONDS = 1.5
 _MAX_PEERS = 100
-
-
-class Beat(Wire):
-    """How one process fares. Bytes and chunks dropped are counted since it was started.
-
-    busy: whether it has sent, or wanted to, since its last beat.
-    """
-
-    name: str
-    busy: bool = False
-    unicast_bytes: int = 0
-    broadcast_bytes: int = 0
-    dropped_chunks: int = 0
-    waiting_chunks: int = 0
-    waiting_devices: int = 0
-    rounds: int = 0
 
 
 class Peers:
@@ -47,19 +31,19 @@ class Peers:
     def __init__(self, name: str) -> None:
         self.name = name
         self.topic = peer(name)
-        self._heard: dict[str, tuple[float, Beat]] = {}
+        self._heard: dict[str, tuple[float, TransferProcess]] = {}
 
     def heard(self, payload: bytes | bytearray, now: float) -> None:
         """Another one said how it fares."""
         try:
-            beat = Beat.model_validate_json(payload)
+            beat = TransferProcess.model_validate_json(payload)
         except ValidationError:
             log.warning("what another transfer process says is not understood: is it newer?")
             return
         if beat.name != self.name and (beat.name in self._heard or len(self._heard) < _MAX_PEERS):
             self._heard[beat.name] = now, beat
 
-    def beats(self, now: float) -> list[Beat]:
+    def beats(self, now: float) -> list[TransferProcess]:
         """What the others said last."""
         self._heard = {
             n: found for n, found in self._heard.items() if now - found[0] < _GONE_SECONDS

@@ -24,11 +24,12 @@ from pydantic import ValidationError
 from orchestrator.adapters.broker import Gateway
 from orchestrator.adapters.intake import Intake
 from orchestrator.adapters.mqtt_client import make_client
-from orchestrator.adapters.peers import BEAT_SECONDS, Beat, Peers
+from orchestrator.adapters.peers import BEAT_SECONDS, Peers
 from orchestrator.adapters.sender import Sender
 from orchestrator.services.admitted import Admitted
 from orchestrator.services.broadcasting import BroadcastDesk
 from orchestrator.services.chunks import ChunkService
+from schemas.api import TransferProcess
 from schemas.topics import ALL_DEATHS, PEERS, SHARED_NEEDS, Up, parse_up
 from schemas.transfer import Need
 
@@ -75,7 +76,7 @@ class TransferLine:
         self._logged = (time.monotonic(), 0, 0)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="transfer", daemon=True)
-        self.beats: tuple[Beat, ...] = ()
+        self.beats: tuple[TransferProcess, ...] = ()
         """How this process fares, and then the others that were heard of; a second old."""
 
     @property
@@ -219,12 +220,12 @@ class TransferLine:
     def _take_share(self, now: float) -> None:
         self._sender.limit(self._peers.share(self._rate, now, self._busy_since), now)
 
-    def _figures(self) -> Beat:
+    def _figures(self) -> TransferProcess:
         counters, turns = self._sender.counters, self._sender.turns
         before = self.beats[0] if self.beats else None
         sent = counters.unicast_bytes + counters.broadcast_bytes
         moved = before is not None and before.unicast_bytes + before.broadcast_bytes != sent
-        return Beat(
+        return TransferProcess(
             name=self._peers.name,
             busy=moved or turns.chunks > 0,
             unicast_bytes=counters.unicast_bytes,
@@ -234,7 +235,7 @@ class TransferLine:
             waiting_devices=turns.devices,
         )
 
-    def _log(self, own: Beat, now: float) -> None:
+    def _log(self, own: TransferProcess, now: float) -> None:
         at, unicast, broadcast = self._logged
         if now - at < _LOG_SECONDS:
             return

@@ -27,6 +27,7 @@ from orchestrator.api import (
     reference,
     rollouts,
     session,
+    transfers,
     trust,
 )
 from orchestrator.api.context import Context, Guard
@@ -73,6 +74,7 @@ def make_app(context: Context) -> FastAPI:
         jobs.agent,
         jobs.driver,
         agents.operator,
+        transfers.operator,
         models.router,
         aliases.router,
         artifacts.router,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -40,6 +40,7 @@ from orchestrator.services.tokens import TokenService
 from orchestrator.services.trust import TrustService
 from orchestrator.services.uploads import UploadService
 from schemas.access import Role, Scope
+from schemas.api import TransferProcess
 
 DEFAULT_PAGE = 50
 MAX_PAGE = 500
@@ -53,7 +54,8 @@ class Context:
 
     health: the state of each part by name ("ok" or what is wrong). stopping: set when
     the server ends, so that streams end too. uploading: the threads that uploads may hold.
-    public_url: how browsers and devices reach the API.
+    public_url: how browsers and devices reach the API. transfers: the processes that answer
+    requests for chunks.
     """
 
     uow: UnitOfWork
@@ -83,6 +85,7 @@ class Context:
     authority: AuthorityService
     trust: TrustService
     health: Callable[[], dict[str, str]]
+    transfers: Callable[[], Sequence[TransferProcess]] = tuple
     stopping: threading.Event = field(default_factory=threading.Event)
     uploading: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(MAX_UPLOADS))
 

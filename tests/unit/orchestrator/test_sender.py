@@ -11,13 +11,14 @@ import pytest
 
 from orchestrator.adapters.answer_desk import MAX_OF_DEVICE, AnswerDesk
 from orchestrator.adapters.artifacts import ArtifactStore
-from orchestrator.adapters.peers import Beat, Peers
+from orchestrator.adapters.peers import Peers
 from orchestrator.adapters.sender import PORTION_CHUNKS, Sender
 from orchestrator.domain.broadcast import Broadcasts, Rules
 from orchestrator.errors import Unavailable
 from orchestrator.services.admitted import Admitted
 from orchestrator.services.broadcasting import BroadcastDesk
 from orchestrator.services.chunks import ChunkService
+from schemas.api import TransferProcess
 from schemas.ids import new_id
 from schemas.topics import broadcast, parse_broadcast, parse_down
 from schemas.transfer import CHUNK_BYTES, Ask, Need, Reply, decode_chunk
@@ -208,7 +209,7 @@ def test_busy_processes_share_the_rate():
     assert peers.share(None, 0.0, None) is None
     assert peers.share(90.0, 0.0, None) == 90.0
     for name, busy in (("b", True), ("c", False), ("me", True)):
-        peers.heard(Beat(name=name, busy=busy).model_dump_json().encode(), 0.0)
+        peers.heard(TransferProcess(name=name, busy=busy).model_dump_json().encode(), 0.0)
     peers.heard(b"noise", 0.0)
     assert peers.share(90.0, 0.5, 0.4) == 30.0
     assert peers.share(90.0, 2.0, 0.4) == 45.0
