@@ -1,0 +1,152 @@
+"""Devices are told by batches: what is stopped first, nothing twice, nothing for a gone broker."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import event
+
+from orchestrator.domain.rollout import RolloutEvent
+from orchestrator.services.publisher import DesiredPublisher
+from schemas.rollout import ExecState
+from tests.unit.orchestrator.test_rollout_service import executions, start
+
+S = ExecState
+EVERYONE = [{"percent": 100}]
+
+
+class Signs:
+    """The platform's signer, which counts, and of which a version can be missing."""
+
+    def __init__(self, trust):
+        self._trust, self.signed, self.missing = trust, 0, set()
+
+    def __getattr__(self, name):
+        return getattr(self._trust, name)
+
+    def published(self, model, version):
+        return version not in self.missing and self._trust.published(model, version)
+
+    def sign_assignment(self, *args, **more):
+        self.signed += 1
+        return self._trust.sign_assignment(*args, **more)
+
+
+@pytest.fixture
+def fleet(platform):
+    """Twelve devices that are there, and two versions."""
+    for content in (b"one", b"two"):
+        platform.models.register("digits", platform.manifest(content=content), None)
+    devices = platform.enroll(12)
+    for device in devices:
+        platform.birth(device)
+    platform.signing.tick()
+    platform.signs = Signs(platform.trust)
+    platform.publisher = DesiredPublisher(platform.uow, platform.signs, platform.downlink, batch=5)
+    platform.publisher.tick()
+    return devices
+
+
+def offered(platform, **more):
+    rollout = start(platform, waves=EVERYONE, **more)
+    platform.engine.tick()
+    platform.engine.tick()
+    return rollout
+
+
+def acknowledge(platform):
+    for mid in range(1, len(platform.broker.sent) + 1):
+        platform.downlink.acknowledged(mid)
+
+
+def unsent(platform):
+    with platform.uow.read() as tx:
+        return sum(group.count for group in tx.outbox.pending())
+
+
+def test_offers_go_out_by_batches_each_signed_and_sent_once(platform, fleet):
+    offered(platform)
+    sent = platform.broker.sent
+    platform.publisher.tick()
+    assert (len(sent), unsent(platform)) == (5, 12)
+    platform.publisher.tick()
+    assert len(sent) == 5
+    for left in (7, 2, 0):
+        acknowledge(platform)
+        platform.publisher.tick()
+        assert unsent(platform) == left
+    assert len({topic for topic, _, _ in sent}) == len(sent) == platform.signs.signed == 12
+
+
+def test_a_stop_waits_neither_for_offers_on_their_way_nor_for_a_signature(platform, fleet):
+    stopped = offered(platform)
+    acknowledge_all(platform)
+    platform.signs.missing.add(2)
+    platform.clock.forward(1)
+    offered(platform, version=2)  # supersedes: each has an end, and an offer that cannot be sent
+    sent = platform.broker.sent
+    sent.clear()
+    acknowledge_all(platform)
+    assert sum(topic.endswith("cmd") for topic, _, _ in sent) == 12
+    assert {e.state for e in executions(platform, stopped)} == {S.SUPERSEDED}
+    assert unsent(platform) == 12
+    platform.signs.missing.clear()
+    acknowledge_all(platform)
+    assert unsent(platform) == 0
+
+
+def acknowledge_all(platform):
+    for _ in range(8):
+        platform.publisher.tick()
+        acknowledge(platform)
+
+
+def test_ends_have_room_while_the_broker_is_slow_to_take_offers(platform, fleet):
+    rollout = offered(platform)
+    platform.publisher.tick()
+    platform.rollouts.operate(rollout, RolloutEvent.ABORT)
+    platform.broker.sent.clear()
+    platform.publisher.tick()
+    assert [topic.rpartition("/")[2] for topic, _, _ in platform.broker.sent].count("cmd") == 5
+
+
+def test_a_broker_that_is_gone_costs_a_look_a_try_and_no_more_signatures(platform, fleet):
+    offered(platform)
+    platform.broker.up = False
+    statements = []
+    event.listen(
+        platform.database, "before_cursor_execute", lambda *args: statements.append(args[2])
+    )
+    for _ in range(20):
+        platform.publisher.tick()
+    assert platform.signs.signed == 1
+    assert not any(text.startswith(("UPDATE", "INSERT")) for text in statements)
+    assert len(statements) < 20 * 12
+    platform.broker.up = True
+    acknowledge_all(platform)
+    assert unsent(platform) == 0
+
+
+def test_what_changed_while_it_was_on_its_way_is_not_taken_for_delivered(platform, fleet):
+    rollout = offered(platform)
+    platform.publisher.tick()
+    platform.rollouts.operate(rollout, RolloutEvent.ABORT)
+    acknowledge(platform)
+    platform.publisher.tick()
+    assert unsent(platform) == 12
+    acknowledge_all(platform)
+    assert unsent(platform) == 0
+    last = {topic: body for topic, body, _ in platform.broker.sent if topic.endswith("desired")}
+    assert set(last.values()) == {b""}
+
+
+def test_statements_do_not_grow_with_what_is_sent(platform, fleet):
+    publisher = DesiredPublisher(platform.uow, platform.signs, platform.downlink)
+    offered(platform)
+    publisher.tick()
+    acknowledge(platform)
+    statements = []
+    event.listen(
+        platform.database, "before_cursor_execute", lambda *args: statements.append(args[2])
+    )
+    assert publisher.tick() == 12
+    assert len(statements) < 20
