@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.adapters import mqtt
+from orchestrator.adapters import committer, mqtt
 from orchestrator.adapters.broker import Gateway
 from schemas.ids import new_id
 from schemas.topics import Up, up
@@ -23,8 +23,8 @@ class Client:
 
 @pytest.fixture
 def gateway(monkeypatch: pytest.MonkeyPatch) -> mqtt.MqttGateway:
-    monkeypatch.setattr(mqtt, "_MAX_INBOX", 60)
-    monkeypatch.setattr(mqtt, "_MAX_UNACKED", 20)
+    monkeypatch.setattr(committer, "MAX_INBOX", 60)
+    monkeypatch.setattr(committer, "MAX_UNACKED", 20)
     address = Gateway("127.0.0.1", 1, "gateway", "secret")
     return mqtt.MqttGateway(address, None, lambda _device: True, lambda _device, _ask: None)
 
@@ -43,6 +43,8 @@ def test_a_flood_that_nobody_acknowledges_leaves_room_for_what_is(gateway) -> No
         sent(flooding, 0)
     for _ in range(20):
         sent(other, 1)
-    waiting = [gateway._inbox.get_nowait() for _ in range(gateway._inbox.qsize())]
+    inbox = gateway._committer._inbox
+    waiting = [inbox.get_nowait() for _ in range(inbox.qsize())]
+    assert len(waiting) == 60
     assert sum(message.topic.device == other for message in waiting) == 20
     assert client.acked == [], "not before they are stored"

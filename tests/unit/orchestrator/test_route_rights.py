@@ -65,6 +65,7 @@ TABLE = {
     "GET /v1/tokens": READERS,
     "POST /v1/tokens/{token_id}/revoke": WRITERS,
     "GET /v1/devices": READERS,
+    "GET /v1/transfers": READERS,
     "GET /v1/devices/{device_id}": READERS,
     "POST /v1/devices/{device_id}/approve": WRITERS,
     "POST /v1/devices/{device_id}/reject": WRITERS,

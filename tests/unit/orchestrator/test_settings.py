@@ -35,6 +35,8 @@ def test_children_read_the_same_settings_back() -> None:
         embedded_agent=False,
         tick_seconds=0.05,
         certificate_days=3,
+        transfer_rate=1_000_000,
+        broadcast_from=0,
     )
     assert load(settings.to_env()) == settings
 
@@ -82,6 +84,9 @@ def test_the_certificate_holds_every_name_that_the_server_is_reached_by() -> Non
         ("LEASE_SECONDS", "-1", "not a number of seconds"),
         ("TICK_SECONDS", "fast", "not a number of seconds"),
         ("CERTIFICATE_DAYS", "1.5", "not a whole number"),
+        ("TRANSFER_RATE", "0", "not a whole number"),
+        ("BROADCAST_RATE", "1000", "less than a chunk a second"),
+        ("BROADCAST_FROM", "-1", "not a whole number"),
     ],
 )
 def test_what_is_wrong_is_told_by_the_settings_name(name: str, value: str, words: str) -> None:
