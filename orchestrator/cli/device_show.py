@@ -20,7 +20,7 @@ def device_shape() -> Shape[DeviceView]:
         ("TAGS", lambda view: ",".join(view.tags) or console.NONE),
         ("STATE", _state),
         ("PRESENCE", lambda view: console.state(view.presence)),
-        ("SERVES", _active),
+        ("SERVES", _serves),
         ("SEEN", lambda view: console.age(view.last_seen_at)),
     )
 
@@ -61,6 +61,7 @@ def show_device(view: DeviceView) -> None:
             ("class", view.device_class),
             ("tags", ", ".join(view.tags)),
             ("serves", _active(view)),
+            ("should serve", _should(view)),
             ("rollout", view.rollout),
             ("hardware", f"{hardware.arch}, {hardware.cpus} CPUs, {hardware.ram_mb} MB"
              if hardware else None),
@@ -83,6 +84,30 @@ def _state(view: DeviceView) -> Text:
 def _active(view: DeviceView) -> str:
     active = view.active
     return console.NONE if active is None else f"{active.model}@{active.version} {active.variant}"
+
+
+def _serves(view: DeviceView) -> Text:
+    """What it serves, and in a word what is wrong with it."""
+    text = Text(_active(view))
+    if view.drifted_at is not None:
+        return text.append(" drifted", "red")
+    if view.rolled_back:
+        return text.append(" put back", "yellow")
+    if view.desired is not None and view.desired != view.active:
+        text.append(f" → {view.desired.model}@{view.desired.version}", "dim")
+    return text
+
+
+def _should(view: DeviceView) -> Text | None:
+    """What it should serve, where that is something else, and why it does not."""
+    desired = view.desired
+    name = f"{desired.model}@{desired.version} {desired.variant}" if desired else "nothing yet"
+    if view.drifted_at is not None:
+        why = f", it was never given what it serves since {_time(view.drifted_at)}"
+        return Text(name).append(why, "red")
+    if view.rolled_back:
+        return Text(name).append(", the model before was put back by hand, there", "yellow")
+    return None if desired in {None, view.active} else Text(name)
 
 
 def _board(view: DeviceView) -> str:

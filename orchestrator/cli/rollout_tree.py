@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from rich.console import Group, RenderableType
@@ -15,6 +16,7 @@ from schemas.rollout import (
     Evidence,
     ExecState,
     ExecutionView,
+    Progress,
     RolloutView,
     VariantShare,
     WaveState,
@@ -27,6 +29,7 @@ _BAR = 20
 _EVIDENCE_A_LINE = 2
 _WORDS = 80
 """Characters of a device's own words, where the screen is small."""
+_KINDS = ("done", "fetched")
 _FEW = 3
 """Devices that a wave shows even where there is no room, and rows of a preview."""
 
@@ -45,8 +48,7 @@ def rollout_tree(view: RolloutView, *, room: int | None, note: str | None = None
         shown = _shown(wave, view, room)
         for execution in shown:
             branch.add(_device_line(execution, whole=room is None))
-        hidden = len(wave.executions) - len(shown)
-        if hidden > 0:
+        if wave.size > len(shown):
             branch.add(_summary(wave, shown))
         if wave.evidence and wave.state not in {WaveState.PENDING, WaveState.RUNNING}:
             for i in range(0, len(wave.evidence), _EVIDENCE_A_LINE):
@@ -63,7 +65,10 @@ def _title(view: RolloutView) -> Text:
     if view.pause_reason:
         text.append(f" ({view.pause_reason})", "yellow")
     end = view.ended_at or datetime.now(UTC)
-    return text.append(f"  {console.duration((end - view.created_at).total_seconds())}", "dim")
+    text.append(f"  {console.duration((end - view.created_at).total_seconds())}", "dim")
+    if len(view.waves) > 1:
+        text.append_text(_bytes([wave.progress for wave in view.waves]))
+    return text
 
 
 def wave_title(wave: WaveView, view: RolloutView) -> str:
@@ -74,10 +79,29 @@ def wave_title(wave: WaveView, view: RolloutView) -> str:
 
 def _wave_line(wave: WaveView, view: RolloutView) -> Text:
     text = Text(wave_title(wave, view)).append("  ").append_text(console.state(wave.state))
-    done = sum(e.state in EXEC_TERMINAL for e in wave.executions)
     if wave.size > 1 and wave.state is not WaveState.PENDING:
-        text.append(f"  {done}/{wave.size}", "dim")
-    return text
+        text.append(f"  {ended(wave)}/{wave.size}", "dim")
+    return text.append_text(_bytes([wave.progress]))
+
+
+def states_of(wave: WaveView) -> Counter[ExecState]:
+    """How many devices of a wave are in each state, also where not all are listed."""
+    return Counter(wave.progress.states or [one.state for one in wave.executions])
+
+
+def ended(wave: WaveView) -> int:
+    """How many devices of a wave are done with it."""
+    return sum(n for state, n in states_of(wave).items() if state in EXEC_TERMINAL)
+
+
+def _bytes(progress: Sequence[Progress]) -> Text:
+    """As in ``1.2 MB of 4.0 MB, 0.9 MB fetched``; empty before a byte is known of."""
+    total = sum(one.bytes_total for one in progress)
+    if not total:
+        return Text()
+    done, fetched = (sum(getattr(one, f"bytes_{name}") for one in progress) for name in _KINDS)
+    parts = f"  {console.size(done)} of {console.size(total)}, {console.size(fetched)} fetched"
+    return Text(parts, "dim")
 
 
 def _shown(wave: WaveView, view: RolloutView, room: int | None) -> list[ExecutionView]:
@@ -98,8 +122,9 @@ def _interest(execution: ExecutionView) -> int:
 
 
 def _summary(wave: WaveView, shown: list[ExecutionView]) -> Text:
-    seen = {e.id for e in shown}
-    counts = Counter(e.state for e in wave.executions if e.id not in seen)
+    counts = states_of(wave)
+    counts.subtract(execution.state for execution in shown)
+    counts = +counts  # without those of which none is left
     text = Text(f"and {counts.total()} more: ", "dim")
     parts = [Text(f"{n} ", "dim").append_text(console.state(s)) for s, n in counts.most_common(4)]
     return text.append_text(Text(", ").join(parts))

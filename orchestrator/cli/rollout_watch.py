@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from orchestrator.cli import console
-from orchestrator.cli.rollout_tree import evidence_text, rollout_tree, wave_title
+from orchestrator.cli.rollout_tree import ended, evidence_text, rollout_tree, wave_title
 from orchestrator.client import Argosy
 from schemas.errors import Exit
 from schemas.rollout import (
@@ -91,7 +91,7 @@ class Lines:
 
     def _progress(self, wave: WaveView, view: RolloutView) -> None:
         """In a large fleet: a wave's count, at each tenth of it."""
-        done = sum(execution.state in EXEC_TERMINAL for execution in wave.executions)
+        done = ended(wave)
         tenth = 10 * done // max(1, wave.size)
         if tenth > self.tenths.get(wave.index, 0):
             self.tenths[wave.index] = tenth

@@ -10,12 +10,24 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from orchestrator.cli import console
+from orchestrator.cli.device_show import device_shape, show_device
 from orchestrator.cli.job_screen import Training, sparkline
 from orchestrator.cli.plan import parse_waves
 from orchestrator.cli.rollout_tree import rollout_tree
+from schemas.device import ActiveModel, DeviceState, DeviceView, Presence
 from schemas.ids import new_id
 from schemas.job import JobState, MetricPoint
-from schemas.rollout import ExecState, ExecutionView, RolloutState, WaveState, WaveView
+from schemas.rollout import (
+    ExecState,
+    ExecutionView,
+    Progress,
+    RolloutState,
+    WaveState,
+    WaveView,
+)
+
+ONE = ActiveModel(model="digits", version=1, variant="int8", sha256="a" * 64)
+TWO = ONE.model_copy(update={"version": 2, "sha256": "b" * 64})
 
 
 def drawn(renderable: Any, width: int = 100) -> list[str]:
@@ -124,3 +136,43 @@ def test_waves_are_read_as_written(sizes: list[int | float]) -> None:
     text = ",".join(f"{s}%" if isinstance(s, float) else str(s) for s in sizes)
     found = [w.percent if w.count is None else w.count for w in parse_waves(text)]
     assert found == sizes
+
+
+def test_a_wave_tells_of_all_its_devices_and_bytes_also_where_few_are_listed() -> None:
+    listed = executions(2, ExecState.DOWNLOADING, 0, bytes_done=1, bytes_total=4)
+    progress = Progress(
+        states={ExecState.DOWNLOADING: 900, ExecState.SUCCEEDED: 2100},
+        bytes_done=1_600_000,
+        bytes_total=4_000_000,
+        bytes_fetched=40_000,
+    )
+    wave = WaveView(
+        index=0, state=WaveState.RUNNING, size=3000, executions=listed, progress=progress
+    )
+    lines = drawn(rollout_tree(rollout_view(waves=(wave,)), room=None), width=120)
+    assert lines[1].endswith("2100/3000  1.6 MB of 4.0 MB, 40.0 kB fetched")
+    assert lines[-1].endswith("and 2998 more: 2100 SUCCEEDED, 898 DOWNLOADING")
+
+
+@pytest.mark.parametrize(
+    ("fields", "serves", "should"),
+    [
+        ({"desired": ONE}, "digits@1 int8", None),
+        ({"desired": TWO}, "digits@1 int8 → digits@2", "digits@2 int8"),
+        ({"desired": TWO, "rolled_back": True}, "digits@1 int8 put back", "by hand"),
+        ({"desired": TWO, "drifted_at": NOW}, "digits@1 int8 drifted", "never given"),
+    ],
+)
+def test_what_a_device_serves_beside_what_it_should_is_told(
+    fields: dict[str, Any], serves: str, should: str | None, capsys: Any
+) -> None:
+    view = DeviceView(
+        id=new_id("dev"), device_class="pi", tags=(), state=DeviceState.ACTIVE, active=ONE,
+        presence=Presence.ONLINE, certificate_expires_at=None, enrolled_at=NOW, **fields,
+    )  # fmt: skip
+    shown = dict(device_shape().columns)["SERVES"](view)
+    assert str(shown) == serves
+    console.out.cache_clear()
+    show_device(view)
+    told = [line for line in capsys.readouterr().out.splitlines() if "should serve" in line]
+    assert (should in told[0]) if should else not told
