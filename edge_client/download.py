@@ -3,82 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
 
-from edge_client.chore import Chore, Going, Spawn, at_once
+from edge_client.chore import Chore, Going
 from edge_client.errors import TransferError
 from edge_client.files import disk_errors
-from edge_client.inlet import Inlet, Sink
+from edge_client.inlet import Sink
 from edge_client.leaves import split_leaves
+from edge_client.network import SEND_AGAIN_SECONDS, Asking, Network
 from edge_client.partial import Partial
 from edge_client.store import Store
-from edge_client.transfer import Bucket, Pull
+from edge_client.transfer import Pull
 from edge_client.ways import Listening, Ways, bearable
 from schemas.measure import ModelFile
-from schemas.transfer import MAX_WINDOW, Ask, BroadcastOffer, Need, Reply, Way
-
-ASK_AGAIN_SECONDS = 3.0
-SEND_AGAIN_SECONDS = 1.0
-"""After a request that could not be sent: without a connection there is no hurry."""
+from schemas.transfer import MAX_WINDOW, Ask, BroadcastOffer, Reply, Way
 
 IDLE_SECONDS = 1.0
 CLOSE_SECONDS = 0.5
-MAX_ERRORS = 5
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Asking:
-    """A question that is asked again until it is answered."""
-
-    every: float = ASK_AGAIN_SECONDS
-    next_at: float = 0.0
-    errors: int = 0
-
-    def due(self, now: float) -> bool:
-        """Whether to ask now; if so, the next time is set."""
-        if now < self.next_at:
-            return False
-        self.next_at = now + self.every
-        return True
-
-    def unsent(self, now: float) -> None:
-        """The question could not be sent; ask again soon, not at once."""
-        self.next_at = now + SEND_AGAIN_SECONDS
-
-    def refused(self, why: str) -> None:
-        """Count an answer that says no.
-
-        Raises:
-            TransferError: it was one too many.
-        """
-        self.errors += 1
-        if self.errors >= MAX_ERRORS:
-            msg = f"the server has it not: {why[:200]}"
-            raise TransferError(msg)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
-    """What a download needs of the connection, and of the thread that drives it.
-
-    need, ask: publish; False when there is no connection. listen: to the broadcast of a
-    file; None to none. inlet: where chunks arrive. clock: steady seconds. nudge: has ``pump``
-    called soon, from any thread. spawn: for what takes long. bandwidth, bucket: the device's
-    own limit.
-    """
-
-    need: Callable[[Need], bool]
-    ask: Callable[[Ask], bool]
-    listen: Callable[[str | None], None] = lambda _sha256: None
-    inlet: Inlet
-    clock: Callable[[], float]
-    nudge: Callable[[], None] = lambda: None
-    spawn: Spawn = at_once
-    bandwidth: int | None = None
-    bucket: Bucket | None = None
 
 
 class Download:
@@ -164,8 +106,8 @@ class Download:
             return
         self._started = True
         offer = self.ways.broadcast
-        if offer is None or not self._listen(offer, now):
-            self._resume()
+        if (offer is None or not self._listen(offer, now)) and self._pull is not None:
+            self._pull.resume()
         self.pump(now)
 
     def ask_again(self) -> None:
@@ -319,7 +261,7 @@ class Download:
                 return
             self._listening = None
             self._network.listen(None)
-            self._resume()
+            pull.resume()
         pull.tick(now)
         if pull.failure is not None:
             raise TransferError(pull.failure)
@@ -343,10 +285,6 @@ class Download:
             self._pull.hold()
             self.sink.every = MAX_WINDOW
         return True
-
-    def _resume(self) -> None:
-        if self._pull is not None:
-            self._pull.resume()
 
     def _save(self, now: float) -> None:
         partial, saving = self.partial, self._saving

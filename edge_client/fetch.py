@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
-from edge_client.download import Network
 from edge_client.https import Server
+from edge_client.network import Network
 from edge_client.obtain import Obtain
 from edge_client.store import Store
 from schemas.measure import ModelFile

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edge_client.device import Device
-from edge_client.download import Network
 from edge_client.errors import EdgeError
 from edge_client.events import Event, Fetched, Progressed
 from edge_client.fetch import Fetcher
 from edge_client.files import read_limited
 from edge_client.https import Server
 from edge_client.manifests import files_of, kept_manifest
+from edge_client.network import Network
 from edge_client.serving import make_room
 from edge_client.states import Downloading, Key
 from edge_client.transfer import Bucket

@@ -16,6 +16,20 @@ from edge_client.refusal import is_clock
 SESSION_SECONDS = 7 * 86400
 MAX_PACKET_BYTES = 8 * 1024**2
 
+FIRST_DELAY, LAST_DELAY = 0.5, 30.0
+REFUSED_DELAY = 300.0
+"""The longest delay after a refusal: only an operator can change it."""
+
+
+def backoff(attempt: int, spread: float, *, refused: bool = False) -> float:
+    """Seconds to wait before connection attempt ``attempt`` (from 0).
+
+    spread: 0..1, drawn at random, so that a fleet does not come back at once. refused: by
+    a broker that knows the device and will not have it.
+    """
+    most = REFUSED_DELAY if refused else LAST_DELAY
+    return min(most, FIRST_DELAY * 2.0 ** min(attempt, 16)) * (0.5 + spread / 2)
+
 
 def tls_of(identity: Identity) -> ssl.SSLContext:
     """Mutual TLS: the device's certificate, and its own authorities alone.

@@ -25,7 +25,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from edge_client.chunk_socket import Tap, tapped
 from edge_client.identity import Identity
 from edge_client.inlet import Inlet
-from edge_client.mqtt_line import connect_properties, no_delay, plain, tls_of
+from edge_client.mqtt_line import backoff, connect_properties, no_delay, plain, tls_of
 from edge_client.refusal import Refusal, ask_why, in_words, of_connack, of_tls
 from edge_client.transport import (
     Acknowledged,
@@ -41,10 +41,6 @@ from schemas.topics import Down, Up, broadcast, down, down_filter, parse_broadca
 
 KEEPALIVE_SECONDS = 20
 CONNACK_SECONDS = 10.0
-FIRST_DELAY, LAST_DELAY = 0.5, 30.0
-REFUSED_DELAY = 300.0
-"""The longest delay after a refusal: only an operator can change it."""
-
 STEADY_SECONDS = 10.0
 """A connection that lasted this long resets the delay before the next one."""
 
@@ -58,16 +54,6 @@ _WITH_WILL = 4
 """DISCONNECT reason: publish the will (MQTT 5, 3.14.2.1)."""
 
 log = logging.getLogger(__name__)
-
-
-def backoff(attempt: int, spread: float, *, refused: bool = False) -> float:
-    """Seconds to wait before connection attempt ``attempt`` (from 0).
-
-    spread: 0..1, drawn at random, so that a fleet does not come back at once. refused: by
-    a broker that knows the device and will not have it.
-    """
-    most = REFUSED_DELAY if refused else LAST_DELAY
-    return min(most, FIRST_DELAY * 2.0 ** min(attempt, 16)) * (0.5 + spread / 2)
 
 
 class MqttTransport:

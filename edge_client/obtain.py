@@ -7,9 +7,10 @@ from enum import Enum
 
 from edge_client.at_hand import copy_chunks
 from edge_client.chore import Chore, Going
-from edge_client.download import Download, Network
+from edge_client.download import Download
 from edge_client.https import Server
 from edge_client.linked import Linked
+from edge_client.network import Network
 from edge_client.patching import Patching
 from edge_client.store import Store
 from edge_client.ways import Next

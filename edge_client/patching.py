@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 
 from edge_client.chore import Chore, Going
-from edge_client.download import Download, Network
+from edge_client.download import Download
 from edge_client.errors import EdgeError, UpdateError
 from edge_client.inlet import Sink
+from edge_client.network import Network
 from edge_client.partial import Partial
 from edge_client.patch import apply
 from edge_client.store import Store

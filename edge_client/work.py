@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edge_client.device import Device, clock_is_set
-from edge_client.download import Asking
 from edge_client.errors import SwapPendingError, TrustError, UpdateError
 from edge_client.events import (
     Broke,
@@ -20,6 +19,7 @@ from edge_client.events import (
 )
 from edge_client.fetching import Fetching
 from edge_client.manifests import keep_manifest, kept_manifest
+from edge_client.network import Asking
 from edge_client.probation_watch import ProbationWatch
 from edge_client.serving import activate, restore
 from edge_client.slots import read_pointer

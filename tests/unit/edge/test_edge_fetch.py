@@ -11,12 +11,12 @@ import pytest
 
 from edge_client import linked as linked_module
 from edge_client import store as store_module
-from edge_client.download import Network
 from edge_client.errors import DigestError, DiskFullError, TransferError
 from edge_client.fetch import Fetcher
 from edge_client.fetch_https import HttpsChunk, HttpsEnded
 from edge_client.inlet import Inlet
 from edge_client.leaves import Leaves
+from edge_client.network import Network
 from edge_client.settings import GIB, Home
 from edge_client.store import Store
 from edge_client.transfer import Bucket

@@ -11,7 +11,7 @@ import pytest
 from edge_client.courier import HOLD_SECONDS, SETTLE_SECONDS, UNHEARD_SECONDS, Courier
 from edge_client.errors import InputError, JournalError, UsageError
 from edge_client.inference import Loaded, Prediction
-from edge_client.mqtt_transport import backoff
+from edge_client.mqtt_line import backoff
 from edge_client.runtime import Runtime
 from edge_client.slots import Slot
 from edge_client.stream import Stream, fit, read_source
