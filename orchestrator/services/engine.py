@@ -48,15 +48,22 @@ class RolloutEngine:
     Args:
         uow: opens transactions.
         clock: the time, in UTC.
-        monotonic: seconds, by which a look is timed.
+        monotonic: seconds, by which is rested.
+        worked: seconds of this thread's work, by which a look is measured: that of others on
+            a busy machine says nothing of it.
     """
 
     def __init__(
-        self, uow: UnitOfWork, clock: Clock, monotonic: Callable[[], float] = time.monotonic
+        self,
+        uow: UnitOfWork,
+        clock: Clock,
+        monotonic: Callable[[], float] = time.monotonic,
+        worked: Callable[[], float] = time.thread_time,
     ) -> None:
         self._uow = uow
         self._clock = clock
         self._monotonic = monotonic
+        self._worked = worked
         self._resting: dict[str, float] = {}
 
     def tick(self) -> int:
@@ -77,14 +84,13 @@ class RolloutEngine:
         return applied
 
     def _advance(self, rollout_id: str) -> int:
-        began = self._monotonic()
-        if began < self._resting.get(rollout_id, began):
+        if self._monotonic() < self._resting.get(rollout_id, 0.0):
             return 0
-        now = self._clock()
+        now, began = self._clock(), self._worked()
         with self._uow.read() as tx:  # most rounds find nothing to do, and hold no writer up
             look = _look(tx, tx.rollouts.get(rollout_id), now)
         if look is None or not engine.decide(look.snapshot, now):
-            took = self._monotonic() - began
+            took = self._worked() - began
             if took > _LONG_SECONDS:
                 self._resting[rollout_id] = self._monotonic() + _REST * took
             return 0

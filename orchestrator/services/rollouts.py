@@ -20,7 +20,7 @@ from orchestrator.services.moves import (
     moved_execution,
 )
 from orchestrator.services.ports import Clock, Signer, UnitOfWork
-from orchestrator.services.records import Among, ExecutionRecord, RolloutRecord, WaveRecord
+from orchestrator.services.records import Among, RolloutRecord, WaveRecord
 from orchestrator.services.retries import retry
 from orchestrator.services.rollout_view import execution_view, head, view
 from orchestrator.services.versions import usable
@@ -68,27 +68,33 @@ class RolloutService:
             Invalid: it has no such variant, or no device is targeted.
         """
         now, rollout_id = self._clock(), new_id("rol")
-        with self._uow() as tx:
+        # Who is in which wave is worked out before the others are kept from writing. A device
+        # that is shut out meanwhile is barred by the engine.
+        with self._uow.read() as tx:
             version = usable(tx, spec.model, spec.version)
             _check_variant(Manifest.model_validate_json(version.manifest), spec)
             candidates = tx.devices.candidates(spec.device_class, spec.tags)
-            if not candidates:
-                msg = "no active device matches the target of this rollout"
-                raise Invalid(msg, hint="`argosy device ls` shows classes and tags")
-            waves = plan_waves(candidates, spec.waves, rollout_id)
-            record = RolloutRecord(
-                id=rollout_id,
-                spec=spec,
-                model=spec.model,
-                version=spec.version,
-                state=RolloutState.DRAFT,
-                created_at=now,
-            )
-            scheduled = _scheduled(rollout_id, waves, now)
-            tx.rollouts.add(record, _pending(rollout_id, len(waves), now), scheduled)
+        if not candidates:
+            msg = "no active device matches the target of this rollout"
+            raise Invalid(msg, hint="`argosy device ls` shows classes and tags")
+        waves = plan_waves(candidates, spec.waves, rollout_id)
+        members = list(_members(waves, now))
+        record = RolloutRecord(
+            id=rollout_id,
+            spec=spec,
+            model=spec.model,
+            version=spec.version,
+            state=RolloutState.DRAFT,
+            created_at=now,
+        )
+        with self._uow() as tx:
+            usable(tx, spec.model, spec.version)
+            tx.rollouts.add(record, _pending(rollout_id, len(waves), now), ())
+            tx.rollouts.schedule(rollout_id, members, now)
             announce(tx, record, now)
             detail = {"version": f"{spec.model}@{spec.version}", "devices": len(candidates)}
             tx.audit.add("rollout.create", record.id, detail)
+        with self._uow.read() as tx:
             return view(tx, record)
 
     def get(self, rollout_id: str) -> RolloutView:
@@ -184,22 +190,14 @@ def _pending(rollout_id: str, waves: int, now: datetime) -> list[WaveRecord]:
     ]
 
 
-def _scheduled(
-    rollout_id: str, waves: Sequence[Sequence[str]], now: datetime
-) -> Iterator[ExecutionRecord]:
-    """One execution for each device.
+def _members(waves: Sequence[Sequence[str]], now: datetime) -> Iterator[tuple[str, str, int]]:
+    """An id for each execution, with its device and wave.
 
-    Their ids are counted up from a random one: of so many that are drawn within one
-    millisecond, two would now and then be the same.
+    Ids are counted up from a random one: of so many that are drawn within one millisecond, two
+    would now and then be the same.
     """
     number, ms = secrets.randbits(32), int(now.timestamp() * 1000)
     for wave, members in enumerate(waves):
         for device in members:
             number += 1
-            yield ExecutionRecord(
-                id=new_id("exe", now_ms=ms, entropy=number),
-                rollout_id=rollout_id,
-                device_id=device,
-                wave=wave,
-                updated_at=now,
-            )
+            yield new_id("exe", now_ms=ms, entropy=number), device, wave

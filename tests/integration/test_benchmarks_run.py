@@ -27,6 +27,7 @@ NAMES = [
     for path in sorted(BENCHMARKS.glob("[!_]*.py"))
 ]
 FIGURES = {
+    "engine": {"offer_statements", "steady_statements", "settle_statements", "abort_statements"},
     "loop": {"submit_to_serving", "submit_to_registered", "start_to_registered"},
     "optimize": {"digits_latency_b1", "digits_size", "digits_accuracy"},
     "transfer": {

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from orchestrator.services.records import ExecutionRecord, RolloutRecord, WaveRecord
@@ -11,13 +12,19 @@ from schemas.rollout import ExecState, RolloutState
 
 
 class Rollouts(Protocol):
-    """Rollouts, waves, executions."""
+    """Rollouts, waves, executions.
+
+    schedule: executions that nobody was offered yet, each with its id, device and wave.
+    """
 
     def add(
         self,
         rollout: RolloutRecord,
         waves: Iterable[WaveRecord],
         executions: Iterable[ExecutionRecord],
+    ) -> None: ...
+    def schedule(
+        self, rollout_id: str, members: Iterable[tuple[str, str, int]], at: datetime
     ) -> None: ...
     def get(self, rollout_id: str, *, lock: bool = False) -> RolloutRecord | None: ...
     def save(self, record: RolloutRecord) -> None: ...

@@ -371,3 +371,21 @@ def test_what_one_round_takes_is_bounded_and_the_next_goes_on(platform, fleet, m
         platform.engine.tick()
         states = [e.state for e in executions(platform, rollout)]
         assert states.count(S.OFFERED) == offered
+
+
+def test_after_a_long_look_that_found_nothing_the_engine_rests_in_proportion(platform, fleet):
+    at, work = [100.0], [0.0]
+
+    def worked():
+        work[0] += 0.5  # a look costs so much
+        return work[0]
+
+    fleet(1)
+    rollout = start(platform, waves=EVERYONE)
+    slow = engine_service.RolloutEngine(platform.uow, platform.clock, lambda: at[0], worked)
+    while slow.tick():
+        pass
+    platform.report(only(platform, rollout).device, only(platform, rollout).id, 0, S.REJECTED)
+    for later, acts in ((1.4, False), (0.2, True)):
+        at[0] += later
+        assert bool(slow.tick()) is acts
