@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import socket
 import time
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from edge_client.enroll_command import Options, Voice, enroll_device
+from edge_client.settings import Home
 from orchestrator.adapters.link_key import open_link_key
 from orchestrator.domain.link import LIFETIME_SECONDS, Link, path_of, sign
-from tests.attacks.intruder import LOOPBACK, WAIT
+from schemas.transfer import CHUNK_BYTES
+from tests.attacks.intruder import LOOPBACK, WAIT, until
 from tests.fakes.edge_models import linear_onnx, release
+from tests.fakes.gateway import Device
 
 pytestmark = pytest.mark.integration
 
 BIG = 32 * 1024**2
+MIDDLING = 6 * 1024**2
+FETCHED = {"VERIFIED", "STAGED", "ACTIVATING", "PROBATION", "SUCCEEDED"}
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +41,15 @@ def links(site):
 
     link.sha256 = sha256
     return link
+
+
+def register(admin, version):
+    for sha256, data in version.files.items():
+        assert admin.put(f"/v1/artifacts/{sha256}", content=data).status_code == 200
+    name = json.loads(version.manifest)["model"]
+    form = {"content-type": "application/json"}
+    made = admin.post(f"/v1/models/{name}/versions", content=version.manifest, headers=form)
+    assert made.status_code == 201, made.text
 
 
 def fetch(site, path, **headers):
@@ -67,6 +83,37 @@ def test_the_genuine_link_is_honoured_and_no_other(site, links):
         answer = fetch(site, path)
         assert answer.status_code in {403, 404, 422}, what
         assert b"code of a job" not in answer.content, what
+
+
+def test_a_real_device_fetches_by_its_link_and_the_broker_carries_none_of_it(site, admin, tmp_path):
+    """The control: what is attacked here does work."""
+    home = Home(tmp_path / "device")
+    token = site.join_token(tags=["links"])
+    options = Options(token=token, server=site.url, wait=60, force=True)
+    name = enroll_device(home, options, Voice(say=print, pending=print)).record.device
+    register(admin, release(linear_onnx(8, padding=MIDDLING), name="by-link"))
+    waves = [{"percent": 100}]
+    spec = {"model": "by-link", "version": 1, "tags": ["links"], "waves": waves}
+    rollout = admin.post("/v1/rollouts", json=spec).json()["id"]
+    device = Device(home, name, ("--no-bench", "--https"))
+
+    def fetched():
+        (wave, *_) = admin.get(f"/v1/rollouts/{rollout}").json()["waves"]
+        return next((one for one in wave["executions"] if one["state"] in FETCHED), None)
+
+    with site.observer() as observer:
+        observer.subscribe("d/+/down/chunk")
+        try:
+            device.start()
+            until(lambda: site.device(name)["presence"] == "ONLINE", "the device")
+            admin.post(f"/v1/rollouts/{rollout}/start").raise_for_status()
+            found = until(fetched, "the model to be fetched")
+        finally:
+            device.kill()
+    assert found["bytes_fetched"] >= MIDDLING
+    carried = [payload for _, payload in list(observer.heard.queue)]
+    # The golden vectors are smaller than a chunk: not worth a link.
+    assert sum(map(len, carried)) <= 2 * CHUNK_BYTES, device.log()
 
 
 def test_a_revoked_device_gets_nothing_by_its_links(site, links, admin):
@@ -119,14 +166,7 @@ def test_no_range_makes_the_server_send_more_than_the_file(site, links, wanted):
 def test_a_download_ends_soon_after_its_device_is_revoked(site, links, admin):
     """Who reads slowly would otherwise hold the file for as long as they like."""
     version = release(linear_onnx(7, padding=BIG), name="linked-big")
-    for sha256, data in version.files.items():
-        assert admin.put(f"/v1/artifacts/{sha256}", content=data).status_code == 200
-    made = admin.post(
-        "/v1/models/linked-big/versions",
-        content=version.manifest,
-        headers={"content-type": "application/json"},
-    )
-    assert made.status_code == 201, made.text
+    register(admin, version)
     big = max(version.files, key=lambda sha256: len(version.files[sha256]))
     device = site.enroll().device
     path, got, revoked = links(device, file=big), 0, False
