@@ -28,6 +28,7 @@ from orchestrator.adapters import processes
 from orchestrator.adapters.broker import read_gateway
 from orchestrator.adapters.process_tree import Child
 from orchestrator.client import Argosy
+from orchestrator.client.errors import ArgosyError
 from orchestrator.home import Home
 from orchestrator.settings import Settings, load
 from orchestrator.supervisor import bootstrap, children, prepare
@@ -154,8 +155,10 @@ class Stand:
                 },
             }
         )
-        made = self.argosy.rollouts.create(spec).id
-        self.argosy.rollouts.start(made)
+        # A connection of its own: one that was idle for long may be closed as it is used again.
+        with Argosy.from_profile(self.home.path, {}) as argosy:
+            made = argosy.rollouts.create(spec).id
+            argosy.rollouts.start(made)
         return made
 
     def execution(self, rollout: str, device: str) -> ExecutionView:
@@ -362,10 +365,11 @@ def standing(folder: Path) -> Iterator[Stand]:
 
 
 def wait(condition: Any, seconds: float, every: float = 0.05) -> bool:
-    """Whether it came true in time."""
+    """Whether it came true in time; a server that is away is asked again."""
     deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
+    while time.monotonic() < deadline:
+        with contextlib.suppress(ArgosyError, httpx.HTTPError):
+            if condition():
+                return True
         time.sleep(every)
-    return True
+    return False
