@@ -54,6 +54,7 @@ _LONGEST = (
     "test_training_ray", "test_kill_matrix", "test_examples", "test_benchmarks_run",
     "test_class_budgets", "test_imports", "test_loop", "test_tasks_ray", "test_batch_ray",
     "test_agent_job", "test_sweep_ray", "test_agent_environment", "test_agent_two_nodes",
+    "test_kill_table", "test_random_faults",
 )  # fmt: skip
 _THEN = ("attacks", "integration", "e2e", "matrix", "delivery", "contract", "property", "unit")
 
