@@ -43,6 +43,7 @@ _TICK_SECONDS = 0.25
 _DRAIN_SECONDS = 1.0
 _LOG_SECONDS = 60.0
 _CONNECT_SECONDS = 10.0
+_MAX_DELAY_SECONDS = 5.0
 
 
 class TransferLine:
@@ -104,6 +105,7 @@ class TransferLine:
         return client
 
     def _run(self) -> None:
+        delay = 0.0
         while not self._stop.is_set():
             self._client = self._make_client()
             try:
@@ -115,8 +117,9 @@ class TransferLine:
                 log.warning("the broker does not answer transfers: %s", error)
             except Exception:
                 log.exception("the transfer failed; connecting again")
+            delay = 1.0 if self._subscribed else min(delay + 1, _MAX_DELAY_SECONDS)
             self._end()
-            self._stop.wait(1 + random.random())  # noqa: S311 - so that not all come at once
+            self._stop.wait(delay + random.random())  # noqa: S311 - so that not all come at once
 
     def _serve(self) -> None:
         next_beat = 0.0
