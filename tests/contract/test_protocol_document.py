@@ -8,6 +8,7 @@ import re
 import pytest
 
 from orchestrator.adapters.intake import ASKED, MAX_BYTES, STORED
+from orchestrator.adapters.transfer_line import MAX_NEED_BYTES
 from orchestrator.domain.enrollment import MAX_RENEWALS
 from orchestrator.domain.link import LIFETIME_SECONDS
 from orchestrator.services.links import MAX_OF_DEVICE
@@ -36,6 +37,7 @@ def often(rate):
 
 LIMITS = {
     "a message to the server": f"{MAX_BYTES} bytes",
+    "a request for chunks": f"{MAX_NEED_BYTES} bytes",
     "stored messages of one device": often(STORED),
     "questions of one device": often(ASKED),
     "a manifest, a metadata file": f"{MAX_MANIFEST_BYTES} bytes",
