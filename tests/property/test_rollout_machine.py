@@ -16,10 +16,13 @@ from orchestrator.domain.execution import (
     ClearDesired,
     Ended,
     Execution,
+    Forgotten,
+    Found,
     Note,
     Offered,
     Reported,
     SendCancel,
+    Vanished,
     Withdrawn,
 )
 from orchestrator.domain.rollout import (
@@ -51,6 +54,14 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 exec_events = st.one_of(
     st.just(Offered()),
     st.just(Withdrawn()),
+    st.just(Vanished()),
+    st.just(Forgotten()),
+    st.builds(
+        Found,
+        attempt=st.integers(1, 2),
+        seq=st.integers(0, 12),
+        state=st.sampled_from(sorted(DEVICE_REPORTED)),
+    ),
     st.builds(
         Reported,
         attempt=st.integers(1, 2),
@@ -198,3 +209,42 @@ def test_a_success_after_the_time_out_is_kept_as_late_and_counts_as_failed():
     )
     record, _ = execution.step(record, Reported(1, 2, ExecState.SUCCEEDED), NOW)
     assert (record.state, record.late) == (ExecState.TIMED_OUT, ExecState.SUCCEEDED)
+
+
+def test_what_an_older_attempt_did_is_kept_where_no_other_follows():
+    record, _ = execution.step(
+        Execution(ExecState.OFFERED, attempt=2, offered=True), Ended(ExecState.CANCELLED), NOW
+    )
+    record, _ = execution.step(record, Reported(1, 9, ExecState.SUCCEEDED), NOW)
+    assert (record.state, record.late, record.seq) == (
+        ExecState.CANCELLED,
+        ExecState.SUCCEEDED,
+        -1,
+    )
+
+
+def test_a_rollback_by_hand_after_success_is_kept_as_late():
+    record = Execution(ExecState.SUCCEEDED, seq=6, offered=True)
+    found, _ = execution.step(record, Found(1, 7, ExecState.ROLLED_BACK), NOW)
+    said, _ = execution.step(
+        found, Reported(1, 7, ExecState.ROLLED_BACK, DeviceCause.OPERATOR), NOW
+    )
+    assert (found.state, found.late) == (ExecState.SUCCEEDED, ExecState.ROLLED_BACK)
+    assert (said.late, said.cause, said.seq) == (ExecState.ROLLED_BACK, DeviceCause.OPERATOR, 7)
+
+
+def test_a_device_that_cannot_stop_any_more_is_not_told_for_ever():
+    record, _ = execution.step(
+        Execution(ExecState.PROBATION, seq=4, offered=True), Ended(ExecState.TIMED_OUT), NOW
+    )
+    late = Reported(1, 5, ExecState.PROBATION, DeviceCause.CANCEL_TOO_LATE)
+    record, actions = execution.step(record, late, NOW)
+    assert (record.state, actions) == (ExecState.TIMED_OUT, ())
+
+
+def test_a_lost_journal_is_another_attempt_that_numbers_anew():
+    record = Execution(ExecState.UNKNOWN, seq=9, offered=True, previous=ExecState.STAGED)
+    record, _ = execution.step(record, Forgotten(), NOW)
+    assert (record.state, record.attempt, record.seq) == (ExecState.OFFERED, 2, -1)
+    record, _ = execution.step(record, Reported(2, 0, ExecState.ACCEPTED), NOW)
+    assert record.state is ExecState.ACCEPTED
