@@ -47,7 +47,8 @@ def frame(run: Run, base: Bytes, target: Bytes) -> tuple[FrameHeader, bytes] | N
     found = []
     if run.offset is not None:
         found.append(_differences(run, run.offset, base, wanted))
-    if not found or len(found[0][1]) > _GOOD * len(wanted):
+    # A chunk alone is where something was inserted or taken away: its strings may be elsewhere.
+    if not found or run.chunks == 1 or len(found[0][1]) > _GOOD * len(wanted):
         found.append(_strings(run, base, wanted))
     best = min(found, key=lambda one: len(one[1]))
     return best if len(best[1]) < WORTH * len(wanted) else None
