@@ -105,12 +105,6 @@ class SqlRollouts:
         )
         return self._executions.all(query.order_by(ExecutionRow.sequence.desc()))
 
-    def unpublished(self, limit: int) -> Sequence[ExecutionRecord]:
-        query = select(ExecutionRow).where(
-            ExecutionRow.sequence > 0, ExecutionRow.published.is_(False)
-        )
-        return self._executions.all(query.order_by(ExecutionRow.id).limit(limit))
-
     def unpublish(self, states: Iterable[ExecState]) -> None:
         names = [state.value for state in states]
         where = (ExecutionRow.state.in_(names), ExecutionRow.published.is_(True))

@@ -437,7 +437,9 @@ def test_a_rollout_comes_back_with_its_waves_and_executions(uow):
         assert list(tx.rollouts.running()) == [made.id]
         assert list(tx.rollouts.waves(made.id)) == [judged]
         assert list(tx.executions.page(Among(rollout_id=made.id), None, 5)) == [offered]
-        assert list(tx.rollouts.unpublished(10)) == [offered]
+        (group,) = tx.outbox.pending()
+        assert (group.rollout_id, group.state, group.count) == (made.id, ExecState.OFFERED, 1)
+        assert [found.id for found in tx.outbox.waiting(group, 10)] == [offered.id]
         assert tx.rollouts.latest_of_device(one.id) == offered
         assert list(tx.rollouts.of_device(one.id, [ExecState.OFFERED])) == [offered]
         assert list(tx.rollouts.of_device(one.id, [ExecState.FAILED])) == []
