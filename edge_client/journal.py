@@ -153,13 +153,13 @@ class Journal:
         key, reported = key_of(state), exec_state(state)
         if isinstance(state, Idle) or key is None or reported is None:
             return None
-        if state.offer.assignment.device != device:
+        if state.offer.assignment.device != device:  # of an earlier identity
             return None
         row = self._db.execute(
             "SELECT seq FROM executions WHERE execution = ? AND attempt = ?", key
         ).fetchone()
-        seq = -1 if row is None else int(row[0])
-        return ExecutionSeen(execution=key[0], attempt=key[1], state=reported.value, seq=seq)
+        seq = -1 if row is None else row[0]
+        return ExecutionSeen(execution=key[0], attempt=key[1], state=reported, seq=seq)
 
     def commit(
         self,
@@ -186,9 +186,8 @@ class Journal:
                 )
             for report in reports:
                 self._put(report, uptime)
-            self._db.executemany(
-                "INSERT OR REPLACE INTO facts VALUES (?, ?)", (facts or {}).items()
-            )
+            for fact in (facts or {}).items():
+                self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", fact)
             self._trim(_keys(state))
 
     def repeat(self, key: Key) -> bool:
