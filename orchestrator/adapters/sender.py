@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 PORTION_CHUNKS = 4
 """A turn: 256 KiB, handed to paho at once. The next waits until they are on the wire."""
 
+_AHEAD_SECONDS = 0.02
+"""A chunk to all that is due so soon goes with the one that is due."""
+
 Publish = Callable[[str, bytes | bytearray, int], bool]
 """(topic, payload, QoS) → whether it was taken. The payload may be written over afterwards."""
 
@@ -104,7 +107,14 @@ class Sender:
         if self._broadcasts is not None and not (self._round_was_last and self.turns.chunks):
             slot = self._broadcasts.next(now)
         self._round_was_last = slot is not None
-        if slot is not None:
+        if slot is not None and self._broadcasts is not None:
+            for _ in range(PORTION_CHUNKS - 1):
+                self._send_to_all(slot, now)
+                # Waking for each chunk costs more than sending it.
+                following = self._broadcasts.next(now + _AHEAD_SECONDS)
+                if following is None:
+                    return
+                slot = following
             self._send_to_all(slot, now)
         elif (portion := self.turns.next(PORTION_CHUNKS)) is not None:
             self._send_portion(portion, now)

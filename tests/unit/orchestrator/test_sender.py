@@ -24,6 +24,10 @@ from schemas.topics import broadcast, parse_broadcast, parse_down
 from schemas.transfer import CHUNK_BYTES, Ask, Need, Reply, decode_chunk
 
 
+SLOW = Rules(start_from=1, delay=0.0, least_chunks=1, device_rate=CHUNK_BYTES)
+"""A chunk a second."""
+
+
 class Site:
     """A sender with time in hand."""
 
@@ -178,7 +182,7 @@ def test_a_broadcast_and_devices_share_a_rate_and_neither_starves(tmp_path):
 
 
 def test_a_broadcast_of_a_file_that_is_revoked_ends(tmp_path):
-    site = Site(tmp_path, rules=Rules(start_from=1, delay=0.0, least_chunks=1))
+    site = Site(tmp_path, rules=SLOW)
     file = site.file(40)
     assert site.desk.asked(A, file, 40 * CHUNK_BYTES) is not None
     site.sender.send(site.now)
@@ -190,7 +194,7 @@ def test_a_broadcast_of_a_file_that_is_revoked_ends(tmp_path):
 
 
 def test_who_waits_for_the_next_round_is_told_when_it_begins(tmp_path):
-    site = Site(tmp_path, rules=Rules(start_from=1, delay=0.0, least_chunks=1))
+    site = Site(tmp_path, rules=SLOW)
     file, told = site.file(4), []
     site.desk.announce_by(lambda device, reply: told.append((device, reply)))
     first = site.desk.asked(A, file, 4 * CHUNK_BYTES)
@@ -202,6 +206,17 @@ def test_who_waits_for_the_next_round_is_told_when_it_begins(tmp_path):
     ((device, reply),) = told
     assert (device, reply.kind, reply.sha256) == (B, "broadcast", file)
     assert reply.broadcast.batch == first.batch + 1
+
+
+def test_chunks_of_a_fast_broadcast_go_by_portions(tmp_path):
+    rules = Rules(start_from=1, delay=0.0, least_chunks=1, device_rate=200 * CHUNK_BYTES)
+    site = Site(tmp_path, rules=rules)
+    site.desk.asked(A, site.file(40), 40 * CHUNK_BYTES)
+    site.sender.send(site.now)
+    assert len(site.sent) == PORTION_CHUNKS
+    assert site.sender.wait(site.now) == pytest.approx(PORTION_CHUNKS / 200)
+    site.run(10.0)
+    assert [decode_chunk(payload).index for _, payload, _ in site.sent] == list(range(40))
 
 
 def test_busy_processes_share_the_rate():
