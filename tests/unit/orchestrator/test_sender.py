@@ -23,7 +23,6 @@ from schemas.ids import new_id
 from schemas.topics import broadcast, parse_broadcast, parse_down
 from schemas.transfer import CHUNK_BYTES, Ask, Need, Reply, decode_chunk
 
-
 SLOW = Rules(start_from=1, delay=0.0, least_chunks=1, device_rate=CHUNK_BYTES)
 """A chunk a second."""
 
