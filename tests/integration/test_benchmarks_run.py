@@ -28,6 +28,7 @@ NAMES = [
 ]
 FIGURES = {
     "engine": {"offer_statements", "steady_statements", "settle_statements", "abort_statements"},
+    "inbox": {"births", "heartbeats", "reports", "windows"},
     "loop": {"submit_to_serving", "submit_to_registered", "start_to_registered"},
     "optimize": {"digits_latency_b1", "digits_size", "digits_accuracy"},
     "transfer": {
