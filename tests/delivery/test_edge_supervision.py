@@ -82,7 +82,8 @@ def test_the_loop_starts_it_again_until_that_cannot_help(tmp_path: Path) -> None
 
 def test_the_loop_ends_with_its_agent(tmp_path: Path) -> None:
     fake = tmp_path / "argosy-edge"
-    fake.write_text('#!/bin/sh\ntrap "echo bye; exit 0" TERM\necho up\nwhile :; do sleep 0.1; done\n')
+    script = 'trap "echo bye; exit 0" TERM\necho up\nwhile :; do sleep 0.1; done\n'
+    fake.write_text(f"#!/bin/sh\n{script}")
     fake.chmod(0o755)
     env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     process = subprocess.Popen(

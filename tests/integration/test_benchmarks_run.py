@@ -31,6 +31,7 @@ FIGURES = {
     "inbox": {"births", "heartbeats", "reports", "windows"},
     "loop": {"submit_to_serving", "submit_to_registered", "start_to_registered"},
     "optimize": {"digits_latency_b1", "digits_size", "digits_accuracy"},
+    "patches": {"all_fp32_bytes", "all_int8_bytes"},
     "transfer": {
         "one_device_mtls_vs_mosquitto",
         "one_device_vs_stop_and_wait",

@@ -307,12 +307,16 @@ def test_no_order_of_events_loses_the_proven_model(data, now):
         said = {a.state for a in actions if isinstance(a, Report)}
         if isinstance(before, OnProbation) and ExecState.SUCCEEDED in said:
             proven, older = before.slot, before.fallback
-        if isinstance(state, Reverting) and state.after_success:
-            assert (state.slot, state.fallback) == (proven, older)
-        elif isinstance(state, Activating | OnProbation | Reverting):
-            assert state.fallback == proven
-        else:
-            assert serving == proven
+        keeps_the_proven(state, proven, serving, older)
+
+
+def keeps_the_proven(state, proven, serving, older):
+    if isinstance(state, Reverting) and state.after_success:
+        assert (state.slot, state.fallback) == (proven, older)
+    elif isinstance(state, Activating | OnProbation | Reverting):
+        assert state.fallback == proven
+    else:
+        assert serving == proven
 
 
 @given(st.integers(0, 50), st.integers(0, 50), times)
