@@ -120,9 +120,10 @@ class Booted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """The pointer names the fallback again."""
+    """The pointer names what served before. serving: that; None where nothing did."""
 
     key: Key
+    serving: Slot | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 from edge_client.device import Device
-from edge_client.errors import EdgeError, UpdateError
+from edge_client.errors import UpdateError
 from edge_client.events import Event, Observed
 from edge_client.inference import Loaded
 from edge_client.probation import Figures, GoldenRun, Times
@@ -132,8 +132,10 @@ class GoldenTrial:
         except MemoryError:
             detail = "there is not enough memory to run the golden vectors"
             self.result = GoldenRun(cause=DeviceCause.OUT_OF_MEMORY, detail=detail)
-        except (EdgeError, OSError, ValueError) as error:
-            self.result = GoldenRun(cause=DeviceCause.INTERNAL, detail=str(error))
+        except Exception as error:  # whatever it was: without an end, probation has none
+            log.exception("the golden run failed")
+            detail = f"{type(error).__name__}: {error}"
+            self.result = GoldenRun(cause=DeviceCause.INTERNAL, detail=detail)
 
     def _check(self) -> None:
         slot = self._loaded.slot

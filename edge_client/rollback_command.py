@@ -88,6 +88,7 @@ def _alone(home: Home, asked: Asked) -> None:
     try:
         state = journal.load()
         if isinstance(state, Reverting) and state.fallback == asked.fallback:
+            rollback.require_loadable(Store(home, quota=0), asked.fallback)
             _finish(home, journal, state)
             return
         event = rollback.decide(asked, state, read_pointer(home.pointer))
@@ -110,6 +111,6 @@ def _alone(home: Home, asked: Asked) -> None:
 
 def _finish(home: Home, journal: Journal, state: Reverting) -> None:
     write_pointer(home.pointer, Pointer(active=state.fallback, fallback=state.older))
-    new, actions = step(state, Restored(key=state.offer.key), time.time())
+    new, actions = step(state, Restored(key=state.offer.key, serving=state.fallback), time.time())
     reports = [action for action in actions if isinstance(action, Report)]
     journal.commit(new, reports, uptime=0.0, facts=facts_of(reports))

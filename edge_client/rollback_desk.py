@@ -45,7 +45,8 @@ class RollbackDesk:
         event = rollback.decide(asked, self._updater.state, pointer)
         if event is None or not self._updater.settled:
             return False
-        rollback.require_loadable(self._device.store, asked.fallback)
+        with self._device.runtime.busy.doing("a load", asked.fallback.sha256):
+            rollback.require_loadable(self._device.store, asked.fallback)
         try:
             self._updater.apply(event)
         except (EdgeError, OSError, sqlite3.Error) as error:

@@ -87,13 +87,16 @@ def restore(device: Device, state: Reverting) -> Restored | Stranded:
     The model goes first: it must not serve on when the disk is full, and a restart in
     this state does not load what the pointer names.
     """
-    key = state.offer.key
-    problems = _fall_back(device, state.fallback)
+    key, back, older = state.offer.key, state.fallback, state.older
+    problems = _fall_back(device, back)
+    if problems and older is not None and not _fall_back(device, older):
+        back, older = older, None  # proven too, once: better than what is being taken back
+        problems = []
     if problems and _may_stay(device, state):
         write_pointer(device.home.pointer, Pointer(active=state.slot))
         return Stranded(key=key, detail=problems[0].why)
-    write_pointer(device.home.pointer, Pointer(active=state.fallback, fallback=state.older))
-    return Restored(key=key)
+    write_pointer(device.home.pointer, Pointer(active=back, fallback=older))
+    return Restored(key=key, serving=back)
 
 
 def put_back(device: Device, fallback: Slot) -> None:
@@ -148,8 +151,8 @@ def make_room(device: Device, state: State, files: Iterable[ModelFile]) -> None:
         device.store.make_room(wanted, in_use(device, state))
     except DiskFullError:
         pointer = read_pointer(device.home.pointer)
-        if pointer.active is None or pointer.fallback is None:
-            raise
+        if pointer.fallback is None or device.runtime.slot != pointer.active:
+            raise  # what serves may be the fallback itself, or nothing for now
         device.problems.note("the fallback is removed: its room is needed for the update")
         write_pointer(device.home.pointer, Pointer(active=pointer.active))
         device.store.make_room(wanted, in_use(device, state))

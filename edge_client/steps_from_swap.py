@@ -138,7 +138,7 @@ def restored(state: Reverting, event: Restored, _now: float) -> Step:
         detail=state.detail,
         retryable=state.cause is DeviceCause.SUPERSEDED,
     )
-    return _over(state, ExecState.ROLLED_BACK, report, state.fallback)
+    return _over(state, ExecState.ROLLED_BACK, report, event.serving)
 
 
 def stranded(state: Reverting, event: Stranded, _now: float) -> Step:

@@ -173,7 +173,8 @@ class Work:
             return None
         require_current(state.offer, self._device.clock.date())
         pointer = read_pointer(self._device.home.pointer)
-        fallback = pointer.active or self._device.runtime.slot
+        # What serves, and not what should: the active one may have given way to its fallback.
+        fallback = self._device.runtime.slot or pointer.active
         older = None if pointer.fallback == fallback else pointer.fallback
         return Proceeded(key=state.offer.key, fallback=fallback, older=older, before_mb=rss_mb())
 

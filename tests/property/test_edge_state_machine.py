@@ -155,7 +155,7 @@ events = st.one_of(
     st.builds(Swapped, key=keys),
     st.builds(Observed, key=keys, figures=figures),
     st.builds(Booted, hung=st.none() | st.just("it hung")),
-    st.builds(Restored, key=keys),
+    st.builds(Restored, key=keys, serving=slots),
     st.builds(Stranded, key=keys, detail=st.just("damaged")),
     st.builds(RollbackWanted, slot=some_slot, fallback=some_slot, give_up=st.booleans()),
 )
@@ -170,7 +170,7 @@ BY_TYPE = {
     Proceeded: st.builds(Proceeded, key=keys, fallback=slots),
     Swapped: st.builds(Swapped, key=keys),
     Observed: st.builds(Observed, key=keys, figures=good_figures),
-    Restored: st.builds(Restored, key=keys),
+    Restored: st.builds(Restored, key=keys, serving=slots),
 }
 """The events that lead onward, drawn more often where a run has to get somewhere."""
 
@@ -362,7 +362,7 @@ def test_a_newer_offer_on_probation_goes_back_first_and_then_on(now):
     state = OnProbation(offer=offer_of(2), slot=slot_of(2), fallback=slot_of(1))
     state, _ = step(state, Offered(offer=offer_of(3), active=slot_of(2)), now)
     assert isinstance(state, Reverting)
-    state, actions = step(state, Restored(key=state.offer.key), now)
+    state, actions = step(state, Restored(key=state.offer.key, serving=state.fallback), now)
     assert state == Accepted(offer=offer_of(3))
     said = [(a.key, a.state) for a in actions if isinstance(a, Report)]
     assert said == [
@@ -377,5 +377,5 @@ def test_being_sent_back_to_the_proven_model_on_probation_succeeds_at_once(now):
     assignment = offer_of(1).assignment.model_copy(update={"execution": execution(7)})
     back = Offer(assignment=assignment, sequence=7, length=10)
     state, _ = step(state, Offered(offer=back, active=slot_of(2)), now)
-    state, _ = step(state, Restored(key=state.offer.key), now)
+    state, _ = step(state, Restored(key=state.offer.key, serving=state.fallback), now)
     assert state == Ended(offer=back, outcome=ExecState.SUCCEEDED)

@@ -117,7 +117,7 @@ class Device:
             Staged: told.Proceeded(key=key, fallback=self.active),
             Activating: told.Swapped(key=key),
             OnProbation: told.Observed(key=key, figures=Figures(n=100, errors=0)),
-            Reverting: told.Restored(key=key),
+            Reverting: told.Restored(key=key, serving=getattr(state, "fallback", None)),
         }
         self.apply(onward[type(state)])
 

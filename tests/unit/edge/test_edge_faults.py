@@ -216,6 +216,18 @@ def test_a_model_stays_when_the_one_before_it_is_lost(bench):
 def test_an_update_that_comes_to_nothing_costs_no_fallback(bench):
     bench.run(document(bench, NEW), NEW, samples(2))
     before = read_pointer(bench.home.pointer)
+    third_on_probation(bench)
+    assert read_pointer(bench.home.pointer).fallback == before.active
+    fail(bench)
+    bench.go_to(Ended)
+    assert read_pointer(bench.home.pointer) == before
+    store = device_of(bench).store
+    assert store.has(before.active.sha256)
+    assert store.has(before.fallback.sha256)
+
+
+def third_on_probation(bench) -> None:
+    """Version 3, after 2 and 1."""
     third = release(linear_onnx(3))
     SIGNER.add(third.manifest, "digits", 3)
     wanted = assignment(bench.device, third.manifest, version=3, probation=LONG)
@@ -226,14 +238,73 @@ def test_an_update_that_comes_to_nothing_costs_no_fallback(bench):
         bench.updater.pump()
         bench.inbox.pump()
         if isinstance(bench.updater.state, OnProbation):
-            break
-    assert read_pointer(bench.home.pointer).fallback == before.active
+            return
+    pytest.fail(f"stuck in {bench.updater.state}")
+
+
+def active_gave_way(bench, monkeypatch) -> Pointer:
+    """Version 2 is damaged, 1 serves, and the pointer could not be mended."""
+    bench.run(document(bench, NEW), NEW, samples(2))
+    pointer = read_pointer(bench.home.pointer)
+    (bench.home.blobs / pointer.active.sha256).write_bytes(b"rot")
+    bench.die()
+
+    def full(*_args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(serving, "write_pointer", full)
+        bench.start()
+    assert (bench.serving(), read_pointer(bench.home.pointer)) == (1, pointer)
+    return pointer
+
+
+def test_where_the_fallback_is_lost_the_one_before_it_serves(bench):
+    bench.run(document(bench, NEW), NEW, samples(2))
+    third_on_probation(bench)
+    state = bench.updater.state
+    (bench.home.blobs / state.fallback.sha256).write_bytes(b"rot")
     fail(bench)
     bench.go_to(Ended)
-    assert read_pointer(bench.home.pointer) == before
-    store = device_of(bench).store
-    assert store.has(before.active.sha256)
-    assert store.has(before.fallback.sha256)
+    assert (bench.serving(), bench.updater.state.outcome) == (1, ExecState.ROLLED_BACK)
+    assert read_pointer(bench.home.pointer) == Pointer(active=state.older)
+    bench.die()
+    bench.start()
+    assert bench.serving() == 1
+
+
+def test_an_update_falls_back_on_what_served_and_not_on_what_should_have(bench, monkeypatch):
+    pointer = active_gave_way(bench, monkeypatch)
+    third_on_probation(bench)
+    assert bench.updater.state.fallback == pointer.fallback
+    fail(bench)
+    bench.go_to(Ended)
+    assert (bench.serving(), bench.updater.state.outcome) == (1, ExecState.ROLLED_BACK)
+    bench.die()
+    bench.start()
+    assert bench.serving() == 1
+
+
+def test_a_fallback_that_serves_makes_no_room(bench, monkeypatch):
+    pointer = active_gave_way(bench, monkeypatch)
+    device = device_of(bench)
+    object.__setattr__(device, "store", Store(bench.home, quota=1))
+    with pytest.raises(DiskFullError):
+        serving.make_room(device, bench.updater.state, [model_file("m", linear_onnx(9))])
+    assert read_pointer(bench.home.pointer) == pointer
+
+
+def test_a_golden_run_that_fails_in_any_way_has_an_end(bench, monkeypatch):
+    on_probation(bench)
+
+    def fault(_data):
+        return 1 + "a fault"
+
+    monkeypatch.setattr(probation_watch, "read_golden", fault)
+    device = device_of(bench)
+    run = probation_watch.GoldenTrial(device.store, device.runtime, device.runtime.loaded)
+    until(lambda: run.result, "the golden run")
+    assert run.result.cause is DeviceCause.INTERNAL
 
 
 def test_a_model_that_hung_is_taken_back_at_the_next_start_without_a_load(bench, monkeypatch):
