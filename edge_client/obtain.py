@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from enum import Enum
 
@@ -16,6 +17,8 @@ from edge_client.store import Store
 from edge_client.ways import Next
 from schemas.measure import ModelFile
 from schemas.transfer import CHUNK_BYTES, Reply, Way
+
+log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 1.0
 STOP_SECONDS = 2.0
@@ -175,6 +178,8 @@ class Obtain:
                 self._download.start(now)
             case _Stage.FINISH:
                 if self._over():
+                    came, size = self.fetched, self.file.size
+                    log.info("%s is there: %d bytes came for %d", self.file.path, came, size)
                     self._complete = True
                     self._stage = _Stage.END
             case _:
@@ -187,6 +192,8 @@ class Obtain:
         match ways.choose(self.file.size - self.there):
             case Next.PATCH if ways.patch is not None:
                 download.ways = ways.gone(Next.PATCH)
+                left = self.file.size - self.there
+                log.info("a patch of %d bytes for %d of %s", ways.patch.size, left, self.file.path)
                 self._patching = Patching(
                     self._network, self._store, ways.patch, partial, download.sink,
                     owner=self._owner, first_batch=next(self._batches),

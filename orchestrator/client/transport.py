@@ -28,6 +28,10 @@ Params = Mapping[str, str | int | Sequence[str] | None]
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
+IDLE_SECONDS = 2.0
+"""A connection that was idle for longer is not used again: the server ends its own after 5 s, and a
+request that crosses with that end has no answer."""
+
 UPLOAD_SECONDS = 120.0
 """Of one piece, or of the answer after the last."""
 
@@ -57,6 +61,7 @@ class Transport:
             verify=self._verify,
             transport=self._http,
             timeout=httpx.Timeout(read_seconds, connect=CONNECT_SECONDS),
+            limits=httpx.Limits(keepalive_expiry=IDLE_SECONDS),
             # A proxy set for the web does not lead to this machine itself.
             trust_env=not is_loopback(self.url),
         )
