@@ -18,12 +18,21 @@ was offline."""
 ASKED = Rate(2_000, 10.0)
 """Requests: 200 a second, which is some 100 MB a second of a file."""
 
+QUESTIONS = Rate(300, 60.0)
+"""About files and metadata: an answer has up to 0.5 MiB, and the broker keeps them all for a device
+that does not read."""
+
 MAX_BYTES = 256 * 1024
 """Of one message."""
 
 _TOLD = Rate(1, 60.0)
 _MAX_DEVICES = 200_000
-_ASKS = frozenset({Up.ASK, Up.NEED, Up.META, Up.RENEW})
+_RATES = {
+    Up.ASK: ("questions", QUESTIONS),
+    Up.META: ("questions", QUESTIONS),
+    Up.NEED: ("asked", ASKED),
+    Up.RENEW: ("asked", ASKED),
+}
 
 
 class Intake:
@@ -43,7 +52,7 @@ class Intake:
             topic: where it came.
             size: its bytes.
         """
-        kind, rate = ("asked", ASKED) if topic.leaf in _ASKS else ("stored", STORED)
+        kind, rate = _RATES.get(topic.leaf, ("stored", STORED))
         if self._meter.take((kind, topic.device), rate) and size <= MAX_BYTES:
             return True
         if self._meter.take(("told", topic.device), _TOLD):

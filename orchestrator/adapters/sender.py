@@ -6,6 +6,7 @@ No thread and no socket: ``now`` is seconds of a steady clock, and what sends is
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from orchestrator.errors import ArgosyError
 from orchestrator.services.admitted import Admitted
 from orchestrator.services.broadcasting import BroadcastDesk
 from orchestrator.services.chunks import ChunkService
+from orchestrator.services.meter import Meter, Rate
 from schemas.topics import Down, broadcast, down
 from schemas.transfer import HEADER_BYTES, Need, Reply
 
@@ -23,6 +25,13 @@ log = logging.getLogger(__name__)
 
 PORTION_CHUNKS = 4
 """A turn: 256 KiB, handed to paho at once. The next waits until they are on the wire."""
+
+SENT = Rate(32_768, 1800.0)
+"""Chunks to one device: 2 GiB, and as many again in half an hour. The broker holds without limit
+what is sent to a device that does not read, and nothing tells that it does not."""
+
+_TOLD = Rate(1, 60.0)
+_MAX_DEVICES = 200_000
 
 _AHEAD_SECONDS = 0.02
 """A chunk to all that is due so soon goes with the one that is due."""
@@ -49,6 +58,7 @@ class Sender:
         publish: hands a message to the connection.
         broadcasts: rounds to all; None where another process sends them.
         rate: bytes a second to all devices together; None is without limit.
+        clock: seconds, never going back.
     """
 
     def __init__(
@@ -59,12 +69,14 @@ class Sender:
         *,
         broadcasts: BroadcastDesk | None = None,
         rate: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._chunks = chunks
         self._admitted = admitted
         self._publish = publish
         self._broadcasts = broadcasts
         self._budget = Budget(rate)
+        self._meter = Meter(clock, _MAX_DEVICES)
         self._round_was_last = False
         self.turns = Turns()
         self.counters = Counters()
@@ -124,6 +136,11 @@ class Sender:
         if not self._admitted.admits(device, self.turns.waiting()):
             self.counters.dropped_chunks += len(portion) + self.turns.drop(device)
             return
+        if self._meter.wait(("sent", device), SENT) > 0:
+            self.counters.dropped_chunks += len(portion) + self.turns.drop(device)
+            if self._meter.take(("told", device), _TOLD):
+                log.warning("%s fetches too much: its requests are dropped for a while", device)
+            return
         try:
             refusal = self._chunks.refusal(portion.sha256, portion.end)
             if refusal is None:
@@ -143,6 +160,7 @@ class Sender:
             message = self._chunks.message(portion.sha256, portion.batch, index)
             if self._publish(topic, message, 0):
                 sent += len(message)
+                self._meter.count(("sent", portion.device), SENT)
         self.counters.unicast_bytes += sent
         return sent
 

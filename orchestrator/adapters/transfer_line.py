@@ -30,8 +30,8 @@ from orchestrator.services.admitted import Admitted
 from orchestrator.services.broadcasting import BroadcastDesk
 from orchestrator.services.chunks import ChunkService
 from schemas.api import TransferProcess
-from schemas.topics import ALL_DEATHS, PEERS, SHARED_NEEDS, Up, parse_up
-from schemas.transfer import Need
+from schemas.topics import ALL_DEATHS, PEERS, SHARED_NEEDS, Down, Up, down, parse_up
+from schemas.transfer import Ask, Need, Reply
 
 log = logging.getLogger(__name__)
 
@@ -206,10 +206,16 @@ class TransferLine:
             if len(message.payload) > MAX_NEED_BYTES:
                 log.warning("a request of %s is too long and dropped", topic.device)
                 return
-            try:
-                self._sender.take(topic.device, Need.model_validate_json(message.payload))
-            except ValidationError as error:
-                log.warning("malformed request from %s: %s", topic.device, error.errors()[0]["msg"])
+            self._take_need(topic.device, message.payload)
+
+    def _take_need(self, device: str, payload: bytes | bytearray) -> None:
+        try:
+            self._sender.take(device, Need.model_validate_json(payload))
+        except ValidationError as error:
+            log.warning("malformed request from %s: %s", device, error.errors()[0]["msg"])
+            if (refusal := refuse_old(payload)) is not None:
+                body = refusal.model_dump_json(exclude_none=True).encode()
+                self._publish(down(device, Down.REPLY), body, 1)
 
     def _beat(self, now: float) -> None:
         own = self._figures()
@@ -253,3 +259,16 @@ class TransferLine:
                 own.waiting_chunks,
                 own.waiting_devices,
             )
+
+
+def refuse_old(payload: bytes | bytearray) -> Reply | None:
+    """What an agent is told that asks for manifests and leaves here, as was done before ``Ask``.
+
+    Without an answer it would ask for ever; after some of these its update fails, and says why.
+    """
+    try:
+        asked = Ask.model_validate_json(payload)
+    except ValidationError:
+        return None
+    why = "this server is newer than the device's agent: install a newer one on the device"
+    return Reply(kind=asked.kind, sha256=asked.sha256, error=why)

@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from orchestrator.adapters.intake import ASKED, MAX_BYTES, STORED
+from orchestrator.adapters.intake import ASKED, MAX_BYTES, QUESTIONS, STORED
+from orchestrator.adapters.sender import SENT
 from orchestrator.adapters.transfer_line import MAX_NEED_BYTES
 from orchestrator.domain.enrollment import MAX_RENEWALS
 from orchestrator.domain.link import LIFETIME_SECONDS
@@ -39,7 +40,9 @@ LIMITS = {
     "a message to the server": f"{MAX_BYTES} bytes",
     "a request for chunks": f"{MAX_NEED_BYTES} bytes",
     "stored messages of one device": often(STORED),
-    "questions of one device": often(ASKED),
+    "questions about files and metadata": often(QUESTIONS),
+    "other requests of one device": often(ASKED),
+    "chunks to one device": f"{SENT.count} at once, as many again in {SENT.seconds:.0f} seconds",
     "a manifest, a metadata file": f"{MAX_MANIFEST_BYTES} bytes",
     "a file": f"{MAX_FILE_BYTES} bytes",
     "a chunk": f"{transfer.CHUNK_BYTES} bytes",

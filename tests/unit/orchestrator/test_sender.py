@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import queue
 import threading
 
 import pytest
 
+from orchestrator.adapters import sender
 from orchestrator.adapters.answer_desk import MAX_OF_DEVICE, AnswerDesk
 from orchestrator.adapters.artifacts import ArtifactStore
 from orchestrator.adapters.peers import Peers
-from orchestrator.adapters.sender import PORTION_CHUNKS, Sender
+from orchestrator.adapters.sender import PORTION_CHUNKS, SENT, Sender
+from orchestrator.adapters.transfer_line import refuse_old
 from orchestrator.domain.broadcast import Broadcasts, Rules
 from orchestrator.errors import Unavailable
 from orchestrator.services.admitted import Admitted
 from orchestrator.services.broadcasting import BroadcastDesk
 from orchestrator.services.chunks import ChunkService
+from orchestrator.services.meter import Rate
 from schemas.api import TransferProcess
 from schemas.ids import new_id
-from schemas.topics import broadcast, parse_broadcast, parse_down
+from schemas.measure import MAX_FILE_BYTES
+from schemas.topics import Down, broadcast, down, parse_broadcast, parse_down
 from schemas.transfer import CHUNK_BYTES, Ask, Need, Reply, decode_chunk
 
 SLOW = Rules(start_from=1, delay=0.0, least_chunks=1, device_rate=CHUNK_BYTES)
@@ -42,6 +47,7 @@ class Site:
             self.publish,
             broadcasts=self.desk,
             rate=rate,
+            clock=self.clock,
         )
 
     def clock(self) -> float:
@@ -70,6 +76,9 @@ class Site:
 
     def need(self, device: str, sha256: str, *ranges, batch: int = 0) -> None:
         self.sender.take(device, Need(kind="chunks", sha256=sha256, batch=batch, ranges=ranges))
+
+    def got(self, device: str) -> int:
+        return sum(topic == down(device, Down.CHUNK) for topic, _, _ in self.sent)
 
     def run(self, seconds: float = 0.0) -> None:
         end = self.now + seconds
@@ -161,6 +170,33 @@ def test_nobody_is_sent_anything_while_the_database_is_silent(site):
     site.need(A, file, (0, 8))
     site.run()
     assert len(site.sent) == 8
+
+
+def test_who_fetches_without_end_is_sent_no_more_for_a_while(site, monkeypatch, caplog):
+    monkeypatch.setattr(sender, "SENT", Rate(32, 60.0))
+    sha256, hoarder, other = site.file(4), new_id("dev"), new_id("dev")
+    for batch in range(20):
+        site.need(hoarder, sha256, (0, 4), batch=batch)
+        site.run()
+    assert site.got(hoarder) == 32
+    assert sum("fetches too much" in line for line in caplog.messages) == 1
+    site.need(other, sha256, (0, 4))
+    site.run()
+    assert site.got(other) == 4
+    site.now += 60
+    site.need(hoarder, sha256, (0, 4))
+    site.run()
+    assert site.got(hoarder) == 36
+    assert SENT.count * CHUNK_BYTES >= 2 * MAX_FILE_BYTES, "no honest device meets it"
+
+
+def test_an_agent_from_before_questions_is_told_so():
+    asked = {"kind": "manifest", "sha256": "0" * 64, "batch": 0, "ranges": []}
+    told = refuse_old(json.dumps(asked).encode())
+    assert (told.kind, told.sha256) == ("manifest", "0" * 64)
+    assert "newer" in told.error
+    assert refuse_old(b'{"kind": "chunks"}') is None
+    assert refuse_old(b"{") is None
 
 
 def test_a_broadcast_and_devices_share_a_rate_and_neither_starves(tmp_path):
