@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -171,6 +172,45 @@ def test_every_bad_model_is_taken_back_with_the_network_cut(gateway, broker, mak
         assert last.cause is cause, (name, last)
     slow = next(r for r in gateway.reports if r.execution == tried["slow"] and r.cause)
     assert "times the" in slow.detail
+
+
+CRASHES = """
+import ctypes
+from edge_client import runtime
+
+load = runtime.load_slot
+
+def crash(store, slot):
+    if slot.version == 2:
+        ctypes.string_at(0)
+    return load(store, slot)
+
+runtime.load_slot = crash
+"""
+
+
+def test_a_model_whose_load_kills_the_agent_is_taken_back_without_a_network(
+    gateway, broker, make, tmp_path, monkeypatch
+):
+    """As a fault in native code does that the trial did not meet: it loads in its own process."""
+    (tmp_path / "sitecustomize.py").write_text(CRASHES)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    device = make("segv")
+    device.start()
+    gateway.wait(offer(gateway, device, release(linear_onnx(1)), 1, FIRST), S.SUCCEEDED)
+    bad = offer(gateway, device, release(linear_onnx(2)), 2, Probation(max_boots=2))
+    assert device.process.wait(30) == -signal.SIGSEGV
+    broker.stop()
+    try:
+        for _ in range(2):  # as a supervisor does
+            assert device.start().wait(30) == -signal.SIGSEGV
+            assert active(device) == 1
+        device.start()
+        until(lambda: "ROLLED_BACK" in device.log(), "it to go back")
+    finally:
+        broker.start()
+    assert gateway.wait(bad, S.ROLLED_BACK).cause is C.BOOT_LOOP
+    assert (active(device), device.process.poll()) == (1, None)
 
 
 def test_a_model_that_nobody_asks_is_proven_by_its_golden_vectors_and_taken_back_by_hand(
