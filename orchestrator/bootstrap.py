@@ -45,6 +45,7 @@ from orchestrator.services.device_classes import DeviceClassService
 from orchestrator.services.devices import DeviceService
 from orchestrator.services.engine import RolloutEngine
 from orchestrator.services.enrollment import EnrollmentService
+from orchestrator.services.hearing import Hearing
 from orchestrator.services.holds import Holds
 from orchestrator.services.inbox import Inbox
 from orchestrator.services.jobs import JobService
@@ -236,16 +237,18 @@ def build(settings: Settings) -> Program:
         rate=settings.transfer_rate,
     )
     access = AccessService(uow, clock)
-    engine = RolloutEngine(uow, clock)
+    # In so long every device that is there has sent a heartbeat.
+    hearing = Hearing(clock, lambda: gateway.connected, 3 * settings.heartbeat_seconds)
+    engine = RolloutEngine(uow, clock, hearing=hearing)
     trust = TrustService(uow, signer)
-    publisher = DesiredPublisher(uow, signer, gateway.downlink)
+    publisher = DesiredPublisher(uow, signer, gateway.downlink, clock)
     loop = ControlLoop(
         {
             "rollouts": engine.tick,
             "trust": trust.tick,
             "desired state": publisher.tick,
             "leases": jobs.expire_leases,
-            "presence": devices.sweep,
+            "presence": lambda: None if hearing.deaf() else devices.sweep(),
             "certificates": renewals.tick,
             "retention": Retention(uow, clock, days=settings.event_days).tick,
             "access": access.tick,

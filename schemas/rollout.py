@@ -208,6 +208,10 @@ class Assignment(Wire):
     probation: Probation
 
 
+FileBytes = Annotated[int, Field(ge=0, le=2**50)]
+"""Bytes of files; more than any has, and few enough that those of a fleet can be added up."""
+
+
 class ExecReport(Wire):
     """A device's report on ``up/exec``. Repeats of a (attempt, seq) do nothing.
 
@@ -221,9 +225,9 @@ class ExecReport(Wire):
     boot: BootId
     uptime: Annotated[float, Field(ge=0)]
     state: ExecState
-    bytes_done: Count | None = None
-    bytes_total: Count | None = None
-    bytes_fetched: Count | None = None
+    bytes_done: FileBytes | None = None
+    bytes_total: FileBytes | None = None
+    bytes_fetched: FileBytes | None = None
     cause: DeviceCause | None = None
     retryable: bool = False
     detail: Annotated[Line, StringConstraints(max_length=2000)] | None = None

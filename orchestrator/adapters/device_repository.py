@@ -115,8 +115,8 @@ class SqlDevices(SqlCertificates):
             found |= {device.id: device for device in self._devices.all(query)}
         return found
 
-    def silent(self, since: datetime) -> Sequence[DeviceRecord]:
+    def silent(self, since: datetime, limit: int) -> Sequence[DeviceRecord]:
         query = select(DeviceRow).where(
             DeviceRow.presence == Presence.ONLINE.value, DeviceRow.last_seen_at < since
         )
-        return self._devices.all(query.with_for_update(skip_locked=True))
+        return self._devices.all(query.limit(limit))

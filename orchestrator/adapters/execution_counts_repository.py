@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import ColumnElement, Text, cast, func, or_, select, true
+from sqlalchemy import ColumnElement, Float, Text, cast, func, or_, select
 from sqlalchemy.orm import Session
 
+from orchestrator.adapters.execution_conditions import IS_ONLINE, conditions
 from orchestrator.adapters.repository import Records
 from orchestrator.adapters.tables import DeviceRow, ExecutionRow, RolloutRow, WindowRow
 from orchestrator.domain.engine import Due
@@ -23,52 +24,18 @@ from orchestrator.services.records import (
     RolloutRecord,
     Waiting,
 )
-from schemas.device import ActiveModel, DeviceState, Hardware, Presence
+from schemas.device import ActiveModel, DeviceState, Hardware
 from schemas.rollout import ExecState, Progress, RolloutState
 
-_ONLINE = DeviceRow.presence == Presence.ONLINE.value
 _USABLE = DeviceRow.state == DeviceState.ACTIVE.value
-_BARRED = DeviceRow.state.in_([s.value for s in DeviceState if s is not DeviceState.ACTIVE])
 _SERVING = (ExecState.SUCCEEDED.value, ExecState.ALREADY_INSTALLED.value)
 _HARDWARE: TypeAdapter[Hardware | None] = TypeAdapter(Hardware | None)
 _ACTIVE: TypeAdapter[ActiveModel | None] = TypeAdapter(ActiveModel | None)
 
 
-def conditions(e: Any, among: Among) -> Iterator[ColumnElement[bool]]:
-    """What a statement over ``e``, the table of executions or an alias, is limited to."""
-    yield e.rollout_id == among.rollout_id
-    if among.wave is not None:
-        yield e.wave == among.wave
-    if among.states:
-        yield e.state.in_(sorted(state.value for state in among.states))
-    if among.ids:
-        yield e.id.in_(among.ids)
-    if among.devices:
-        yield e.device_id.in_(among.devices)
-    if among.due_by is not None:
-        yield e.due_at <= among.due_by
-    if among.retryable_below is not None:
-        yield e.state == ExecState.FAILED.value
-        yield e.retryable == true()
-        yield e.attempt < among.retryable_below
-    if among.online is not None:
-        there = select(DeviceRow.id).where(DeviceRow.id == e.device_id, _ONLINE).exists()
-        yield there if among.online else ~there
-    if among.alike is not None:
-        yield e.device_id.in_(select(DeviceRow.id).where(*_like(among.alike)))
-    if among.usable is not None:
-        # Those that are barred are few, so they are looked up first.
-        barred = e.device_id.in_(select(DeviceRow.id).where(_BARRED))
-        yield ~barred if among.usable else barred
-
-
-def _like(group: Alike) -> Iterator[ColumnElement[bool]]:
-    yield DeviceRow.device_class == group.device_class
-    texts = ((DeviceRow.hardware, group.hardware_text), (DeviceRow.active, group.active_text))
-    for column, its in texts:
-        # A column without a value has no text; JSON's null has one.
-        as_text = cast(column, Text)
-        yield as_text.is_(None) if its is None else as_text == its
+def _sum(of: Any) -> ColumnElement[float]:
+    """As a real number: SQLite refuses a sum of whole ones beyond 64 bits, and all with it."""
+    return func.coalesce(func.sum(cast(of, Float(53))), 0)
 
 
 class SqlExecutionCounts:
@@ -104,11 +71,13 @@ class SqlExecutionCounts:
         return found
 
     def progress(self, rollout_id: str) -> Mapping[int, Progress]:
-        fetched = func.coalesce(ExecutionRow.bytes_fetched, 0) + ExecutionRow.bytes_earlier
-        sums = [
-            func.coalesce(func.sum(column), 0)
-            for column in (ExecutionRow.bytes_done, ExecutionRow.bytes_total, fetched)
-        ]
+        columns = (
+            ExecutionRow.bytes_done,
+            ExecutionRow.bytes_total,
+            ExecutionRow.bytes_fetched,
+            ExecutionRow.bytes_earlier,
+        )
+        sums = [_sum(column) for column in columns]
         query = (
             select(ExecutionRow.wave, ExecutionRow.state, func.count(), *sums)
             .where(ExecutionRow.rollout_id == rollout_id)
@@ -117,12 +86,12 @@ class SqlExecutionCounts:
         found: dict[int, Progress] = {}
         for index, state, n, *more in self._session.execute(query):
             before = found.get(index, Progress())
-            done, total, over_network = (int(value) for value in more)
+            done, total, now, earlier = (int(value) for value in more)
             found[index] = Progress(
                 states=before.states | {ExecState(state): n},
                 bytes_done=before.bytes_done + done,
                 bytes_total=before.bytes_total + total,
-                bytes_fetched=before.bytes_fetched + over_network,
+                bytes_fetched=before.bytes_fetched + now + earlier,
             )
         return found
 
@@ -140,13 +109,13 @@ class SqlExecutionCounts:
 
     def due(self, rollout_id: str, wave: int, now: datetime) -> Mapping[Due, int]:
         query = (
-            select(ExecutionRow.state, _ONLINE, func.count())
+            select(ExecutionRow.state, IS_ONLINE, func.count())
             .join(DeviceRow, DeviceRow.id == ExecutionRow.device_id)
             .where(
                 *conditions(ExecutionRow, Among(rollout_id=rollout_id, wave=wave, due_by=now)),
                 ExecutionRow.state != ExecState.SCHEDULED.value,
             )
-            .group_by(ExecutionRow.state, _ONLINE)
+            .group_by(ExecutionRow.state, IS_ONLINE)
         )
         found = self._session.execute(query)
         return {Due(ExecState(state), bool(online)): n for state, online, n in found}
@@ -173,7 +142,7 @@ class SqlExecutionCounts:
                 *conditions(ExecutionRow, among),
                 or_(ExecutionRow.due_at.is_(None), ExecutionRow.due_at <= now),
                 _USABLE,
-                _ONLINE,
+                IS_ONLINE,
             )
             .limit(limit)
         )
@@ -230,7 +199,7 @@ class SqlExecutionCounts:
         totals = (
             select(
                 WindowRow.device_id,
-                *(func.sum(getattr(WindowRow, name)).label(name) for name in _FIGURES),
+                *(_sum(getattr(WindowRow, name)).label(name) for name in _FIGURES),
             )
             .where(
                 WindowRow.model == rollout.model,
@@ -243,12 +212,13 @@ class SqlExecutionCounts:
         )
         figures = [func.coalesce(totals.c[name], 0) for name in _FIGURES]
         query = (
-            select(func.count(), func.min(figures[0]), *(func.sum(one) for one in figures))
+            select(func.count(), func.min(figures[0]), *(_sum(one) for one in figures))
             .select_from(ExecutionRow)
             .join(DeviceRow, DeviceRow.id == ExecutionRow.device_id)
             .outerjoin(totals, totals.c.device_id == ExecutionRow.device_id)
             .where(
                 DeviceRow.drifted_at.is_(None),  # what it serves says nothing of the version
+                _USABLE,  # whoever was shut out is not heard any more
                 ExecutionRow.rollout_id == rollout.id,
                 ExecutionRow.wave == wave,
                 ExecutionRow.state.in_(_SERVING),

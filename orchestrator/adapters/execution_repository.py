@@ -13,7 +13,8 @@ from typing import Any
 from sqlalchemy import case, func, literal, select, update
 from sqlalchemy.orm import Session, aliased
 
-from orchestrator.adapters.execution_counts_repository import SqlExecutionCounts, conditions
+from orchestrator.adapters.execution_conditions import conditions
+from orchestrator.adapters.execution_counts_repository import SqlExecutionCounts
 from orchestrator.adapters.tables import DeviceRow, ExecutionRow
 from orchestrator.domain.execution import AT_WORK, IN_FLIGHT, RETRIED_BY_HAND
 from orchestrator.services.records import Among, Moved

@@ -12,7 +12,7 @@ from orchestrator.adapters.device_repository import batched
 from orchestrator.adapters.repository import Records
 from orchestrator.adapters.tables import DeviceRow, ExecutionRow, ModelVersionRow, RolloutRow
 from orchestrator.services.records import ExecutionRecord, GivenRecord, Outgoing, Pending
-from schemas.rollout import ExecState
+from schemas.rollout import ExecState, RolloutState
 
 _PORTION = 500
 _HISTORY = 50
@@ -110,16 +110,23 @@ _COLUMNS: tuple[Any, ...] = (
     (ExecutionRow.sequence == DeviceRow.sequence).label("newest"),
     ExecutionRow.published,
     ExecutionRow.offered_at,
+    ExecutionRow.due_at,
+    (RolloutRow.state == RolloutState.PAUSED.value).label("paused"),
 )
 
 
 def _outgoing() -> Select[Any]:
-    return select(*_COLUMNS).join(DeviceRow, DeviceRow.id == ExecutionRow.device_id)
+    return (
+        select(*_COLUMNS)
+        .join(DeviceRow, DeviceRow.id == ExecutionRow.device_id)
+        .join(RolloutRow, RolloutRow.id == ExecutionRow.rollout_id)
+    )
 
 
 def _to_outgoing(row: Row[Any]) -> Outgoing:
     values = dict(row._mapping)  # noqa: SLF001 - its public name, as a mapping
-    return Outgoing(**(values | {"state": ExecState(row.state), "newest": bool(row.newest)}))
+    flags = {"newest": bool(row.newest), "paused": bool(row.paused)}
+    return Outgoing(**(values | flags | {"state": ExecState(row.state)}))
 
 
 def _given(devices: Sequence[str]) -> Select[Any]:

@@ -76,12 +76,16 @@ class WaveFacts:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A rollout with its waves in order."""
+    """A rollout with its waves in order.
+
+    deaf: devices may have spoken and were not heard yet, so silence says nothing.
+    """
 
     state: RolloutState
     gates: Gates
     timers: Timers
     waves: tuple[WaveFacts, ...] = ()
+    deaf: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +187,7 @@ def decide(snapshot: Snapshot, now: datetime) -> tuple[Action, ...]:
         case WaveState.SOAKING:
             return _soak(wave, snapshot.gates, now)
         case WaveState.JUDGING:
-            return _judge(wave, snapshot.gates, now)
+            return _judge(wave, snapshot, now)
         case _:
             # Failed or inconclusive while running: an operator resumed, so look again.
             return (MoveWave(wave.index, WaveEvent.REJUDGE),)
@@ -207,17 +211,17 @@ def _run(wave: WaveFacts, snapshot: Snapshot, now: datetime) -> tuple[Action, ..
             MoveWave(wave.index, WaveEvent.FAIL, (evidence,)),
             MoveRollout(RolloutEvent.PAUSE, PauseReason.ERROR_THRESHOLD),
         )
-    return _advance(wave) or _settle(wave, snapshot, now)
+    return _advance(wave, deaf=snapshot.deaf) or _settle(wave, snapshot, now)
 
 
-def _advance(wave: WaveFacts) -> tuple[Action, ...]:
+def _advance(wave: WaveFacts, *, deaf: bool) -> tuple[Action, ...]:
     """What moves single executions, by sets."""
     actions: list[Action] = []
     if wave.barred:
         actions.append(Bar(wave.index))
     if wave.retries:
         actions.append(Retry(wave.index))
-    due = [one for one, n in wave.due.items() if n]
+    due = [] if deaf else [one for one, n in wave.due.items() if n]
     if any(one.state is ExecState.PROBATION for one in due):
         # A device judges for itself and reports the end; until then its telemetry is the sign
         # that it gets on. What this extends is not due any more when the next action comes.
@@ -237,10 +241,13 @@ def _settle(wave: WaveFacts, snapshot: Snapshot, now: datetime) -> tuple[Action,
     waiting = wave.counts.get(ExecState.SCHEDULED, 0)
     if not waiting:
         return (MoveWave(wave.index, WaveEvent.SETTLED),)
+    if wave.later:
+        return ()  # its next attempt is near, whether anybody is there or not
     if wave.stragglers:
         patience = timedelta(seconds=min(snapshot.timers.straggler, MAX_SECONDS))
-        return () if now - wave.entered_at <= patience else (GiveUp(wave.index),)
-    if wave.later or waiting == wave.size:
+        over = now - wave.entered_at > patience
+        return (GiveUp(wave.index),) if over and not snapshot.deaf else ()
+    if waiting == wave.size:
         return ()  # nobody was there yet: a wave without devices proves nothing
     return (Straggle(wave.index),)
 
@@ -254,12 +261,12 @@ def _soak(wave: WaveFacts, gates: Gates, now: datetime) -> tuple[Action, ...]:
 _GONE = frozenset({ExecState.REMOVED, ExecState.NO_VARIANT, ExecState.SUPERSEDED})
 
 
-def _judge(wave: WaveFacts, gates: Gates, now: datetime) -> tuple[Action, ...]:
+def _judge(wave: WaveFacts, snapshot: Snapshot, now: datetime) -> tuple[Action, ...]:
     if all(state in _GONE for state, n in wave.counts.items() if n):
         # Nobody is left to judge by: harmless behind a wave that passed, no proof before.
         kind = WaveEvent.PASS if wave.stragglers else WaveEvent.INCONCLUSIVE
         return _verdict(wave.index, kind, ())
-    judgement = judge(wave.counts, wave.served, gates, wave.entered_at, now)
+    judgement = judge(wave.counts, wave.served, snapshot.gates, wave.entered_at, now)
     match judgement.verdict:
         case Verdict.WAIT:
             return ()
@@ -267,6 +274,8 @@ def _judge(wave: WaveFacts, gates: Gates, now: datetime) -> tuple[Action, ...]:
             return _verdict(wave.index, WaveEvent.PASS, judgement.evidence)
         case Verdict.FAIL:
             return _verdict(wave.index, WaveEvent.FAIL, judgement.evidence)
+        case Verdict.INCONCLUSIVE if snapshot.deaf:
+            return ()
         case Verdict.INCONCLUSIVE:
             return _verdict(wave.index, WaveEvent.INCONCLUSIVE, judgement.evidence)
 

@@ -21,13 +21,14 @@ MAX_RETRY_SECONDS = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Timers:
-    """Seconds, as ``RolloutSpec`` explains them."""
+    """Seconds, as ``RolloutSpec`` explains them. probation: the longest that a device judges."""
 
     offer: float
     step: float
     straggler: float
     retry: float = 10.0
     max_attempts: int = 1
+    probation: float = 0.0
 
     @classmethod
     def of(cls, spec: RolloutSpec) -> Self:
@@ -38,6 +39,7 @@ class Timers:
             straggler=spec.straggler_seconds,
             retry=spec.retry_seconds,
             max_attempts=spec.max_attempts,
+            probation=spec.probation.max_seconds,
         )
 
 
@@ -63,7 +65,12 @@ def due_at(state: ExecState, since: datetime, timers: Timers) -> datetime | None
         return after(since, timers.offer)
     if state is ExecState.UNKNOWN:
         return after(since, timers.straggler)
-    return after(since, timers.step) if state in AT_WORK else None
+    return after(since, _step(state, timers)) if state in AT_WORK else None
+
+
+def _step(state: ExecState, timers: Timers) -> float:
+    """Seconds without a word. On probation a device that nobody asks waits for its whole time."""
+    return timers.step + (timers.probation if state is ExecState.PROBATION else 0.0)
 
 
 def retry_at(attempt: int, failed_at: datetime, timers: Timers) -> datetime:
@@ -96,4 +103,4 @@ def why(state: ExecState, timers: Timers) -> str:
         return f"no answer to the offer in {timers.offer:g} s"
     if state is ExecState.UNKNOWN:
         return f"the device was not seen again in {timers.straggler:g} s"
-    return f"no progress in {state} for {timers.step:g} s"
+    return f"no progress in {state} for {_step(state, timers):g} s"

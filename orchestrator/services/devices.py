@@ -12,6 +12,9 @@ from orchestrator.services.ports import Clock, Transaction, UnitOfWork
 from schemas.device import DeviceState, DeviceView, Presence
 
 _MISSED = 3
+_PORTION = 500
+"""Devices that are taken for offline at once: when a broker is lost, all of them fall silent."""
+_PORTIONS = 10
 
 
 class DeviceService:
@@ -60,9 +63,22 @@ class DeviceService:
 
     def sweep(self) -> int:
         """Take devices for offline that missed three heartbeats; how many."""
+        total = 0
+        for _ in range(_PORTIONS):  # the rest at the next tick; others write in between
+            swept = self._sweep()
+            total += swept
+            if swept < _PORTION:
+                break
+        return total
+
+    def _sweep(self) -> int:
         now = self._clock()
+        since = now - timedelta(seconds=_MISSED * self._heartbeat)
+        with self._uow.read() as tx:  # most find nobody, and hold no writer up
+            if not tx.devices.silent(since, 1):
+                return 0
         with self._uow() as tx:
-            silent = tx.devices.silent(now - timedelta(seconds=_MISSED * self._heartbeat))
+            silent = tx.devices.silent(since, _PORTION)
             gone = [replace(record, presence=Presence.OFFLINE) for record in silent]
             tx.devices.change(zip(silent, gone, strict=True))
             fleet.announce_all(tx, gone, now)

@@ -17,6 +17,7 @@ from orchestrator.domain.engine import Snapshot, WaveFacts
 from orchestrator.domain.rollout import Happened, step_wave
 from orchestrator.domain.timers import Timers, after, before, due_at, retry_at, why
 from orchestrator.services import moves, offers
+from orchestrator.services.hearing import Hearing
 from orchestrator.services.ports import Clock, Transaction, UnitOfWork
 from orchestrator.services.records import Among, RolloutRecord, Waiting, WaveRecord
 from orchestrator.services.retries import stragglers_wave
@@ -51,6 +52,7 @@ class RolloutEngine:
         monotonic: seconds, by which is rested.
         worked: seconds of this thread's work, by which a look is measured: that of others on
             a busy machine says nothing of it.
+        hearing: whether the silence of devices says something.
     """
 
     def __init__(
@@ -59,11 +61,13 @@ class RolloutEngine:
         clock: Clock,
         monotonic: Callable[[], float] = time.monotonic,
         worked: Callable[[], float] = time.thread_time,
+        hearing: Hearing | None = None,
     ) -> None:
         self._uow = uow
         self._clock = clock
         self._monotonic = monotonic
         self._worked = worked
+        self._hearing = hearing or Hearing(clock)
         self._resting: dict[str, float] = {}
 
     def tick(self) -> int:
@@ -71,10 +75,10 @@ class RolloutEngine:
         with self._uow.read() as tx:
             ids = tx.rollouts.running()
         self._resting = {i: until for i, until in self._resting.items() if i in set(ids)}
-        applied, failed = 0, None
+        applied, failed, deaf = 0, None, self._hearing.deaf()
         for rollout_id in ids:
             try:
-                applied += self._advance(rollout_id)
+                applied += self._advance(rollout_id, deaf=deaf)
             except Exception as error:
                 # One rollout's fault must not stop the others.
                 log.exception("%s could not be advanced", rollout_id)
@@ -83,27 +87,29 @@ class RolloutEngine:
             raise failed
         return applied
 
-    def _advance(self, rollout_id: str) -> int:
+    def _advance(self, rollout_id: str, *, deaf: bool) -> int:
         if self._monotonic() < self._resting.get(rollout_id, 0.0):
             return 0
         now, began = self._clock(), self._worked()
         with self._uow.read() as tx:  # most rounds find nothing to do, and hold no writer up
-            look = _look(tx, tx.rollouts.get(rollout_id), now)
+            look = _look(tx, tx.rollouts.get(rollout_id), now, deaf=deaf)
         if look is None or not engine.decide(look.snapshot, now):
             took = self._worked() - began
             if took > _LONG_SECONDS:
                 self._resting[rollout_id] = self._monotonic() + _REST * took
             return 0
         with self._uow() as tx:
-            look = _look(tx, tx.rollouts.get(rollout_id, lock=True), now)
+            look = _look(tx, tx.rollouts.get(rollout_id, lock=True), now, deaf=deaf)
             actions = engine.decide(look.snapshot, now) if look else ()
             for action in actions:
-                if look is not None:
-                    _apply(tx, look, action, now)
+                if look is not None and not _apply(tx, look, action, now):
+                    break
         return len(actions)
 
 
-def _look(tx: Transaction, rollout: RolloutRecord | None, now: datetime) -> _Look | None:
+def _look(
+    tx: Transaction, rollout: RolloutRecord | None, now: datetime, *, deaf: bool
+) -> _Look | None:
     if rollout is None or rollout.state is not RolloutState.RUNNING:
         return None
     waves = {wave.idx: wave for wave in tx.rollouts.waves(rollout.id)}
@@ -117,7 +123,7 @@ def _look(tx: Transaction, rollout: RolloutRecord | None, now: datetime) -> _Loo
         filled, waiting = _facts(tx, rollout, current, now)
         facts[facts.index(current)] = filled
     spec = rollout.spec
-    snapshot = Snapshot(rollout.state, spec.gates, Timers.of(spec), tuple(facts))
+    snapshot = Snapshot(rollout.state, spec.gates, Timers.of(spec), tuple(facts), deaf)
     return _Look(rollout, waves, waiting, snapshot)
 
 
@@ -150,8 +156,11 @@ def _facts(
     return facts, waiting
 
 
-def _apply(tx: Transaction, look: _Look, action: engine.Action, now: datetime) -> None:
+def _apply(tx: Transaction, look: _Look, action: engine.Action, now: datetime) -> bool:
+    """Apply an action; whether those after it may follow in this round."""
     match action:
+        case engine.Extend():
+            return _extend(tx, look, action, now) < ROUND
         case engine.MoveWave():
             _move_wave(tx, look.waves[action.index], action, now)
         case engine.MoveRollout():
@@ -164,12 +173,22 @@ def _apply(tx: Transaction, look: _Look, action: engine.Action, now: datetime) -
             _expire(tx, look, action, now)
         case _:
             _apply_to_set(tx, look, action, now)
+    return True
+
+
+def _extend(tx: Transaction, look: _Look, action: engine.Extend, now: datetime) -> int:
+    """How many were extended; with as many as a round takes, there may be more that are due."""
+    step = look.snapshot.timers.step
+    since = before(now, step)
+    windows = tx.executions.last_windows(look.rollout, action.wave, now, since, ROUND)
+    tx.executions.extend({i: after(at, step) for i, at in windows.items()})
+    return len(windows)
 
 
 def _apply_to_set(
     tx: Transaction,
     look: _Look,
-    action: engine.Bar | engine.Retry | engine.Extend | engine.Straggle | engine.GiveUp,
+    action: engine.Bar | engine.Retry | engine.Straggle | engine.GiveUp,
     now: datetime,
 ) -> None:
     rollout, timers = look.rollout, look.snapshot.timers
@@ -185,10 +204,6 @@ def _apply_to_set(
             failed = replace(its, retryable_below=timers.max_attempts)
             moved = tx.executions.retry(failed, due, now, ROUND)
             moves.announce_moved(tx, moved, ExecState.SCHEDULED, now)
-        case engine.Extend():
-            since = before(now, timers.step)
-            windows = tx.executions.last_windows(rollout, action.wave, now, since, ROUND)
-            tx.executions.extend({i: after(at, timers.step) for i, at in windows.items()})
         case engine.Straggle():
             late = stragglers_wave(tx, rollout.id, now)
             tx.executions.put_in_wave(waiting, late.idx)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 
 from orchestrator.domain.execution import Announce, Event
-from orchestrator.domain.timers import Timers
+from orchestrator.domain.timers import Timers, due_at
 from orchestrator.services import moves
 from orchestrator.services.ports import Transaction
 from orchestrator.services.records import ExecutionRecord
@@ -38,18 +39,27 @@ class ExecutionBatch:
         """Replace a record that was loaded."""
         self._records[record.id] = record
 
+    def offer_anew(self, record: ExecutionRecord) -> None:
+        """Put a record that is offered once more now; its timer begins anew."""
+        due = due_at(record.state, self._now, self._timers_of(record))
+        self.put(replace(record, updated_at=self._now, due_at=due))
+
     def move(self, record: ExecutionRecord, event: Event) -> ExecutionRecord:
         """Apply an event to a record, and keep what comes of it."""
-        timers = self._timers.get(record.rollout_id)
-        if timers is None:
-            timers = Timers.of(moves.found(self._tx, record.rollout_id).spec)
-            self._timers[record.rollout_id] = timers
+        timers = self._timers_of(record)
         moved, actions = moves.moved_execution(self._tx, record, event, self._now, timers)
         self.put(moved)
         if any(isinstance(action, Announce) for action in actions):
             # Of several in one state, watchers are told of the last.
             self._seen[moved.id, moved.attempt, moved.state] = moved
         return moved
+
+    def _timers_of(self, record: ExecutionRecord) -> Timers:
+        timers = self._timers.get(record.rollout_id)
+        if timers is None:
+            timers = Timers.of(moves.found(self._tx, record.rollout_id).spec)
+            self._timers[record.rollout_id] = timers
+        return timers
 
     def store(self) -> None:
         """Write what changed, and tell watchers."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from orchestrator.domain.execution import IN_FLIGHT
-from orchestrator.services.ports import Downlink, Signer, Transaction, UnitOfWork
+from orchestrator.domain.timers import Timers, after
+from orchestrator.services.ports import Clock, Downlink, Signer, Transaction, UnitOfWork
 from orchestrator.services.records import Outgoing, Pending, RolloutRecord, VersionRecord
-from schemas.rollout import SERVER_TERMINAL, Assignment, Command
+from schemas.rollout import SERVER_TERMINAL, Assignment, Command, ExecState, RolloutState
 
 _DESIRED_DAYS = 30
 _BATCH = 500
@@ -49,19 +50,29 @@ class DesiredPublisher:
         uow: opens transactions; none is open while something is sent.
         signer: signs assignments.
         downlink: sends to devices.
+        clock: the time, in UTC.
         batch: how many of a kind are on their way at once.
 
     An offer waits until its version is in the trust metadata: a device that cannot find it
-    there would refuse it. What was offered is signed and sent anew after the director's key
-    changed, and once when the server starts, which may have missed that.
+    there would refuse it. It waits as well while its rollout is paused. A device's time to
+    answer begins when the broker has the offer. What was offered is signed and sent anew
+    after the director's key changed, and once when the server starts, which may have missed
+    that.
     """
 
     def __init__(
-        self, uow: UnitOfWork, signer: Signer, downlink: Downlink, *, batch: int = _BATCH
+        self,
+        uow: UnitOfWork,
+        signer: Signer,
+        downlink: Downlink,
+        clock: Clock,
+        *,
+        batch: int = _BATCH,
     ) -> None:
         self._uow = uow
         self._signer = signer
         self._downlink = downlink
+        self._clock = clock
         self._batch = batch
         self._director: tuple[str, ...] = ()
         self._way: dict[str, _Letter] = {}
@@ -108,7 +119,7 @@ class DesiredPublisher:
         found = _Round(now=dict(tx.outbox.outgoing(self._way)) if self._way else {})
         groups = tx.outbox.pending()
         ends = [group for group in groups if group.state not in IN_FLIGHT]
-        offers = [group for group in groups if group.state in IN_FLIGHT and self._signed(tx, group)]
+        offers = [group for group in groups if group.state in IN_FLIGHT and self._goes(tx, group)]
         under_way = sum(letter.about.state in IN_FLIGHT for letter in self._way.values())
         found.fresh = [
             *self._more(tx, ends, self._batch - (len(self._way) - under_way)),
@@ -121,9 +132,11 @@ class DesiredPublisher:
                 found.rollouts[rollout_id] = rollout, version
         return found
 
-    def _signed(self, tx: Transaction, group: Pending) -> bool:
+    def _goes(self, tx: Transaction, group: Pending) -> bool:
         rollout = tx.rollouts.get(group.rollout_id)
-        return rollout is not None and self._signer.published(rollout.model, rollout.version)
+        if rollout is None or not self._signer.published(rollout.model, rollout.version):
+            return False
+        return group.state is not ExecState.OFFERED or rollout.state is not RolloutState.PAUSED
 
     def _more(self, tx: Transaction, groups: Iterable[Pending], room: int) -> list[Outgoing]:
         """The next of these groups that are not on their way, at most ``room``."""
@@ -181,13 +194,30 @@ class DesiredPublisher:
         wishes = {letter.about.id: letter.about.wish() for letter in delivered}
         with self._uow() as tx:
             now = tx.outbox.outgoing(wishes)
-            tx.outbox.publish([key for key, one in now.items() if one.wish() == wishes[key]])
+            sent = {key: one for key, one in now.items() if one.wish() == wishes[key]}
+            tx.outbox.publish(sent)
+            tx.executions.extend(dict(_begun(tx, sent, self._clock())))
         for letter in delivered:
             del self._way[letter.about.id]
             if letter.document is not None:
                 self._downlink.forget(letter.about.device_id)
             for command in letter.commands:
                 self._downlink.forget(letter.about.device_id, command)
+
+
+def _begun(
+    tx: Transaction, sent: Mapping[str, Outgoing], now: datetime
+) -> Iterable[tuple[str, datetime]]:
+    """Of offers that go out for the first time: when the time to answer them is over."""
+    seconds: dict[str, float] = {}
+    for key, one in sent.items():
+        if one.state is not ExecState.OFFERED or one.offered_at is None or one.due_at is None:
+            continue
+        if one.rollout_id not in seconds:
+            rollout = tx.rollouts.get(one.rollout_id)
+            seconds[one.rollout_id] = Timers.of(rollout.spec).offer if rollout else 0.0
+        if one.due_at <= after(one.offered_at, seconds[one.rollout_id]):
+            yield key, after(now, seconds[one.rollout_id])
 
 
 def _assignment(one: Outgoing, rollout: RolloutRecord, version: VersionRecord) -> Assignment:

@@ -45,7 +45,7 @@ class ReportService:
             higher = _higher(record, report, now)
             if higher is not None:
                 refused[device] = higher
-                executions.put(_offered_anew(record, report, higher, now))
+                executions.offer_anew(_offered_anew(record, report, higher, now))
             elif _says_more(record, report, now):
                 executions.move(_heard(record, report, now), _event(report))
             if report.state is ExecState.SUCCEEDED and report.attempt <= record.attempt:
@@ -121,7 +121,6 @@ def _offered_anew(
         seq=report.seq,
         sequence=sequence,
         offered_at=now,
-        updated_at=now,
         published=False,
     )
 

@@ -142,6 +142,8 @@ class RolloutService:
                 tx.audit.add(f"rollout.{kind.value}", record.id, detail)
             if kind is RolloutEvent.ABORT:
                 cancel_executions(tx, record, "the rollout was aborted", now)
+        # Adding a large fleet up takes a while: not while others are kept from writing.
+        with self._uow.read() as tx:
             return view(tx, record)
 
     def retry(self, rollout_id: str, request: RetryRequest) -> Retried:
@@ -158,6 +160,7 @@ class RolloutService:
             record = found(tx, rollout_id, lock=True)
             self._require_signed(record)
             record, devices = retry(tx, record, request.devices, now)
+        with self._uow.read() as tx:
             return Retried(devices=devices, rollout=view(tx, record))
 
     def _require_signed(self, record: RolloutRecord) -> None:

@@ -189,7 +189,9 @@ def test_what_is_due_is_counted_by_state_and_presence(uow):
     gone = [execution(of, n, S.DOWNLOADING, due_at=NOW) for n in (1, 2)]
     not_yet = execution(of, 3, S.OFFERED, due_at=NOW + timedelta(seconds=1))
     stored(uow, of, [*gone, not_yet, execution(of, 4, due_at=BEFORE)], presence=Presence.OFFLINE)
-    stored(uow, other, [execution(other, 5, S.OFFERED, due_at=BEFORE)], presence=Presence.ONLINE)
+    sent = execution(other, 5, S.OFFERED, due_at=BEFORE, published=True)
+    unsent = execution(other, 6, S.OFFERED, due_at=BEFORE)
+    stored(uow, other, [sent, unsent], presence=Presence.ONLINE)
     with uow.read() as tx:
         assert tx.executions.due(of.id, 0, NOW) == {Due(S.DOWNLOADING, online=False): 2}
         assert tx.executions.due(other.id, 0, NOW) == {Due(S.OFFERED, online=True): 1}

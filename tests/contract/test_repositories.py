@@ -375,7 +375,7 @@ def test_devices_that_fell_silent_are_found(uow):
     with uow() as tx:
         tx.devices.add(there)
         tx.devices.add(silent)
-        assert [d.id for d in tx.devices.silent(NOW - timedelta(minutes=1))] == [silent.id]
+        assert [d.id for d in tx.devices.silent(NOW - timedelta(minutes=1), 5)] == [silent.id]
 
 
 def test_a_device_keeps_what_it_serves(uow):

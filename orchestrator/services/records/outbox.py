@@ -22,7 +22,8 @@ class Pending:
 class Outgoing:
     """An execution of which a device is to be told, with what the message says of the device.
 
-    newest: the device was given nothing after it, so the retained message is its own.
+    newest: the device was given nothing after it, so the retained message is its own. due_at:
+    when its timer runs out. paused: its rollout is.
     """
 
     id: str
@@ -36,6 +37,13 @@ class Outgoing:
     newest: bool
     published: bool
     offered_at: datetime | None
+    due_at: datetime | None = None
+    paused: bool = False
+
+    @property
+    def held(self) -> bool:
+        """Whether it waits for its rollout to go on: nobody has begun with it."""
+        return self.paused and self.state is ExecState.OFFERED
 
     @property
     def is_offer(self) -> bool:
@@ -45,7 +53,7 @@ class Outgoing:
     def wish(self) -> tuple[object, ...]:
         """What of it decides which messages the device shall have."""
         end = None if self.is_offer else self.state
-        return (self.sequence, self.attempt, self.newest, self.published, end)
+        return (self.sequence, self.attempt, self.newest, self.published, self.held, end)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -166,9 +166,9 @@ class Platform:
         )
         self.admission = AdmissionService(self.uow, self.clock)
         self.access = AccessService(self.uow, self.clock)
-        self.engine = RolloutEngine(self.uow, self.clock)
+        self.engine = RolloutEngine(self.uow, self.clock, worked=lambda: 0.0)  # never rests
         self.signing = TrustService(self.uow, self.trust)
-        self.publisher = DesiredPublisher(self.uow, self.trust, self.downlink)
+        self.publisher = DesiredPublisher(self.uow, self.trust, self.downlink, self.clock)
         reports = ReportService(self.clock)
         measured = MeasuredService(self.clock)
         self.inbox = Inbox(self.uow, self.devices, reports, self.telemetry, measured)

@@ -41,7 +41,9 @@ def fleet(platform):
         platform.birth(device)
     platform.signing.tick()
     platform.signs = Signs(platform.trust)
-    platform.publisher = DesiredPublisher(platform.uow, platform.signs, platform.downlink, batch=5)
+    platform.publisher = DesiredPublisher(
+        platform.uow, platform.signs, platform.downlink, platform.clock, batch=5
+    )
     platform.publisher.tick()
     return devices
 
@@ -140,7 +142,7 @@ def test_what_changed_while_it_was_on_its_way_is_not_taken_for_delivered(platfor
 
 
 def test_statements_do_not_grow_with_what_is_sent(platform, fleet):
-    publisher = DesiredPublisher(platform.uow, platform.signs, platform.downlink)
+    publisher = DesiredPublisher(platform.uow, platform.signs, platform.downlink, platform.clock)
     offered(platform)
     publisher.tick()
     acknowledge(platform)

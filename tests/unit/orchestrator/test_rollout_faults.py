@@ -146,7 +146,7 @@ def test_a_cancel_that_the_broker_lost_is_said_again(platform):
 
 def test_a_long_probation_is_no_failure_while_the_device_serves(platform):
     fleet(platform, 1)
-    rollout = start(platform, waves=EVERYONE, probation={"min_inferences": 5000})
+    rollout = start(platform, waves=EVERYONE, probation={"min_inferences": 5000, "max_seconds": 50})
     platform.tick()
     (one,) = executions(platform, rollout)
     platform.report(one.device, one.id, 0, S.PROBATION)
