@@ -8,7 +8,7 @@ delays any other by one portion a turn.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from schemas.transfer import MAX_WINDOW
@@ -60,18 +60,39 @@ class Turns:
         """The devices that wait, in the order of their turns."""
         return self._queues.keys()
 
-    def add(self, device: str, sha256: str, batch: int, ranges: Iterable[tuple[int, int]]) -> int:
-        """Queue what a device asks for; answers how many chunks were dropped for it."""
+    def add(self, device: str, sha256: str, batch: int, ranges: Sequence[tuple[int, int]]) -> int:
+        """Queue what a device asks for; answers how many chunks were dropped for it.
+
+        What it asks for again while it waits is sent once: its timer may run out before its turn
+        comes, and where many wait for long, repeats would take most of what there is to send.
+        """
         queue = self._queues.get(device)
         if queue is None:
             if len(self._queues) >= self._max_devices:
                 return sum(end - start for start, end in ranges)
             queue = self._queues[device] = deque()
             self._waiting[device] = 0
+        elif queue:
+            self._withdraw(device, queue, sha256, ranges)
         for start, end in ranges:
             queue.append(Portion(device, sha256, batch, start, end))
             self._count(device, end - start)
         return self._shorten(device, queue)
+
+    def _withdraw(
+        self, device: str, queue: deque[Portion], sha256: str, ranges: Sequence[tuple[int, int]]
+    ) -> None:
+        again = {index for start, end in ranges for index in range(start, end)}
+        for portion in [queue.popleft() for _ in range(len(queue))]:
+            span = range(portion.start, portion.end)
+            if portion.sha256 != sha256 or again.isdisjoint(span):
+                queue.append(portion)
+                continue
+            left = [index for index in span if index not in again]
+            self._count(device, len(left) - len(portion))
+            for start in [i for i in left if i - 1 not in left]:
+                end = next(i for i in range(start + 1, portion.end + 1) if i not in left)
+                queue.append(Portion(device, sha256, portion.batch, start, end))
 
     def next(self, most: int) -> Portion | None:
         """Take what is to be sent next: at most so many chunks; None when nothing waits."""
