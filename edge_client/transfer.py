@@ -169,6 +169,10 @@ class Pull:
         if came.index in self._have:
             return Taken.DUPLICATE
         self._forget(came.index)
+        if not came.sound and came.batch is None and not came.size:
+            # Made or copied here: what does not fit is pulled, and is no fault of the network's.
+            self._needed.appendleft(came.index)
+            return Taken.CORRUPT
         if not came.sound:
             self._again(came.index)
             return Taken.CORRUPT

@@ -173,6 +173,15 @@ def test_a_chunk_that_stays_damaged_ends_the_transfer():
     assert pull.ask(now) is None
 
 
+def test_what_does_not_fit_that_was_made_here_is_pulled_and_fails_nothing():
+    pull = pull_of(4)
+    for _ in range(50):  # as of a damaged base, by each way that reads it
+        for index in range(4):
+            assert pull.take(Came(index, 0, sound=False, at=0.0, batch=None)) is Taken.CORRUPT
+    assert pull.failure is None
+    assert pull.ask(0.0).ranges == ((0, 4),)
+
+
 def test_a_silent_server_is_not_waited_for_for_ever():
     pull = pull_of(4)
     now = 0.0
