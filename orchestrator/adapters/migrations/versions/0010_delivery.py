@@ -35,7 +35,7 @@ _WITH_TIMER = (
     "PROBATION",
     "UNKNOWN",
 )
-_GRACE = timedelta(minutes=5)
+_GRACE = timedelta(minutes=15)
 """What was on its way gets so long from now on: devices come back after the server."""
 
 
