@@ -81,7 +81,16 @@ def _wave_line(wave: WaveView, view: RolloutView) -> Text:
     text = Text(wave_title(wave, view)).append("  ").append_text(console.state(wave.state))
     if wave.size > 1 and wave.state is not WaveState.PENDING:
         text.append(f"  {ended(wave)}/{wave.size}", "dim")
+    if nobody_there(wave):
+        text.append("  waits: none of its devices is there", "yellow")
     return text.append_text(_bytes([wave.progress]))
+
+
+def nobody_there(wave: WaveView) -> bool:
+    """Whether a wave cannot even begin, as it offers to whoever is there."""
+    waits_for_time = any(one.due_at for one in wave.executions)
+    only = set(+states_of(wave)) == {ExecState.SCHEDULED}
+    return wave.state is WaveState.RUNNING and only and not waits_for_time
 
 
 def states_of(wave: WaveView) -> Counter[ExecState]:
@@ -165,9 +174,10 @@ def _device_line(execution: ExecutionView, *, whole: bool) -> Text:
         text.append(f"  {execution.cause}", "red")
         if execution.detail:
             text.append(f": {console.clean(execution.detail)[:_WORDS]}", "dim")
-    elif state is ExecState.NO_VARIANT and execution.detail:
+    elif execution.detail and state in EXEC_TERMINAL - _GOOD:
         # Each variant has a reason of its own, so all of it where there is room.
-        text.append(f"  {console.clean(execution.detail)[: None if whole else _WORDS]}", "dim")
+        all_of_it = whole and state is ExecState.NO_VARIANT
+        text.append(f"  {console.clean(execution.detail)[: None if all_of_it else _WORDS]}", "dim")
     return text
 
 

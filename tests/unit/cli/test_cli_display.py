@@ -82,6 +82,23 @@ def test_a_download_is_a_bar() -> None:
     assert line.endswith("━" * 20 + " 500.0 kB of 1.0 MB")
 
 
+def test_a_wave_that_nobody_is_there_for_says_what_it_waits_for() -> None:
+    waits = "waits: none of its devices is there"
+    states = {ExecState.SCHEDULED: waits, ExecState.OFFERED: ""}
+    for state, words in states.items():
+        many = executions(2, state, 0)
+        wave = WaveView(index=0, state=WaveState.RUNNING, size=2, executions=many)
+        line = drawn(rollout_tree(rollout_view(waves=(wave,)), room=None))[1]
+        assert (waits in line) is bool(words)
+
+
+def test_an_end_that_has_no_cause_is_explained() -> None:
+    ended = executions(1, ExecState.TIMED_OUT, 0, detail="no answer to the offer in 120 s")
+    wave = WaveView(index=0, state=WaveState.RUNNING, size=1, executions=ended)
+    line = drawn(rollout_tree(rollout_view(waves=(wave,)), room=None))[2]
+    assert "no answer to the offer in 120 s" in line
+
+
 @pytest.mark.parametrize("room", [12, 24, 60])
 def test_a_large_fleet_fits_the_screen_and_shows_trouble_first(room: int) -> None:
     fine = executions(500, ExecState.SUCCEEDED, 0)
