@@ -100,7 +100,7 @@ class Agent:
             self._updater.boot()
             return
         self._device.problems.note(f"no updates are taken: {self._read_only}")
-        serve_proven(self._device, self._updater.state)
+        serve_proven(self._device, self._updater.look_on())
 
     # --- the loop ---------------------------------------------------------------------
 

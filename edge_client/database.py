@@ -41,14 +41,19 @@ def open_database(
     return db
 
 
-def open_readonly(path: Path, *, what: str) -> sqlite3.Connection:
+def open_readonly(path: Path, *, what: str, alone: bool = False) -> sqlite3.Connection:
     """Open a database that another process may be writing, to read from it.
+
+    alone: none is. Then it can be read also where nothing can be written, not even the index
+    that SQLite keeps beside a log (https://sqlite.org/wal.html#readonly).
 
     Raises:
         JournalError: the file cannot be used.
     """
     try:
-        return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        still = alone and not path.with_name(f"{path.name}-wal").exists()
+        options = "mode=ro&immutable=1" if still else "mode=ro"
+        return sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True)
     except sqlite3.Error as error:
         raise unusable(what, path, error) from error
 

@@ -7,6 +7,7 @@ in one transaction, so that no transition is ever told twice differently.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from edge_client.actions import Report
-from edge_client.database import open_database, transaction, unusable
+from edge_client.database import open_database, open_readonly, transaction, unusable
 from edge_client.metadata_floors import FLOORS, Floors
 from edge_client.states import Idle, JournalledState, Key, State, exec_state, key_of
 from schemas.device import ExecutionSeen
@@ -84,6 +85,22 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+    def copy(self, path: Path) -> None:
+        """Take over all that another one holds, which is only read and nobody else has open.
+
+        Raises:
+            JournalError: it is damaged, cannot be read, or is not understood.
+        """
+        try:
+            with contextlib.closing(open_readonly(path, what=_WHAT, alone=True)) as other:
+                found = str(other.execute("PRAGMA quick_check(1)").fetchone()[0])
+                if found != "ok":
+                    raise unusable(_WHAT, path, ValueError(found))
+                other.backup(self._db)
+        except sqlite3.Error as error:
+            raise unusable(_WHAT, path, error) from error
+        self.load()
 
     def load(self) -> State:
         """The state at the last transition; ``Idle`` at first.

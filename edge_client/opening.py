@@ -31,7 +31,10 @@ class DamagedError(JournalError):
 
 
 def open_journal(home: Home, *, boot: BootId) -> tuple[Journal, str | None]:
-    """Open the journal, or an empty one in memory beside one that cannot be used.
+    """Open the journal, or one in memory in place of one that cannot be used.
+
+    That one holds what can be read, as on a disk that became read-only: what is on trial is not
+    to serve where its starts cannot be counted, and the server is not to be told of a loss.
 
     Returns:
         The journal, and why it is not the one on the disk. With a reason nothing may be
@@ -41,7 +44,18 @@ def open_journal(home: Home, *, boot: BootId) -> tuple[Journal, str | None]:
         return usable_journal(home, boot=boot), None
     except JournalError as error:
         hint = "free some room, or remove it and enroll the device anew"
-        return Journal(MEMORY, boot=boot), f"{error}; {hint}"
+        return _in_memory(home, boot=boot), f"{error}; {hint}"
+
+
+def _in_memory(home: Home, *, boot: BootId) -> Journal:
+    """A copy of the journal; an empty one where it cannot be read to its end."""
+    journal = Journal(MEMORY, boot=boot)
+    try:
+        journal.copy(home.journal)
+    except JournalError:
+        journal.close()
+        return Journal(MEMORY, boot=boot)
+    return journal
 
 
 def usable_journal(home: Home, *, boot: BootId) -> Journal:

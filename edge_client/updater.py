@@ -97,6 +97,12 @@ class Updater:
             if self._device.runtime.slot is None:
                 serve_proven(self._device, self._state)
 
+    def look_on(self) -> State:
+        """Where the update stands, for who asks: nothing is done where nothing can be written."""
+        state = disown(self._device.journal.load(), self._device.name)
+        self._recall(state)
+        return state
+
     def _start(self) -> None:
         """What a start writes, and what follows from it; may be done again."""
         self._again_at = self._device.clock.steady() + AGAIN_SECONDS

@@ -10,8 +10,10 @@ from edge_client.errors import JournalError
 from edge_client.journal import Floor, Journal
 from edge_client.opening import open_buffer, open_journal, usable_journal
 from edge_client.settings import Home, RunSettings
-from edge_client.states import Idle
+from edge_client.states import Idle, OnProbation
 from edge_client.telemetry import Buffer
+from schemas.rollout import Probation
+from tests.fakes.edge_bench import NEW, Bench, Fuse, document
 from tests.fakes.edge_trust import Signer
 from tests.fakes.gateway import Ca, enrolled_home
 
@@ -72,6 +74,34 @@ def test_a_damaged_journal_is_left_alone_and_said(home, damage):
     found.close()
     with pytest.raises(JournalError):
         usable_journal(home, boot=BOOT)
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    bench = Bench(tmp_path, monkeypatch, Fuse(None))
+    bench.start()
+    yield bench
+    bench.die()
+
+
+def test_where_nothing_can_be_written_what_is_on_trial_does_not_serve(bench, monkeypatch):
+    bench.inbox.desired(document(bench, NEW, probation=Probation(min_inferences=3)))
+    bench.go_to(OnProbation)
+    told = bench.updater.seen
+    bench.die()
+
+    def read_only(*_args, **_more):
+        msg = "the journal cannot be used: attempt to write a readonly database"
+        raise JournalError(msg)
+
+    monkeypatch.setattr(opening, "usable_journal", read_only)
+    agent = Agent(bench.home, RunSettings())
+    agent._serve()
+    assert agent._runtime.slot.version == 1
+    assert agent._birth(1).execution == told, "the journal is not lost"
+    monkeypatch.undo()
+    bench.start()
+    assert bench.serving() == 2
 
 
 @pytest.mark.parametrize("damage", ["no database", "rot"])
