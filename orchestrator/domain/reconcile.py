@@ -23,6 +23,10 @@ QUIET = timedelta(seconds=15)
 """So long after the last change a heartbeat that does not know of it means that it was lost."""
 
 
+MAX_ATTEMPTS = 50
+"""A device that loses its journal at each start would else hold its wave up for ever."""
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """The newest execution that a device was given, as the server has it.
@@ -121,7 +125,7 @@ def _strange(known: Known, told: Told, now: datetime) -> tuple[Act, ...]:
         # It took the offer up once. Only what a boot read from its journal proves the loss;
         # a later birth may have been overtaken by a report.
         if told.started:
-            return (Restart(),)
+            return (Restart(),) if known.attempt < MAX_ATTEMPTS else ()
         return (Tell(),) if told.connected else ()
     overdue = now - known.changed_at >= QUIET
     return (Tell(),) if told.connected or overdue else ()

@@ -9,16 +9,17 @@ from types import SimpleNamespace
 
 import pytest
 
+from orchestrator.domain import reconcile
 from orchestrator.domain.rollout import RolloutEvent
 from orchestrator.services import devices as devices_service
 from orchestrator.services import engine as engine_service
 from orchestrator.services.engine import RolloutEngine
 from orchestrator.services.hearing import Hearing
-from schemas.device import Death, Presence
+from schemas.device import Birth, Death, Presence
 from schemas.errors import DeviceCause
 from schemas.rollout import ExecState, PauseReason, RolloutState, WaveState
 from schemas.topics import Up
-from tests.unit.orchestrator.platform import BOOT
+from tests.unit.orchestrator.platform import BOOT, HARDWARE
 from tests.unit.orchestrator.test_rollout_service import (
     STEPS,
     assignment,
@@ -285,3 +286,18 @@ def test_a_fleet_that_falls_silent_at_once_is_swept_by_portions(platform, fleet,
     platform.clock.forward(31)
     assert [platform.devices.sweep() for _ in range(3)] == [4, 1, 0]
     assert {platform.devices.get(device).presence for device in gone} == {Presence.OFFLINE}
+
+
+def test_a_device_that_loses_its_journal_at_each_start_is_given_up(platform, fleet, monkeypatch):
+    monkeypatch.setattr(reconcile, "MAX_ATTEMPTS", 3)
+    (device,) = fleet(1)
+    rollout = start(platform, waves=EVERYONE, step_seconds=60)
+    platform.tick()
+    for start_no in range(8):
+        one = only(platform, rollout)
+        tell(platform, one, one.attempt, S.ACCEPTED)
+        boot = f"{start_no:032x}"
+        platform.receive(device, Up.BIRTH, Birth(boot=boot, session=1, uptime=1, hardware=HARDWARE))
+        platform.clock.forward(50)
+        platform.tick()
+    assert (only(platform, rollout).attempt, only(platform, rollout).state) == (3, S.TIMED_OUT)
