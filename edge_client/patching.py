@@ -67,6 +67,8 @@ class Patching:
             self._pump(now)
         except (EdgeError, OSError) as error:
             self._give_up(str(error))
+        except Exception as error:  # noqa: BLE001 - nobody signed it, and memory may be short
+            self._give_up(f"{type(error).__name__}: {error}")
 
     def reply(self, reply: Reply, now: float) -> None:
         """Take an answer about the patch."""

@@ -145,6 +145,11 @@ class Work:
             event = Broke(key=key, cause=error.cause, detail=str(error), retryable=error.retryable)
         except OSError as error:
             event = Broke(key=key, cause=DeviceCause.INTERNAL, detail=str(error))
+        except MemoryError:
+            # The agent must not end by it: it would come to the same point again, for ever.
+            detail = "there is not enough memory for the update"
+            cause = DeviceCause.OUT_OF_MEMORY
+            event = Broke(key=key, cause=cause, detail=detail, retryable=True)
         if event is not None:
             self._apply(event)
 

@@ -180,6 +180,26 @@ def test_a_model_that_does_not_fit_into_memory_is_not_activated(bench, monkeypat
     assert bench.serving() == read_pointer(bench.home.pointer).active.version == 1
 
 
+def test_memory_that_runs_out_while_it_is_fetched_ends_the_update_and_not_the_agent(
+    bench, monkeypatch
+):
+    bench.inbox.desired(document(bench, NEW))
+    bench.go_to(Downloading)
+
+    def short(*_args):
+        raise MemoryError
+
+    monkeypatch.setattr(Store, "open_partial", short)
+    bench.go_to(Ended)
+    last = bench.reports()[-1]
+    assert (last.state, last.cause, last.retryable) == (
+        ExecState.FAILED,
+        DeviceCause.OUT_OF_MEMORY,
+        True,
+    )
+    assert bench.serving() == 1
+
+
 def test_where_both_do_not_fit_the_new_one_goes_before_the_old_one_comes(bench, monkeypatch):
     on_probation(bench)
     device, real = device_of(bench), runtime.load_model

@@ -10,6 +10,7 @@ from typing import ClassVar
 import pytest
 
 from edge_client import linked as linked_module
+from edge_client import patching
 from edge_client import store as store_module
 from edge_client.errors import DigestError, DiskFullError, TransferError
 from edge_client.fetch import Fetcher
@@ -353,6 +354,21 @@ def test_a_bad_patch_falls_back_to_the_pull(store, what):
     assert [p.suffix for p in store.home.partial.iterdir()] == [".map"]
     if what == "larger":
         assert {sha for sha, _ in download.server.sent} == {FILE.sha256}
+
+
+@pytest.mark.parametrize("fault", [MemoryError, ValueError])
+def test_a_fault_while_a_patch_is_applied_leads_to_the_pull(store, monkeypatch, fault):
+    base, patch = mixed()
+    hold(store, base)
+    download = Download(store)
+    download.server.offers[FILE.sha256] = [download.server.patch(patch, base)]
+
+    def fail(*_args, **_more):
+        raise fault
+
+    monkeypatch.setattr(patching, "apply", fail)
+    download.finish()
+    assert store.read(FILE.sha256) == DATA
 
 
 def test_a_patch_without_room_or_base_is_not_fetched(store):
