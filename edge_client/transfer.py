@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from edge_client.pace import Pace
-from schemas.transfer import CHUNK_BYTES, Need, Range, chunk_count
+from schemas.transfer import CHUNK_BYTES, MAX_WINDOW, Need, Range, chunk_count
 
 MIN_TIMEOUT = 2.0
 MAX_TIMEOUT = 5.0
@@ -124,6 +124,8 @@ class Pull:
         self._bucket = bucket
         self._pace = Pace()
         self._silent = 0
+        self._given_up: deque[int] = deque(maxlen=MAX_WINDOW)  # requests
+        self._patience = MIN_TIMEOUT
         self._heard_at: float | None = None
 
     @property
@@ -165,6 +167,10 @@ class Pull:
         self.received_bytes += came.size
         if came.batch is not None:
             self._heard_at = came.at
+            if came.batch in self._given_up:
+                # It was only late: where many wait, asking again too soon takes what others need.
+                self._given_up.clear()
+                self._patience = min(2 * self._patience, SLOWEST_TIMEOUT)
             self._close_gap(came.index, came.batch, came.at)
         if came.index in self._have:
             return Taken.DUPLICATE
@@ -198,6 +204,7 @@ class Pull:
             self.timeouts += 1
             self._silent += 1
             self._pace.stalled()
+            self._given_up.extend(self._batches)
             self.give_back()
             if self._silent >= MAX_SILENT_TIMEOUTS:
                 self.failure = f"no chunk came in {self._silent} requests"
@@ -211,6 +218,7 @@ class Pull:
 
     def _deadline(self, now: float) -> float:
         patience = min(MIN_TIMEOUT * 1.5 ** min(self._silent, 8), MAX_TIMEOUT)
+        patience = max(patience, self._patience)
         if self._pace.rate:
             patience = max(patience, min(4 / self._pace.rate, SLOWEST_TIMEOUT))
         return (now if self._heard_at is None else self._heard_at) + patience

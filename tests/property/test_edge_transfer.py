@@ -12,6 +12,7 @@ from edge_client.pace import MIN_WINDOW
 from edge_client.transfer import (
     MAX_BAD_PER_CHUNK,
     MAX_SILENT_TIMEOUTS,
+    SLOWEST_TIMEOUT,
     Bucket,
     Came,
     Pull,
@@ -180,6 +181,20 @@ def test_what_does_not_fit_that_was_made_here_is_pulled_and_fails_nothing():
             assert pull.take(Came(index, 0, sound=False, at=0.0, batch=None)) is Taken.CORRUPT
     assert pull.failure is None
     assert pull.ask(0.0).ranges == ((0, 4),)
+
+
+def test_who_hears_that_it_gave_up_too_soon_is_more_patient():
+    pull, now = pull_of(40), 0.0
+    for _ in range(6):
+        late = answers(pull.ask(now))
+        given_up = pull.timeouts
+        while pull.timeouts == given_up:
+            now = pull.due(now)
+            pull.tick(now)
+        asked = now
+        take(pull, late[0], now)  # what was given up comes after all
+    pull.ask(now)
+    assert pull.due(asked) - asked == SLOWEST_TIMEOUT
 
 
 def test_a_silent_server_is_not_waited_for_for_ever():
