@@ -104,7 +104,7 @@ def test_what_an_operator_measures_beside_the_agent_arrives(gateway, device):
     assert all(w.errors == 0 for w in windows)
 
 
-def test_a_report_waits_on_the_disk_and_is_sent_once(gateway, device):
+def test_a_report_waits_on_the_disk_and_says_the_same_when_it_comes_again(gateway, device):
     install(gateway, device, "--no-bench")
     device.kill()
     bench(device)
@@ -117,7 +117,9 @@ def test_a_report_waits_on_the_disk_and_is_sent_once(gateway, device):
     until(lambda: len(gateway.births) > connections, "the next connection")
     serving = len(gateway.windows)
     until(lambda: len(gateway.windows) > serving, "a window of it")
-    assert len(of(gateway, device)) == 1
+    # What was acknowledged a moment before the end may come once more, and changes nothing.
+    first, *again = of(gateway, device)
+    assert all(one == first for one in again)
 
 
 def test_the_agent_measures_what_became_active_by_itself(gateway, device):
