@@ -265,13 +265,14 @@ class Download:
         pull.tick(now)
         if pull.failure is not None:
             raise TransferError(pull.failure)
-        if now < self._send_again_at or (need := pull.ask(now)) is None:
-            return
-        if self._network.need(need):
-            self.sink.every = max(1, pull.outstanding - pull.window // 2)
-        else:
+        need = None if now < self._send_again_at else pull.ask(now)
+        if need is not None and not self._network.need(need):
             pull.unsent(need)
             self._send_again_at = now + SEND_AGAIN_SECONDS
+        if pull.outstanding:
+            # Also where nothing was asked for: the window may have shrunk, and fewer may be left
+            # to come than were waited for before.
+            self.sink.expect(max(1, pull.outstanding - pull.window // 2))
 
     def _listen(self, offer: BroadcastOffer, now: float) -> bool:
         """Listen to a broadcast, if the device may; whether it does."""
@@ -283,7 +284,7 @@ class Download:
         self._listening = Listening.begin(offer, self.file.size, now)
         if self._pull is not None:
             self._pull.hold()
-            self.sink.every = MAX_WINDOW
+            self.sink.expect(MAX_WINDOW)
         return True
 
     def _save(self, now: float) -> None:

@@ -32,10 +32,11 @@ class Sink:
             partial: the file.
             clock: steady seconds.
             nudge: called when there is something to be told, from the thread that brought it:
-                after ``every`` chunks, after some time, with what is damaged, and at the end.
+                after as many chunks as are expected, after some time, with what is damaged,
+                and at the end.
         """
         self.error: OSError | None = None
-        self.every = 1
+        self._every = 1
         self._told_at = 0.0
         self._partial, self._clock, self._nudge = partial, clock, nudge
         self._untold: deque[Came] = deque()
@@ -69,10 +70,16 @@ class Sink:
         sound, now = placed is not Placed.CORRUPT, self._clock()
         size = len(data) if fetched else 0
         self._untold.append(Came(index, size, sound, now, batch))
-        enough = len(self._untold) >= self.every or now - self._told_at >= NUDGE_SECONDS
+        enough = len(self._untold) >= self._every or now - self._told_at >= NUDGE_SECONDS
         if enough or not sound or not partial.missing:
             self._tell()
         return sound
+
+    def expect(self, every: int) -> None:
+        """Tell after so many chunks, at once if they are there already: no other may come."""
+        self._every = every
+        if len(self._untold) >= every:
+            self._tell()
 
     def told(self) -> list[Came]:
         """What came since the last time."""
