@@ -215,7 +215,10 @@ class Platform:
             before = {name: _cpu(of) for name, of in pids.items()}
             rss = [psutil.Process(p).memory_info().rss for p in pids["devices"]]
             begun = time.monotonic()
-            rollout = argosy.rollouts.start(argosy.rollouts.create(spec).id)
+            rollout = argosy.rollouts.create(spec)
+            # Devices that were started anew say once more what they did before.
+            heard.only = {e.id for wave in rollout.waves for e in wave.executions}
+            argosy.rollouts.start(rollout.id)
             peak = _Peak(pids["devices"], rss)
             count = len(self.devices)
             until(lambda: peak.look() or len(heard.verified()) >= count, "the downloads")
@@ -272,9 +275,10 @@ class Platform:
 
 
 class _Heard:
-    """What devices report while one rollout runs."""
+    """What devices report while one rollout runs. only: of these executions."""
 
     def __init__(self) -> None:
+        self.only: set[str] = set()
         self._began: dict[str, float] = {}
         self._ended: dict[str, float] = {}
 
@@ -291,7 +295,8 @@ class _Heard:
     def verified(self) -> dict[str, float]:
         """Seconds of each download that is over, by its execution."""
         ended = dict(self._ended)
-        return {e: at - self._began[e] for e, at in ended.items() if e in self._began}
+        began = self._began
+        return {e: at - began[e] for e, at in ended.items() if e in began and e in self.only}
 
 
 class _Peak:
