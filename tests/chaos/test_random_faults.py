@@ -140,6 +140,12 @@ def calm(storm: Storm) -> None:
     for puppet in storm.puppets:
         puppet.disk.full.unlink(missing_ok=True)
         puppet.line.set(FAIR)
+    supervise(storm)
+
+
+def supervise(storm: Storm) -> None:
+    """Start agents that have ended, as systemd does: one whose journal is whole again has."""
+    for puppet in storm.puppets:
         if not puppet.running:
             puppet.start()
 
@@ -169,6 +175,7 @@ def test_after_any_storm_everything_holds(
     calm(storm)
 
     def quiet() -> bool:
+        supervise(storm)
         operator.act()
         return operator.done and not wrong(storm, operator)
 
