@@ -13,10 +13,8 @@ import pytest
 from edge_client.slots import read_pointer
 from schemas.rollout import ExecState
 from tests.fakes.edge_models import linear_onnx, release, samples
-from tests.fakes.edge_trust import Signer, assignment
+from tests.fakes.edge_trust import assignment
 from tests.fakes.gateway import (
-    Broker,
-    Ca,
     Device,
     Gateway,
     enrolled_home,
@@ -28,27 +26,6 @@ pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(mosquitto_path() is None, reason="mosquitto is not installed"),
 ]
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory) -> Iterator[Broker]:
-    broker = Broker(tmp_path_factory.mktemp("broker"), Ca())
-    broker.prepare()
-    broker.start()
-    yield broker
-    broker.stop()
-
-
-@pytest.fixture(scope="module")
-def signer() -> Signer:
-    return Signer()
-
-
-@pytest.fixture
-def gateway(broker, signer) -> Iterator[Gateway]:
-    gateway = Gateway(broker, signer)
-    yield gateway
-    gateway.close()
 
 
 @pytest.fixture

@@ -23,10 +23,8 @@ from tests.fakes.edge_misbehaving import (
     slow_onnx,
 )
 from tests.fakes.edge_models import linear_onnx, release
-from tests.fakes.edge_trust import Signer, assignment
+from tests.fakes.edge_trust import assignment
 from tests.fakes.gateway import (
-    Broker,
-    Ca,
     Device,
     Gateway,
     enrolled_home,
@@ -41,27 +39,6 @@ pytestmark = [
 
 S, C = ExecState, DeviceCause
 FIRST = Probation(min_inferences=20)
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory) -> Iterator[Broker]:
-    broker = Broker(tmp_path_factory.mktemp("broker"), Ca())
-    broker.prepare()
-    broker.start()
-    yield broker
-    broker.stop()
-
-
-@pytest.fixture(scope="module")
-def signer() -> Signer:
-    return Signer()
-
-
-@pytest.fixture
-def gateway(broker, signer) -> Iterator[Gateway]:
-    gateway = Gateway(broker, signer)
-    yield gateway
-    gateway.close()
 
 
 @pytest.fixture

@@ -22,8 +22,6 @@ from schemas.transfer import CHUNK_BYTES
 from tests.fakes.edge_models import linear_onnx, quantized_onnx, release, run_onnx, samples
 from tests.fakes.edge_trust import Signer, assignment
 from tests.fakes.gateway import (
-    Broker,
-    Ca,
     Device,
     Faults,
     Gateway,
@@ -39,27 +37,6 @@ pytestmark = [
 
 BIG = 40 * CHUNK_BYTES
 S = ExecState
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory) -> Iterator[Broker]:
-    broker = Broker(tmp_path_factory.mktemp("broker"), Ca())
-    broker.prepare()
-    broker.start()
-    yield broker
-    broker.stop()
-
-
-@pytest.fixture(scope="module")
-def signer() -> Signer:
-    return Signer()
-
-
-@pytest.fixture
-def gateway(broker, signer) -> Iterator[Gateway]:
-    gateway = Gateway(broker, signer)
-    yield gateway
-    gateway.close()
 
 
 @pytest.fixture

@@ -16,10 +16,8 @@ from schemas.rollout import ExecState
 from schemas.transfer import CHUNK_BYTES, BroadcastOffer
 from tests.fakes.edge_models import Release, linear_onnx, release
 from tests.fakes.edge_patches import patch_of
-from tests.fakes.edge_trust import Signer, assignment
+from tests.fakes.edge_trust import assignment
 from tests.fakes.gateway import (
-    Broker,
-    Ca,
     Device,
     Faults,
     Gateway,
@@ -37,27 +35,6 @@ CHUNKS = 60
 BIG = CHUNKS * CHUNK_BYTES - 1000
 S = ExecState
 OFFER = BroadcastOffer(batch=1, starts_in=0.2, rate=5e6, quiet=0.7)
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory) -> Iterator[Broker]:
-    broker = Broker(tmp_path_factory.mktemp("broker"), Ca())
-    broker.prepare()
-    broker.start()
-    yield broker
-    broker.stop()
-
-
-@pytest.fixture(scope="module")
-def signer() -> Signer:
-    return Signer()
-
-
-@pytest.fixture
-def gateway(broker, signer) -> Iterator[Gateway]:
-    gateway = Gateway(broker, signer)
-    yield gateway
-    gateway.close()
 
 
 @pytest.fixture
