@@ -69,7 +69,7 @@ $(STAMP): pyproject.toml constraints.txt tests/e2e/packages.txt
 	$(BIN)/python -c '' 2>/dev/null || $$python -m venv --clear $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt pip
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --no-compile -c constraints.txt \
-		--build-constraint constraints.txt -e '.[edge,server,train,plot,examples,s3]' --group dev
+		--build-constraint constraints.txt -e '.[edge,server,train,plot,examples,s3,grpc,images,parquet]' --group dev
 	$(BIN)/python -m pip install -q --no-compile --no-deps -r tests/e2e/packages.txt
 	@# On all cores, where pip takes one; some packages hold files that are no Python of today.
 	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || :
