@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from schemas import PROTOCOL
 from schemas.base import MAX_INTEGER, Line, UtcTime, Wire
@@ -61,6 +61,32 @@ class ActiveModel(Wire):
     sha256: Sha256
 
 
+def _as_many(value: object) -> object:
+    """One model or none, as agents wrote before they could serve several."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, dict | ActiveModel) else value
+
+
+def _one_of_each(models: tuple[ActiveModel, ...]) -> tuple[ActiveModel, ...]:
+    if len({one.model for one in models}) < len(models):
+        msg = "a device serves one version of a model"
+        raise ValueError(msg)
+    return tuple(sorted(models, key=lambda one: one.model))
+
+
+MAX_MODELS = 32
+"""Models that one device serves at once."""
+
+ActiveModels = Annotated[
+    tuple[ActiveModel, ...],
+    BeforeValidator(_as_many),
+    Field(max_length=MAX_MODELS),
+    AfterValidator(_one_of_each),
+]
+"""What a device serves, sorted by model."""
+
+
 class CertificateSeen(Wire):
     """Which certificate a device connects with, and which roots it trusts.
 
@@ -97,7 +123,7 @@ class Birth(Wire):
     session: Annotated[int, Field(ge=1, le=MAX_INTEGER)]
     uptime: Annotated[float, Field(ge=0)]
     hardware: Hardware
-    active: ActiveModel | None = None
+    active: ActiveModels = ()
     certificate: CertificateSeen | None = None
     execution: ExecutionSeen | None = None
     rolled_back: bool = False
@@ -126,8 +152,8 @@ class DeviceView(Wire):
     state: DeviceState
     presence: Presence
     hardware: Hardware | None = None
-    active: ActiveModel | None = None
-    desired: ActiveModel | None = None
+    active: ActiveModels = ()
+    desired: ActiveModels = ()
     drifted_at: UtcTime | None = None
     rolled_back: bool = False
     rollout: RolloutId | None = None

@@ -47,6 +47,7 @@ class DeviceCause(StrEnum):
     DISK_FULL = "disk_full"
     LOAD_FAILED = "load_failed"
     GOLDEN_MISMATCH = "golden_mismatch"
+    SHADOW_DISAGREED = "shadow_disagreed"
     PROBATION_FAILED = "probation_failed"
     TOO_SLOW = "too_slow"
     OUT_OF_MEMORY = "out_of_memory"

@@ -141,6 +141,23 @@ class Probation(Authored):
     max_seconds: Annotated[float, Field(gt=0, le=30 * 86400)] = 600.0
 
 
+class Shadow(Authored):
+    """How a device tries a new model beside the one that serves, before it may serve.
+
+    Its answers are compared and thrown away. seconds: how long, of time in which the active
+    model was asked. min_compared: samples that both must have answered by then; max_seconds: after
+    which too few of them are no failure, and the state ends without a verdict. min_agreement: share
+    of them with the same class; None asks for none. cpu_share: of one core that the new
+    model may use meanwhile; what does not fit is not compared.
+    """
+
+    seconds: Annotated[float, Field(gt=0, le=30 * 86400)] = 60.0
+    min_compared: Annotated[int, Field(ge=1, le=1_000_000)] = 50
+    max_seconds: Annotated[float, Field(gt=0, le=30 * 86400)] = 3600.0
+    min_agreement: Annotated[float, Field(ge=0, le=1)] | None = 0.9
+    cpu_share: Annotated[float, Field(gt=0, le=1)] = 0.25
+
+
 class Gates(Authored):
     """What a wave must show before the next one starts.
 
@@ -169,7 +186,8 @@ class RolloutSpec(Authored):
     straggler_seconds: how long a device that was never there is waited for after the last
     wave passed; as long is a device waited for that vanished in the middle of its update.
     max_attempts: how often a device tries, where its failure may pass by itself. retry_seconds:
-    before the second attempt; it doubles with each, up to 10 minutes.
+    before the second attempt; it doubles with each, up to 10 minutes. shadow: devices that serve
+    the model try the new version beside it first; None swaps at once.
     """
 
     model: Name
@@ -183,6 +201,7 @@ class RolloutSpec(Authored):
     )
     gates: Gates = Gates()
     probation: Probation = Probation()
+    shadow: Shadow | None = None
     offer_seconds: Annotated[float, Field(gt=0)] = 120.0
     step_seconds: Annotated[float, Field(gt=0)] = 300.0
     straggler_seconds: Annotated[float, Field(ge=0)] = 86400.0
@@ -206,6 +225,7 @@ class Assignment(Wire):
     variant: Name
     manifest_sha256: Sha256
     probation: Probation
+    shadow: Shadow | None = None
 
 
 FileBytes = Annotated[int, Field(ge=0, le=2**50)]

@@ -25,6 +25,8 @@ class Up(StrEnum):
     BENCH = "bench"
     RENEW = "renew"
     META = "meta"
+    TIME = "time"
+    SAMPLE = "sample"
 
 
 class Down(StrEnum):
@@ -37,6 +39,7 @@ class Down(StrEnum):
     RENEW = "renew"
     RENEWED = "renewed"
     META = "meta"
+    TIME = "time"
 
 
 ALL_UP = "d/+/up/+"
