@@ -114,6 +114,30 @@ class InferenceError(EdgeError):
     """The model failed on a fitting input, or gave NaN or an infinity."""
 
 
+class FullError(EdgeError):
+    """No more requests or bytes may wait; ask again later."""
+
+
+class LateError(EdgeError):
+    """A request's deadline passed before its turn came."""
+
+    exit = Exit.TIMED_OUT
+
+
+class ClosedError(EdgeError):
+    """What was asked is stopping, and takes no more requests."""
+
+
+class BatchRunError(EdgeError):
+    """Inference over files cannot go on; what it has done so far is kept."""
+
+
+class OtherRunError(EdgeError):
+    """The results that are there come from another model or another input."""
+
+    exit = Exit.CONFLICT
+
+
 class NoModelError(EdgeError):
     """The device has no active model yet."""
 
