@@ -148,10 +148,16 @@ class RunSettings:
     stage_seconds: how long a trial load may take. https: fetch by links of the server where it
     gives them. bench: measure each variant once after it became active. once: end after one
     update. hang_seconds: after which the watchdog ends an agent in which something makes no
-    progress.
+    progress. source_model: the only one that samples of ``source`` go to. samples: inputs a day
+    that the operator gets, by opt-in.
+
+    threads, provider, provider_fallback, spin, arena: of sessions (``edge_client.sessions``).
+    serve, serve_grpc: addresses of the local server. max_batch: samples in one inference;
+    max_delay: seconds that a request waits for others; queue: requests that may wait.
     """
 
     source: Path | None = None
+    source_model: str | None = None
     rate: float = 10.0
     window: float = 5.0
     bandwidth: int | None = None
@@ -162,3 +168,14 @@ class RunSettings:
     https: bool = False
     once: bool = False
     hang_seconds: float = 60.0
+    samples: int = 0
+    threads: int = 1
+    provider: str | None = None
+    provider_fallback: bool = False
+    spin: bool = False
+    arena: bool = True
+    serve: tuple[str, ...] = ()
+    serve_grpc: tuple[str, ...] = ()
+    max_batch: int = 32
+    max_delay: float = 0.0
+    queue: int = 256

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from edge_client.cli import cli
+from edge_client.cli_run import run
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "examples" / "systemd"
@@ -56,8 +57,7 @@ def test_the_commands_of_the_units_are_commands(name: str) -> None:
 
 def test_the_outer_watchdog_is_slower_than_the_inner_one() -> None:
     service = read("argosy-edge.service")["Service"]
-    (run,) = (command for name, command in cli.commands.items() if name == "run")
-    (inner,) = (one.default for one in run.params if one.name == "watchdog")
+    (inner,) = (one.default for one in run.params if one.name == "hang_seconds")
     assert int(service["WatchdogSec"]) > 2 * inner
     assert (service["Type"], service["Restart"]) == ("notify", "always")
     assert service["OOMPolicy"] == "continue"

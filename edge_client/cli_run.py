@@ -1,0 +1,77 @@
+"""``argosy-edge run``: the agent, and how it is told to infer."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from edge_client.cli_common import end, home_option, log_to_stderr
+
+
+@click.command()
+@home_option
+@click.option("--source", type=click.Path(path_type=Path, dir_okay=False),
+              help="npz with x, or an array for each input, and perhaps y: samples to infer over"
+              " and over.")  # fmt: skip
+@click.option("--source-model", metavar="MODEL",
+              help="Feed them to this model alone, not to all that they fit.")  # fmt: skip
+@click.option("--rate", type=click.FloatRange(0.001, 10_000), default=10.0, show_default=True,
+              help="Samples a second.")  # fmt: skip
+@click.option("--window", type=click.FloatRange(0.2, 3600), default=5.0, show_default=True,
+              help="Seconds between telemetry windows.")  # fmt: skip
+@click.option("--samples", type=click.IntRange(0, 1_000_000), default=0, show_default=True,
+              envvar="ARGOSY_EDGE_SAMPLES", metavar="A_DAY",
+              help="Send so many inputs a day to the operator: half drawn at random, half of"
+              " those of which the model was unsure.")  # fmt: skip
+@click.option("--bandwidth", type=click.IntRange(min=1024), metavar="BYTES_PER_S",
+              help="Fetch models no faster than this.")  # fmt: skip
+@click.option("--https/--no-https", default=False, show_default=True, envvar="ARGOSY_EDGE_HTTPS",
+              help="Fetch models by HTTPS where the server offers it.")  # fmt: skip
+@click.option("--disk-quota", type=click.IntRange(min=1), default=2 * 1024**3, metavar="BYTES",
+              help="Room for models.  [default: 2 GiB]")  # fmt: skip
+@click.option("--bench/--no-bench", default=True, show_default=True, envvar="ARGOSY_EDGE_BENCH",
+              help="Measure each variant once, in peace, after it became active.")  # fmt: skip
+@click.option("--watchdog", "hang_seconds", type=click.FloatRange(0.5, 86_400), default=60.0,
+              show_default=True, envvar="ARGOSY_EDGE_WATCHDOG", metavar="SECONDS",
+              help="End the agent when it, or an inference, hangs for so long.")  # fmt: skip
+@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True,
+              help="Threads that one inference may use.")  # fmt: skip
+@click.option("--provider", metavar="NAME",
+              help="Execution provider to use: cpu, cuda, tensorrt, openvino, or its full name."
+              " Where it cannot run the model, that is an error.")  # fmt: skip
+@click.option("--provider-fallback", is_flag=True,
+              help="Use the CPU then, and say so in telemetry.")  # fmt: skip
+@click.option("--spin", is_flag=True,
+              help="Let threads wait actively for work: sooner, for much more CPU.")  # fmt: skip
+@click.option("--arena/--no-arena", default=True, show_default=True,
+              help="Keep memory between inferences: faster, for more memory.")  # fmt: skip
+@click.option("--serve", multiple=True, metavar="ADDRESS",
+              help="Serve the Open Inference Protocol by HTTP there: a port of this machine"
+              " (127.0.0.1:8000) or unix:/path. May be given several times.")  # fmt: skip
+@click.option("--serve-grpc", multiple=True, metavar="ADDRESS",
+              help="The same by gRPC; needs argosy[grpc].")  # fmt: skip
+@click.option("--max-batch", type=click.IntRange(1, 65_536), default=32, show_default=True,
+              help="Samples of requests that may go into one inference together.")  # fmt: skip
+@click.option("--max-delay", type=click.FloatRange(0, 60_000), default=0.0, show_default=True,
+              metavar="MS", help="Wait so long for others to join a batch.")  # fmt: skip
+@click.option("--queue", type=click.IntRange(1, 1_000_000), default=256, show_default=True,
+              help="Requests that may wait; more are refused.")  # fmt: skip
+@click.option("--once", is_flag=True, help="End after one update: 0 if it succeeded, else 7.")
+def run(home: Path, max_delay: float, **options: Any) -> None:
+    """Serve the active models, and take updates, until SIGTERM or SIGINT."""
+    from edge_client.agent import Agent  # noqa: PLC0415 - a quick --help
+    from edge_client.lock import agent_lock  # noqa: PLC0415 - likewise
+    from edge_client.settings import Home, RunSettings  # noqa: PLC0415 - likewise
+
+    log_to_stderr()
+    where = Home(home.expanduser())
+    settings = RunSettings(max_delay=max_delay / 1000, **options)
+    with agent_lock(where):
+        agent = Agent(where, settings)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: agent.stop())
+        code = agent.run()
+    end(code)
