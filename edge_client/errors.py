@@ -18,6 +18,8 @@ class EdgeError(Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+        if hint is not None:
+            self.add_note(f"hint: {hint}")  # a program's traceback shows it, too
 
 
 class UsageError(EdgeError):
@@ -126,6 +128,10 @@ class LateError(EdgeError):
 
 class ClosedError(EdgeError):
     """What was asked is stopping, and takes no more requests."""
+
+
+class ServeError(EdgeError):
+    """The local server cannot listen where it was told to, or lacks what it needs."""
 
 
 class BatchRunError(EdgeError):
