@@ -1,0 +1,250 @@
+"""What the local server answers, whatever the protocol: which models are here, and inferences.
+
+An inference is run at once, in the thread that read it, where the model's runs are short and
+nothing waits; else it goes to the batcher. Either way it ends with the version with which it
+began, and the answer names that one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from edge_client.batching import Answer, Batcher, Runs, prediction_of, rows_of
+from edge_client.errors import EdgeError, InputError
+from edge_client.inference import Array, Loaded
+from edge_client.queueing import MAX_PRIORITY
+from edge_client.server.datatypes import datatype_of
+from edge_client.server.failures import Kind, RequestError
+from edge_client.server.messages import (
+    IndexEntry,
+    ModelMetadata,
+    ModelStatistics,
+    ServerMetadata,
+    TensorMetadata,
+)
+from edge_client.server.pace import Pace
+from edge_client.server.preparing import prepared, records_of
+from edge_client.server.request import Ask
+from edge_client.server.statistics import Statistics, Times
+from edge_client.slots import Slot
+
+EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_repository",
+    "parameters",
+    "statistics",
+)
+PLATFORM = "onnxruntime_onnx"
+
+
+class Inferrer(Runs, Protocol):
+    """What is needed of ``edge_client.runtime.Runtime``."""
+
+    def slots(self) -> tuple[Slot, ...]:
+        """What serves now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """An answer. outputs: by name, in the order of the signature; n: samples.
+
+    records: what the manifest's post-processing made of it, a JSON text per sample, where the
+    request asked for it.
+    """
+
+    slot: Slot
+    n: int
+    outputs: Mapping[str, Array]
+    labels: Sequence[str]
+    times: Times
+    records: tuple[bytes, ...] | None = None
+
+
+Outcome = Served | EdgeError
+
+
+class Desk:
+    """Answers for one runtime. ``infer`` is called from one thread; the rest from any."""
+
+    def __init__(
+        self, runtime: Inferrer, batcher: Batcher, *, version: str, inline_seconds: float
+    ) -> None:
+        self._runtime, self._batcher, self._version = runtime, batcher, version
+        self._pace = Pace(inline_seconds)
+        self._elsewhere = 0
+        self.statistics = Statistics()
+
+    def server(self) -> ServerMetadata:
+        """What this server is."""
+        return ServerMetadata("argosy", self._version, list(EXTENSIONS))
+
+    def ready(self) -> bool:
+        """Whether a model serves."""
+        return bool(self._runtime.slots())
+
+    def model_ready(self, model: str, version: str) -> bool:
+        """Whether that model serves, in that version where one is named."""
+        try:
+            self.find(model, version)
+        except RequestError:
+            return False
+        return True
+
+    def metadata(self, model: str, version: str) -> ModelMetadata:
+        """What a model takes and gives.
+
+        Raises:
+            RequestError: it is not here.
+        """
+        loaded = self.find(model, version)
+        signature = loaded.model.signature
+        sides = [
+            [TensorMetadata(s.name, datatype_of(s.dtype), list(s.shape)) for s in specs]
+            for specs in (signature.inputs, signature.outputs)
+        ]
+        return ModelMetadata(model, [str(loaded.slot.version)], PLATFORM, *sides)
+
+    def index(self) -> list[IndexEntry]:
+        """The models that serve."""
+        return [IndexEntry(s.model, str(s.version), "READY") for s in self._runtime.slots()]
+
+    def figures(self, model: str = "", version: str = "") -> list[ModelStatistics]:
+        """Statistics of one model, or of all.
+
+        Raises:
+            RequestError: it is not here.
+        """
+        slots = [self.find(model, version).slot] if model else self._runtime.slots()
+        return [self.statistics.of((s.model, s.version)) for s in slots]
+
+    def find(self, model: str, version: str) -> Loaded:
+        """The model that serves.
+
+        Raises:
+            RequestError: there is none of that name, or it serves in another version.
+        """
+        loaded = self._runtime.loaded(model)
+        if loaded is None:
+            here = ", ".join(slot.model for slot in self._runtime.slots()) or "none"
+            msg = f"model {model[:100]!r} is not on this device (here: {here})"
+            raise RequestError(Kind.NOT_FOUND, msg)
+        _same_version(loaded.slot, version)
+        return loaded
+
+    def infer(self, ask: Ask, done: Callable[[Outcome], None]) -> Outcome | None:
+        """Infer: an outcome at once, or None and ``done`` hears of it later, in any thread.
+
+        Once per request ``heard`` must be called with what ``done`` got, in the thread of
+        ``infer``.
+        """
+        try:
+            loaded = self.find(ask.model, ask.version)
+        except RequestError as error:
+            return error
+        key = (loaded.slot.model, loaded.slot.version)
+        try:
+            return self._infer(ask, loaded, done)
+        except EdgeError as error:
+            self.statistics.failed(key, time.perf_counter() - ask.began)
+            return error
+
+    def heard(self, ask: Ask, outcome: Outcome) -> None:
+        """What a request that ran elsewhere came to."""
+        self._elsewhere -= 1
+        seconds = time.perf_counter() - ask.began
+        if isinstance(outcome, Served):
+            self._pace.answered(outcome.slot.sha256, outcome.n, seconds)
+            return
+        loaded = self._runtime.loaded(ask.model)
+        if loaded is not None:
+            self.statistics.failed((loaded.slot.model, loaded.slot.version), seconds)
+
+    def _infer(self, ask: Ask, loaded: Loaded, done: Callable[[Outcome], None]) -> Outcome | None:
+        try:
+            inputs = prepared(ask, loaded)
+        except InputError:
+            self._runtime.rejected(loaded)
+            raise
+        if not self._elsewhere and self._pace.short(loaded.slot.sha256, _samples(inputs)):
+            return self._here(ask, loaded, inputs)
+        submitted = time.perf_counter()
+
+        def finish(answer: Answer) -> None:
+            done(_outcome(ask, loaded, answer, submitted))
+
+        self._batcher.submit(
+            inputs,
+            model=ask.model,
+            priority=urgency(ask.priority),
+            deadline=ask.deadline,
+            done=finish,
+        )
+        self._elsewhere += 1
+        return None
+
+    def _here(self, ask: Ask, loaded: Loaded, inputs: Mapping[str, Array]) -> Served:
+        model = loaded.model
+        try:
+            feed = model.check(inputs)
+        except InputError:
+            self._runtime.rejected(loaded)
+            raise
+        n = rows_of(feed)
+        start = time.perf_counter()
+        if ask.deadline is not None and start > ask.deadline:
+            self._runtime.shed(loaded)
+            raise RequestError(Kind.UNAVAILABLE, "the request's timeout passed before it ran")
+        raw = self._runtime.infer(loaded, feed, n=n)
+        took = time.perf_counter() - start
+        self._pace.ran(loaded.slot.sha256, n, took)
+        outputs = prediction_of(loaded, raw, n).outputs
+        return Served(
+            slot=loaded.slot,
+            n=n,
+            outputs=outputs,
+            labels=model.labels,
+            times=Times(read=start - ask.began, infer=took),
+            records=records_of(ask, loaded, outputs, n),
+        )
+
+
+def urgency(priority: int) -> int:
+    """The batcher's priority, of which the highest goes first.
+
+    The protocol's 1 is the most urgent, then 2; 0 means the default, which comes after all.
+    """
+    return max(0, MAX_PRIORITY + 1 - priority) if priority else 0
+
+
+def _outcome(ask: Ask, loaded: Loaded, answer: Answer, submitted: float) -> Outcome:
+    """What the batcher answered, as an outcome."""
+    if isinstance(answer, EdgeError):
+        return answer
+    try:
+        slot = answer.slot or loaded.slot
+        _same_version(slot, ask.version)
+        return Served(
+            slot=slot,
+            n=answer.n,
+            outputs=answer.outputs,
+            labels=answer.labels,
+            times=Times(read=submitted - ask.began, infer=time.perf_counter() - submitted),
+            records=records_of(ask, loaded, answer.outputs, answer.n),
+        )
+    except EdgeError as error:
+        return error
+
+
+def _same_version(slot: Slot, version: str) -> None:
+    if version and version != str(slot.version):
+        msg = f"model {slot.model!r} serves in version {slot.version}, not {version[:20]!r}"
+        raise RequestError(Kind.NOT_FOUND, msg)
+
+
+def _samples(inputs: Mapping[str, Array]) -> int:
+    first = next(iter(inputs.values()), None)
+    return len(first) if first is not None and first.ndim else 1
