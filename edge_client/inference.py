@@ -1,26 +1,38 @@
-"""One loaded model: checked inputs in, finite outputs out.
-
-Sessions use one intra-op thread and no spinning: a device's cores belong to the device
-(spinning cost 7 times the CPU per inference at 20 Hz).
-"""
+"""One loaded model: checked inputs in, finite outputs out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
-from edge_client.errors import InferenceError, InputError, LoadError, OutOfMemoryError
+from edge_client.checks import Feed, Inputs, compile_check, compile_finite
+from edge_client.classify import Array, classify, is_scores
+from edge_client.errors import InferenceError, LoadError
+from edge_client.opened import first_line, open_session, says_no_memory
+from edge_client.providers import CPU
+from edge_client.sessions import SessionSettings
 from edge_client.slots import Slot
+from schemas.dataset import Feature
 from schemas.model import Manifest, Variant
 from schemas.onnx_guard import UnsafeModelError, check_model
 from schemas.signature import Signature, TensorSpec
 
-Array: TypeAlias = npt.NDArray[Any]
+__all__ = [
+    "Array",
+    "Inputs",
+    "Loaded",
+    "Model",
+    "Prediction",
+    "load_model",
+    "refuse_unsafe",
+    "says_no_memory",
+]
 
 _ORT_TYPES = {
     "tensor(uint8)": "uint8",
@@ -32,35 +44,78 @@ _ORT_TYPES = {
     "tensor(double)": "float64",
     "tensor(bool)": "bool",
 }
-_SUM_TOLERANCE = 1e-3
-_NO_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory", "Available memory of")
-"""What onnxruntime says where an allocation failed."""
 
 
-@dataclass(frozen=True, slots=True)
 class Prediction:
     """What a model says about a batch of n samples.
 
-    outputs: by name. classes: [n] int64, the index of the highest score, and
-    confidence: [n] float64, its probability; None when the first output is not
-    scores over classes, [n, classes].
+    Attributes:
+        outputs: arrays by name.
+        n: samples.
+        labels: names of the classes, where the model has them.
+        slot: which version answered; None outside of a runtime.
     """
 
-    outputs: dict[str, Array]
-    n: int
-    classes: Array | None
-    confidence: Array | None
-    labels: tuple[str, ...] = ()
+    __slots__ = ("_classified", "labels", "n", "outputs", "slot")
+
+    def __init__(
+        self,
+        outputs: dict[str, Array],
+        n: int,
+        labels: tuple[str, ...] = (),
+        slot: Slot | None = None,
+    ) -> None:
+        self.outputs, self.n, self.labels, self.slot = outputs, n, labels, slot
+        self._classified: tuple[Array | None, Array | None] | None = None
+
+    @property
+    def classes(self) -> npt.NDArray[np.int64] | None:
+        """[n], the index of the highest score; None when the first output is no scores."""
+        return self._classify()[0]
+
+    @property
+    def confidence(self) -> npt.NDArray[np.float64] | None:
+        """[n], the probability of that class; None when the first output is no scores."""
+        return self._classify()[1]
+
+    @property
+    def scores(self) -> Array | None:
+        """[n, classes], where the first output is scores over classes."""
+        first = next(iter(self.outputs.values()), None)
+        return first if is_scores(first, self.n) else None
 
     def label(self, sample: int = 0) -> str | None:
         """The name of a sample's class, where the model has names."""
-        if self.classes is None or not self.labels:
+        classes = self.classes
+        if classes is None or not self.labels:
             return None
-        return self.labels[int(self.classes[sample])]
+        return self.labels[int(classes[sample])]
+
+    def _classify(self) -> tuple[Array | None, Array | None]:
+        """Worked out when it is first read: a caller that wants the outputs alone pays nothing."""
+        if self._classified is None:
+            scores = self.scores
+            self._classified = (None, None) if scores is None else classify(scores)
+        return self._classified
+
+    def __repr__(self) -> str:
+        named = ", ".join(f"{k}: {v.dtype}{list(v.shape)}" for k, v in self.outputs.items())
+        return f"Prediction(n={self.n}, {{{named}}})"
 
 
 class Model:
-    """A session with its signature. Safe to use from many threads at once."""
+    """A session with its signature. Safe to use from many threads at once.
+
+    Attributes:
+        check: inputs to arrays by name, as the session takes them: of the signature's dtypes,
+            shapes and ranges, finite, in C order. What fits is passed on, not copied. Raises
+            InputError with what does not fit, what was wanted, and what to do.
+        provider: the execution provider in use.
+        wanted: the one that was asked for, where that is another; else "".
+        nodes: how many nodes of the graph each provider runs, where there are several.
+    """
+
+    check: Callable[[Inputs], Feed]
 
     def __init__(
         self,
@@ -69,7 +124,8 @@ class Model:
         signature: Signature,
         variant: Variant,
         labels: tuple[str, ...] = (),
-        options: ort.SessionOptions | None = None,
+        settings: SessionSettings | None = None,
+        profile_in: Path | None = None,
     ) -> None:
         """Load.
 
@@ -78,88 +134,186 @@ class Model:
             signature: what goes in and out, checked against the file.
             variant: its requirements name the execution providers to use.
             labels: names of the classes.
-            options: of the session; those that serve when left out.
+            settings: of the session; those for small machines when left out.
+            profile_in: count the nodes of every provider, by a profile in a folder there.
 
         Raises:
             LoadError: it cannot be loaded here, or is not what the signature says.
         """
         refuse_unsafe(onnx)
-        self.signature = signature
-        self.labels = labels
-        self.provider, providers = _providers(variant)
-        try:
-            self._session = ort.InferenceSession(onnx, options or session_options(), providers)
-        except Exception as error:  # onnxruntime's exceptions share no other base
-            why = (str(error).splitlines() or [type(error).__name__])[0][:300]
-            if isinstance(error, MemoryError) or says_no_memory(str(error)):
-                msg = f"there is not enough memory to load the model: {why}"
-                raise OutOfMemoryError(msg) from error
-            msg = f"onnxruntime cannot load the model: {why}"
-            raise LoadError(msg) from error
-        used = self._session.get_providers()
-        if self.provider not in used:
-            msg = f"{self.provider} was asked for and is not used (only {', '.join(used)})"
-            raise LoadError(msg)
-        self._names = [spec.name for spec in signature.outputs]
-        _compare("input", signature.inputs, self._session.get_inputs())
-        _compare("output", signature.outputs, self._session.get_outputs())
+        self.signature, self.labels = signature, labels
+        self.settings = settings or SessionSettings()
+        required = variant.requires.providers
+        self._open(onnx, self.settings, required, profile_in)
+        if self.nodes and self.provider not in self.nodes and self.provider != CPU:
+            self._without_nodes(onnx, profile_in)
 
-    def predict(self, inputs: Array | Mapping[str, Array]) -> Prediction:
-        """Check a batch, run it and classify: what programs call as ``ServedModel.predict``.
+    def _open(
+        self,
+        onnx: bytes,
+        settings: SessionSettings,
+        required: tuple[str, ...],
+        profile_in: Path | None,
+    ) -> None:
+        opened = open_session(onnx, settings, required, profile_in=profile_in)
+        self.provider, self.wanted = opened.provider, opened.wanted
+        self.nodes: dict[str, int] = {}
+        self._run = opened.session.run
+        try:
+            inputs = opened.session.get_inputs()
+            _compare("input", self.signature.inputs, inputs)
+            _compare("output", self.signature.outputs, opened.session.get_outputs())
+        except LoadError:
+            if opened.profile is not None:
+                opened.profile.drop()
+            raise
+        self._names = [spec.name for spec in self.signature.outputs]
+        self._one = self._names[0] if len(self._names) == 1 else None
+        self._infinite = compile_finite(tuple(self._names))
+        self.check = compile_check(self.signature.inputs, _batched(inputs))
+        if opened.profile is not None:
+            self.warm_up(runs=1)
+            self.nodes = opened.profile.nodes(opened.session)
+
+    def _without_nodes(self, onnx: bytes, profile_in: Path | None) -> None:
+        """The provider was started and took nothing: in truth this is CPU."""
+        idle = self.provider
+        if not self.settings.fallback:
+            msg = f"{idle} was asked for and runs no node of this model"
+            raise LoadError(msg, hint="use a variant made for it, or --provider-fallback")
+        self._open(
+            onnx,
+            SessionSettings(
+                threads=self.settings.threads,
+                spinning=self.settings.spinning,
+                arena=self.settings.arena,
+                provider=CPU,
+            ),
+            (CPU,),
+            profile_in,
+        )
+        self.wanted = idle
+
+    def predict(self, inputs: Inputs) -> Prediction:
+        """Check a batch, run it, and look whether the answer is finite.
 
         Raises:
             InputError: ``check`` says no.
             InferenceError: onnxruntime failed, or an output is not finite.
         """
         feed = self.check(inputs)
-        try:
-            raw = self._session.run(self._names, feed)
-        except Exception as error:  # onnxruntime's exceptions share no other base
-            why = (str(error).splitlines() or [type(error).__name__])[0][:300]
-            msg = f"the model failed: {why}"
-            raise InferenceError(msg) from error
-        outputs = dict(zip(self._names, raw, strict=True))
-        for name, value in outputs.items():
-            if value.dtype.kind == "f" and not np.isfinite(value).all():
-                msg = f"output {name} holds NaN or an infinity"
-                raise InferenceError(msg)
-        first = next(iter(feed.values()))
-        n = len(first) if first.ndim else 1
-        classes, confidence = _classify(raw[0], n)
-        return Prediction(outputs, n, classes, confidence, self.labels)
+        raw = self.run(feed)
+        self.finite(raw)
+        return self.answer(raw, self.size(feed))
 
     def run(self, feed: Mapping[str, Array]) -> list[Array]:
-        """The outputs for a feed that ``check`` gave: the session alone, as it is measured."""
-        return list(self._session.run(self._names, dict(feed)))
-
-    def end_profiling(self) -> str:
-        """The file with the profile, of a session whose options asked for one."""
-        return str(self._session.end_profiling())
-
-    def check(self, inputs: Array | Mapping[str, Array]) -> dict[str, Array]:
-        """Check inputs against the signature, as arrays by name.
+        """The outputs, in the signature's order, for a feed that ``check`` gave.
 
         Raises:
-            InputError: an input is missing, unknown, not finite, out of range, or of
-                another dtype or shape.
+            InferenceError: onnxruntime failed.
+        """
+        try:
+            found: list[Array] = self._run(self._names, feed)
+        except Exception as error:  # onnxruntime's exceptions share no other base
+            msg = f"the model failed: {first_line(error)}"
+            raise InferenceError(msg) from error
+        return found
+
+    def finite(self, raw: list[Array]) -> None:
+        """Look at outputs before they are given away.
+
+        Raises:
+            InferenceError: one of them holds NaN or an infinity.
+        """
+        name = self._infinite(raw)
+        if name is not None:
+            msg = f"output {name!r} holds NaN or an infinity"
+            raise InferenceError(msg)
+
+    def answer(self, raw: list[Array], n: int, slot: Slot | None = None) -> Prediction:
+        """Outputs by name."""
+        if self._one is not None:
+            return Prediction({self._one: raw[0]}, n, self.labels, slot)
+        return Prediction(dict(zip(self._names, raw, strict=True)), n, self.labels, slot)
+
+    @staticmethod
+    def size(feed: Mapping[str, Array]) -> int:
+        """How many samples a feed holds: the first axis of its first input."""
+        for first in feed.values():
+            return first.shape[0] if first.ndim else 1
+        return 0
+
+    def warm_up(self, golden: Mapping[str, Array] | None = None, *, runs: int = 2) -> None:
+        """Run before the first request does: memory is taken and kernels are chosen by it.
+
+        Args:
+            golden: inputs by name, of which one batch is run; zeros where there are none,
+                which a model may refuse: it is then warmed up by its first request.
+            runs: some kernels grow at the second.
+
+        Raises:
+            InputError: the golden inputs do not fit.
+            InferenceError: the model fails on them.
         """
         specs = self.signature.inputs
-        if not isinstance(inputs, Mapping):
-            if len(specs) != 1:
-                names = ", ".join(spec.name for spec in specs)
-                msg = f"the model has {len(specs)} inputs: give a mapping with {names}"
-                raise InputError(msg)
-            inputs = {specs[0].name: inputs}
-        unknown = set(inputs) - {spec.name for spec in specs}
-        if unknown:
-            msg = f"the model has no input {min(unknown)!r}"
-            raise InputError(msg)
-        return {spec.name: _checked(spec, inputs) for spec in specs}
+        if golden is None:
+            feed = {spec.name: _blank(spec) for spec in specs}
+            with suppress(InferenceError):
+                for _ in range(runs):
+                    self.run(feed)
+            return
+        feed = self.check({spec.name: _one_batch(spec, golden[spec.name]) for spec in specs})
+        for _ in range(runs):
+            self.finite(self.run(feed))
 
 
-def says_no_memory(message: str) -> bool:
-    """Whether what onnxruntime says means that memory was short."""
-    return any(sign in message for sign in _NO_MEMORY)
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """A model in its slot, ready to serve, with what telemetry needs of its manifest.
+
+    features: the input statistics of the baseline, in its order. classes: how many the first
+    output tells apart; 0 where it is no scores, or as many as it likes.
+    """
+
+    slot: Slot
+    model: Model
+    manifest: Manifest
+    features: tuple[Feature, ...] = field(init=False, default=())
+    classes: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        baseline, first = self.manifest.baseline, self.manifest.signature.outputs[0]
+        if baseline is not None:
+            object.__setattr__(self, "features", baseline.features)
+        if len(first.shape) == 2 and first.dtype.startswith("float"):  # noqa: PLR2004 - [n, classes]
+            object.__setattr__(self, "classes", max(0, first.shape[1], len(self.manifest.labels)))
+
+
+def load_model(
+    onnx: bytes,
+    manifest: Manifest,
+    variant_id: str,
+    *,
+    settings: SessionSettings | None = None,
+    profile_in: Path | None = None,
+) -> Model:
+    """Load a variant of a manifest. settings, profile_in: as for ``Model``.
+
+    Raises:
+        LoadError: it cannot be loaded here.
+    """
+    variant = manifest.variant(variant_id)
+    if variant is None:
+        msg = f"the manifest has no variant {variant_id}"
+        raise LoadError(msg)
+    return Model(
+        onnx,
+        signature=manifest.signature,
+        variant=variant,
+        labels=manifest.labels,
+        settings=settings,
+        profile_in=profile_in,
+    )
 
 
 def refuse_unsafe(onnx: bytes) -> None:
@@ -174,58 +328,24 @@ def refuse_unsafe(onnx: bytes) -> None:
         raise LoadError(str(error)) from error
 
 
-def session_options() -> ort.SessionOptions:
-    """How models are served, and measured."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    return options
+def _blank(spec: TensorSpec) -> Array:
+    """A batch of one of zeros, or of what is nearest to zero in the input's range."""
+    shape = tuple(max(1, side) for side in spec.shape)
+    low, high = spec.range or (0.0, 0.0)
+    return np.full(shape, min(max(0.0, low), high), dtype=spec.dtype)
 
 
-def load_model(
-    onnx: bytes,
-    manifest: Manifest,
-    variant_id: str,
-    *,
-    options: ort.SessionOptions | None = None,
-) -> Model:
-    """Load a variant of a manifest. options: of the session; those that serve when left out.
-
-    Raises:
-        LoadError: it cannot be loaded here.
-    """
-    variant = manifest.variant(variant_id)
-    if variant is None:
-        msg = f"the manifest has no variant {variant_id}"
-        raise LoadError(msg)
-    return Model(
-        onnx,
-        signature=manifest.signature,
-        variant=variant,
-        labels=manifest.labels,
-        options=options,
-    )
+def _one_batch(spec: TensorSpec, golden: Array) -> Array:
+    """The first sample, or as many as the graph insists on."""
+    return golden[: max(1, spec.shape[0])] if spec.shape else golden
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A model in its slot, ready to serve."""
-
-    slot: Slot
-    model: Model
-
-
-def _providers(variant: Variant) -> tuple[str, list[str]]:
-    available = ort.get_available_providers()
-    wanted = variant.requires.providers or ("CPUExecutionProvider",)
-    usable = [name for name in wanted if name in available]
-    if not usable:
-        msg = f"it needs one of {', '.join(wanted)}; this device has {', '.join(available)}"
-        raise LoadError(msg)
-    return usable[0], usable
+def _batched(inputs: list[Any]) -> tuple[str, ...]:
+    """The inputs whose first axis bears the name that the first input's does."""
+    first = inputs[0].shape[:1]
+    if not first or not isinstance(first[0], str):
+        return ()
+    return tuple(node.name for node in inputs if node.shape[:1] == first)
 
 
 def _compare(side: str, specs: tuple[TensorSpec, ...], actual: list[Any]) -> None:
@@ -252,44 +372,3 @@ def _same_shape(spec: tuple[int, ...], actual: list[int | str | None]) -> bool:
         return False
     pairs = zip(spec, actual, strict=True)
     return all(not isinstance(b, int) or b <= 0 or a in {-1, b} for a, b in pairs)
-
-
-def _checked(spec: TensorSpec, inputs: Mapping[str, Array]) -> Array:
-    value = inputs.get(spec.name)
-    if value is None:
-        msg = f"input {spec.name!r} is missing"
-        raise InputError(msg)
-    value = np.asarray(value)
-    if value.dtype.name != spec.dtype:
-        msg = f"input {spec.name!r} must be {spec.dtype}, not {value.dtype.name}"
-        raise InputError(msg)
-    fits = len(value.shape) == len(spec.shape) and all(
-        want in {-1, got} for want, got in zip(spec.shape, value.shape, strict=True)
-    )
-    if not fits or 0 in value.shape:
-        msg = f"input {spec.name!r} must have shape {list(spec.shape)}, not {list(value.shape)}"
-        raise InputError(msg)
-    if value.dtype.kind == "f" and not np.isfinite(value).all():
-        msg = f"input {spec.name!r} holds NaN or an infinity"
-        raise InputError(msg)
-    if spec.range is not None:
-        low, high = spec.range
-        least, most = float(value.min()), float(value.max())
-        if least < low or most > high:
-            msg = f"input {spec.name!r} must lie in {low}..{high}, not {least}..{most}"
-            raise InputError(msg)
-    # A scalar stays one: ascontiguousarray gives at least one dimension.
-    return np.asarray(value, order="C")
-
-
-def _classify(scores: Array, n: int) -> tuple[Array | None, Array | None]:
-    """Classes and probabilities; a softmax is put over scores that are no probabilities."""
-    if scores.ndim != 2 or scores.shape[0] != n or scores.dtype.kind != "f":  # noqa: PLR2004 - [n, classes]
-        return None, None
-    values = scores.astype(np.float64)
-    classes = values.argmax(axis=1)
-    sums = values.sum(axis=1)
-    if values.min() < 0 or np.abs(sums - 1).max() > _SUM_TOLERANCE:
-        values = np.exp(values - values.max(axis=1, keepdims=True))
-        values /= values.sum(axis=1, keepdims=True)
-    return classes, values[np.arange(n), classes]

@@ -8,25 +8,22 @@ The files of the home are read and never touched.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import resource
 import sys
-import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from pydantic import Field
 
 from edge_client.bench_inputs import feeds_of, golden_inputs, made_up, read_blob
 from edge_client.energy import find_meter, metered
 from edge_client.errors import BenchError, EdgeError
-from edge_client.inference import Array, Model, load_model, session_options
+from edge_client.inference import Array, load_model
 from edge_client.settings import MIB, Home
 from schemas.base import Wire
 from schemas.ids import Name, Sha256
@@ -129,7 +126,7 @@ class Subject:
             first_ms=took[0] * 1e3,
             rss_mb=tuple(peaks),
             growth_mb=tuple(growth),
-            nodes=nodes_of(data, manifest, order.variant, next(iter(self.feeds.values()))[0]),
+            nodes=nodes_of(data, manifest, order.variant),
         )
 
     def _first_runs(self, size: int, feeds: list[dict[str, Array]]) -> float | None:
@@ -168,32 +165,9 @@ class Subject:
         self._turn += 1
 
 
-def nodes_of(
-    onnx: bytes, manifest: Manifest, variant: str, feed: Mapping[str, Array]
-) -> dict[str, int]:
+def nodes_of(onnx: bytes, manifest: Manifest, variant: str) -> dict[str, int]:
     """How many nodes each execution provider runs, by a profile of one run; {} if there is none."""
-    with (
-        tempfile.TemporaryDirectory(dir=Path.cwd()) as folder,
-        suppress(OSError, ValueError),
-    ):
-        options = session_options()
-        options.enable_profiling = True
-        options.profile_file_prefix = f"{folder}/profile"
-        model: Model = load_model(onnx, manifest, variant, options=options)
-        model.run(feed)
-        return count_nodes(json.loads(Path(model.end_profiling()).read_text()))
-    return {}
-
-
-def count_nodes(events: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Nodes per execution provider in a profile; one that ran often counts once."""
-    seen: set[tuple[str, str, str]] = set()
-    for event in events:
-        args = event.get("args", {})
-        name, provider = str(event.get("name", "")), args.get("provider")
-        if event.get("cat") == "Node" and name.endswith("_kernel_time") and provider:
-            seen.add((str(provider), name, str(args.get("node_index", ""))))
-    return dict(Counter(provider for provider, _, _ in seen))
+    return load_model(onnx, manifest, variant, profile_in=Path.cwd()).nodes
 
 
 def _memory(key: str) -> float | None:

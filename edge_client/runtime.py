@@ -1,171 +1,274 @@
-"""What serves: one loaded model at a time, swapped between two requests."""
+"""What serves: a loaded model of each name, swapped between two requests."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from collections import deque
+from collections.abc import Sequence
 
 from edge_client.busy import Busy
-from edge_client.errors import (
-    EdgeError,
-    InferenceError,
-    LoadError,
-    NoModelError,
-    OutOfMemoryError,
-    UpdateError,
-)
-from edge_client.inference import Array, Loaded, Prediction, load_model
+from edge_client.errors import InferenceError, InputError, NoModelError, UsageError
+from edge_client.inference import Array, Inputs, Loaded, Prediction
+from edge_client.meter import Meter
+from edge_client.sessions import SessionSettings
+from edge_client.shadow import Shadow
 from edge_client.slots import Slot
-from edge_client.store import Store
 from edge_client.times import Timer
-from schemas.errors import DeviceCause
-from schemas.model import Manifest
+from schemas.ids import Name
+
+INFERENCE = "an inference"
+FOLD = 4096
+"""Inferences after which counts are added up even if nobody asks for them."""
 
 
-class Meter(Protocol):
-    """Hears of every inference."""
+class _Serving:
+    """One model from its swap on, with what it did.
 
-    def served(
-        self, loaded: Loaded, seconds: float, prediction: Prediction, truth: int | None
-    ) -> None:
-        """A batch was answered. truth: the class of its one sample, where known."""
+    tape: (samples, failed ones, seconds per sample), one for each inference: appending is atomic,
+    so that no request waits for a lock; they are added up when somebody asks.
+    """
 
-    def failed(self, loaded: Loaded) -> None:
-        """An inference failed."""
+    __slots__ = ("_lock", "_times", "errors", "loaded", "n", "tape")
+
+    def __init__(self, loaded: Loaded, times: Timer) -> None:
+        self.loaded, self._times = loaded, times
+        self.tape: deque[tuple[int, int, float | None]] = deque()
+        self.n = self.errors = 0
+        self._lock = threading.Lock()
+
+    def fold(self) -> None:
+        """Add up."""
+        with self._lock:
+            tape, seconds = self.tape, []
+            for _ in range(len(tape)):
+                n, errors, took = tape.popleft()
+                self.n += n
+                self.errors += errors
+                if took is not None:
+                    seconds.append(took)
+        self._times.add(self.loaded.slot.sha256, *seconds)
 
 
 class Runtime:
-    """Holds the active model. A request keeps the model that it began with.
+    """Holds the active model of each name. A request keeps the model that it began with.
 
-    busy: the inferences that are under way. times: how long they take.
+    busy: the inferences that are under way. times: how long they take, once ``fold`` was called.
+    session: how what is loaded for it shall run.
     """
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, session: SessionSettings | None = None) -> None:
         self.busy, self.times = Busy(), Timer()
+        self.session = session or SessionSettings()
         self._meter = meter
-        self._loaded: Loaded | None = None
         self._changed = threading.Condition()
-        self._counts: tuple[int, int] = (0, 0)
+        # Both are replaced as a whole and read without a lock.
+        self._serving: dict[Name, _Serving] = {}
+        self._only: _Serving | None = None
+        self._shadow: Shadow | None = None
 
-    @property
-    def loaded(self) -> Loaded | None:
-        """What serves now."""
-        return self._loaded
+    # --- what serves ------------------------------------------------------------------
 
-    @property
-    def slot(self) -> Slot | None:
-        """The slot that serves now."""
-        loaded = self._loaded
-        return None if loaded is None else loaded.slot
+    def slots(self) -> tuple[Slot, ...]:
+        """What serves now, sorted by model."""
+        return tuple(one.loaded.slot for one in self._serving.values())
 
-    def swap(self, loaded: Loaded | None) -> None:
-        """Serve another model from the next request on, counting from zero."""
+    def loaded(self, model: Name | None = None) -> Loaded | None:
+        """What serves a model now; None while nothing does. model: None means the only one.
+
+        Raises:
+            UsageError: there are several, and none was named.
+        """
+        serving = self._find(model)
+        return None if serving is None else serving.loaded
+
+    def slot(self, model: Name | None = None) -> Slot | None:
+        """The slot that serves a model now; likewise."""
+        serving = self._find(model)
+        return None if serving is None else serving.loaded.slot
+
+    def swap(self, model: Name, loaded: Loaded | None) -> None:
+        """Serve another version of a model from the next request on, counting from zero."""
         with self._changed:
-            self._loaded = loaded
-            self._counts = (0, 0)
-            self.times.begin(None if loaded is None else loaded.slot.sha256)
+            new = dict(self._serving)
+            old = new.pop(model, None)
+            if old is not None:
+                old.fold()
+                self.times.end(old.loaded.slot.sha256)
+            if loaded is not None:
+                self.times.begin(loaded.slot.sha256)
+                new[model] = _Serving(loaded, self.times)
+            self._serving = dict(sorted(new.items()))
+            self._only = next(iter(new.values())) if len(new) == 1 else None
             self._changed.notify_all()
+        if loaded is not None:
+            self._meter.cold(loaded)
 
-    def counts(self, slot: Slot) -> tuple[int, int]:
-        """(inferences, failed ones) of ``slot`` since it was swapped in."""
+    def wait(self, timeout: float) -> tuple[Slot, ...]:
+        """Wait until a model serves, at most ``timeout`` seconds. Returns what does."""
         with self._changed:
-            serving = self._loaded is not None and self._loaded.slot == slot
-            return self._counts if serving else (0, 0)
+            self._changed.wait_for(lambda: bool(self._serving), timeout)
+            return self.slots()
 
-    def wait(self, timeout: float) -> Loaded | None:
-        """Wait until a model serves, at most ``timeout`` seconds."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._loaded is not None, timeout)
-            return self._loaded
+    # --- inference --------------------------------------------------------------------
 
     def predict(
-        self, inputs: Array | Mapping[str, Array], *, truth: int | None = None
+        self, inputs: Inputs, *, model: Name | None = None, truth: int | None = None
     ) -> Prediction:
-        """Infer with the active model.
+        """Infer.
 
         Args:
             inputs: as for ``ServedModel.predict``.
+            model: which one; may be left out where there is one.
             truth: the true class of a batch of one, where it is known.
 
         Raises:
             NoModelError: none is active.
+            UsageError: several are, and none was named.
             InputError: an input does not fit; nothing is counted against the model.
             InferenceError: the model failed; counted.
         """
-        loaded = self._loaded
-        if loaded is None:
-            msg = "no model is active on this device yet"
-            raise NoModelError(msg)
-        start = time.perf_counter()
+        serving = self._only if model is None else self._serving.get(model)
+        if serving is None:
+            serving = self._require(model)
+        loaded = serving.loaded
         try:
-            with self.busy.doing("an inference", loaded.slot.sha256):
-                prediction = loaded.model.predict(inputs)
-        except InferenceError:
-            self.count_failure(loaded)
+            feed = loaded.model.check(inputs)
+        except InputError:
+            self._meter.rejected(loaded)
             raise
-        seconds = time.perf_counter() - start
-        self._count(loaded, prediction.n, 0)
-        self.times.add(loaded.slot.sha256, seconds / max(1, prediction.n))
-        self._meter.served(loaded, seconds, prediction, truth)
-        return prediction
+        n = loaded.model.size(feed)
+        raw = self.infer(loaded, feed, n=n, truth=truth)
+        return loaded.model.answer(raw, n, loaded.slot)
 
-    def count_failure(self, loaded: Loaded) -> None:
-        """Count a failed inference against a model."""
-        self._count(loaded, 1, 1)
-        self._meter.failed(loaded)
+    def infer(
+        self,
+        loaded: Loaded,
+        feed: dict[str, Array],
+        *,
+        n: int,
+        queue_seconds: float | Sequence[float] = 0.0,
+        runs: int = 1,
+        truth: int | None = None,
+        tried: bool = True,
+    ) -> list[Array]:
+        """Run a checked feed, timed and counted.
 
-    def _count(self, loaded: Loaded, n: int, errors: int) -> None:
-        with self._changed:
-            if self._loaded is loaded:
-                self._counts = (self._counts[0] + n, self._counts[1] + errors)
+        Args:
+            loaded: what to run it with, which need not serve any more.
+            feed: what ``Model.check`` gave.
+            n: samples in it.
+            queue_seconds: that they waited before, all or each.
+            runs: calls of the session that this stands for.
+            truth: as for ``predict``.
+            tried: count a failure; else whoever calls tries the samples again.
 
+        Returns:
+            The outputs in the signature's order, all finite.
 
-def load_slot(store: Store, slot: Slot) -> Loaded:
-    """Load a slot from the store, hashing everything again first.
-
-    Raises:
-        UpdateError: it is missing, damaged or not loadable, or memory is short.
-    """
-    try:
-        manifest = Manifest.model_validate_json(store.manifest(slot.manifest_sha256))
-        return Loaded(slot, load_model(store.read(slot.sha256), manifest, slot.variant))
-    except MemoryError as error:
-        msg = "there is not enough memory to load the model"
-        raise OutOfMemoryError(msg) from error
-    except ValueError as error:
-        msg = f"the manifest cannot be read: {error}"
-        raise LoadError(msg) from error
-
-
-@dataclass(frozen=True, slots=True)
-class Unloadable:
-    """Why a slot could not be loaded."""
-
-    slot: Slot
-    cause: DeviceCause
-    why: str
-
-    def __str__(self) -> str:
-        """In words."""
-        return f"{self.slot.model} v{self.slot.version}: {self.why}"
-
-
-def load_first(
-    store: Store, *slots: Slot | None, busy: Busy | None = None
-) -> tuple[Loaded | None, list[Unloadable]]:
-    """Load the first slot that can be loaded, with what went wrong before it."""
-    busy = busy or Busy()
-    problems: list[Unloadable] = []
-    for slot in slots:
-        if slot is None:
-            continue
+        Raises:
+            InferenceError: the model failed.
+        """
+        slot, busy = loaded.slot, self.busy
+        start = time.perf_counter()
+        busy.begin(INFERENCE, slot.sha256)
         try:
-            with busy.doing("a load", slot.sha256):
-                return load_slot(store, slot), problems
-        except (EdgeError, OSError) as error:
-            cause = error.cause if isinstance(error, UpdateError) else DeviceCause.LOAD_FAILED
-            problems.append(Unloadable(slot, cause, str(error)))
-    return None, problems
+            raw = loaded.model.run(feed)
+            loaded.model.finite(raw)
+        except InferenceError:
+            if tried:
+                self.count_failure(loaded, n)
+            raise
+        finally:
+            busy.end()
+        seconds = time.perf_counter() - start
+        serving = self._serving.get(slot.model)
+        if serving is not None and serving.loaded is loaded:
+            serving.tape.append((n, 0, seconds / (n or 1)))
+            if len(serving.tape) > FOLD:
+                serving.fold()
+        self._meter.served(
+            loaded,
+            feed=feed,
+            raw=raw,
+            n=n,
+            seconds=seconds,
+            queue_seconds=queue_seconds,
+            truth=truth,
+            runs=runs,
+        )
+        shadow = self._shadow
+        if shadow is not None and shadow.model == slot.model:
+            shadow.offer(loaded, feed, raw, n, seconds)
+        return raw
+
+    # --- counts -----------------------------------------------------------------------
+
+    def counts(self, slot: Slot) -> tuple[int, int]:
+        """(samples, failed ones) of ``slot`` since it was swapped in."""
+        serving = self._serving.get(slot.model)
+        if serving is None or serving.loaded.slot != slot:
+            return (0, 0)
+        serving.fold()
+        return (serving.n, serving.errors)
+
+    def fold(self) -> None:
+        """Let ``times`` know of all inferences so far."""
+        for serving in self._serving.values():
+            serving.fold()
+
+    def count_failure(self, loaded: Loaded, n: int = 1) -> None:
+        """Count failed inferences against a model."""
+        serving = self._serving.get(loaded.slot.model)
+        if serving is not None and serving.loaded is loaded:
+            serving.tape.append((n, n, None))
+        self._meter.failed(loaded, n)
+
+    def rejected(self, loaded: Loaded, n: int = 1) -> None:
+        """Count samples that do not fit a model; not against it."""
+        self._meter.rejected(loaded, n)
+
+    def shed(self, loaded: Loaded, n: int = 1) -> None:
+        """Count samples that were turned away unanswered."""
+        self._meter.shed(loaded, n)
+
+    # --- shadow -----------------------------------------------------------------------
+
+    @property
+    def shadowing(self) -> Shadow | None:
+        """What runs beside a model of its name."""
+        return self._shadow
+
+    def shadow(self, loaded: Loaded | None, cpu_share: float = 0.25) -> None:
+        """Run a candidate beside the active version of its model; None ends that.
+
+        cpu_share: of one core that it may use.
+        """
+        old, self._shadow = self._shadow, None
+        if old is not None:
+            old.close()
+        if loaded is not None:
+            self._shadow = Shadow(loaded, self._meter, busy=self.busy, cpu_share=cpu_share)
+
+    # ----------------------------------------------------------------------------------
+
+    def _find(self, model: Name | None) -> _Serving | None:
+        serving = self._serving
+        if model is not None:
+            return serving.get(model)
+        if len(serving) > 1:
+            names = ", ".join(serving)
+            msg = f"several models are active here ({names})"
+            raise UsageError(msg, hint="name the one that is meant")
+        return next(iter(serving.values()), None)
+
+    def _require(self, model: Name | None) -> _Serving:
+        found = self._find(model)
+        if found is not None:
+            return found
+        names = ", ".join(self._serving)
+        if model is not None and names:
+            msg = f"model {model} is not active on this device; there is {names}"
+            raise NoModelError(msg)
+        msg = "no model is active on this device yet"
+        raise NoModelError(msg)

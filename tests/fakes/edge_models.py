@@ -217,4 +217,4 @@ def loaded(data: bytes, version: int = 1, **more) -> Loaded:
     slot = Slot(
         model="digits", version=version, variant="fp32", sha256="0" * 64, manifest_sha256="1" * 64
     )
-    return Loaded(slot, load_model(data, manifest, "fp32"))
+    return Loaded(slot, load_model(data, manifest, "fp32"), manifest)

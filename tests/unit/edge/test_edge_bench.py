@@ -21,8 +21,8 @@ from edge_client.cli import cli
 from edge_client.errors import BenchError, BenchRunningError, JournalError, NoModelError
 from edge_client.identity import load_identity
 from edge_client.lock import agent_lock, bench_lock
-from edge_client.measure import count_nodes
 from edge_client.opening import open_spool
+from edge_client.profile import count_nodes
 from edge_client.settings import GIB
 from edge_client.slots import Pointer, Slot, write_pointer
 from edge_client.spool import MOST, Spool
