@@ -97,7 +97,7 @@ class Side:
             session=self._turn,
             uptime=uptime,
             hardware=HARDWARE,
-            active=ActiveModel(model="digits", version=1, variant="int8", sha256=FILE),
+            active=(ActiveModel(model="digits", version=1, variant="int8", sha256=FILE),),
         )
 
     def _report(self, n: int) -> ExecReport:

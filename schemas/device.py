@@ -141,8 +141,9 @@ class DeviceView(Wire):
 
     fingerprint: of its key, as the device shows it too. token: the join token it came
     with. clone_suspected_at: when two at once were seen to use this identity.
-    desired: what it last was given and should serve. drifted_at: since when it serves something
-    that it was never given; rolled_back: what it serves was put back by hand.
+    active: what it serves, and serving_since when, by model. desired: what of each model it was
+    given last and should serve. drifted_at: since when it serves something that it was never
+    given; rolled_back: a model that it serves was put back by hand.
     certificate_expires_at: None until it is approved.
     """
 
@@ -153,6 +154,7 @@ class DeviceView(Wire):
     presence: Presence
     hardware: Hardware | None = None
     active: ActiveModels = ()
+    serving_since: dict[Name, UtcTime] = Field(default_factory=dict)
     desired: ActiveModels = ()
     drifted_at: UtcTime | None = None
     rolled_back: bool = False

@@ -7,11 +7,12 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, select, update
+from sqlalchemy import ColumnElement, CursorResult, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.adapters.certificate_repository import SqlCertificates
 from orchestrator.adapters.repository import Records
+from orchestrator.adapters.served_models import ServedModels, serves
 from orchestrator.adapters.tables import DeviceRow, JoinTokenRow
 from orchestrator.domain.cohort import Candidate
 from orchestrator.services.records import DeviceRecord, TokenRecord
@@ -34,6 +35,7 @@ class SqlDevices(SqlCertificates):
         super().__init__(session)
         self._tokens = Records(session, JoinTokenRow, TokenRecord)
         self._devices = Records(session, DeviceRow, DeviceRecord)
+        self._served = ServedModels(session)
 
     def add_token(self, record: TokenRecord) -> None:
         self._tokens.add(record)
@@ -72,20 +74,39 @@ class SqlDevices(SqlCertificates):
 
     def add(self, record: DeviceRecord) -> None:
         self._devices.add(record)
+        self._served.write([(record.id, (), record.active)], _heard(record))
 
     def save(self, record: DeviceRecord) -> None:
+        before = self._devices.get(record.id)
         self._devices.save(record, record.id)
+        if before is not None:
+            self._served.write([(record.id, before.active, record.active)], _heard(record))
 
-    def change(self, pairs: Iterable[tuple[DeviceRecord, DeviceRecord]]) -> None:
+    def change(self, pairs: Iterable[tuple[DeviceRecord, DeviceRecord]], at: datetime) -> None:
+        pairs = list(pairs)
         self._devices.change(pairs)
+        differs = ((b.id, b.active, a.active) for b, a in pairs if b.active != a.active)
+        self._served.write(differs, at)
+
+    def serving_since(self, ids: Collection[str]) -> Mapping[str, Mapping[str, datetime]]:
+        return self._served.since(ids)
 
     def get(self, device_id: str, *, lock: bool = False) -> DeviceRecord | None:
         return self._devices.get(device_id, lock=lock)
 
     def page(
-        self, before: str | None, limit: int, states: Collection[DeviceState] = ()
+        self,
+        before: str | None,
+        limit: int,
+        states: Collection[DeviceState] = (),
+        model: str | None = None,
+        version: int | None = None,
     ) -> Sequence[DeviceRecord]:
-        wanted = [DeviceRow.state.in_([state.value for state in states])] if states else []
+        wanted: list[ColumnElement[bool]] = []
+        if states:
+            wanted.append(DeviceRow.state.in_([state.value for state in states]))
+        if model is not None:
+            wanted.append(serves(model, version))
         return self._devices.newest(DeviceRow.id, before, limit, *wanted)
 
     def taking_part(self, ids: Iterable[str]) -> AbstractSet[str]:
@@ -120,3 +141,8 @@ class SqlDevices(SqlCertificates):
             DeviceRow.presence == Presence.ONLINE.value, DeviceRow.last_seen_at < since
         )
         return self._devices.all(query.limit(limit))
+
+
+def _heard(record: DeviceRecord) -> datetime:
+    """When it told last, or else came: beside batches only enrollment changes what it serves."""
+    return record.last_seen_at or record.enrolled_at

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Text, cast, or_, select, true
 
-from orchestrator.adapters.tables import DeviceRow
+from orchestrator.adapters.tables import DeviceModelRow, DeviceRow, RolloutRow
 from orchestrator.services.records import Alike, Among
 from schemas.device import DeviceState, Presence
 from schemas.rollout import ExecState
@@ -38,7 +38,8 @@ def conditions(e: Any, among: Among) -> Iterator[ColumnElement[bool]]:
     if among.online is not None:
         yield _there(e) if among.online else ~_there(e)
     if among.alike is not None:
-        yield e.device_id.in_(select(DeviceRow.id).where(*_like(among.alike)))
+        model = model_of(among.rollout_id)
+        yield e.device_id.in_(select(DeviceRow.id).where(*_like(among.alike, model)))
     if among.usable is not None:
         # Those that are barred are few, so they are looked up first.
         barred = e.device_id.in_(select(DeviceRow.id).where(_BARRED))
@@ -49,10 +50,20 @@ def _there(e: Any) -> ColumnElement[bool]:
     return select(DeviceRow.id).where(DeviceRow.id == e.device_id, IS_ONLINE).correlate(e).exists()
 
 
-def _like(group: Alike) -> Iterator[ColumnElement[bool]]:
+def model_of(rollout_id: str) -> Any:
+    """The name of a rollout's model, to be looked up within the statement."""
+    return select(RolloutRow.model).where(RolloutRow.id == rollout_id).scalar_subquery()
+
+
+def _like(group: Alike, model: Any) -> Iterator[ColumnElement[bool]]:
     yield DeviceRow.device_class == group.device_class
-    texts = ((DeviceRow.hardware, group.hardware_text), (DeviceRow.active, group.active_text))
-    for column, its in texts:
-        # A column without a value has no text; JSON's null has one.
-        as_text = cast(column, Text)
-        yield as_text.is_(None) if its is None else as_text == its
+    # A column without a value has no text; JSON's null has one.
+    hardware = cast(DeviceRow.hardware, Text)
+    yield hardware.is_(None) if group.hardware_text is None else hardware == group.hardware_text
+    d = DeviceModelRow
+    there = [d.device_id == DeviceRow.id, d.model == model]
+    if group.active is not None:
+        its = group.active
+        there += [d.version == its.version, d.variant == its.variant, d.sha256 == its.sha256]
+    serves = select(d.device_id).where(*there).correlate(DeviceRow).exists()
+    yield ~serves if group.active is None else serves

@@ -9,12 +9,18 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import ColumnElement, Float, Text, cast, func, or_, select
+from sqlalchemy import ColumnElement, Float, Text, and_, cast, func, or_, select
 from sqlalchemy.orm import Session
 
-from orchestrator.adapters.execution_conditions import IS_ONLINE, conditions
+from orchestrator.adapters.execution_conditions import IS_ONLINE, conditions, model_of
 from orchestrator.adapters.repository import Records
-from orchestrator.adapters.tables import DeviceRow, ExecutionRow, RolloutRow, WindowRow
+from orchestrator.adapters.tables import (
+    DeviceModelRow,
+    DeviceRow,
+    ExecutionRow,
+    RolloutRow,
+    WindowRow,
+)
 from orchestrator.domain.engine import Due
 from orchestrator.domain.judge import Served
 from orchestrator.services.records import (
@@ -30,7 +36,6 @@ from schemas.rollout import ExecState, Progress, RolloutState
 _USABLE = DeviceRow.state == DeviceState.ACTIVE.value
 _SERVING = (ExecState.SUCCEEDED.value, ExecState.ALREADY_INSTALLED.value)
 _HARDWARE: TypeAdapter[Hardware | None] = TypeAdapter(Hardware | None)
-_ACTIVE: TypeAdapter[ActiveModel | None] = TypeAdapter(ActiveModel | None)
 
 
 def _sum(of: Any) -> ColumnElement[float]:
@@ -135,9 +140,10 @@ class SqlExecutionCounts:
                 ExecutionRow.device_id,
                 DeviceRow.device_class,
                 cast(DeviceRow.hardware, Text),
-                cast(DeviceRow.active, Text),
+                *_SERVED,
             )
             .join(DeviceRow, DeviceRow.id == ExecutionRow.device_id)
+            .outerjoin(DeviceModelRow, _serves_it(rollout_id))
             .where(
                 *conditions(ExecutionRow, among),
                 or_(ExecutionRow.due_at.is_(None), ExecutionRow.due_at <= now),
@@ -148,25 +154,26 @@ class SqlExecutionCounts:
         )
         read = _Reader()
         return [
-            Waiting(execution, device, name, read.hardware(hardware), read.active(active))
-            for execution, device, name, hardware, active in self._session.execute(query)
+            Waiting(execution, device, name, read.hardware(hardware), read.active(*served))
+            for execution, device, name, hardware, *served in self._session.execute(query)
         ]
 
     def alike(self, among: Among, limit: int) -> Sequence[Alike]:
-        hardware, active = cast(DeviceRow.hardware, Text), cast(DeviceRow.active, Text)
+        its = (DeviceRow.device_class, cast(DeviceRow.hardware, Text), *_SERVED)
         query = (
-            select(DeviceRow.device_class, hardware, active, func.count())
+            select(func.count(), *its)
             .select_from(ExecutionRow)
             .join(DeviceRow, DeviceRow.id == ExecutionRow.device_id)
+            .outerjoin(DeviceModelRow, _serves_it(among.rollout_id))
             .where(*conditions(ExecutionRow, among))
-            .group_by(DeviceRow.device_class, hardware, active)
-            .order_by(func.count().desc(), DeviceRow.device_class, hardware, active)
+            .group_by(*its)
+            .order_by(func.count().desc(), *its)
             .limit(limit)
         )
         read = _Reader()
         return [
-            Alike(name, read.hardware(its), read.active(serves), n, its, serves)
-            for name, its, serves, n in self._session.execute(query)
+            Alike(name, read.hardware(hardware), read.active(*served), n, hardware)
+            for n, name, hardware, *served in self._session.execute(query)
         ]
 
     def newer(
@@ -174,7 +181,12 @@ class SqlExecutionCounts:
     ) -> Mapping[str, str]:
         last = (
             select(ExecutionRow.device_id, func.max(ExecutionRow.sequence).label("sequence"))
-            .where(ExecutionRow.device_id.in_(devices), ExecutionRow.sequence > 0)
+            .join(RolloutRow, RolloutRow.id == ExecutionRow.rollout_id)
+            .where(
+                ExecutionRow.device_id.in_(devices),
+                ExecutionRow.sequence > 0,
+                RolloutRow.model == rollout.model,
+            )
             .group_by(ExecutionRow.device_id)
             .subquery()
         )
@@ -264,5 +276,23 @@ class _Reader:
             self._hardware[text] = _HARDWARE.validate_python(json.loads(text))
         return self._hardware[text]
 
-    def active(self, text: str | None) -> ActiveModel | None:
-        return None if text is None else _ACTIVE.validate_python(json.loads(text))
+    def active(
+        self, model: str | None, version: int | None, variant: str | None, sha256: str | None
+    ) -> ActiveModel | None:
+        if model is None or version is None or variant is None or sha256 is None:
+            return None
+        return ActiveModel(model=model, version=version, variant=variant, sha256=sha256)
+
+
+_SERVED: tuple[Any, ...] = (
+    DeviceModelRow.model,
+    DeviceModelRow.version,
+    DeviceModelRow.variant,
+    DeviceModelRow.sha256,
+)
+
+
+def _serves_it(rollout_id: str) -> ColumnElement[bool]:
+    """What a device serves of a rollout's model."""
+    its = DeviceModelRow.device_id == DeviceRow.id
+    return and_(its, DeviceModelRow.model == model_of(rollout_id))

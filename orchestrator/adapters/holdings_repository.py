@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from orchestrator.adapters.device_repository import batched
 from orchestrator.adapters.tables import (
     AliasRow,
+    DeviceModelRow,
     DeviceRow,
     ExecutionRow,
     JobRow,
@@ -122,9 +123,9 @@ class SqlHoldings:
 
     def _on_devices(self) -> Iterator[Ref]:
         there = DeviceRow.state != DeviceState.REVOKED.value
-        for active in self._session.scalars(select(DeviceRow.active).where(there)):
-            if active is not None:
-                yield active["model"], active["version"]
+        serving = select(DeviceModelRow.model, DeviceModelRow.version).distinct()
+        its = DeviceRow.id == DeviceModelRow.device_id
+        yield from self._refs(serving.join(DeviceRow, its).where(there))
         # What a device had last, and what it was offered last: that offer stays with the
         # broker, also when its rollout is over, and a device that was away takes it up.
         yield from self._newest_offers(there, ExecutionRow.state.in_(_INSTALLED), _LAST)
@@ -133,10 +134,11 @@ class SqlHoldings:
     def _newest_offers(
         self, there: ColumnElement[bool], which: ColumnElement[bool], count: int
     ) -> Iterator[Ref]:
-        """The versions of each device's newest executions of a kind, as many different ones."""
+        """The versions of each device's newest executions of a kind, so many of each model."""
         device, latest = ExecutionRow.device_id, func.max(ExecutionRow.updated_at)
         newest = func.max(ExecutionRow.sequence)
-        rank = func.row_number().over(partition_by=device, order_by=(newest.desc(), latest.desc()))
+        each = (device, RolloutRow.model)
+        rank = func.row_number().over(partition_by=each, order_by=(newest.desc(), latest.desc()))
         ranked = (
             select(RolloutRow.model, RolloutRow.version, rank.label("place"))
             .join(ExecutionRow, ExecutionRow.rollout_id == RolloutRow.id)

@@ -16,7 +16,7 @@ from schemas.rollout import ExecState, RolloutState
 
 _PORTION = 500
 _HISTORY = 50
-"""Of a device, so many executions back is looked at: more than it can have a file of."""
+"""Of a device and model, so many executions back is looked at: more than it can have a file of."""
 _UNSENT = and_(ExecutionRow.sequence > 0, ExecutionRow.published.is_(False))
 _THERE = ExecState.ALREADY_INSTALLED.value
 
@@ -132,19 +132,22 @@ def _to_outgoing(row: Row[Any]) -> Outgoing:
 def _given(devices: Sequence[str]) -> Select[Any]:
     at = func.coalesce(ExecutionRow.offered_at, ExecutionRow.updated_at)
     rank = func.row_number().over(
-        partition_by=ExecutionRow.device_id, order_by=(at.desc(), ExecutionRow.id.desc())
+        partition_by=(ExecutionRow.device_id, RolloutRow.model),
+        order_by=(at.desc(), ExecutionRow.id.desc()),
     )
     ranked = (
         select(
             ExecutionRow.id,
             ExecutionRow.device_id,
-            ExecutionRow.rollout_id,
+            RolloutRow.model,
+            RolloutRow.version,
             ExecutionRow.variant,
             ExecutionRow.state,
             ExecutionRow.late,
             at.label("at"),
             rank.label("rank"),
         )
+        .join(RolloutRow, RolloutRow.id == ExecutionRow.rollout_id)
         .where(
             ExecutionRow.device_id.in_(devices),
             or_(ExecutionRow.sequence > 0, ExecutionRow.state == _THERE),
@@ -152,17 +155,16 @@ def _given(devices: Sequence[str]) -> Select[Any]:
         .subquery()
     )
     return (
-        select(ranked, RolloutRow.model, RolloutRow.version, ModelVersionRow.manifest_sha256)
-        .join(RolloutRow, RolloutRow.id == ranked.c.rollout_id)
+        select(ranked, ModelVersionRow.manifest_sha256)
         .join(
             ModelVersionRow,
             and_(
-                ModelVersionRow.model == RolloutRow.model,
-                ModelVersionRow.version == RolloutRow.version,
+                ModelVersionRow.model == ranked.c.model,
+                ModelVersionRow.version == ranked.c.version,
             ),
         )
         .where(ranked.c.rank <= _HISTORY)
-        .order_by(ranked.c.device_id, ranked.c.rank)
+        .order_by(ranked.c.device_id, ranked.c.at.desc(), ranked.c.id.desc())
     )
 
 

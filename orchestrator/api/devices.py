@@ -8,10 +8,13 @@ from fastapi import APIRouter, Depends, Path, Query, status
 
 from orchestrator.api.body import StrictRoute
 from orchestrator.api.context import DEFAULT_PAGE, Ctx, Cursor, Limit, Needs
+from orchestrator.errors import Invalid
 from schemas.access import Scope
 from schemas.api import Page
+from schemas.base import VersionNo
 from schemas.device import DeviceState, DeviceView
 from schemas.enroll import RevokeDevice, TokenCreated, TokenRequest, TokenView
+from schemas.ids import Name
 
 router = APIRouter(prefix="/v1", tags=["devices"], route_class=StrictRoute)
 
@@ -47,9 +50,19 @@ def revoke_token(ctx: Ctx, token_id: Id) -> TokenView:
 
 @router.get("/devices", dependencies=_READ, operation_id="list_devices")
 def ls(
-    ctx: Ctx, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None, states: States = None
+    ctx: Ctx,
+    *,
+    limit: Limit = DEFAULT_PAGE,
+    cursor: Cursor = None,
+    states: States = None,
+    model: Name | None = None,
+    version: VersionNo | None = None,
 ) -> Page[DeviceView]:
-    items = tuple(ctx.devices.page(cursor, limit, states or ()))
+    """Devices, newest first; only those in some states, or that serve a model (in a version)."""
+    if version is not None and model is None:
+        msg = "a version is of a model: name it too, as in ?model=digits&version=3"
+        raise Invalid(msg)
+    items = tuple(ctx.devices.page(cursor, limit, states or (), model=model, version=version))
     return Page(items=items, next=items[-1].id if len(items) == limit else None)
 
 

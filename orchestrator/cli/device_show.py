@@ -7,8 +7,11 @@ from datetime import datetime
 from rich.text import Text
 
 from orchestrator.cli import console
-from orchestrator.cli.output import Shape, print_facts
-from schemas.device import DeviceState, DeviceView
+from orchestrator.cli.output import Cell, Shape, print_facts
+from schemas.device import ActiveModel, DeviceState, DeviceView
+
+_SHOWN = 4
+"""Models that a row of the fleet names."""
 
 
 def device_shape() -> Shape[DeviceView]:
@@ -60,8 +63,7 @@ def show_device(view: DeviceView) -> None:
             ("seen", f"{console.age(view.last_seen_at)} ago" if view.last_seen_at else "never"),
             ("class", view.device_class),
             ("tags", ", ".join(view.tags)),
-            ("serves", _active(view)),
-            ("should serve", _should(view)),
+            *_models(view),
             ("rollout", view.rollout),
             ("hardware", f"{hardware.arch}, {hardware.cpus} CPUs, {hardware.ram_mb} MB"
              if hardware else None),
@@ -81,33 +83,47 @@ def _state(view: DeviceView) -> Text:
     return Text.assemble(state, " ", ("cloned?", "red"))
 
 
-def _active(view: DeviceView) -> str:
-    active = view.active
-    return console.NONE if active is None else f"{active.model}@{active.version} {active.variant}"
+def _name(one: ActiveModel) -> str:
+    return f"{one.model}@{one.version} {one.variant}"
+
+
+def _missing(view: DeviceView) -> list[ActiveModel]:
+    """What it should serve and does not."""
+    return [one for one in view.desired if one not in view.active]
 
 
 def _serves(view: DeviceView) -> Text:
-    """What it serves, and in a word what is wrong with it."""
-    text = Text(_active(view))
+    """What it serves, of several by version alone, and in a word what is wrong with it."""
+    active = view.active
+    several = ", ".join(f"{one.model}@{one.version}" for one in active[:_SHOWN])
+    more = f" and {len(active) - _SHOWN} more" if len(active) > _SHOWN else ""
+    text = Text((_name(active[0]) if len(active) == 1 else several + more) or console.NONE)
     if view.drifted_at is not None:
         return text.append(" drifted", "red")
     if view.rolled_back:
         return text.append(" put back", "yellow")
-    if view.desired is not None and view.desired != view.active:
-        text.append(f" → {view.desired.model}@{view.desired.version}", "dim")
-    return text
+    missing = [f"{one.model}@{one.version}" for one in _missing(view)[:_SHOWN]]
+    return text.append(f" → {', '.join(missing)}", "dim") if missing else text
 
 
-def _should(view: DeviceView) -> Text | None:
-    """What it should serve, where that is something else, and why it does not."""
-    desired = view.desired
-    name = f"{desired.model}@{desired.version} {desired.variant}" if desired else "nothing yet"
+def _models(view: DeviceView) -> list[tuple[str, Cell | None]]:
+    """A line for each model that it serves, or should serve instead, and why it does not."""
+    lines: list[tuple[str, Cell | None]] = [("serves", _serving(view, a)) for a in view.active]
+    lines = lines or [("serves", console.NONE)]
+    missing: list[tuple[str, Cell | None]] = [
+        ("should serve", _name(one)) for one in _missing(view)
+    ]
     if view.drifted_at is not None:
-        why = f", it was never given what it serves since {_time(view.drifted_at)}"
-        return Text(name).append(why, "red")
+        why = f"it was never given something that it serves since {_time(view.drifted_at)}"
+        missing.append(("drifted", Text(why, "red")))
     if view.rolled_back:
-        return Text(name).append(", the model before was put back by hand, there", "yellow")
-    return None if desired in {None, view.active} else Text(name)
+        missing.append(("put back", Text("a model before was put back by hand, there", "yellow")))
+    return lines + missing
+
+
+def _serving(view: DeviceView, one: ActiveModel) -> Text:
+    since = view.serving_since.get(one.model)
+    return Text(_name(one)).append(f", since {_time(since)}" if since else "", "dim")
 
 
 def _board(view: DeviceView) -> str:

@@ -32,6 +32,7 @@ def device() -> None:
     type=click.Choice(_STATES, case_sensitive=False),
     help="Only in this state; may be repeated.",
 )
+@click.option("--model", metavar="NAME[@VERSION]", help="Only what serves this model.")
 @home_option
 @output_option
 def ls(
@@ -39,28 +40,33 @@ def ls(
     device_class: str | None,
     tags: tuple[str, ...],
     states: tuple[str, ...],
+    model: str | None,
     home: Path | None,
     form: str,
 ) -> None:
     """List devices."""
     from orchestrator.cli.device_show import device_shape, waiting_shape
     from orchestrator.cli.output import emit_list
+    from orchestrator.cli.refs import resolve
     from orchestrator.client import Argosy
     from schemas.device import DeviceState
 
     wanted = [DeviceState(state) for state in states]
     with Argosy.from_profile(home) as argosy:
+        name, version = model, None
+        if model is not None and "@" in model:
+            name, version = resolve(argosy, model)
         found = [
             view
-            for view in argosy.devices.list(wanted)
+            for view in argosy.devices.list(wanted, model=name, version=version)
             if device_class in {None, view.device_class} and set(tags) <= set(view.tags)
         ]
     waiting = wanted == [DeviceState.PENDING]
-    empty = (
-        "no device waits for approval"
-        if waiting
-        else "no devices: `argosy token create` says how one joins"
-    )
+    empty = "no devices: `argosy token create` says how one joins"
+    if waiting:
+        empty = "no device waits for approval"
+    elif model is not None:
+        empty = f"no device serves {model}"
     emit_list(found, form, waiting_shape() if waiting else device_shape(), empty)
 
 

@@ -44,12 +44,7 @@ def revoke(*, ref: str, reason: str, yes: bool, home: Path | None, form: str) ->
 
 def _weight(argosy: Argosy, view: ModelVersionView) -> str:
     """What depends on the version, in a sentence or two."""
-    serving = [
-        device
-        for device in argosy.devices.list()
-        if device.active
-        and (device.active.model, device.active.version) == (view.model, view.version)
-    ]
+    serving = list(argosy.devices.list(model=view.model, version=view.version))
     parts = [f"Aliases that go: {', '.join(view.aliases)}."] if view.aliases else []
     if serving:
         who = "1 device serves" if len(serving) == 1 else f"{len(serving)} devices serve"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from orchestrator.client.resources import Resource, segment
+from orchestrator.client.transport import Params
 from schemas.device import DeviceState, DeviceView
 from schemas.enroll import RevokeDevice, TokenCreated, TokenRequest, TokenView
 
@@ -12,9 +13,22 @@ from schemas.enroll import RevokeDevice, TokenCreated, TokenRequest, TokenView
 class Devices(Resource):
     """The fleet."""
 
-    def list(self, states: Sequence[DeviceState] = ()) -> Iterator[DeviceView]:
-        """Every device, newest first; only those in some states, if any are named."""
-        return self._pages("/v1/devices", DeviceView, {"state": tuple(states)})
+    def list(
+        self,
+        states: Sequence[DeviceState] = (),
+        *,
+        model: str | None = None,
+        version: int | None = None,
+    ) -> Iterator[DeviceView]:
+        """Every device, newest first.
+
+        Args:
+            states: only those in one of them; all when there are none.
+            model: only those that serve this model.
+            version: only those that serve this version of it.
+        """
+        params: Params = {"state": tuple(states), "model": model, "version": version}
+        return self._pages("/v1/devices", DeviceView, params)
 
     def get(self, device: str) -> DeviceView:
         """One device."""

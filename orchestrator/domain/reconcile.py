@@ -7,7 +7,7 @@ lost on the way, in either direction, shows in the next one. Pure: the facts in,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeAlias
@@ -49,13 +49,13 @@ class Told:
     """What a birth tells of executions.
 
     connected: it is the first of its connection. started: it is the first of its boot, so
-    what it tells is what the agent read from its journal. serves: it has a model.
+    what it tells is what the agent read from its journal. serves: the models that it has.
     """
 
     seen: ExecutionSeen | None
     connected: bool
     started: bool
-    serves: bool
+    serves: frozenset[str]
     rolled_back: bool = False
 
 
@@ -68,16 +68,11 @@ class Tell:
 
 
 @dataclass(frozen=True, slots=True)
-class OfferAnew:
-    """Send the offer with a new sequence and date; the record stays what it is."""
-
-
-@dataclass(frozen=True, slots=True)
 class Restart:
     """The device lost its journal in the middle: offer it as the next attempt."""
 
 
-Act: TypeAlias = Tell | OfferAnew | Restart | Found
+Act: TypeAlias = Tell | Restart | Found
 
 
 def decide(known: Known | None, told: Told, now: datetime) -> tuple[Act, ...]:
@@ -151,8 +146,6 @@ def _done(known: Known, told: Told, seen: ExecutionSeen | None) -> tuple[Act, ..
     if seen is not None:
         undone = told.rolled_back and seen.state == S.ROLLED_BACK and known.late is None
         return (Found(seen.attempt, seen.seq, S.ROLLED_BACK),) if undone else ()
-    if told.seen is None and told.started and not told.serves and known.late is None:
-        return (OfferAnew(),)  # it lost journal and model
     return ()
 
 
@@ -190,21 +183,57 @@ class Given:
     late: ExecState | None = None
 
 
-def is_drifted(active: ActiveModel | None, given: Iterable[Given]) -> bool:
-    """Whether a device serves a file that it was never given."""
-    if active is None:
-        return False
-    return all(one.model.sha256 != active.sha256 for one in given)
+def strange(active: Iterable[ActiveModel], given: Iterable[Given]) -> tuple[ActiveModel, ...]:
+    """What of it a device was never given: it may serve a file as the model that it is of only."""
+    known = {(one.model.model, one.model.sha256) for one in given}
+    return tuple(one for one in active if (one.model, one.sha256) not in known)
 
 
-def desired_of(given: Iterable[Given]) -> ActiveModel | None:
-    """What a device should serve, from what it was given, newest first.
+def is_drifted(active: Iterable[ActiveModel], given: Iterable[Given]) -> bool:
+    """Whether a device serves anything that it was never given."""
+    return bool(strange(active, given))
 
-    The newest that is under way, or was put into service; what failed or was called off is
-    not desired any more. One that was put back by hand still is.
+
+def serving_too(active: Iterable[ActiveModel], new: ActiveModel) -> tuple[ActiveModel, ...]:
+    """What a device serves once it serves ``new``, by model."""
+    others = [one for one in active if one.model != new.model]
+    return tuple(sorted((*others, new), key=lambda one: one.model))
+
+
+def desired_of(given: Iterable[Given]) -> tuple[ActiveModel, ...]:
+    """What a device should serve, by model, from what it was given, newest first.
+
+    Of each model the newest that is under way, or was put into service; what failed or was called
+    off is not desired any more. One that was put back by hand still is.
     """
-    wanted = IN_FLIGHT | {S.SUCCEEDED, S.ALREADY_INSTALLED}
+    return tuple(one.model for one in _wanted(given))
+
+
+def lost(
+    given: Iterable[Given], serves: Collection[str], *, before: str | None = None
+) -> str | None:
+    """An execution to be offered once more, for its model was put into service and is gone.
+
+    Args:
+        given: to a device that is at work on nothing, newest first.
+        serves: the models that it has.
+        before: the one that was offered once more last, if any.
+
+    A device takes one at a time, and its success leads to the next, which is an older one: so it
+    ends, whatever the device does.
+    """
+    gone = (
+        one.execution
+        for one in _wanted(given)
+        if one.state is S.SUCCEEDED and one.late is None and one.model.model not in serves
+    )
+    return max((one for one in gone if before is None or one < before), default=None)
+
+
+def _wanted(given: Iterable[Given]) -> list[Given]:
+    kept = IN_FLIGHT | {S.SUCCEEDED, S.ALREADY_INSTALLED}
+    newest: dict[str, Given] = {}
     for one in given:
-        if one.state in wanted or one.late is S.SUCCEEDED:
-            return one.model
-    return None
+        if one.state in kept or one.late is S.SUCCEEDED:
+            newest.setdefault(one.model.model, one)
+    return [newest[model] for model in sorted(newest)]

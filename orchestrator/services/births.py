@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from orchestrator.domain import reconcile
 from orchestrator.domain.clone import Seen, Sighting, observe
 from orchestrator.domain.execution import Forgotten, Found
-from orchestrator.domain.reconcile import Act, Known, OfferAnew, Restart, Told
+from orchestrator.domain.reconcile import Act, Known, Restart, Told
 from orchestrator.services import actor, fleet, inventory
 from orchestrator.services.execution_batch import ExecutionBatch
 from orchestrator.services.ports import Transaction
 from orchestrator.services.records import DeviceRecord, ExecutionRecord
 from schemas.device import Birth, Death, Presence
+from schemas.rollout import ExecState
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,8 @@ def take(tx: Transaction, signs: Sequence[Sign], now: datetime) -> None:
                 _died(batch, record, death)
     _look_for_drift(batch)
     _reconcile(batch)
-    tx.devices.change((batch.before[key], one) for key, one in batch.devices.items())
+    changes = ((batch.before[key], one) for key, one in batch.devices.items())
+    tx.devices.change(changes, now)
     fleet.announce_all(tx, [batch.devices[device] for device in sorted(batch.announced)], now)
 
 
@@ -86,11 +88,11 @@ def _born(batch: _Batch, record: DeviceRecord, birth: Birth, *, retained: bool) 
         connected=not same_session,
         # Of a clone's boots none says what the journal of the other holds.
         started=record.boot != birth.boot and record.clone_suspected_at is None,
-        serves=birth.active is not None,
+        serves=frozenset(one.model for one in birth.active),
         rolled_back=birth.rolled_back,
     )
     batch.told.append((record.id, told))
-    may_drift = birth.active is not None and (told.connected or record.active != birth.active)
+    may_drift = birth.active and (told.connected or record.active != birth.active)
     if may_drift or record.drifted_at is not None:
         batch.looked_at.add(record.id)
     if record.presence is not Presence.ONLINE or record.active != birth.active:
@@ -144,7 +146,11 @@ def _look_for_drift(batch: _Batch) -> None:
         if drifted == (record.drifted_at is not None):
             continue
         if drifted:
-            log.warning("%s serves %s, which it was never given", device, record.active)
+            strange = ", ".join(
+                f"{one.model}@{one.version} {one.variant}"
+                for one in reconcile.strange(record.active, models)
+            )
+            log.warning("%s serves %s, which it was never given", device, strange)
         since = batch.now if drifted else None
         batch.devices[device] = replace(record, drifted_at=since)
         batch.announced.add(device)
@@ -154,6 +160,7 @@ def _reconcile(batch: _Batch) -> None:
     """Close the gaps between the newest executions and what births tell."""
     newest = batch.tx.outbox.newest({device for device, _ in batch.told})
     executions = ExecutionBatch(batch.tx, newest.values(), batch.now)
+    _restore(batch, newest, executions)
     for device, told in batch.told:
         record = executions.get(newest[device].id) if device in newest else None
         if record is None:
@@ -161,6 +168,21 @@ def _reconcile(batch: _Batch) -> None:
         for act in reconcile.decide(_known(record), told, batch.now):
             _apply(batch, executions, record, act)
     executions.store()
+
+
+def _restore(
+    batch: _Batch, newest: Mapping[str, ExecutionRecord], executions: ExecutionBatch
+) -> None:
+    """Offer once more what devices have lost together with their journals."""
+    bare = {
+        device: told.serves
+        for device, told in batch.told
+        if told.started and told.seen is None and device in newest
+        if newest[device].state is ExecState.SUCCEEDED
+    }
+    for record in inventory.lost(batch.tx, bare).values():
+        executions.add(record)
+        executions.put(_anew(batch, record))
 
 
 def _known(record: ExecutionRecord) -> Known:
@@ -182,8 +204,6 @@ def _apply(batch: _Batch, executions: ExecutionBatch, record: ExecutionRecord, a
         case Restart():
             log.info("%s lost its journal: %s is offered anew", record.device_id, record.id)
             executions.put(_anew(batch, executions.move(record, Forgotten())))
-        case OfferAnew():
-            executions.put(_anew(batch, record))
         case _:
             executions.put(replace(record, published=False))
 

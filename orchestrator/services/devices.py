@@ -41,11 +41,17 @@ class DeviceService:
             return fleet.device_view(tx, fleet.found(tx, device_id))
 
     def page(
-        self, before: str | None, limit: int, states: Collection[DeviceState] = ()
+        self,
+        before: str | None,
+        limit: int,
+        states: Collection[DeviceState] = (),
+        *,
+        model: str | None = None,
+        version: int | None = None,
     ) -> Sequence[DeviceView]:
-        """Devices, newest first; only those in some states, if any are named."""
+        """Devices, newest first; only those in some states, or that serve a model, if named."""
         with self._uow.read() as tx:
-            found = tx.devices.page(before, limit, states)
+            found = tx.devices.page(before, limit, states, model, version)
             return fleet.device_views(tx, found)
 
     def admits(self, device_id: str) -> bool:
@@ -80,6 +86,6 @@ class DeviceService:
         with self._uow() as tx:
             silent = tx.devices.silent(since, _PORTION)
             gone = [replace(record, presence=Presence.OFFLINE) for record in silent]
-            tx.devices.change(zip(silent, gone, strict=True))
+            tx.devices.change(zip(silent, gone, strict=True), now)
             fleet.announce_all(tx, gone, now)
         return len(gone)

@@ -228,7 +228,7 @@ class EnrollmentService:
             boot=None,
             session=0,
             hardware=asked.request.hardware,
-            active=None,
+            active=(),
             token_id=look.token.id,
             spki_sha256=asked.key,
             seen_certificate=None,

@@ -35,6 +35,11 @@ class ExecutionBatch:
         """A record as it is by now."""
         return self._records.get(execution)
 
+    def add(self, record: ExecutionRecord) -> None:
+        """Take one in that was loaded since; what was done to it before stays."""
+        self._before.setdefault(record.id, record)
+        self._records.setdefault(record.id, record)
+
     def put(self, record: ExecutionRecord) -> None:
         """Replace a record that was loaded."""
         self._records[record.id] = record

@@ -73,11 +73,18 @@ def device_views(tx: Transaction, records: Sequence[DeviceRecord]) -> Sequence[D
     """Devices as the API shows them."""
     ids = [record.id for record in records]
     newest, given = tx.outbox.newest(ids), inventory.given(tx, ids)
-    return [_view(one, newest.get(one.id), desired_of(given[one.id])) for one in records]
+    since = tx.devices.serving_since(ids)
+    return [
+        _view(one, newest.get(one.id), desired_of(given[one.id]), since.get(one.id, {}))
+        for one in records
+    ]
 
 
 def _view(
-    record: DeviceRecord, latest: ExecutionRecord | None, desired: ActiveModel | None
+    record: DeviceRecord,
+    latest: ExecutionRecord | None,
+    desired: tuple[ActiveModel, ...],
+    since: Mapping[str, datetime],
 ) -> DeviceView:
     return DeviceView(
         id=record.id,
@@ -87,6 +94,7 @@ def _view(
         presence=record.presence,
         hardware=record.hardware,
         active=record.active,
+        serving_since=dict(since),
         desired=desired,
         drifted_at=record.drifted_at,
         rolled_back=record.rolled_back,

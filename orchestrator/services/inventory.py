@@ -6,9 +6,10 @@ import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from orchestrator.domain import reconcile
 from orchestrator.domain.reconcile import Given
 from orchestrator.services.ports import Transaction
-from orchestrator.services.records import GivenRecord
+from orchestrator.services.records import ExecutionRecord, GivenRecord
 from schemas.device import ActiveModel
 from schemas.model import Manifest
 
@@ -26,6 +27,28 @@ def given(tx: Transaction, devices: Collection[str]) -> Mapping[str, Sequence[Gi
         device: [one for record in found.get(device, ()) for one in _models(tx, record)]
         for device in devices
     }
+
+
+def lost(
+    tx: Transaction,
+    serves: Mapping[str, Collection[str]],
+    before: Mapping[str, str] | None = None,
+) -> Mapping[str, ExecutionRecord]:
+    """Of devices at work on nothing: what brought each a model that it does not have any more.
+
+    Args:
+        tx: in which it is looked up.
+        serves: the models that each of the devices has.
+        before: the execution that each of them was offered once more last.
+    """
+    found = given(tx, serves) if serves else {}
+    last = before or {}
+    wanted = {
+        device: reconcile.lost(found[device], its, before=last.get(device))
+        for device, its in serves.items()
+    }
+    records = tx.outbox.executions({one for one in wanted.values() if one is not None})
+    return {device: records[one] for device, one in wanted.items() if one is not None}
 
 
 def _models(tx: Transaction, record: GivenRecord) -> Iterator[Given]:

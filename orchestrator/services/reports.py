@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from orchestrator.domain.execution import IN_FLIGHT, Reported
-from orchestrator.domain.reconcile import above_floor
+from orchestrator.domain.reconcile import above_floor, is_drifted, serving_too
 from orchestrator.services import inventory
 from orchestrator.services.execution_batch import ExecutionBatch
 from orchestrator.services.ports import Clock, Transaction
@@ -37,6 +37,7 @@ class ReportService:
         executions = ExecutionBatch(tx, found.values(), now)
         refused: dict[str, int] = {}
         serving: dict[str, str] = {}
+        restored: dict[str, ExecutionRecord] = {}
         for device, report in _without_old_progress(told):
             record = executions.get(report.execution)
             if record is None or record.device_id != device:
@@ -50,9 +51,19 @@ class ReportService:
                 executions.move(_heard(record, report, now), _event(report))
             if report.state is ExecState.SUCCEEDED and report.attempt <= record.attempt:
                 serving[device] = record.id
+                if _was_restored(record):
+                    restored[device] = record
         executions.store()
-        _raise_sequences(tx, refused)
-        _note_what_is_served(tx, executions, serving)
+        _raise_sequences(tx, refused, now)
+        _note_what_is_served(tx, executions, serving, now)
+        _restore_more(tx, restored, now)
+
+
+def _was_restored(record: ExecutionRecord) -> bool:
+    """Whether it had succeeded before, and was offered once more since."""
+    if record.state is not ExecState.SUCCEEDED or record.offered_at is None:
+        return False
+    return record.offered_at > record.updated_at
 
 
 def _event(report: ExecReport) -> Reported:
@@ -125,17 +136,18 @@ def _offered_anew(
     )
 
 
-def _raise_sequences(tx: Transaction, refused: dict[str, int]) -> None:
+def _raise_sequences(tx: Transaction, refused: dict[str, int], now: datetime) -> None:
     if refused:
         devices = tx.devices.many(refused)
-        tx.devices.change(
+        raised = (
             (device, replace(device, sequence=max(device.sequence, refused[device.id])))
             for device in devices.values()
         )
+        tx.devices.change(raised, now)
 
 
 def _note_what_is_served(
-    tx: Transaction, executions: ExecutionBatch, serving: dict[str, str]
+    tx: Transaction, executions: ExecutionBatch, serving: dict[str, str], now: datetime
 ) -> None:
     """A device that succeeded serves that, also where its birth has not said so yet."""
     if not serving:
@@ -148,6 +160,30 @@ def _note_what_is_served(
             continue
         for one in given[device_id]:
             if one.execution == record.id:
-                changed.append((device, replace(device, active=one.model, drifted_at=None)))
+                active = serving_too(device.active, one.model)
+                drifted = is_drifted(active, given[device_id])
+                since = device.drifted_at if drifted else None
+                changed.append((device, replace(device, active=active, drifted_at=since)))
                 break
-    tx.devices.change(changed)
+    tx.devices.change(changed, now)
+
+
+def _restore_more(tx: Transaction, restored: Mapping[str, ExecutionRecord], now: datetime) -> None:
+    """Devices that were offered once more what they had lost, and have it: what else they lack."""
+    if not restored:
+        return
+    devices = tx.devices.many(restored)
+    serves = {
+        device: frozenset(one.model for one in devices[device].active)
+        for device, record in restored.items()
+        if record.sequence == devices[device].sequence
+    }
+    lost = inventory.lost(tx, serves, {device: one.id for device, one in restored.items()})
+    executions = ExecutionBatch(tx, lost.values(), now)
+    raised = []
+    for device, record in lost.items():
+        sequence = devices[device].sequence + 1
+        raised.append((devices[device], replace(devices[device], sequence=sequence)))
+        executions.put(replace(record, sequence=sequence, offered_at=now, published=False))
+    executions.store()
+    tx.devices.change(raised, now)

@@ -111,6 +111,6 @@ def records_converged(puppet: Puppet, rollouts: list[str]) -> Iterator[str]:
             if late != did:
                 yield f"{puppet.name}: {record.id} is {record.state}, the device says {did}"
     active = stand.device(puppet.id).active
-    said = None if active is None else active.version
+    said = active[0].version if active else None
     if said != puppet.points_to():
         yield f"{puppet.name}: serves {puppet.points_to()}, the server says {said}"

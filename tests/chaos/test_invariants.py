@@ -52,7 +52,7 @@ class Puppet:
             rows=lambda query, *_: [(self.late,)] if "late" in query else self.windows,
             execution=lambda *_: SimpleNamespace(id="exe_1", attempt=1, state=self.record),
             device=lambda _: SimpleNamespace(
-                active=None if self.active is None else SimpleNamespace(version=self.active)
+                active=() if self.active is None else (SimpleNamespace(version=self.active),)
             ),
         )
 

@@ -167,7 +167,7 @@ def test_who_waits_is_there_may_take_part_and_its_time_has_come(uow):
     of = rollout()
     hardware = Hardware(arch="x", cpus=1, ram_mb=1, providers=(), ort="1", agent="1")
     active = ActiveModel(model="digits", version=1, variant="int8", sha256="a" * 64)
-    is_there = {"presence": Presence.ONLINE, "hardware": hardware, "active": active}
+    is_there = {"presence": Presence.ONLINE, "hardware": hardware, "active": (active,)}
     later = execution(of, 3, attempt=2, due_at=NOW + timedelta(seconds=1))
     second = execution(of, 2, attempt=2, due_at=NOW)
     others = ({"presence": Presence.OFFLINE}, {"state": DeviceState.SUSPENDED})

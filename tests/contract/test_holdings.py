@@ -80,9 +80,9 @@ def test_aliases_and_rollouts_that_are_not_over_use_a_version(uow):
 def test_a_device_uses_what_it_runs_what_it_had_before_and_what_it_was_offered_last(uow):
     unit, other = device(), device()
     with uow() as tx:
-        tx.devices.add(replace(unit, active=ActiveModel(
+        tx.devices.add(replace(unit, active=(ActiveModel(
             model="digits", version=9, variant="int8", sha256="0" * 64
-        )))  # fmt: skip
+        ),)))  # fmt: skip
         tx.devices.add(other)
         ran(tx, unit, [1, 2, 3, 2])
         ran(tx, unit, [5, 6], state=ExecState.TIMED_OUT)

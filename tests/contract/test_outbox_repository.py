@@ -82,7 +82,7 @@ def test_what_a_device_was_given_is_listed_the_newest_first(uow):
         other = replace(rollout(), id=never.rollout_id)
         tx.rollouts.add(other, [replace(wave, rollout_id=other.id)], [never])
         record = tx.devices.get(owner)
-        tx.devices.change([(record, replace(record, sequence=2))])
+        tx.devices.change([(record, replace(record, sequence=2))], NOW)
     with uow.read() as tx:
         found = tx.outbox.given([owner, new_id("dev")])
         assert [one.execution for one in found[owner]] == [later.id, old.id]

@@ -380,7 +380,8 @@ def test_devices_that_fell_silent_are_found(uow):
 
 def test_a_device_keeps_what_it_serves(uow):
     active = ActiveModel(model="digits", version=2, variant="int8", sha256="a" * 64)
-    made = device(active=active, presence=Presence.ONLINE, last_seen_at=NOW)
+    other = active.model_copy(update={"model": "anomaly", "version": 1})
+    made = device(active=(other, active), presence=Presence.ONLINE, last_seen_at=NOW)
     with uow() as tx:
         tx.devices.add(made)
     with uow() as tx:

@@ -31,8 +31,8 @@ from edge_client.states import (
 )
 from orchestrator.domain import execution as machine
 from orchestrator.domain.execution import IN_FLIGHT, Execution
-from orchestrator.domain.reconcile import Known, OfferAnew, Restart, Tell, Told, decide
-from schemas.device import ExecutionSeen
+from orchestrator.domain.reconcile import Given, Known, Restart, Tell, Told, decide, lost
+from schemas.device import ActiveModel, ExecutionSeen
 from schemas.errors import DeviceCause
 from schemas.rollout import EXEC_TERMINAL, SERVER_TERMINAL, ExecState
 from tests.property.test_edge_state_machine import execution as name_of
@@ -41,6 +41,7 @@ from tests.property.test_edge_state_machine import offer_of, slot_of
 S = ExecState
 EXE, SLOT = name_of(1), slot_of(1)
 START = datetime(2026, 1, 1, tzinfo=UTC)
+MODEL = ActiveModel(model="digits", version=1, variant="int8", sha256="a" * 64)
 
 
 @dataclass
@@ -177,17 +178,17 @@ class Server:
             birth.seen,
             connected=(birth.boot, birth.session) != (self.boot, self.session),
             started=birth.boot != self.boot,
-            serves=birth.serves,
+            serves=frozenset({MODEL.model} if birth.serves else ()),
         )
         self.boot, self.session = birth.boot, birth.session
         one = self.record
         known = Known(EXE, one.attempt, one.seq, one.state, one.late, self.published, self.changed)
+        if news.started and news.seen is None and one.state is S.SUCCEEDED:
+            self.anew() if lost([Given(EXE, MODEL, one.state, one.late)], news.serves) else None
         for act in decide(known if one.offered else None, news, self.now):
             match act:
                 case Tell():
                     self.published = False
-                case OfferAnew():
-                    self.anew()
                 case Restart():
                     self.apply(machine.Forgotten())
                     self.anew()

@@ -39,7 +39,7 @@ class DeviceRow(Base):
 
     ``certificate_serial`` is of the one issued last, ``seen_certificate`` what the last birth
     said; ``turns`` are the boots that its births told of lately (``domain.clone``).
-    ``drifted_at``: since when it serves what it was never given.
+    ``drifted_at``: since when it serves what it was never given. ``active``: a list, by model.
     """
 
     __tablename__ = "devices"
@@ -53,7 +53,7 @@ class DeviceRow(Base):
     boot: Mapped[str | None] = mapped_column(String(32))
     session: Mapped[int] = mapped_column(default=0)
     hardware: Mapped[dict[str, Any] | None]
-    active: Mapped[dict[str, Any] | None]
+    active: Mapped[list[Any] | None]
     sequence: Mapped[int] = mapped_column(default=0)
     token_id: Mapped[str] = mapped_column(String(32))
     certificate_serial: Mapped[str | None] = mapped_column(String(64))
@@ -68,6 +68,23 @@ class DeviceRow(Base):
     revoke_reason: Mapped[str] = mapped_column(Text)
     enrolled_at: Mapped[datetime]
     last_seen_at: Mapped[datetime | None]
+
+
+class DeviceModelRow(Base):
+    """A model that a device serves: what ``DeviceRow.active`` says, for asking by model.
+
+    ``since``: when it first told of exactly this version, variant and file.
+    """
+
+    __tablename__ = "device_models"
+    __table_args__ = (Index("ix_device_models_version", "model", "version", "device_id"),)
+
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[int]
+    variant: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(String(64))
+    since: Mapped[datetime]
 
 
 class DeviceKeyRow(Base):

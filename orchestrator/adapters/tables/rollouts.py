@@ -12,7 +12,7 @@ from orchestrator.adapters.tables.base import Base
 
 
 class RolloutRow(Base):
-    """A rollout."""
+    """A rollout. ``reason``: why it is paused or was aborted. ``planned``: all of it is there."""
 
     __tablename__ = "rollouts"
 
@@ -22,6 +22,8 @@ class RolloutRow(Base):
     version: Mapped[int]
     state: Mapped[str] = mapped_column(String(20), index=True)
     pause_reason: Mapped[str | None] = mapped_column(String(20))
+    reason: Mapped[str | None] = mapped_column(Text)
+    planned: Mapped[bool] = mapped_column(default=True)
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]

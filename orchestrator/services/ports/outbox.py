@@ -14,8 +14,8 @@ class Outbox(Protocol):
 
     pending: what is not published, counted. waiting: the first of a group, by id. outgoing: as
     they are now. publish: devices were told. executions: by id. newest: what each device was
-    given last. given: the last 50 of each device, newest first. change:
-    many at once, as they were read in this transaction and as they are to be.
+    given last. given: the last 50 of each device and model, newest first.
+    change: many at once, as they were read in this transaction and as they are to be.
     """
 
     def pending(self) -> Sequence[Pending]: ...

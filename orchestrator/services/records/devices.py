@@ -7,7 +7,7 @@ from datetime import datetime
 
 from orchestrator.domain.clone import Turn
 from schemas.budget import DeviceClassSpec
-from schemas.device import ActiveModel, CertificateSeen, DeviceState, Hardware, Presence
+from schemas.device import ActiveModels, CertificateSeen, DeviceState, Hardware, Presence
 from schemas.measure import Benchmark
 
 
@@ -40,8 +40,8 @@ class DeviceRecord:
 
     certificate_serial, certificate_expires_at: of the certificate issued last; None before
     there was one. seen_certificate: what its last birth said. spki_sha256: its present key.
-    turns: the boots that its births told of lately. drifted_at: since when it serves what it was
-    never given. rolled_back: what it serves was put back by hand.
+    active: what it serves, by model. turns: the boots that its births told of lately. drifted_at:
+    since when it serves what it was never given. rolled_back: a model was put back by hand.
     """
 
     id: str
@@ -52,7 +52,7 @@ class DeviceRecord:
     boot: str | None = None
     session: int = 0
     hardware: Hardware | None = None
-    active: ActiveModel | None = None
+    active: ActiveModels = ()
     sequence: int = 0
     token_id: str
     certificate_serial: str | None = None

@@ -13,7 +13,8 @@ from schemas.rollout import ExecState
 class Alike:
     """Devices of a rollout that are alike in what decides their variant, and how many.
 
-    hardware_text, active_text: the same as the database has it, None where there is none.
+    active: what they serve of the rollout's model. hardware_text: the same as the database has
+    it, None where there is none.
     """
 
     device_class: str
@@ -21,7 +22,6 @@ class Alike:
     active: ActiveModel | None
     devices: int
     hardware_text: str | None = None
-    active_text: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,10 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """An execution that may be offered, with what decides which variant its device gets."""
+    """An execution that may be offered, with what decides which variant its device gets.
+
+    active: what the device serves of the rollout's model.
+    """
 
     id: str
     device_id: str

@@ -14,7 +14,11 @@ from schemas.rollout import Evidence, ExecState, PauseReason, RolloutSpec, Rollo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutRecord:
-    """A rollout."""
+    """A rollout.
+
+    reason: why it is paused or was aborted, and by whom. planned: all of its executions are
+    there; until then nobody sees it.
+    """
 
     id: str
     spec: RolloutSpec
@@ -22,6 +26,8 @@ class RolloutRecord:
     version: int
     state: RolloutState
     pause_reason: PauseReason | None = None
+    reason: str | None = None
+    planned: bool = True
     created_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None

@@ -141,7 +141,7 @@ def test_a_device_that_is_above_our_numbers_is_offered_with_a_higher_one(platfor
 def test_a_device_that_serves_what_it_was_never_given_has_drifted_until_it_fits(platform, one):
     platform.report(one.device, one.id, 0, S.SUCCEEDED)
     mine = platform.devices.get(one.device).active
-    foreign = mine.model_copy(update={"sha256": "0" * 64})
+    foreign = (mine[0].model_copy(update={"sha256": "0" * 64}),)
     platform.birth(one.device, active=mine)
     assert platform.devices.get(one.device).drifted_at is None
     platform.birth(one.device, active=foreign)
@@ -161,7 +161,7 @@ def test_a_model_that_was_put_back_by_hand_is_seen_and_stays_desired(platform, o
         one.device, session=2, rolled_back=True, execution=seen(one.id, "ROLLED_BACK", 1)
     )
     view = platform.devices.get(one.device)
-    assert (view.rolled_back, view.active, view.desired) == (True, None, mine)
+    assert (view.rolled_back, view.active, view.desired) == (True, (), mine)
     platform.report(one.device, one.id, 1, S.ROLLED_BACK, cause=DeviceCause.OPERATOR)
     found = record(platform, one.id)
     assert (found.state, found.late, found.cause) == (

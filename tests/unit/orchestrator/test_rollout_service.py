@@ -88,7 +88,7 @@ def test_two_waves_from_canary_to_everyone(platform, fleet):
     view = platform.rollouts.get(rollout)
     assert view.state is RolloutState.SUCCEEDED
     assert {e.metric: e.ok for e in view.waves[1].evidence}["accuracy"] is True
-    assert all(platform.devices.get(d).active.version == 1 for d in fleet)
+    assert all([m.version for m in platform.devices.get(d).active] == [1] for d in fleet)
 
 
 def test_a_device_that_lost_the_message_gets_it_again_at_its_next_birth(platform, fleet):
@@ -245,7 +245,7 @@ def test_a_device_that_has_it_already_is_not_sent_it(platform, fleet):
     manifest = platform.models.get("digits", 1).manifest
     variant = manifest.variants[0]
     active = ActiveModel(model="digits", version=1, variant=variant.id, sha256=variant.file.sha256)
-    platform.birth(fleet[0], session=2, active=active)
+    platform.birth(fleet[0], session=2, active=(active,))
     rollout = start(platform, waves=[{"percent": 100}])
     platform.tick()
     states = {e.device: e.state for e in executions(platform, rollout)}
