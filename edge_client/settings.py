@@ -78,6 +78,16 @@ class Home:
         return self.root / "telemetry.db"
 
     @property
+    def live_counts(self) -> Path:
+        """Bare counts of the processes that infer, a file each."""
+        return self.root / "live"
+
+    @property
+    def samples(self) -> Path:
+        """Samples for the operator (SQLite), where the operator of the device opted in."""
+        return self.root / "samples.db"
+
+    @property
     def bench(self) -> Path:
         """Bench reports, sent and to be sent (SQLite)."""
         return self.root / "bench.db"
