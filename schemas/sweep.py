@@ -12,7 +12,7 @@ MAX_TRIALS = 256
 
 Choice = Annotated[PlainText, StringConstraints(max_length=1000)] | int | float | bool | None
 SweptKey = Annotated[
-    str, StringConstraints(pattern=r"^(config|training)\.[A-Za-z_][\w.]{0,99}$|^seed$")
+    str, StringConstraints(pattern=r"^(config|training)\.[A-Za-z_][\w.]*$|^seed$", max_length=109)
 ]
 
 
