@@ -217,19 +217,20 @@ def measure(fleet: Fleet) -> dict[str, Cost]:
 def _window(number: int, now: datetime) -> WindowRecord:
     return WindowRecord(
         device_id=new_id("dev", now_ms=1, entropy=number),
-        boot="b" * 32,
+        boot=b"b" * 16,
         seq=0,
         model="digits",
         version=1,
         variant="int8",
         role="active",
-        start=now,
-        received_at=now,
+        start_ms=round(now.timestamp() * 1000),
+        received_ms=round(now.timestamp() * 1000),
         n=100,
         errors=0,
+        lost=0,
         labelled=0,
         correct=0,
-        payload={},
+        body=b"",
     )
 
 

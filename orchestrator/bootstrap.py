@@ -14,6 +14,7 @@ from orchestrator.adapters.authority.served import local_ca
 from orchestrator.adapters.broker import read_gateway
 from orchestrator.adapters.broker_guard import BrokerGuard
 from orchestrator.adapters.database import migrate
+from orchestrator.adapters.exposition import Exposition
 from orchestrator.adapters.link_key import open_link_key
 from orchestrator.adapters.mqtt import MqttGateway
 from orchestrator.adapters.patch_maker import FilePatchMaker
@@ -61,8 +62,11 @@ from orchestrator.services.reports import ReportService
 from orchestrator.services.retention import Retention
 from orchestrator.services.revocation import RevocationService
 from orchestrator.services.rollouts import RolloutService
+from orchestrator.services.samples import SampleService
 from orchestrator.services.shutting_out import ShuttingOut
 from orchestrator.services.telemetry import TelemetryService
+from orchestrator.services.telemetry_queries import TelemetryQueries
+from orchestrator.services.telemetry_retention import Ages, TelemetryRetention
 from orchestrator.services.tokens import TokenService
 from orchestrator.services.transfer import TransferService
 from orchestrator.services.trust import TrustService
@@ -214,7 +218,15 @@ def build(settings: Settings) -> Program:
         heartbeat_seconds=settings.heartbeat_seconds,
         grace=grace,
     )
-    telemetry = TelemetryService(uow, clock)
+    telemetry = TelemetryService(clock, days=settings.window_days)
+    samples = SampleService(
+        uow,
+        clock,
+        days=settings.sample_days,
+        most=settings.sample_bytes,
+        most_in_all=settings.all_sample_bytes,
+    )
+    ages = Ages(settings.window_days, settings.device_hour_days, settings.class_hour_days)
     prices = load_prices(settings)
     jobs = JobService(uow, clock, settings.lease_seconds, artifacts=artifacts, prices=prices)
     broadcasts = BroadcastDesk(Broadcasts(broadcast_rules(settings)))
@@ -251,6 +263,7 @@ def build(settings: Settings) -> Program:
             "presence": lambda: None if hearing.deaf() else devices.sweep(),
             "certificates": renewals.tick,
             "retention": Retention(uow, clock, days=settings.event_days).tick,
+            "telemetry": TelemetryRetention(uow, clock, samples, ages).tick,
             "access": access.tick,
         },
         settings.tick_seconds,
@@ -285,7 +298,9 @@ def build(settings: Settings) -> Program:
         admission=AdmissionService(uow, clock),
         device_classes=DeviceClassService(uow, clock),
         rollouts=RolloutService(uow, clock, signer),
-        telemetry=telemetry,
+        telemetry=TelemetryQueries(uow, clock),
+        samples=samples,
+        metrics=Exposition(telemetry),
         uploads=UploadService(
             artifacts, settings.max_artifact_bytes, collection.why_gone, Holds(uow, clock)
         ),
@@ -307,7 +322,7 @@ def build(settings: Settings) -> Program:
             "control loop": "ok" if not loop.failing else f"failing: {', '.join(loop.failing)}",
         },
     )
-    inbox = Inbox(uow, devices, ReportService(clock), telemetry, MeasuredService(clock))
+    inbox = Inbox(uow, devices, ReportService(clock), telemetry, MeasuredService(clock), samples)
     return Program(make_app(context), context, gateway, transfers, inbox, loop, guarding, patches)
 
 

@@ -56,6 +56,12 @@ class Settings:
             options (see ``artifact_url``); None is a folder in the home.
         max_artifact_bytes: the largest upload.
         event_days: how long what happened is kept for readers of events.
+        window_days: how long windows of telemetry are kept; what is older is not taken.
+        device_hour_days: how long what each device did in each hour is kept.
+        class_hour_days: the same of each class of devices.
+        sample_days: how long samples are kept.
+        sample_bytes: of the samples of each model and stream; the oldest go.
+        all_sample_bytes: of all samples together.
         prices: the price table; None is ``prices.yaml`` in the home, where there is one.
         https_links: offer devices links to files, which they fetch by HTTPS.
         link_key: 64 hex digits that sign these links, where several servers answer; None is
@@ -92,6 +98,12 @@ class Settings:
     artifacts: str | None = None
     max_artifact_bytes: int = 2 * 1024**3
     event_days: int = 14
+    window_days: int = 14
+    device_hour_days: int = 60
+    class_hour_days: int = 730
+    sample_days: int = 30
+    sample_bytes: int = 128 * 1024**2
+    all_sample_bytes: int = 1024**3
     prices: Path | None = None
     https_links: bool = True
     link_key: str | None = field(default=None, repr=False)
@@ -359,6 +371,12 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
     "artifacts": _artifacts,
     "max_artifact_bytes": _integer,
     "event_days": _days,
+    "window_days": _days,
+    "device_hour_days": _days,
+    "class_hour_days": _days,
+    "sample_days": _days,
+    "sample_bytes": _integer,
+    "all_sample_bytes": _integer,
     "prices": _file,
     "transfer_rate": _rate,
     "broadcast_from": _count,

@@ -26,6 +26,7 @@ class Scope(StrEnum):
     DEVICES_READ = "devices:read"
     DEVICES_WRITE = "devices:write"
     TELEMETRY_READ = "telemetry:read"
+    SAMPLES_READ = "samples:read"
     TRUST_READ = "trust:read"
     TRUST_WRITE = "trust:write"
     ACCESS_WRITE = "access:write"
@@ -53,7 +54,12 @@ _VIEW = frozenset(
         Scope.TRUST_READ,
     }
 )
-_OPERATE = _VIEW | {Scope.JOBS_WRITE, Scope.MODELS_WRITE, Scope.DEVICES_WRITE}
+_OPERATE = _VIEW | {
+    Scope.JOBS_WRITE,
+    Scope.MODELS_WRITE,
+    Scope.DEVICES_WRITE,
+    Scope.SAMPLES_READ,
+}
 
 SCOPES_OF: dict[Role, frozenset[Scope]] = {
     Role.VIEWER: _VIEW,

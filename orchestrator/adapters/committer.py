@@ -18,6 +18,9 @@ MAX_UNACKED = 10_000
 One that found no room would hold its place at the broker until the next connection."""
 
 _BATCH = 500
+_BATCH_BYTES = 2 * 1024**2
+"""Of one transaction: an envelope holds up to 64 windows, and others wait to write."""
+
 _BATCH_SECONDS = 0.05
 
 Handle = Callable[[Sequence[UpMessage]], None]
@@ -61,11 +64,13 @@ class Committer:
         except queue.Empty:
             return []
         deadline = time.monotonic() + _BATCH_SECONDS
-        while len(batch) < _BATCH:
+        size = len(batch[0].payload)
+        while len(batch) < _BATCH and size < _BATCH_BYTES:
             try:
                 batch.append(self._inbox.get(timeout=max(0, deadline - time.monotonic())))
             except queue.Empty:
                 break
+            size += len(batch[-1].payload)
         return batch
 
     def _commit(self, batch: Sequence[UpMessage]) -> None:

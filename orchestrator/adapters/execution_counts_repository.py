@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import TypeAdapter
 from sqlalchemy import ColumnElement, Float, Text, and_, cast, func, or_, select
 from sqlalchemy.orm import Session
 
-from orchestrator.adapters.execution_conditions import IS_ONLINE, conditions, model_of
+from orchestrator.adapters.device_repository import batched
+from orchestrator.adapters.execution_conditions import (
+    IS_ONLINE,
+    conditions,
+    engaged,
+    model_of,
+    works_elsewhere,
+)
 from orchestrator.adapters.repository import Records
 from orchestrator.adapters.tables import (
     DeviceModelRow,
@@ -33,6 +40,7 @@ from orchestrator.services.records import (
 from schemas.device import ActiveModel, DeviceState, Hardware
 from schemas.rollout import ExecState, Progress, RolloutState
 
+_PORTION = 500
 _USABLE = DeviceRow.state == DeviceState.ACTIVE.value
 _SERVING = (ExecState.SUCCEEDED.value, ExecState.ALREADY_INSTALLED.value)
 _HARDWARE: TypeAdapter[Hardware | None] = TypeAdapter(Hardware | None)
@@ -149,6 +157,7 @@ class SqlExecutionCounts:
                 or_(ExecutionRow.due_at.is_(None), ExecutionRow.due_at <= now),
                 _USABLE,
                 IS_ONLINE,
+                ~works_elsewhere(ExecutionRow, rollout_id),
             )
             .limit(limit)
         )
@@ -175,6 +184,14 @@ class SqlExecutionCounts:
             Alike(name, read.hardware(hardware), read.active(*served), n, hardware)
             for n, name, hardware, *served in self._session.execute(query)
         ]
+
+    def holders(self, rollout_id: str, devices: Collection[str]) -> Mapping[str, str]:
+        found: dict[str, str] = {}
+        columns = (ExecutionRow.device_id, ExecutionRow.rollout_id)
+        for portion in batched(sorted(devices), _PORTION):
+            where = (ExecutionRow.device_id.in_(portion), *engaged(ExecutionRow, rollout_id))
+            found |= dict(self._session.execute(select(*columns).where(*where)).all())
+        return found
 
     def newer(
         self, rollout: RolloutRecord, devices: Collection[str], yields_to: Collection[RolloutState]
@@ -217,7 +234,7 @@ class SqlExecutionCounts:
                 WindowRow.model == rollout.model,
                 WindowRow.version == rollout.version,
                 WindowRow.role == "active",
-                WindowRow.received_at >= rollout.created_at,
+                WindowRow.received_ms >= _ms(rollout.created_at),
             )
             .group_by(WindowRow.device_id)
             .subquery()
@@ -245,19 +262,26 @@ class SqlExecutionCounts:
         probation = frozenset({ExecState.PROBATION})
         among = Among(rollout_id=rollout.id, wave=wave, states=probation, due_by=now)
         query = (
-            select(ExecutionRow.id, func.max(WindowRow.received_at))
+            select(ExecutionRow.id, func.max(WindowRow.received_ms))
             .join(WindowRow, WindowRow.device_id == ExecutionRow.device_id)
             .where(
                 *conditions(ExecutionRow, among),
                 WindowRow.model == rollout.model,
                 WindowRow.version == rollout.version,
                 WindowRow.role == "active",
-                WindowRow.received_at > since,
+                WindowRow.received_ms > _ms(since),
             )
             .group_by(ExecutionRow.id)
             .limit(limit)
         )
-        return dict(self._session.execute(query).all())
+        return {
+            execution: datetime.fromtimestamp(received_ms / 1000, UTC)
+            for execution, received_ms in self._session.execute(query)
+        }
+
+
+def _ms(at: datetime) -> int:
+    return round(at.timestamp() * 1000)
 
 
 _FIGURES = ("n", "errors", "labelled", "correct")

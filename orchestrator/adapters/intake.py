@@ -22,6 +22,12 @@ QUESTIONS = Rate(300, 60.0)
 """About files and metadata: an answer has up to 0.5 MiB, and the broker keeps them all for a device
 that does not read."""
 
+SAMPLES = Rate(500, 1000.0)
+"""Inputs that were set aside: one in two seconds for ever, and at once what was kept offline."""
+
+TIMES = Rate(120, 120.0)
+"""Of asking what time it is, which costs a publication each."""
+
 MAX_BYTES = 256 * 1024
 """Of one message."""
 
@@ -32,6 +38,8 @@ _RATES = {
     Up.META: ("questions", QUESTIONS),
     Up.NEED: ("asked", ASKED),
     Up.RENEW: ("asked", ASKED),
+    Up.SAMPLE: ("samples", SAMPLES),
+    Up.TIME: ("times", TIMES),
 }
 
 

@@ -2,7 +2,7 @@
 
 Four threads: paho's reads the network and only ever queues; the writer commits messages in
 batches and acknowledges them after the commit, so an acknowledged message is in the database;
-the answerer answers questions; the renewer answers requests for certificates. Requests for
+the answerer answers questions, paho's own thread what time it is; the renewer answers requests for certificates. Requests for
 chunks come to ``transfer_line``.
 """
 
@@ -12,6 +12,7 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -28,8 +29,9 @@ from orchestrator.adapters.mqtt_client import make_client
 from orchestrator.adapters.renewal_desk import Answer, RenewalDesk
 from orchestrator.services.inbox import UpMessage
 from orchestrator.services.transfer import TransferService
+from schemas.clock import TimeAsk, TimeReply
 from schemas.enroll import RenewAsk
-from schemas.topics import ALL_UP, UP_OF_SERVER, Up, UpTopic, parse_up
+from schemas.topics import ALL_UP, UP_OF_SERVER, Down, Up, UpTopic, down, parse_up
 from schemas.transfer import Ask, Reply
 from schemas.trust import MetadataAnswer, MetadataAsk
 
@@ -155,6 +157,9 @@ class MqttGateway:
         try:
             if topic is None or not self._intake.takes(topic, len(message.payload)):
                 client.ack(message.mid, message.qos)
+            elif topic.leaf is Up.TIME:
+                client.ack(message.mid, message.qos)
+                self._tell_time(topic.device, message.payload)
             elif topic.leaf in {Up.ASK, Up.META, Up.RENEW}:
                 client.ack(message.mid, message.qos)
                 self._ask(topic, message.payload)
@@ -176,6 +181,12 @@ class MqttGateway:
             return
         question = Ask if topic.leaf is Up.ASK else MetadataAsk
         self._answers.take(topic.device, question.model_validate_json(payload))
+
+    def _tell_time(self, device: str, payload: bytes | bytearray) -> None:
+        # At once and from this thread: what waits would make the answer wrong.
+        ask = TimeAsk.model_validate_json(payload)
+        reply = TimeReply(id=ask.id, at=time.time())
+        self._client.publish(down(device, Down.TIME), reply.model_dump_json().encode(), qos=0)
 
     def _answer(self, device: str, question: Question) -> Reply | MetadataAnswer | None:
         if not self._admits(device):

@@ -14,6 +14,7 @@ from orchestrator.adapters.access_repository import SqlAudit, SqlKeys, SqlSessio
 from orchestrator.adapters.agent_repository import SqlAgents
 from orchestrator.adapters.device_class_repository import SqlDeviceClasses, SqlMeasured
 from orchestrator.adapters.device_repository import SqlDevices
+from orchestrator.adapters.event_repository import SqlEvents
 from orchestrator.adapters.execution_repository import SqlExecutions
 from orchestrator.adapters.fleet_trust_repository import SqlFleetTrust
 from orchestrator.adapters.holdings_repository import SqlHoldings
@@ -24,7 +25,8 @@ from orchestrator.adapters.model_repository import SqlModels
 from orchestrator.adapters.outbox_repository import SqlOutbox
 from orchestrator.adapters.patch_repository import SqlPatches
 from orchestrator.adapters.rollout_repository import SqlRollouts
-from orchestrator.adapters.telemetry_repository import SqlEvents, SqlTelemetry
+from orchestrator.adapters.sample_repository import SqlPlaces, SqlSamples
+from orchestrator.adapters.telemetry_repository import SqlTelemetry
 from orchestrator.clock import utc_now
 from orchestrator.errors import Unavailable
 from orchestrator.services.ports import (
@@ -45,7 +47,9 @@ from orchestrator.services.ports import (
     Measured,
     Models,
     Outbox,
+    Places,
     Rollouts,
+    Samples,
     Sessions,
     Telemetry,
     Transaction,
@@ -77,6 +81,8 @@ class SqlTransaction:
         self.outbox: Outbox = SqlOutbox(session)
         self.executions: Executions = SqlExecutions(session)
         self.telemetry: Telemetry = SqlTelemetry(session)
+        self.samples: Samples = SqlSamples(session)
+        self.places: Places = SqlPlaces(session)
         self.holdings: HoldingsView = SqlHoldings(session)
         self.artifact_marks: ArtifactMarks = SqlArtifactMarks(session)
         self.keys: Keys = SqlKeys(session)

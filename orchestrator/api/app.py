@@ -21,12 +21,14 @@ from orchestrator.api import (
     job_history,
     jobs,
     limits,
+    metrics,
     models,
     problems,
     rates,
     reference,
     rollouts,
     session,
+    telemetry,
     transfers,
     trust,
 )
@@ -66,6 +68,7 @@ def make_app(context: Context) -> FastAPI:
     app.add_middleware(rates.RateLimits)
     app.add_middleware(problems.RequestNames)
     app.add_middleware(headers.SecurityHeaders)
+    app.add_middleware(metrics.Timed)
     for router in (
         events.public,
         enrollment.public,
@@ -82,6 +85,8 @@ def make_app(context: Context) -> FastAPI:
         devices.router,
         device_classes.router,
         rollouts.router,
+        telemetry.router,
+        metrics.router,
         access.router,
         session.router,
         audit.router,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from anyio import CapacityLimiter
 from fastapi import Depends, Path, Query, Request
@@ -35,7 +35,8 @@ from orchestrator.services.ports import Clock, UnitOfWork
 from orchestrator.services.renewal import RenewalService
 from orchestrator.services.revocation import RevocationService
 from orchestrator.services.rollouts import RolloutService
-from orchestrator.services.telemetry import TelemetryService
+from orchestrator.services.samples import SampleService
+from orchestrator.services.telemetry_queries import TelemetryQueries
 from orchestrator.services.tokens import TokenService
 from orchestrator.services.trust import TrustService
 from orchestrator.services.uploads import UploadService
@@ -46,6 +47,18 @@ DEFAULT_PAGE = 50
 MAX_PAGE = 500
 MAX_UPLOADS = 8
 """At once; more wait."""
+
+
+class Metrics(Protocol):
+    """Counts what the server does, and says it as Prometheus reads it."""
+
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """One request more. route: its template, without any id."""
+        ...
+
+    def text(self, health: Mapping[str, str]) -> bytes:
+        """Everything, in the text format."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +87,9 @@ class Context:
     admission: AdmissionService
     device_classes: DeviceClassService
     rollouts: RolloutService
-    telemetry: TelemetryService
+    telemetry: TelemetryQueries
+    samples: SampleService
+    metrics: Metrics
     uploads: UploadService
     links: LinkService
     collection: CollectionService

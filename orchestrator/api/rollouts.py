@@ -1,9 +1,9 @@
-"""Routes of rollouts and telemetry."""
+"""Routes of rollouts."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, status
 
@@ -12,8 +12,6 @@ from orchestrator.api.context import DEFAULT_PAGE, Ctx, Cursor, Limit, Needs
 from orchestrator.domain.rollout import RolloutEvent
 from schemas.access import Scope
 from schemas.api import Page
-from schemas.base import VersionNo
-from schemas.ids import Name
 from schemas.rollout import (
     ExecState,
     ExecutionView,
@@ -22,13 +20,11 @@ from schemas.rollout import (
     RolloutSpec,
     RolloutView,
 )
-from schemas.telemetry import TelemetrySummary
 
 router = APIRouter(prefix="/v1", tags=["rollouts"], route_class=StrictRoute)
 
 _READ = [Depends(Needs(Scope.ROLLOUTS_READ))]
 _WRITE = [Depends(Needs(Scope.ROLLOUTS_WRITE))]
-_TELEMETRY = [Depends(Needs(Scope.TELEMETRY_READ))]
 
 
 class Act(StrEnum):
@@ -92,20 +88,3 @@ def retry(ctx: Ctx, rollout_id: str, request: RetryRequest) -> Retried:
 @router.post("/rollouts/{rollout_id}/{act}", dependencies=_WRITE, operation_id="operate_rollout")
 def operate(ctx: Ctx, rollout_id: str, act: Act) -> RolloutView:
     return ctx.rollouts.operate(rollout_id, RolloutEvent(act.value))
-
-
-@router.get(
-    "/telemetry/summary",
-    dependencies=_TELEMETRY,
-    operation_id="get_telemetry_summary",
-    tags=["telemetry"],
-)
-def summary(
-    ctx: Ctx,
-    model: Name,
-    version: VersionNo,
-    by: Literal["device"] | None = None,
-) -> Page[TelemetrySummary]:
-    """Figures of a version as its devices saw them, by variant."""
-    items = ctx.telemetry.summary(model, version, by_device=by == "device")
-    return Page(items=tuple(items))

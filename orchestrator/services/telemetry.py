@@ -1,100 +1,209 @@
-"""Telemetry: each acknowledged window is stored exactly once; figures are added up."""
+"""What devices tell of what they infer: each window is stored once, and added up."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from orchestrator.services.ports import Clock, Transaction, UnitOfWork
-from orchestrator.services.records import WindowFigures, WindowRecord
-from orchestrator.services.versions import found
-from schemas.telemetry import TelemetrySummary, Window, quantile
+import msgspec
 
-_MAX_AHEAD = timedelta(minutes=5)
-"""How far a device's clock may run ahead before its time is replaced by ours."""
+from orchestrator.domain import placing
+from orchestrator.domain.rollup import HOUR_MS, ClassHour, DeviceHour, Kept, Sums
+from orchestrator.services.ports import Clock, Transaction
+from orchestrator.services.records import WindowRecord
+from schemas.window import About, Envelope, Window
+
+log = logging.getLogger(__name__)
+
+WINDOW_DAYS = 14
+MAX_SERIES = 2_000
+"""Of what is counted for Prometheus: beyond so many, windows count as of no model."""
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """An envelope as it came. size: its bytes."""
+
+    device: str
+    device_class: str
+    envelope: Envelope
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a batch added. repeated: windows that were there already; old: too old to be taken."""
+
+    classes: Mapping[ClassHour, Sums]
+    stored: int = 0
+    repeated: int = 0
+    old: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The labels of what is counted since the start: no device among them."""
+
+    model: str
+    version: int
+    variant: str
+    device_class: str
+    role: str
+
+
+NOBODY = Series("", 0, "", "", "")
+"""What is counted where there are too many series."""
 
 
 class TelemetryService:
-    """What the gateway and the API do with telemetry."""
+    """Takes windows from the gateway.
 
-    def __init__(self, uow: UnitOfWork, clock: Clock) -> None:
-        self._uow = uow
+    Args:
+        clock: the time, in UTC.
+        days: how long windows are kept; what is older is not taken.
+    """
+
+    def __init__(self, clock: Clock, *, days: float = WINDOW_DAYS) -> None:
         self._clock = clock
+        self._keep_ms = round(timedelta(days=days).total_seconds() * 1000)
+        self._lock = threading.Lock()
+        self._counters = {"stored": 0, "repeated": 0, "old": 0, "malformed": 0}
+        self._series: dict[Series, Sums] = {}
 
-    def take(self, tx: Transaction, windows: Sequence[tuple[str, Window]]) -> None:
-        """Store windows, each once; those that claim to be another device's are not."""
-        now = self._clock()
-        tx.telemetry.add_all(
-            _record(window, now) for device, window in windows if window.device == device
-        )
+    def take(self, tx: Transaction, heard: Sequence[Heard]) -> Taken:
+        """Store windows, each once, and add those that are new to their hours.
 
-    def summary(self, model: str, version: int, *, by_device: bool) -> Sequence[TelemetrySummary]:
-        """Figures of a version by variant, and by device when asked.
-
-        Raises:
-            NotFound: there is no such version.
+        Nothing is counted for Prometheus before ``committed`` is told of the answer.
         """
-        groups: dict[tuple[str, str | None], _Sum] = defaultdict(_Sum)
-        with self._uow.read() as tx:
-            found(tx, model, version)
-            for window in tx.telemetry.figures(model, version):
-                groups[window.variant, window.device_id if by_device else None].add(window)
-        return [
-            group.summary(model, version, variant, device)
-            for (variant, device), group in sorted(groups.items(), key=lambda g: str(g[0]))
-        ]
+        batch = _Batch(_ms(self._clock()), self._keep_ms)
+        for one in heard:
+            batch.read(one)
+        new = tx.telemetry.add([window.record for window in batch.found.values()])
+        devices, classes = batch.hours(new)
+        tx.telemetry.roll_up(devices, classes)
+        repeated = batch.repeated + len(batch.found) - len(new)
+        return Taken(classes, len(new), repeated, batch.old)
+
+    def committed(self, taken: Taken) -> None:
+        """Count what was stored, now that it is."""
+        with self._lock:
+            self._counters["stored"] += taken.stored
+            self._counters["repeated"] += taken.repeated
+            self._counters["old"] += taken.old
+            for key, sums in taken.classes.items():
+                series = Series(key.model, key.version, key.variant, key.device_class, key.role)
+                if series not in self._series and len(self._series) >= MAX_SERIES:
+                    series = NOBODY
+                self._series.setdefault(series, Sums()).merge(sums)
+        if taken.old:
+            log.warning("%d windows are too old to be taken (ARGOSY_WINDOW_DAYS)", taken.old)
+
+    def malformed(self) -> None:
+        """Count an envelope that could not be read."""
+        with self._lock:
+            self._counters["malformed"] += 1
+
+    def counters(self) -> Mapping[str, int]:
+        """Windows since the start, by what became of them."""
+        with self._lock:
+            return dict(self._counters)
+
+    def series(self) -> Mapping[Series, Sums]:
+        """What was stored since the start, by model, version, variant, class and role."""
+        with self._lock:
+            # A copy: the text is made from it while windows come.
+            return {series: _copy(sums) for series, sums in self._series.items()}
 
 
-def _record(window: Window, now: datetime) -> WindowRecord:
-    return WindowRecord(
-        device_id=window.device,
-        boot=window.boot,
-        seq=window.seq,
-        model=window.model,
-        version=window.version,
-        variant=window.variant,
-        role=window.role,
-        start=min(window.start, now + _MAX_AHEAD),
-        received_at=now,
-        n=window.n,
-        errors=window.errors,
-        labelled=window.labelled,
-        correct=window.correct,
-        payload=window.model_dump(mode="json", exclude={"device", "boot", "seq"}),
-    )
+@dataclass(frozen=True, slots=True)
+class _Found:
+    record: WindowRecord
+    kept: Kept
+    device_class: str
 
 
-class _Sum:
-    """Windows added up one by one, so that a long history needs no memory."""
+@dataclass(slots=True)
+class _Batch:
+    """The windows of a batch: each once, placed in time."""
 
-    def __init__(self) -> None:
-        self._totals = dict.fromkeys(("windows", "n", "errors", "labelled", "correct"), 0)
-        self._latency: dict[int, int] = {}
+    now_ms: int
+    keep_ms: int
+    found: dict[tuple[str, bytes, int], _Found] = field(default_factory=dict)
+    repeated: int = 0
+    old: int = 0
 
-    def add(self, window: WindowFigures) -> None:
-        self._totals["windows"] += 1
-        for name in ("n", "errors", "labelled", "correct"):
-            self._totals[name] += getattr(window, name)
-        for bucket, count in window.latency_us.items():
-            self._latency[int(bucket)] = self._latency.get(int(bucket), 0) + count
+    def read(self, heard: Heard) -> None:
+        envelope = heard.envelope
+        share, rest = divmod(heard.size, len(envelope.windows))
+        for window in envelope.windows:
+            self._window(heard, envelope.about[window.about], window, share + rest)
+            rest = 0
 
-    def summary(
-        self, model: str, version: int, variant: str, device: str | None
-    ) -> TelemetrySummary:
-        labelled = self._totals["labelled"]
-        return TelemetrySummary(
-            model=model,
-            version=version,
-            variant=variant,
-            device=device,
-            accuracy=self._totals["correct"] / labelled if labelled else None,
-            p50_ms=_ms(quantile(self._latency, 0.5)),
-            p95_ms=_ms(quantile(self._latency, 0.95)),
-            p99_ms=_ms(quantile(self._latency, 0.99)),
-            **self._totals,
+    def _window(self, heard: Heard, about: About, window: Window, size: int) -> None:
+        placed = placing.place(window.start_ms, self.now_ms, self.keep_ms, synced=window.synced)
+        key = (heard.device, about.boot, window.seq)
+        if placed is None or key in self.found:
+            self.old += placed is None
+            self.repeated += placed is not None
+            return
+        start_ms, moved = placed
+        kept = Kept(
+            window,
+            placing.provider(about.provider),
+            placing.provider(about.wanted),
+            placing.nodes(about.nodes) if about.nodes else {},
+            size,
+            moved,
         )
+        record = WindowRecord(
+            heard.device,
+            about.boot,
+            window.seq,
+            about.model,
+            about.version,
+            about.variant,
+            about.role,
+            start_ms,
+            self.now_ms,
+            window.n,
+            window.errors,
+            window.lost,
+            window.labelled,
+            window.correct,
+            _encoder.encode(kept),
+        )
+        self.found[key] = _Found(record, kept, heard.device_class)
+
+    def hours(
+        self, new: Sequence[WindowRecord]
+    ) -> tuple[dict[DeviceHour, Sums], dict[ClassHour, Sums]]:
+        """What the new ones add up to, by device and hour, and by class and hour."""
+        devices: dict[DeviceHour, Sums] = {}
+        classes: dict[ClassHour, Sums] = {}
+        for record in new:
+            found = self.found[record.key]
+            hour = record.start_ms // HOUR_MS
+            head, tail = (record.model, record.version, hour), (record.role, record.variant)
+            device = DeviceHour(*head, record.device_id, *tail)
+            its_class = ClassHour(*head, found.device_class, *tail)
+            for sums in (
+                devices.get(device) or devices.setdefault(device, Sums()),
+                classes.get(its_class) or classes.setdefault(its_class, Sums()),
+            ):
+                sums.add(found.kept)
+        return devices, classes
 
 
-def _ms(microseconds: float | None) -> float | None:
-    return None if microseconds is None else microseconds / 1000
+def _copy(sums: Sums) -> Sums:
+    copy = Sums()
+    copy.merge(sums)
+    return copy
+
+
+def _ms(at: datetime) -> int:
+    return round(at.timestamp() * 1000)

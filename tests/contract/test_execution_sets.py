@@ -15,7 +15,7 @@ from schemas.device import ActiveModel, DeviceState, Hardware, Presence
 from schemas.errors import DeviceCause
 from schemas.ids import new_id
 from schemas.rollout import ExecState, Progress, RolloutState, WaveState
-from tests.contract.test_repositories import device, rollout, window
+from tests.contract.test_repositories import device, milliseconds, rollout, window
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 BEFORE = NOW - timedelta(hours=1)
@@ -216,9 +216,11 @@ def test_what_was_served_is_added_up_over_those_that_serve_it(uow):
     with uow() as tx:
         for name in (both[0], failed):
             for seq in (0, 1):
-                tx.telemetry.add(window(name, seq, received_at=NOW))
-        tx.telemetry.add(window(both[0], 2, received_at=BEFORE - timedelta(seconds=1)))
-        tx.telemetry.add(window(both[0], 3, received_at=NOW, role="shadow"))
+                tx.telemetry.add([window(name, seq, received_ms=milliseconds(NOW))])
+        early = milliseconds(BEFORE - timedelta(seconds=1))
+        tx.telemetry.add([window(both[0], 2, received_ms=early)])
+        now = milliseconds(NOW)
+        tx.telemetry.add([window(both[0], 3, received_ms=now, role="shadow")])
         one = tx.executions.served(of, 0)
         drifted = replace(tx.devices.get(both[1]), drifted_at=NOW)
         tx.devices.save(drifted)

@@ -1,33 +1,105 @@
-"""The table of telemetry windows."""
+"""The tables of telemetry: windows, their roll-ups, and samples.
+
+Times are milliseconds and hours since 1970: thousands of rows are written in a second, and whole
+numbers cost a third of dates.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any
-
-from sqlalchemy import Index, String
+from sqlalchemy import Index, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from orchestrator.adapters.tables.base import Base
 
 
 class WindowRow(Base):
-    """A telemetry window, stored once per (device, boot, seq)."""
+    """A telemetry window, stored once per (device, boot, seq).
+
+    The index by version ends with the time of receipt, so that rows are appended to it, and not
+    put in at a place for each device.
+    """
 
     __tablename__ = "windows"
-    __table_args__ = (Index("ix_windows_version", "model", "version", "device_id"),)
+    __table_args__ = (
+        Index("ix_windows_version", "model", "version", "received_ms"),
+        Index("ix_windows_received", "received_ms"),
+    )
 
     device_id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    boot: Mapped[str] = mapped_column(String(32), primary_key=True)
-    seq: Mapped[int] = mapped_column(primary_key=True)
+    boot: Mapped[bytes] = mapped_column(LargeBinary(16), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     model: Mapped[str] = mapped_column(String(64))
     version: Mapped[int]
     variant: Mapped[str] = mapped_column(String(64))
     role: Mapped[str] = mapped_column(String(8))
-    start: Mapped[datetime]
-    received_at: Mapped[datetime]
+    start_ms: Mapped[int]
+    received_ms: Mapped[int]
     n: Mapped[int]
     errors: Mapped[int]
+    lost: Mapped[int]
     labelled: Mapped[int]
     correct: Mapped[int]
-    payload: Mapped[dict[str, Any]]
+    body: Mapped[bytes]
+
+
+class DeviceHourRow(Base):
+    """What a device did in an hour with a variant (``domain.rollup``).
+
+    The hour comes before the device, so that those who report at the same time stand together.
+    """
+
+    __tablename__ = "device_hours"
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 - SQLAlchemy's form
+
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    hour: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    device: Mapped[str] = mapped_column(String(32), primary_key=True)
+    role: Mapped[str] = mapped_column(String(8), primary_key=True)
+    variant: Mapped[str] = mapped_column(String(64), primary_key=True)
+    body: Mapped[bytes]
+
+
+class ClassHourRow(Base):
+    """What the devices of a class did in an hour with a variant (``domain.rollup``)."""
+
+    __tablename__ = "class_hours"
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 - SQLAlchemy's form
+
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    hour: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    device_class: Mapped[str] = mapped_column(String(64), primary_key=True)
+    role: Mapped[str] = mapped_column(String(8), primary_key=True)
+    variant: Mapped[str] = mapped_column(String(64), primary_key=True)
+    body: Mapped[bytes]
+
+
+class SampleRow(Base):
+    """An input that a device gave away; ``body`` is the message as it came."""
+
+    __tablename__ = "samples"
+    __table_args__ = (
+        Index("ix_samples_oldest", "model", "stream", "received_ms"),
+        Index("ix_samples_received", "received_ms"),
+    )
+
+    device_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    boot: Mapped[bytes] = mapped_column(LargeBinary(16), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    model: Mapped[str] = mapped_column(String(64))
+    version: Mapped[int]
+    variant: Mapped[str] = mapped_column(String(64))
+    stream: Mapped[str] = mapped_column(String(16))
+    received_ms: Mapped[int]
+    body: Mapped[bytes]
+
+
+class SampleTotalRow(Base):
+    """How many bytes of samples are kept of a model's stream; changed with the rows."""
+
+    __tablename__ = "sample_totals"
+
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    stream: Mapped[str] = mapped_column(String(16), primary_key=True)
+    bytes: Mapped[int]

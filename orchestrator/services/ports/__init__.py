@@ -20,7 +20,7 @@ from orchestrator.services.ports.outbox import Outbox
 from orchestrator.services.ports.patches import GivenUp, KeptPatches, MadePatch, PatchMaker
 from orchestrator.services.ports.rollouts import Rollouts
 from orchestrator.services.ports.system import Clock, Events
-from orchestrator.services.ports.telemetry import Telemetry
+from orchestrator.services.ports.telemetry import Places, Samples, Telemetry
 from orchestrator.services.ports.transactions import Transaction, UnitOfWork
 from orchestrator.services.ports.trust import Authority, IssuedCertificate, Signer, Standing
 
@@ -58,7 +58,9 @@ __all__ = [
     "Outbox",
     "PatchMaker",
     "Patches",
+    "Places",
     "Rollouts",
+    "Samples",
     "Sessions",
     "Signer",
     "Standing",

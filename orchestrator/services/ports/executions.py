@@ -25,9 +25,9 @@ class ExecutionCounts(Protocol):
 
     page: by id. due: by state and presence, those whose timer ran out. later: SCHEDULED, for
     an attempt whose time has not come. waiting: SCHEDULED ones that may be offered now to a
-    device that is there. alike: their devices, grouped, the largest groups first. newer:
-    device → rollout, of the devices whose newest assignment is of a rollout that was started
-    later. served: what the devices of a wave inferred that serve the version. last_windows:
+    device that is there and works for no other model's rollout; holders: device → that other
+    rollout. alike: their devices, grouped, the largest groups first. newer: device → rollout, of
+    the devices whose newest assignment of the model is of a rollout that was started later. served: what the devices of a wave inferred that serve the version. last_windows:
     execution → when the last telemetry of the version came, of those due on probation.
     """
 
@@ -45,6 +45,7 @@ class ExecutionCounts(Protocol):
         self, rollout_id: str, wave: int, now: datetime, limit: int
     ) -> Sequence[Waiting]: ...
     def alike(self, among: Among, limit: int) -> Sequence[Alike]: ...
+    def holders(self, rollout_id: str, devices: Collection[str]) -> Mapping[str, str]: ...
     def newer(
         self, rollout: RolloutRecord, devices: Collection[str], yields_to: Collection[RolloutState]
     ) -> Mapping[str, str]: ...
@@ -59,7 +60,8 @@ class Executions(ExecutionCounts, Protocol):
 
     Every move takes only those that its event fits, and answers which it took; with ``limit``
     None it takes all of them and answers nothing. end: supersede: of the devices, what other
-    rollouts have in flight. retry: by attempt, when the next one may be offered.
+    rollouts of the same model have in flight. give_way: of the devices, what paused rollouts of
+    other models have offered and not sent. retry: by attempt, when the next one may be offered.
     retry_by_hand: into another wave, if one is given. offer: gives each device its next
     sequence. extend: execution → its new timer. put_in_wave: nothing else changes.
     """
@@ -68,6 +70,9 @@ class Executions(ExecutionCounts, Protocol):
         self, among: Among, state: ExecState, detail: str, now: datetime, limit: int | None = None
     ) -> Sequence[Moved]: ...
     def supersede(
+        self, rollout_id: str, devices: Sequence[str], now: datetime
+    ) -> Sequence[Moved]: ...
+    def give_way(
         self, rollout_id: str, devices: Sequence[str], now: datetime
     ) -> Sequence[Moved]: ...
     def withdraw(self, among: Among, now: datetime, limit: int) -> Sequence[Moved]: ...

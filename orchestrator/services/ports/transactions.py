@@ -17,7 +17,7 @@ from orchestrator.services.ports.outbox import Outbox
 from orchestrator.services.ports.patches import KeptPatches
 from orchestrator.services.ports.rollouts import Rollouts
 from orchestrator.services.ports.system import Events
-from orchestrator.services.ports.telemetry import Telemetry
+from orchestrator.services.ports.telemetry import Places, Samples, Telemetry
 
 
 class Transaction(Protocol):
@@ -36,6 +36,8 @@ class Transaction(Protocol):
     outbox: Outbox
     executions: Executions
     telemetry: Telemetry
+    samples: Samples
+    places: Places
     holdings: HoldingsView
     artifact_marks: ArtifactMarks
     keys: Keys

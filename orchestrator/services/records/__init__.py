@@ -18,18 +18,24 @@ from orchestrator.services.records.models import VersionRecord
 from orchestrator.services.records.outbox import GivenRecord, Outgoing, Pending
 from orchestrator.services.records.patches import PatchRecord
 from orchestrator.services.records.rollouts import ExecutionRecord, RolloutRecord, WaveRecord
-from orchestrator.services.records.telemetry import DeviceTotals, WindowFigures, WindowRecord
+from orchestrator.services.records.telemetry import (
+    Asked,
+    SamplePage,
+    SampleRecord,
+    Span,
+    WindowRecord,
+)
 
 __all__ = [
     "ActiveJob",
     "AgentRecord",
     "Alike",
     "Among",
+    "Asked",
     "CertificateRecord",
     "DeviceClassRecord",
     "DeviceKeyRecord",
     "DeviceRecord",
-    "DeviceTotals",
     "ExecutionRecord",
     "GivenRecord",
     "JobRecord",
@@ -42,11 +48,13 @@ __all__ = [
     "QueuedJob",
     "RevokedCertificate",
     "RolloutRecord",
+    "SamplePage",
+    "SampleRecord",
     "SessionRecord",
+    "Span",
     "TokenRecord",
     "VersionRecord",
     "Waiting",
     "WaveRecord",
-    "WindowFigures",
     "WindowRecord",
 ]

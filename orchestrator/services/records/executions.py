@@ -30,7 +30,8 @@ class Among:
 
     ids: only these. devices: only of these. due_by: their timer has run out by then. online:
     whether their device is there. usable: whether it may take part. retryable_below: FAILED by
-    what may pass, and of a lower attempt. alike: of devices of that group.
+    what may pass, and of a lower attempt. alike: of devices of that group. held: their device is
+    there and works for a rollout of another model.
     """
 
     rollout_id: str
@@ -43,6 +44,7 @@ class Among:
     usable: bool | None = None
     retryable_below: int | None = None
     alike: Alike | None = None
+    held: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

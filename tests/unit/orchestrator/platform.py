@@ -20,6 +20,7 @@ from orchestrator.adapters.artifacts import ArtifactStore
 from orchestrator.adapters.authority import CertificateAuthority
 from orchestrator.adapters.database import migrate
 from orchestrator.adapters.downlink import BrokerDownlink
+from orchestrator.adapters.exposition import Exposition
 from orchestrator.adapters.trust import TrustStore
 from orchestrator.adapters.unit_of_work import SqlUnitOfWork, make_engine
 from orchestrator.api.app import make_app
@@ -51,8 +52,10 @@ from orchestrator.services.renewal import RenewalService
 from orchestrator.services.reports import ReportService
 from orchestrator.services.revocation import RevocationService
 from orchestrator.services.rollouts import RolloutService
+from orchestrator.services.samples import SampleService
 from orchestrator.services.shutting_out import ShuttingOut
 from orchestrator.services.telemetry import TelemetryService
+from orchestrator.services.telemetry_queries import Question, TelemetryQueries
 from orchestrator.services.tokens import TokenService
 from orchestrator.services.transfer import TransferService
 from orchestrator.services.trust import TrustService
@@ -64,9 +67,9 @@ from schemas.measure import Accuracy, Golden, ModelFile
 from schemas.model import Manifest, Variant
 from schemas.rollout import ExecReport
 from schemas.signature import Signature, TensorSpec
-from schemas.telemetry import Window
 from schemas.topics import Up, UpTopic
 from schemas.transfer import CHUNK_BYTES, leaves_digest, leaves_of
+from schemas.window import About, Envelope, Window, encode, pack
 from tests.fakes.gate import FakeGate
 from tests.fakes.tiny_onnx import tiny_onnx
 
@@ -138,7 +141,9 @@ class Platform:
         self.models = ModelService(self.uow, self.clock, self.artifacts)
         self.jobs = JobService(self.uow, self.clock, 30, artifacts=self.artifacts, prices=prices)
         self.rollouts = RolloutService(self.uow, self.clock, self.trust)
-        self.telemetry = TelemetryService(self.uow, self.clock)
+        self.telemetry = TelemetryQueries(self.uow, self.clock)
+        self.intake = TelemetryService(self.clock)
+        self.samples = SampleService(self.uow, self.clock)
         self.collection = CollectionService(self.uow, self.clock, self.artifacts)
         self.holds = Holds(self.uow, self.clock)
         self.transfer = TransferService(self.models, self.artifacts, self.trust)
@@ -171,7 +176,7 @@ class Platform:
         self.publisher = DesiredPublisher(self.uow, self.trust, self.downlink, self.clock)
         reports = ReportService(self.clock)
         measured = MeasuredService(self.clock)
-        self.inbox = Inbox(self.uow, self.devices, reports, self.telemetry, measured)
+        self.inbox = Inbox(self.uow, self.devices, reports, self.intake, measured, self.samples)
         self.authority = AuthorityService(
             self.uow,
             self.clock,
@@ -203,6 +208,8 @@ class Platform:
                 device_classes=DeviceClassService(self.uow, self.clock),
                 rollouts=self.rollouts,
                 telemetry=self.telemetry,
+                samples=self.samples,
+                metrics=Exposition(self.intake),
                 uploads=UploadService(
                     self.artifacts, 10 * 1024**2, self.collection.why_gone, self.holds
                 ),
@@ -266,22 +273,27 @@ class Platform:
         self.receive(device, Up.EXEC, report)
 
     def window(self, device: str, seq: int = 0, **more) -> None:
+        self.receive(device, Up.TELE, encode(self.envelope(seq, **more)))
+
+    def envelope(self, seq: int = 0, *, about=None, **more) -> Envelope:
+        """A window of digits@1, of the last five seconds."""
+        names = {"model": "digits", "version": 1, "variant": "int8"} | (about or {})
         values = {
-            "model": "digits",
-            "version": 1,
-            "variant": "int8",
-            "start": self.clock(),
-            "seconds": 5,
+            "start_ms": round(self.clock().timestamp() * 1000),
+            "synced": True,
+            "length_ms": 5000,
             "n": 100,
             "labelled": 100,
             "correct": 97,
-            "latency_us": {40: 100},
-            "provider": "CPUExecutionProvider",
+            "latency": pack({40: 100}),
         }
-        window = Window.model_validate(
-            {"device": device, "boot": BOOT, "seq": seq, **values, **more}
-        )
-        self.receive(device, Up.TELE, window)
+        boot = bytes.fromhex(BOOT)
+        window = Window(about=0, seq=seq, **(values | more))
+        return Envelope(format=1, about=[About(boot=boot, **names)], windows=[window])
+
+    def summary(self, by=None, version: int = 1, **more):
+        """What telemetry says of digits."""
+        return self.telemetry.summary(Question(model="digits", version=version, **more), by)
 
     def file(self, path: str, data: bytes) -> ModelFile:
         sha256 = hashlib.sha256(data).hexdigest()

@@ -212,7 +212,7 @@ def test_malformed_messages_are_dropped_and_the_others_stored(platform, fleet):
     messages = [UpMessage(UpTopic(fleet[0], leaf), p, retained=False) for p in bad for leaf in Up]
     platform.inbox.handle(messages)
     platform.window(fleet[0])
-    assert platform.telemetry.summary("digits", 1, by_device=False)[0].n == 100
+    assert platform.summary()[0].n == 100
 
 
 def test_absent_devices_become_stragglers_and_are_still_updated_later(platform, fleet):
@@ -309,29 +309,9 @@ def test_a_wanted_variant_is_what_every_device_gets(platform, fleet):
 def test_windows_are_counted_once_and_summed_by_device(platform, fleet):
     for seq in (0, 1, 1, 1):
         platform.window(fleet[0], seq)
-    platform.window(fleet[1], 0, latency_us={80: 100})
-    by_device = platform.telemetry.summary("digits", 1, by_device=True)
+    platform.window(fleet[1], 0, latency=[80, 100])
+    by_device = platform.summary("device")
     assert {s.device: s.n for s in by_device} == {fleet[0]: 200, fleet[1]: 100}
-    (whole,) = platform.telemetry.summary("digits", 1, by_device=False)
+    (whole,) = platform.summary()
     assert (whole.n, whole.accuracy) == (300, 0.97)
     assert whole.p50_ms < whole.p99_ms
-
-
-def test_a_window_of_another_device_is_not_taken(platform, fleet):
-    from schemas.telemetry import Window
-    from schemas.topics import Up
-
-    window = Window(
-        device=fleet[1],
-        boot=BOOT,
-        seq=0,
-        model="digits",
-        version=1,
-        variant="int8",
-        start=platform.clock(),
-        seconds=1,
-        n=5,
-        provider="CPUExecutionProvider",
-    )
-    platform.receive(fleet[0], Up.TELE, window)
-    assert list(platform.telemetry.summary("digits", 1, by_device=False)) == []

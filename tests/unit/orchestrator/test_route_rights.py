@@ -87,6 +87,10 @@ TABLE = {
     "POST /v1/rollouts/{rollout_id}/retry": RELEASERS,
     "POST /v1/rollouts/{rollout_id}/{act}": RELEASERS,
     "GET /v1/telemetry/summary": READERS,
+    "GET /v1/telemetry/series": READERS,
+    "GET /v1/telemetry/features": READERS,
+    "GET /v1/telemetry/samples": WRITERS,
+    "GET /metrics": READERS,
     "GET /v1/events": READERS,
 }
 
