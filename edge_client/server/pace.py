@@ -34,7 +34,8 @@ class Pace:
         if before is not None:
             each = before + _SHARE * (min(each, _OUTLIER * self._limit) - before)
         self._seconds[sha256] = each
-        self._elsewhere.pop(sha256, None)
+        if each <= self._limit:
+            self._elsewhere.pop(sha256, None)
 
     def answered(self, sha256: str, n: int, seconds: float) -> None:
         """A request was answered elsewhere, in so many seconds with all waiting."""
