@@ -282,7 +282,8 @@ class ExecutionView(Wire):
     """One device in one rollout.
 
     due_at: when its next timer runs out; of a SCHEDULED one, when it may be offered. late:
-    what the device did after the server had ended it.
+    what the device did after the server had ended it. waits_for: the rollout of another model
+    that its device works for, which has to be over first.
     """
 
     id: ExecutionId
@@ -297,6 +298,7 @@ class ExecutionView(Wire):
     cause: DeviceCause | None = None
     detail: str | None = None
     late: ExecState | None = None
+    waits_for: RolloutId | None = None
     due_at: UtcTime | None = None
     updated_at: UtcTime
 

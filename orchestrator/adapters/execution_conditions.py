@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, cast, or_, select, true
+from sqlalchemy import ColumnElement, Text, and_, cast, or_, select, true
+from sqlalchemy.orm import aliased
 
-from orchestrator.adapters.tables import DeviceModelRow, DeviceRow, RolloutRow
+from orchestrator.adapters.tables import DeviceModelRow, DeviceRow, ExecutionRow, RolloutRow
+from orchestrator.domain.execution import IN_FLIGHT
 from orchestrator.services.records import Alike, Among
 from schemas.device import DeviceState, Presence
-from schemas.rollout import ExecState
+from schemas.rollout import ExecState, RolloutState
 
 IS_ONLINE = DeviceRow.presence == Presence.ONLINE.value
+_IN_FLIGHT = sorted(state.value for state in IN_FLIGHT)
 _BARRED = DeviceRow.state.in_([s.value for s in DeviceState if s is not DeviceState.ACTIVE])
 
 
@@ -35,6 +38,10 @@ def conditions(e: Any, among: Among) -> Iterator[ColumnElement[bool]]:
         yield e.state == ExecState.FAILED.value
         yield e.retryable == true()
         yield e.attempt < among.retryable_below
+    yield from _by_device(e, among)
+
+
+def _by_device(e: Any, among: Among) -> Iterator[ColumnElement[bool]]:
     if among.online is not None:
         yield _there(e) if among.online else ~_there(e)
     if among.alike is not None:
@@ -44,6 +51,30 @@ def conditions(e: Any, among: Among) -> Iterator[ColumnElement[bool]]:
         # Those that are barred are few, so they are looked up first.
         barred = e.device_id.in_(select(DeviceRow.id).where(_BARRED))
         yield ~barred if among.usable else barred
+    if among.held is not None:
+        held = and_(_there(e), works_elsewhere(e, among.rollout_id))
+        yield held if among.held else ~held
+
+
+def works_elsewhere(e: Any, rollout_id: str) -> ColumnElement[bool]:
+    """That the device of ``e`` is at work for a rollout of another model than this one's."""
+    other = aliased(ExecutionRow)
+    its = select(other.id).where(other.device_id == e.device_id, *engaged(other, rollout_id))
+    return its.correlate(e).exists()
+
+
+def engaged(other: Any, rollout_id: str) -> Iterator[ColumnElement[bool]]:
+    """That ``other`` keeps its device from being offered what this rollout ships."""
+    rollout = aliased(RolloutRow)
+    its = (rollout.id == other.rollout_id, rollout.model != model_of(rollout_id))
+    # What a paused rollout has not sent yet keeps nobody: nothing has begun.
+    begun = or_(
+        other.state != ExecState.OFFERED.value,
+        other.published.is_(True),
+        rollout.state != RolloutState.PAUSED.value,
+    )
+    yield other.state.in_(_IN_FLIGHT)
+    yield select(rollout.id).where(*its, begun).correlate(other).exists()
 
 
 def _there(e: Any) -> ColumnElement[bool]:

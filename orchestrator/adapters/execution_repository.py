@@ -13,12 +13,12 @@ from typing import Any
 from sqlalchemy import case, func, literal, select, update
 from sqlalchemy.orm import Session, aliased
 
-from orchestrator.adapters.execution_conditions import conditions
+from orchestrator.adapters.execution_conditions import conditions, model_of
 from orchestrator.adapters.execution_counts_repository import SqlExecutionCounts
-from orchestrator.adapters.tables import DeviceRow, ExecutionRow
+from orchestrator.adapters.tables import DeviceRow, ExecutionRow, RolloutRow
 from orchestrator.domain.execution import AT_WORK, IN_FLIGHT, RETRIED_BY_HAND
 from orchestrator.services.records import Among, Moved
-from schemas.rollout import EXEC_TERMINAL, ExecState
+from schemas.rollout import EXEC_TERMINAL, ExecState, RolloutState
 
 _OPEN = sorted(state.value for state in frozenset(ExecState) - EXEC_TERMINAL)
 _AT_WORK = sorted(state.value for state in AT_WORK)
@@ -44,10 +44,25 @@ class SqlExecutions(SqlExecutionCounts):
         where = [
             ExecutionRow.device_id.in_(devices),
             ExecutionRow.rollout_id != rollout_id,
+            ExecutionRow.rollout_id.in_(_of_model(rollout_id)),
             ExecutionRow.state.in_(_IN_FLIGHT),
         ]
         detail = f"superseded by {rollout_id}"
         return self._end(where, ExecState.SUPERSEDED, detail, now, None, tell=True)
+
+    def give_way(self, rollout_id: str, devices: Sequence[str], now: datetime) -> Sequence[Moved]:
+        paused = select(RolloutRow.id).where(
+            RolloutRow.model != model_of(rollout_id),
+            RolloutRow.state == RolloutState.PAUSED.value,
+        )
+        where = [
+            ExecutionRow.device_id.in_(devices),
+            ExecutionRow.state == ExecState.OFFERED.value,
+            ExecutionRow.published.is_(False),
+            ExecutionRow.rollout_id.in_(paused),
+        ]
+        values = {"state": ExecState.SCHEDULED.value, "due_at": None}
+        return self._move(where, values, now)
 
     def withdraw(self, among: Among, now: datetime, limit: int) -> Sequence[Moved]:
         offered = [ExecState.OFFERED.value]
@@ -175,6 +190,11 @@ _NEXT_ATTEMPT: dict[str, Any] = {
     "bytes_fetched": None,
     "bytes_earlier": ExecutionRow.bytes_earlier + func.coalesce(ExecutionRow.bytes_fetched, 0),
 }
+
+
+def _of_model(rollout_id: str) -> Any:
+    """Rollouts of the same model as this one's."""
+    return select(RolloutRow.id).where(RolloutRow.model == model_of(rollout_id))
 
 
 def _subset(among: Among, states: Sequence[str], limit: int | None) -> Any:

@@ -12,6 +12,7 @@ import rich_click as click
 F = TypeVar("F", bound=Callable[..., Any])
 
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SHARE = re.compile(r"(\d{0,3}\.?\d{1,9})\s*(%?)")
 _SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|m|h|d|)")
 
 
@@ -30,6 +31,23 @@ class Span(click.ParamType[float]):
         if found is None:
             self.fail(f"{value!r} is not a duration such as 90, 30s, 5m or 2h", param, ctx)
         return float(found[1]) * _UNITS[found[2]]
+
+
+class Share(click.ParamType[float]):
+    """A share of one: ``0.25`` or ``25%``."""
+
+    name = "share"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read it as a number; whether it is a share that is allowed is said elsewhere."""
+        if isinstance(value, int | float):
+            return float(value)
+        found = _SHARE.fullmatch(str(value).strip())
+        if found is None:
+            self.fail(f"{value!r} is not a share such as 0.25 or 25%", param, ctx)
+        return float(found[1]) / (100.0 if found[2] else 1.0)
 
 
 def output_option(command: F) -> F:

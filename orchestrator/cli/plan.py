@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from orchestrator.cli.authored import build
 from orchestrator.errors import Invalid
-from schemas.rollout import Gates, RolloutSpec, WaveSpec
+from schemas.rollout import Gates, RolloutSpec, Shadow, WaveSpec
 
 MAX_WAVES = 50
 
@@ -19,6 +19,22 @@ _GATES = {
     "evidence": "evidence_seconds",
 }
 """Options with the gates that they set."""
+
+_SHADOW = {
+    "shadow": "seconds",
+    "shadow_agreement": "min_agreement",
+    "shadow_compared": "min_compared",
+    "shadow_cpu": "cpu_share",
+    "shadow_max": "max_seconds",
+}
+_TIMES = {
+    "offer": "offer_seconds",
+    "step": "step_seconds",
+    "straggler": "straggler_seconds",
+    "attempts": "max_attempts",
+    "retry_after": "retry_seconds",
+}
+"""Options with the fields of the plan itself that they set."""
 
 
 def parse_waves(text: str) -> tuple[WaveSpec, ...]:
@@ -53,7 +69,7 @@ def rollout_spec(
     device_class: str | None,
     tags: tuple[str, ...],
     variant: str | None,
-    gates: Mapping[str, float | None],
+    more: Mapping[str, float | None],
 ) -> RolloutSpec:
     """The plan that the options of ``argosy rollout start`` ask for.
 
@@ -64,22 +80,45 @@ def rollout_spec(
         device_class: the target, with ``tags``.
         tags: the target.
         variant: one for all.
-        gates: by option, None where the default holds.
+        more: gates, shadow and times by option, None where the default holds.
 
     Raises:
         Invalid: an option is wrong; the message names it.
     """
-    chosen = {_GATES[name]: value for name, value in gates.items() if value is not None}
-    names = {gate: f"--{option.replace('_', '-')}" for option, gate in _GATES.items()}
     fields = {"model": "MODEL", "version": "VERSION", "device_class": "--class", "tags": "--tag"}
     return build(
         RolloutSpec,
-        {**fields, "variant": "--variant"},
+        {**fields, "variant": "--variant", **_named(_TIMES)},
         model=model,
         version=version,
         device_class=device_class,
         tags=tags,
         variant=variant,
         waves=parse_waves(waves),
-        gates=build(Gates, names, **chosen),
+        gates=build(Gates, _named(_GATES), **_chosen(_GATES, more)),
+        shadow=_shadow(more),
+        **_chosen(_TIMES, more),
     )
+
+
+def _shadow(more: Mapping[str, float | None]) -> Shadow | None:
+    chosen = _chosen(_SHADOW, more)
+    if chosen and "seconds" not in chosen:
+        first = next(option for option in _SHADOW if more.get(option) is not None)
+        detail = f"{_option(first)}: nothing is tried as a shadow"
+        raise Invalid(detail, hint="say for how long too, as in --shadow 10m")
+    return build(Shadow, _named(_SHADOW), **chosen) if chosen else None
+
+
+def _chosen(fields: Mapping[str, str], more: Mapping[str, float | None]) -> dict[str, float]:
+    values = {field: more.get(option) for option, field in fields.items()}
+    return {field: value for field, value in values.items() if value is not None}
+
+
+def _named(fields: Mapping[str, str]) -> dict[str, str]:
+    """Field → the option that sets it."""
+    return {field: _option(name) for name, field in fields.items()}
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -132,6 +132,8 @@ def _why(view: ExecutionView) -> Cell:
     from orchestrator.cli import console
 
     parts = [part for part in (view.cause, view.detail) if part]
+    if view.waits_for is not None:
+        parts.append(f"waits for {view.waits_for}")
     if view.late is not None:
         parts.append(f"later {view.late}")
     return ": ".join(parts) or console.NONE

@@ -18,6 +18,7 @@ from schemas.rollout import (
     ExecutionView,
     Progress,
     RolloutView,
+    Shadow,
     VariantShare,
     WaveState,
     WaveView,
@@ -43,6 +44,8 @@ def rollout_tree(view: RolloutView, *, room: int | None, note: str | None = None
         note: a warning below it.
     """
     tree = Tree(_title(view), guide_style="dim")
+    if view.spec.shadow is not None:
+        tree.add(_shadow_line(view.spec.shadow))
     for wave in view.waves:
         branch = tree.add(_wave_line(wave, view))
         shown = _shown(wave, view, room)
@@ -71,6 +74,16 @@ def _title(view: RolloutView) -> Text:
     return text
 
 
+def _shadow_line(shadow: Shadow) -> Text:
+    """As in ``shadow: 1m 00s beside the version that serves, agreement ≥ 90.0 % of 50, …``."""
+    text = Text(f"shadow: {console.duration(shadow.seconds)} beside the version that serves")
+    if shadow.min_agreement is not None:
+        text.append(f", agreement ≥ {console.percent(shadow.min_agreement)}")
+    text.append(f" of {shadow.min_compared}, {console.percent(shadow.cpu_share)} of a core")
+    text.stylize("dim")
+    return text
+
+
 def wave_title(wave: WaveView, view: RolloutView) -> str:
     """As in ``wave 1 of 2, 1 device``."""
     devices = "1 device" if wave.size == 1 else f"{wave.size} devices"
@@ -88,7 +101,7 @@ def _wave_line(wave: WaveView, view: RolloutView) -> Text:
 
 def nobody_there(wave: WaveView) -> bool:
     """Whether a wave cannot even begin, as it offers to whoever is there."""
-    waits_for_time = any(one.due_at for one in wave.executions)
+    waits_for_time = any(one.due_at or one.waits_for for one in wave.executions)
     only = set(+states_of(wave)) == {ExecState.SCHEDULED}
     return wave.state is WaveState.RUNNING and only and not waits_for_time
 
@@ -170,6 +183,14 @@ def _device_line(execution: ExecutionView, *, whole: bool) -> Text:
         text.append("  ").append_text(_download(execution.bytes_done or 0, execution.bytes_total))
     elif execution.bytes_fetched and state in _GOOD:
         text.append(f"  {console.size(execution.bytes_fetched)} fetched", "dim")
+    return text.append_text(_reason(execution, whole=whole))
+
+
+def _reason(execution: ExecutionView, *, whole: bool) -> Text:
+    """Why it stands where it does, where there is something to be said."""
+    state, text = execution.state, Text()
+    if execution.waits_for:
+        text.append(f"  waits for {execution.waits_for}", "yellow")
     if execution.cause:
         text.append(f"  {execution.cause}", "red")
         if execution.detail:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from orchestrator.cli.options import Span, home_option, output_option, timeout_option
+from orchestrator.cli.options import Share, Span, home_option, output_option, timeout_option
 from orchestrator.cli.rollout_devices import devices, retry
 
 if TYPE_CHECKING:
@@ -35,6 +35,26 @@ def rollout() -> None:
 @click.option("--min-inferences", type=int, help="Gate: evidence of each device  [default: 50].")
 @click.option("--soak", type=Span(), help="Least time from activation to verdict  [default: 5s].")
 @click.option("--evidence", type=Span(), help="How long evidence is waited for  [default: 60s].")
+@click.option(
+    "--shadow", type=Span(), help="Try it so long beside the version that serves, before it may."
+)
+@click.option(
+    "--shadow-agreement", type=float, help="Shadow: least share of equal answers  [default: 0.9]."
+)
+@click.option(
+    "--shadow-compared", type=int, help="Shadow: answers that must be compared  [default: 50]."
+)
+@click.option(
+    "--shadow-cpu", type=Share(), help="Shadow: share of a core it may use  [default: 25%]."
+)
+@click.option(
+    "--shadow-max", type=Span(), help="Shadow: with fewer answers, end it then  [default: 1h]."
+)
+@click.option("--offer", type=Span(), help="How long an offer may be unanswered  [default: 2m].")
+@click.option("--step", type=Span(), help="How long a device may make no progress  [default: 5m].")
+@click.option("--straggler", type=Span(), help="How long the absent are waited for  [default: 1d].")
+@click.option("--attempts", type=int, help="How often a device tries  [default: 3].")
+@click.option("--retry-after", type=Span(), help="Before the second attempt  [default: 10s].")
 @click.option("--draft", is_flag=True, help="Freeze the plan and show it, start nothing.")
 @click.option("-w", "--watch", "follow", is_flag=True, help="Watch it until it settles.")
 @timeout_option
@@ -52,7 +72,7 @@ def start(
     timeout: float | None,
     home: Path | None,
     form: str,
-    **gates: float | None,
+    **more: float | None,
 ) -> int:
     """Start a rollout of MODEL@VERSION, or a drafted ROLLOUT."""
     from orchestrator.cli import console
@@ -73,7 +93,7 @@ def start(
                 device_class=device_class,
                 tags=tags,
                 variant=variant,
-                gates=gates,
+                more=more,
             )
             view = argosy.rollouts.create(spec)
             drafted = view.id

@@ -42,8 +42,9 @@ class WaveFacts:
     judged. barred: not over, and their device may not take part any more. retries: FAILED, of
     which another attempt is to be made. due: their timer ran out. ready: SCHEDULED, to be
     offered now, their device being there; a round takes so many. later: SCHEDULED, waiting
-    for the time of their next attempt. served: what the devices inferred that serve the
-    version.
+    for the time of their next attempt. held: SCHEDULED, their device being there and at work for
+    a rollout of another model; looked at once nothing else is left to do. served: what the
+    devices inferred that serve the version.
     """
 
     index: int
@@ -56,6 +57,7 @@ class WaveFacts:
     due: Mapping[Due, int] = field(default_factory=dict)
     ready: int = 0
     later: int = 0
+    held: int = 0
     served: Served = field(default_factory=Served)
 
     @property
@@ -141,7 +143,7 @@ class Straggle:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """End what is still SCHEDULED in the stragglers' wave."""
+    """End what is still SCHEDULED in the stragglers' wave, its device not being there."""
 
     wave: int
 
@@ -246,7 +248,10 @@ def _settle(wave: WaveFacts, snapshot: Snapshot, now: datetime) -> tuple[Action,
     if wave.stragglers:
         patience = timedelta(seconds=min(snapshot.timers.straggler, MAX_SECONDS))
         over = now - wave.entered_at > patience
-        return (GiveUp(wave.index),) if over and not snapshot.deaf else ()
+        gone = waiting > wave.held
+        return (GiveUp(wave.index),) if gone and over and not snapshot.deaf else ()
+    if wave.held:
+        return ()  # what its devices do for others has timers of its own
     if waiting == wave.size:
         return ()  # nobody was there yet: a wave without devices proves nothing
     return (Straggle(wave.index),)

@@ -27,7 +27,15 @@ _ORDER = (
     S.PROBATION,
     S.SUCCEEDED,
 )
-_BEFORE_POINTER = (S.OFFERED, S.ACCEPTED, S.DEFERRED, S.DOWNLOADING, S.VERIFIED, S.STAGED)
+_BEFORE_POINTER = (
+    S.OFFERED,
+    S.ACCEPTED,
+    S.DEFERRED,
+    S.DOWNLOADING,
+    S.VERIFIED,
+    S.STAGED,
+    S.SHADOWING,
+)
 
 
 def _table() -> dict[ExecState, frozenset[ExecState]]:

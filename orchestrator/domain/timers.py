@@ -21,7 +21,11 @@ MAX_RETRY_SECONDS = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Timers:
-    """Seconds, as ``RolloutSpec`` explains them. probation: the longest that a device judges."""
+    """Seconds, as ``RolloutSpec`` explains them.
+
+    probation: the longest that a device judges. shadow: the longest that it tries a version
+    beside the one that serves.
+    """
 
     offer: float
     step: float
@@ -29,6 +33,7 @@ class Timers:
     retry: float = 10.0
     max_attempts: int = 1
     probation: float = 0.0
+    shadow: float = 0.0
 
     @classmethod
     def of(cls, spec: RolloutSpec) -> Self:
@@ -40,6 +45,7 @@ class Timers:
             retry=spec.retry_seconds,
             max_attempts=spec.max_attempts,
             probation=spec.probation.max_seconds,
+            shadow=spec.shadow.max_seconds if spec.shadow is not None else 0.0,
         )
 
 
@@ -69,8 +75,9 @@ def due_at(state: ExecState, since: datetime, timers: Timers) -> datetime | None
 
 
 def _step(state: ExecState, timers: Timers) -> float:
-    """Seconds without a word. On probation a device that nobody asks waits for its whole time."""
-    return timers.step + (timers.probation if state is ExecState.PROBATION else 0.0)
+    """Seconds without a word. While it judges, a device that nobody asks waits for all its time."""
+    judging = {ExecState.PROBATION: timers.probation, ExecState.SHADOWING: timers.shadow}
+    return timers.step + judging.get(state, 0.0)
 
 
 def retry_at(attempt: int, failed_at: datetime, timers: Timers) -> datetime:

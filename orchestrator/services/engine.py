@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 ROUND = 1_000
 """Executions that one action of a round moves at most, so that no writer holds others up."""
 
+_SCHEDULED = frozenset({ExecState.SCHEDULED})
 _LONG_SECONDS = 0.1
 _REST = 3.0
 """After a look that took long and found nothing to do, so many times as long is rested."""
@@ -139,12 +140,14 @@ def _facts(
     if wave.state is WaveState.JUDGING:
         return replace(wave, served=look.served(rollout, wave.index)), ()
     waiting: tuple[Waiting, ...] = ()
-    later = retries = 0
+    later = retries = held = 0
     if counts.get(ExecState.FAILED):
         retries = look.count(replace(its, retryable_below=rollout.spec.max_attempts))
     if counts.get(ExecState.SCHEDULED):
         later = look.later(rollout.id, wave.index, now)
         waiting = tuple(look.waiting(rollout.id, wave.index, now, ROUND))
+        if not (waiting or later or wave.in_flight):
+            held = look.count(replace(its, states=_SCHEDULED, held=True))
     facts = replace(
         wave,
         barred=look.count(replace(its, states=offers.OPEN, usable=False)),
@@ -152,6 +155,7 @@ def _facts(
         due=look.due(rollout.id, wave.index, now) if wave.in_flight else {},
         ready=len(waiting),
         later=later,
+        held=held,
     )
     return facts, waiting
 
@@ -193,7 +197,7 @@ def _apply_to_set(
 ) -> None:
     rollout, timers = look.rollout, look.snapshot.timers
     its = Among(rollout_id=rollout.id, wave=action.wave)
-    waiting = replace(its, states=frozenset({ExecState.SCHEDULED}))
+    waiting = replace(its, states=_SCHEDULED)
     match action:
         case engine.Bar():
             among, why_not = replace(its, usable=False), "the device may no longer take part"
@@ -209,7 +213,8 @@ def _apply_to_set(
             tx.executions.put_in_wave(waiting, late.idx)
         case engine.GiveUp():
             unseen = f"not seen in {timers.straggler:g} s"
-            moves.end_executions(tx, waiting, ExecState.REMOVED, unseen, now)
+            gone = replace(waiting, held=False)
+            moves.end_executions(tx, gone, ExecState.REMOVED, unseen, now)
 
 
 def _expire(tx: Transaction, look: _Look, action: engine.Expire, now: datetime) -> None:

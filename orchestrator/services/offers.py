@@ -32,8 +32,9 @@ def offer(
 ) -> None:
     """Offer to devices that wait and are there, as far as a variant fits them.
 
-    A device works for one rollout at a time: the one that was started last. What it does for
-    others is superseded; where another was started later, this one is.
+    A device works for one rollout at a time. Of one model that is the one that was started last:
+    what it does for others is superseded; where another was started later, this one is. What it
+    does for another model is waited for, unless nobody has begun with it.
     """
     by_variant, ends = _sorted(tx, rollout, waiting)
     devices = [one.device_id for members in by_variant.values() for one in members]
@@ -55,6 +56,8 @@ def offer(
     superseded = tx.executions.supersede(rollout.id, mine, now)
     detail = f"superseded by {rollout.id}"
     announce_moved(tx, superseded, ExecState.SUPERSEDED, now, detail)
+    put_off = tx.executions.give_way(rollout.id, mine, now)
+    announce_moved(tx, put_off, ExecState.SCHEDULED, now)
     due = due_at(ExecState.OFFERED, now, Timers.of(rollout.spec)) or now
     for variant, members in by_variant.items():
         if members:

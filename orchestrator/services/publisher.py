@@ -232,6 +232,7 @@ def _assignment(one: Outgoing, rollout: RolloutRecord, version: VersionRecord) -
         variant=one.variant or "",
         manifest_sha256=version.manifest_sha256,
         probation=rollout.spec.probation,
+        shadow=rollout.spec.shadow,
     )
 
 

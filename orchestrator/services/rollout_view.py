@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from orchestrator.domain.execution import IN_FLIGHT
 from orchestrator.services import resolution
@@ -22,6 +22,7 @@ from schemas.rollout import (
 MAX_EXECUTIONS = 1_000
 """Devices that a rollout's view lists; its waves' progress counts all of them."""
 
+_GOING = frozenset({RolloutState.RUNNING, RolloutState.PAUSED})
 _TROUBLE = EXEC_TERMINAL - {ExecState.SUCCEEDED, ExecState.ALREADY_INSTALLED}
 
 
@@ -46,8 +47,8 @@ def view(tx: Transaction, record: RolloutRecord) -> RolloutView:
     progress = tx.executions.progress(record.id)
     total = sum(sum(one.states.values()) for one in progress.values())
     by_wave: dict[int, list[ExecutionView]] = {}
-    for execution in _listed(tx, record.id, total):
-        by_wave.setdefault(execution.wave, []).append(execution_view(execution))
+    for execution in execution_views(tx, record, _listed(tx, record.id, total)):
+        by_wave.setdefault(execution.wave, []).append(execution)
     waves = tuple(
         WaveView(
             index=wave.idx,
@@ -81,8 +82,19 @@ def _listed(tx: Transaction, rollout_id: str, total: int) -> Sequence[ExecutionR
     return sorted(listed, key=lambda one: (one.wave, one.id))
 
 
-def execution_view(record: ExecutionRecord) -> ExecutionView:
-    """A device in a rollout."""
+def execution_views(
+    tx: Transaction, rollout: RolloutRecord, records: Sequence[ExecutionRecord]
+) -> Sequence[ExecutionView]:
+    """Devices in a rollout; those that wait for what their device does for another one say so."""
+    waiting: list[str] = []
+    if rollout.state in _GOING:
+        waiting = [one.device_id for one in records if one.state is ExecState.SCHEDULED]
+    holders = tx.executions.holders(rollout.id, waiting) if waiting else {}
+    return [_execution_view(one, holders) for one in records]
+
+
+def _execution_view(record: ExecutionRecord, holders: Mapping[str, str]) -> ExecutionView:
+    scheduled = record.state is ExecState.SCHEDULED
     return ExecutionView(
         id=record.id,
         device=record.device_id,
@@ -96,6 +108,7 @@ def execution_view(record: ExecutionRecord) -> ExecutionView:
         cause=record.cause,
         detail=record.detail,
         late=record.late,
+        waits_for=holders.get(record.device_id) if scheduled else None,
         due_at=record.due_at,
         updated_at=record.updated_at,
     )

@@ -22,7 +22,7 @@ from orchestrator.services.moves import (
 from orchestrator.services.ports import Clock, Signer, UnitOfWork
 from orchestrator.services.records import Among, RolloutRecord, WaveRecord
 from orchestrator.services.retries import retry
-from orchestrator.services.rollout_view import execution_view, head, view
+from orchestrator.services.rollout_view import execution_views, head, view
 from orchestrator.services.versions import usable
 from schemas.ids import new_id
 from schemas.model import Manifest
@@ -118,9 +118,9 @@ class RolloutService:
     ) -> Sequence[ExecutionView]:
         """Devices of a rollout by the id of their execution, from after the cursor."""
         with self._uow.read() as tx:
-            found(tx, rollout_id)
+            record = found(tx, rollout_id)
             among = Among(rollout_id=rollout_id, wave=wave, states=frozenset(states))
-            return [execution_view(one) for one in tx.executions.page(among, after, limit)]
+            return execution_views(tx, record, tx.executions.page(among, after, limit))
 
     def operate(self, rollout_id: str, kind: RolloutEvent) -> RolloutView:
         """Apply an operator's act.

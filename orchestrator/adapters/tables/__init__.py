@@ -32,13 +32,7 @@ from orchestrator.adapters.tables.models import (
 from orchestrator.adapters.tables.patches import PatchRow
 from orchestrator.adapters.tables.rollouts import ExecutionRow, RolloutRow, WaveRow
 from orchestrator.adapters.tables.system import EventRow
-from orchestrator.adapters.tables.telemetry import (
-    ClassHourRow,
-    DeviceHourRow,
-    SampleRow,
-    SampleTotalRow,
-    WindowRow,
-)
+from orchestrator.adapters.tables.telemetry import WindowRow
 
 __all__ = [
     "AgentRow",
@@ -49,9 +43,7 @@ __all__ = [
     "AuditRow",
     "Base",
     "CertificateRow",
-    "ClassHourRow",
     "DeviceClassRow",
-    "DeviceHourRow",
     "DeviceKeyRow",
     "DeviceModelRow",
     "DeviceRow",
@@ -68,8 +60,6 @@ __all__ = [
     "PatchRow",
     "RevokedCertificateRow",
     "RolloutRow",
-    "SampleRow",
-    "SampleTotalRow",
     "SessionRow",
     "UtcDateTime",
     "VersionFileRow",

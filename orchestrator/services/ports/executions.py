@@ -27,8 +27,9 @@ class ExecutionCounts(Protocol):
     an attempt whose time has not come. waiting: SCHEDULED ones that may be offered now to a
     device that is there and works for no other model's rollout; holders: device → that other
     rollout. alike: their devices, grouped, the largest groups first. newer: device → rollout, of
-    the devices whose newest assignment of the model is of a rollout that was started later. served: what the devices of a wave inferred that serve the version. last_windows:
-    execution → when the last telemetry of the version came, of those due on probation.
+    the devices whose newest assignment of the model is of a rollout that was started later.
+    served: what the devices of a wave inferred that serve the version. last_windows: execution →
+    when the last telemetry of the version came, of those due on probation.
     """
 
     def count(self, among: Among) -> int: ...
