@@ -32,7 +32,13 @@ from orchestrator.adapters.tables.models import (
 from orchestrator.adapters.tables.patches import PatchRow
 from orchestrator.adapters.tables.rollouts import ExecutionRow, RolloutRow, WaveRow
 from orchestrator.adapters.tables.system import EventRow
-from orchestrator.adapters.tables.telemetry import WindowRow
+from orchestrator.adapters.tables.telemetry import (
+    ClassHourRow,
+    DeviceHourRow,
+    SampleRow,
+    SampleTotalRow,
+    WindowRow,
+)
 
 __all__ = [
     "AgentRow",
@@ -43,7 +49,9 @@ __all__ = [
     "AuditRow",
     "Base",
     "CertificateRow",
+    "ClassHourRow",
     "DeviceClassRow",
+    "DeviceHourRow",
     "DeviceKeyRow",
     "DeviceModelRow",
     "DeviceRow",
@@ -60,6 +68,8 @@ __all__ = [
     "PatchRow",
     "RevokedCertificateRow",
     "RolloutRow",
+    "SampleRow",
+    "SampleTotalRow",
     "SessionRow",
     "UtcDateTime",
     "VersionFileRow",
