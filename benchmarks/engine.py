@@ -202,7 +202,7 @@ def measure(fleet: Fleet) -> dict[str, Cost]:
     fleet.executions(rollout, state="FAILED", retryable=True, due_at=None)
     cost("retry", fleet.engine.tick)
     fleet.executions(rollout, state="SUCCEEDED", attempt=1, retryable=False, due_at=None)
-    fleet.write(insert(WindowRow), [row_of(_window(n, fleet.clock())) for n in range(fleet.size)])
+    fleet.write(insert(WindowRow), [_window(n, fleet.clock())._asdict() for n in range(fleet.size)])
     cost("settle", fleet.engine.tick)
     fleet.clock.forward(6)
     fleet.engine.tick()

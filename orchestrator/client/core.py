@@ -17,11 +17,8 @@ from orchestrator.client.events import PATIENCE_SECONDS, EventStream
 from orchestrator.client.jobs import Agents, Jobs
 from orchestrator.client.models import DeviceClasses, Models
 from orchestrator.client.profile import Profile
-from orchestrator.client.resources import (
-    Platform,
-    Rollouts,
-    Telemetry,
-)
+from orchestrator.client.resources import Platform, Rollouts
+from orchestrator.client.telemetry import Telemetry
 from orchestrator.client.transport import Transport
 from orchestrator.client.trust import Trust
 from schemas.access import Whoami

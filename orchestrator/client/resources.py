@@ -1,7 +1,8 @@
 """The API's resources, one class each. Listings are iterators that page by themselves.
 
 Jobs and agents stand in ``orchestrator.client.jobs``, the registry in
-``orchestrator.client.models``, devices and join tokens in ``orchestrator.client.devices``.
+``orchestrator.client.models``, devices and join tokens in ``orchestrator.client.devices``,
+telemetry in ``orchestrator.client.telemetry``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from schemas.rollout import (
     RolloutState,
     RolloutView,
 )
-from schemas.telemetry import TelemetrySummary
 
 T = TypeVar("T")
 
@@ -138,19 +138,6 @@ class Rollouts(Resource):
     def wait(self, rollout: str, timeout: float | None = None) -> RolloutView:
         """The rollout once it goes no further by itself (``is_settled``)."""
         return last_of(self.follow(rollout, timeout))
-
-
-class Telemetry(Resource):
-    """What the devices report."""
-
-    def summary(
-        self, model: str, version: int, *, by_device: bool = False
-    ) -> Iterator[TelemetrySummary]:
-        """Windows of a version added up, over the fleet or for each device."""
-        params: dict[str, str | int | None] = {"model": model, "version": version}
-        if by_device:
-            params["by"] = "device"
-        return self._pages("/v1/telemetry/summary", TelemetrySummary, params)
 
 
 class Platform(Resource):

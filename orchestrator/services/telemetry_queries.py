@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from orchestrator.domain import figures
+from orchestrator.domain.placing import AHEAD_MS
 from orchestrator.domain.rollup import HOUR_MS, ClassHour, DeviceHour, Sums
 from orchestrator.errors import Invalid
 from orchestrator.services.ports import Clock, Transaction, UnitOfWork
@@ -166,7 +167,8 @@ class TelemetryQueries:
         ]
 
     def _spanned(self, asked: Question, bucket: Bucket) -> Question:
-        until = asked.until or self._clock()
+        # A window may be said to begin as far ahead as clocks may run.
+        until = asked.until or self._clock() + timedelta(milliseconds=AHEAD_MS)
         since = asked.since or until - _DEFAULT_SPAN[bucket]
         if (until - since).total_seconds() / SECONDS[bucket] > MAX_POINTS:
             msg = f"a series has at most {MAX_POINTS} points"

@@ -137,7 +137,7 @@ def test_devices_report_the_accuracy_that_the_registry_measured(argosy, job, rol
     manifest = argosy.models.version(job.model, job.version).manifest
 
     def reported():
-        found = argosy.telemetry.summary(job.model, job.version, by_device=True)
+        found = argosy.telemetry.summary(job.model, job.version, by="device")
         done = [s for s in found if s.labelled >= 2 * samples]
         return done if len(done) == len(DEVICES) else None
 

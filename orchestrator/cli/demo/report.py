@@ -99,7 +99,7 @@ def say_next(result: Result) -> None:
         f"export ARGOSY_HOME={result.plan.home}",
         "argosy device ls",
         f"argosy model get {name}",
-        f"argosy telemetry {name} --by-device",
+        f"argosy telemetry summary {name} --by device",
         f"argosy rollout get {result.rollout.id}",
         f"argosy job submit {result.plan.job_file} --watch",
     ]

@@ -150,7 +150,7 @@ def rollout_plan(version: ModelVersionView, registry: Accuracy) -> RolloutSpec:
 def _summaries(argosy: Argosy, version: ModelVersionView, devices: int) -> list[TelemetrySummary]:
     deadline = time.monotonic() + 10
     while True:
-        rows = argosy.telemetry.summary(version.model, version.version, by_device=True)
+        rows = argosy.telemetry.summary(version.model, version.version, by="device")
         found = [row for row in rows if row.device is not None and row.labelled >= MIN_INFERENCES]
         if len(found) >= devices or time.monotonic() > deadline:
             return found

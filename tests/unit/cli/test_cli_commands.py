@@ -184,7 +184,7 @@ def test_telemetry_of_the_fleet(argosy: Any, fake: State) -> None:
             accuracy=0.75, p50_ms=0.1234, p95_ms=12.34, p99_ms=None,
         )
     ]  # fmt: skip
-    row = argosy("telemetry", "digits@1").out.splitlines()[1]
+    row = argosy("telemetry", "summary", "digits@1").out.splitlines()[1]
     assert row.split()[-5:] == ["0.123", "ms", "12.3", "ms", "-"]
     assert "75.0 %" in row
 

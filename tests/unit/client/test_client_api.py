@@ -100,7 +100,7 @@ def test_telemetry_by_device(argosy: Argosy, fake: State) -> None:
     one = fleet.model_copy(update={"device": "dev_0000000000000000"})
     fake.summaries = [fleet, one]
     assert list(argosy.telemetry.summary("m", 1)) == [fleet]
-    assert list(argosy.telemetry.summary("m", 1, by_device=True)) == [one]
+    assert list(argosy.telemetry.summary("m", 1, by="device")) == [one]
 
 
 def test_a_refusal_is_the_error_that_the_server_raised(argosy: Argosy, fake: State) -> None:

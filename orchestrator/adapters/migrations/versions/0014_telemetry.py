@@ -42,7 +42,8 @@ def upgrade() -> None:
     op.rename_table("windows", "old_windows")
     _make_tables()
     connection = op.get_bind()
-    classes = dict(connection.execute(sa.text("SELECT id, device_class FROM devices")).all())
+    devices = connection.execute(sa.text("SELECT id, device_class FROM devices"))
+    classes = {device: its_class for device, its_class in devices}  # noqa: C416 - rows are no pairs to mypy
     by_class: dict[ClassHour, Sums] = {}
     rows = _all(connection, _old_windows("old_windows"))
     while portion := list(islice(rows, _PORTION)):
@@ -178,7 +179,7 @@ def _all(connection: sa.Connection, table: sa.Table) -> Iterator[Mapping[str, An
     query = sa.select(table).order_by(*key).limit(_PORTION)
     rows = connection.execute(query).mappings().all()
     while rows:
-        yield from rows
+        yield from (dict(row) for row in rows)
         last = tuple(rows[-1][name] for name in _KEY)
         rows = connection.execute(query.where(sa.tuple_(*key) > last)).mappings().all()
 
