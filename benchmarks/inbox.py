@@ -29,6 +29,7 @@ from orchestrator.services.records import (
     WaveRecord,
 )
 from orchestrator.services.reports import ReportService
+from orchestrator.services.samples import SampleService
 from orchestrator.services.telemetry import TelemetryService
 from schemas.base import Wire
 from schemas.device import ActiveModel, Birth, DeviceState, Hardware
@@ -36,8 +37,8 @@ from schemas.measure import Accuracy, Golden, ModelFile
 from schemas.model import Manifest, Variant
 from schemas.rollout import ExecReport, ExecState, RolloutSpec, RolloutState, WaveState
 from schemas.signature import Signature, TensorSpec
-from schemas.telemetry import Window
 from schemas.topics import Up, UpTopic
+from schemas.window import About, Envelope, Window, encode, pack
 
 WHAT = "the inbox: messages a second in batches, against one transaction for each"
 UNITS = {"births": "1/s", "heartbeats": "1/s", "reports": "1/s", "windows": "1/s"}
@@ -62,8 +63,9 @@ class Side:
             uow,
             DeviceService(uow, utc_now, heartbeat_seconds=30),
             ReportService(utc_now),
-            TelemetryService(uow, utc_now),
+            TelemetryService(utc_now),
             MeasuredService(utc_now),
+            SampleService(uow, utc_now),
         )
         self._turn = 0
 
@@ -71,11 +73,11 @@ class Side:
         """Messages a second of each kind, of ``count`` devices, in batches of ``batch``."""
         self._turn += 1
         some = self.devices[:count]
-        kinds: dict[str, tuple[Up, Callable[[int, str], Wire]]] = {
+        kinds: dict[str, tuple[Up, Callable[[int, str], Wire | bytes]]] = {
             "births": (Up.BIRTH, lambda _n, _d: self._birth(1)),
             "heartbeats": (Up.BIRTH, lambda _n, _d: self._birth(2)),
             "reports": (Up.EXEC, lambda n, _d: self._report(n)),
-            "windows": (Up.TELE, lambda _n, d: self._window(d)),
+            "windows": (Up.TELE, lambda _n, _d: self._window()),
         }
         return {
             name: self._rate(
@@ -112,24 +114,30 @@ class Side:
             bytes_total=10**6,
         )
 
-    def _window(self, device: str) -> Window:
-        return Window(
-            device=device,
-            boot="b" * 32,
+    def _window(self) -> bytes:
+        """Ten classes and twenty buckets of latency: about 130 bytes."""
+        about = About(boot=b"b" * 16, model="digits", version=1, variant="int8")
+        window = Window(
+            about=0,
             seq=self._turn,
-            model="digits",
-            version=1,
-            variant="int8",
-            start=datetime.now(UTC),
-            seconds=10,
-            n=100,
-            latency_us={40: 60, 41: 40},
-            provider="CPUExecutionProvider",
+            start_ms=round(time.time() * 1000),
+            synced=True,
+            length_ms=60_000,
+            n=1000,
+            runs=1000,
+            latency=pack(dict.fromkeys(range(40, 60), 50)),
+            confidence=[100] * 10,
+            classes=pack(dict.fromkeys(range(10), 100)),
         )
+        return encode(Envelope(format=1, about=[about], windows=[window]))
 
 
-def _message(device: str, leaf: Up, message: Wire) -> UpMessage:
-    payload = message.model_dump_json(exclude_none=True).encode()
+def _message(device: str, leaf: Up, message: Wire | bytes) -> UpMessage:
+    payload = (
+        message
+        if isinstance(message, bytes)
+        else message.model_dump_json(exclude_none=True).encode()
+    )
     return UpMessage(UpTopic(device, leaf), payload, retained=False)
 
 
