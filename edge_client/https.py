@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import httpx
 from pydantic import ValidationError
 
 from edge_client.errors import (
@@ -25,6 +25,9 @@ from edge_client.errors import (
     UsageError,
 )
 from schemas.errors import Code, Problem
+
+if TYPE_CHECKING:
+    import httpx
 
 MAX_ANSWER_BYTES = 8 * 1024**2
 TIMEOUT_SECONDS = 20.0
@@ -197,6 +200,8 @@ def _not_trusted(url: str, reasons: list[str], codes: set[int]) -> ServerError:
 def _call(
     url: str, body: str | None, *, verify: ssl.SSLContext | bool, limit: int = MAX_ANSWER_BYTES
 ) -> Answer:
+    import httpx  # noqa: PLC0415 - 6 MB that an agent which is connected does without
+
     method = "GET" if body is None else "POST"
     headers = {} if body is None else {"content-type": "application/json"}
     try:
