@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
@@ -117,12 +117,12 @@ class MqttTransport:
         self._wake.set()
         self._thread.join(timeout)
 
-    def publish(self, leaf: Up, payload: str) -> Ticket | None:
-        """Send at QoS 1; None when there is no connection."""
+    def publish(self, leaf: Up, payload: str | bytes, *, qos: Literal[0, 1] = 1) -> Ticket | None:
+        """Send; None when there is no connection."""
         session, client = self._session, self._client
         if client is None:
             return None
-        info = client.publish(up(self._device, leaf), payload, qos=1)
+        info = client.publish(up(self._device, leaf), payload, qos=qos)
         return (session, info.mid) if info.rc == mqtt.MQTT_ERR_SUCCESS else None
 
     def listen(self, sha256: str | None) -> None:

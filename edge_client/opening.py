@@ -13,9 +13,10 @@ from typing import TypeVar
 from edge_client.database import unusable
 from edge_client.errors import JournalError
 from edge_client.journal import Journal
+from edge_client.sample_store import SampleStore, opt_in
 from edge_client.settings import Home
 from edge_client.spool import Spool
-from edge_client.telemetry import Buffer
+from edge_client.telemetry_buffer import Buffer
 from schemas.ids import BootId, DeviceId
 
 MEMORY = Path(":memory:")
@@ -83,6 +84,16 @@ def open_spool(path: Path, *, device: DeviceId) -> Spool:
     """Open the bench reports, likewise."""
     make = partial(Spool, device=device)
     return _open_or_memory(path, make, "bench file", "no bench report is sent")
+
+
+def open_samples(path: Path, per_hour: int) -> SampleStore | None:
+    """Take up what the operator opted in to; without it nothing is opened or written."""
+    try:
+        opt_in(path, per_hour)
+        return SampleStore(path) if per_hour > 0 else None
+    except (JournalError, OSError) as error:
+        log.warning("%s; no samples are set aside until the next start", error)
+        return None
 
 
 def _open_or_memory(path: Path, make: Callable[[Path], _T], what: str, then: str) -> _T:

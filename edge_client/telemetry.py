@@ -1,228 +1,360 @@
-"""Telemetry: inferences added up in windows, and the buffer they wait in.
+"""The windows that are open: fed by every inference, cut from time to time.
 
-Histograms have the fixed buckets of ``schemas.telemetry``. The buffer is bounded: when
-it is full the oldest window goes, and the next one says how many went before it. A window
-that could not be written is counted the same way, by the next one that can be.
+What an inference costs here is an addition to counts that outlive a SIGKILL
+(``edge_client.live_counts``) and an item in a list; figures are made of many items at once
+(``edge_client.tally``), by whoever cuts or finds the list full.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import os
-import sqlite3
+import random
 import threading
-import time
-from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from edge_client.database import open_database, transaction
-from edge_client.errors import JournalError
-from edge_client.inference import Loaded, Prediction
-from edge_client.slots import Slot
-from schemas.ids import BootId, DeviceId
-from schemas.telemetry import MAX_CLASSES, Window, bucket_of
+import numpy.typing as npt
 
-BINS = 10
+from edge_client.gauges import Power, rss_mb
+from edge_client.lines import Line, new_line, subject_of
+from edge_client.live_counts import Field, LiveCounts, Totals
+from edge_client.machine import Clocks
+from edge_client.samples import Sampler
+from edge_client.tally import Tally
+from schemas.window import Method, Role
 
+if TYPE_CHECKING:
+    from edge_client.inference import Loaded
 
-@dataclass(slots=True)
-class Tally:
-    """What one model did since ``start``. steady: seconds of a steady clock."""
+__all__ = ["Clocks", "Cut", "Windows", "rss_mb"]
 
-    slot: Slot
-    provider: str
-    start: dt.datetime
-    steady: float
-    cpu: float
-    n: int = 0
-    errors: int = 0
-    labelled: int = 0
-    correct: int = 0
-    latency_us: Counter[int] = field(default_factory=Counter)
-    confidence: list[int] = field(default_factory=lambda: [0] * BINS)
-    classes: Counter[int] = field(default_factory=Counter)
+MAX_PENDING = 512
+MAX_PENDING_BYTES = 4 * 1024 * 1024
+ITEM_BYTES = MAX_PENDING_BYTES // MAX_PENDING
+"""So that either bound is one sum."""
 
-    def add(self, seconds: float, prediction: Prediction, truth: int | None) -> None:
-        """Count an answered batch; each sample waited for the whole of it."""
-        self.n += prediction.n
-        self.latency_us[bucket_of(seconds * 1e6)] += prediction.n
-        if prediction.classes is None or prediction.confidence is None:
-            return
-        for index, probability in zip(prediction.classes, prediction.confidence, strict=True):
-            if int(index) in self.classes or len(self.classes) < MAX_CLASSES:
-                self.classes[int(index)] += 1
-            self.confidence[min(BINS - 1, int(float(probability) * BINS))] += 1
-        if truth is not None and prediction.n == 1:
-            self.labelled += 1
-            self.correct += int(prediction.classes[0] == truth)
+MAX_KEPT = 64
+"""Windows that could not be written, kept in memory; those of one model are made one."""
+
+_N = Field.N.value
+_FIELDS = (
+    ("n", _N),
+    ("errors", Field.ERRORS.value),
+    ("rejected", Field.REJECTED.value),
+    ("shed", Field.SHED.value),
+)
+_Work: TypeAlias = tuple[list[tuple[Any, ...]], int | None]
+"""Items that wait, and of how many samples the uniform stream drew, where its turn is over."""
 
 
-@dataclass(frozen=True, slots=True)
-class Clocks:
-    """Where time comes from: the date, a steady clock, and this process's CPU time."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """A window that is closed. serial, totals: of its record in the live counts, at the cut."""
 
-    date: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)
-    steady: Callable[[], float] = time.monotonic
-    cpu: Callable[[], float] = time.process_time
+    tally: Tally
+    serial: int
+    totals: Totals
 
 
 class Windows:
-    """The windows that are open. Fed from any thread, cut by one."""
+    """Takes what a runtime says of each inference. Fed from any thread, cut by any."""
 
-    def __init__(self, clocks: Clocks | None = None) -> None:
-        self._clocks = clocks or Clocks()
-        self._lock = threading.Lock()
-        self._open: Tally | None = None
-        self._closed: list[tuple[Tally, float, float]] = []
+    def __init__(
+        self,
+        clocks: Clocks | None = None,
+        *,
+        power: Power | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        """Nothing is open.
+
+        Args:
+            clocks: where time comes from.
+            power: the energy of inferences.
+            rng: draws the inputs that are looked at.
+        """
+        self.clocks = clocks or Clocks()
+        self.sampler: Sampler | None = None
+        self.power = power or Power()
+        self.live = LiveCounts()
+        self.dropped = 0
+        self._words = self.live.words
+        self._rng = rng or random.Random(os.urandom(16))  # noqa: S311 - a sample, not a secret
+        self._lock, self._work = threading.Lock(), threading.Lock()
+        self._active: dict[int, Line] = {}
+        self._shadow: dict[int, Line] = {}
+        self._held = 0
+        self._kept: list[Cut] = []
+        self._cpu = self.clocks.cpu()
+
+    def keep(self, path: Path, *, store: bytes) -> None:
+        """Keep the bare counts in a file, of the telemetry file ``store``.
+
+        Raises:
+            OSError: it cannot be made; all goes on without it.
+        """
+        with self._lock:
+            self.live.keep(path, store=store, machine=self.clocks.machine)
+            self._words = self.live.words
+
+    def leave(self, *, forget: bool) -> None:
+        """Let go of the file. forget: remove it, as all of it is in windows."""
+        with self._lock:
+            self._words = memoryview(bytearray(len(self._words) * 8)).cast("Q")
+            if forget:
+                self.live.forget()
+            else:
+                self.live.leave()
+
+    def forked(self) -> None:
+        """In a child of the process: begin with nothing; the parent counts what was open."""
+        self.live.words.release()
+        self._words.release()
+        self.live.abandon()
+        self.live, self._lock, self._work = LiveCounts(), threading.Lock(), threading.Lock()
+        self._words = self.live.words
+        self._active, self._shadow, self._kept, self._held = {}, {}, [], 0
+        self._cpu = self.clocks.cpu()
+        if self.sampler is not None:
+            self.sampler = Sampler(self.sampler.per_hour, self._rng)
+
+    # --- the meter --------------------------------------------------------------------
 
     def served(
-        self, loaded: Loaded, seconds: float, prediction: Prediction, truth: int | None
+        self,
+        loaded: Loaded,
+        *,
+        feed: Mapping[str, npt.NDArray[Any]],
+        raw: Sequence[npt.NDArray[Any]],
+        n: int,
+        seconds: float,
+        queue_seconds: float | Sequence[float] = 0.0,
+        truth: int | None = None,
+        runs: int = 1,
+        role: Role = "active",
     ) -> None:
-        """Count an answered batch."""
-        with self._lock:
-            self._tally(loaded).add(seconds, prediction, truth)
+        """Count an answered batch.
 
-    def failed(self, loaded: Loaded) -> None:
-        """Count a failed inference."""
+        Args:
+            loaded: what answered.
+            feed: its inputs; what is kept of them is copied.
+            raw: its outputs; the first is kept for a while where it is scores.
+            n: samples.
+            seconds: in the model; each sample waited for the whole of it.
+            queue_seconds: before it, where there was a queue; all of them, or each.
+            truth: the class of the one sample, where it is known.
+            runs: calls of the session.
+            role: whether the answers were used.
+        """
+        lines = self._active if role == "active" else self._shadow
+        line = lines.get(id(loaded.slot)) or self._line(loaded, role)
+        if line.scored is None:
+            line.learn(raw, n)
+        picked = None
+        if line.skip < n:
+            with self._lock:
+                chosen = line.choose(n)
+            picked = line.copy(feed, n, chosen, self.clocks)
+        elif line.picker is not None:
+            line.picker.skip = line.skip = line.skip - n
+        scores = raw[0] if line.scored else None
         with self._lock:
-            tally = self._tally(loaded)
-            tally.n += 1
-            tally.errors += 1
+            if line.gone:
+                line = self._line_of(loaded, role)
+            if line.tally is None:
+                line.opened(self.clocks)
+            if line.each is None:
+                size = sum(x.nbytes for x in feed.values())
+                line.more["raw_bytes"] = line.more.get("raw_bytes", 0) + size
+            self._words[line.at + _N] += n
+            line.pending.append((scores, seconds, queue_seconds, n, runs, truth, picked))
+            self._held += ITEM_BYTES + line.width * n
+            full = self._held > MAX_PENDING_BYTES
+        if full:
+            self.drain()
 
-    def cut(self) -> list[tuple[Tally, float, float]]:
-        """Close the open window. Each with its seconds and its CPU seconds."""
+    def failed(self, loaded: Loaded, n: int = 1, role: Role = "active") -> None:
+        """Count samples that the model failed on."""
+        self._count(loaded, role, n=n, errors=n)
+
+    def rejected(self, loaded: Loaded, n: int = 1) -> None:
+        """Count samples that were refused before the model saw them."""
+        self._count(loaded, "active", rejected=n)
+
+    def shed(self, loaded: Loaded, n: int = 1) -> None:
+        """Count samples that were dropped unanswered."""
+        self._count(loaded, "active", shed=n)
+
+    def cold(self, loaded: Loaded) -> None:
+        """Count a load."""
+        self._count(loaded, "active", cold=1)
+
+    def compared(self, loaded: Loaded, agreed: int, n: int) -> None:
+        """Count samples that a shadow and the active model answered, and where they agree."""
+        self._count(loaded, "shadow", compared=n, agreed=agreed)
+
+    # --- making figures ---------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Work off what waits; also done by whoever finds too much of it."""
+        with self._work:
+            with self._lock:
+                self._held = 0
+                taken = [(one, *self._taken(one)) for one in self._open() if one.used]
+            for line, tally, work in taken:
+                self._work_off(line, tally, work)
+
+    def cut(self) -> list[Cut]:
+        """Close all that is open; with what could not be written before."""
+        with self._work:
+            with self._lock:
+                self._held = 0
+                opened = self._open()
+                for line in opened:
+                    line.idle = not line.used
+                closed = [(line, *self._close(line)) for line in opened if line.used]
+            now = self.clocks.steady()
+            cuts = []
+            for line, tally, work, more, totals in closed:
+                self._work_off(line, tally, work)
+                for name, count in more.items():
+                    setattr(tally, name, getattr(tally, name) + count)
+                tally.length = max(0.0, now - tally.steady)
+                cuts.append(Cut(tally=tally, serial=line.serial, totals=totals))
+            self._share([cut.tally for cut in cuts])
+            kept, self._kept = self._kept, []
+            return _merged(kept, cuts)
+
+    def restore(self, cuts: list[Cut]) -> None:
+        """Take back windows that could not be written; the next cut has them again."""
+        with self._work:
+            self._kept = _merged(cuts, self._kept)
+            over = max(0, len(self._kept) - MAX_KEPT)
+            self.dropped += over
+            self._kept = self._kept[over:]
+
+    def written(self, cuts: list[Cut]) -> None:
+        """They are safe: of the live counts, only what came since is not in windows."""
+        now, date = self.clocks.steady(), self.clocks.date()
+        serials = {cut.serial for cut in cuts if cut.serial}
         with self._lock:
-            self._close()
-            closed, self._closed = self._closed, []
-            return closed
+            for line in self._open():
+                if line.serial in serials:
+                    self.live.mark(line.at, date=date, since=now, last=now)
+            self._forget_idle({cut.serial for cut in self._kept})
 
-    def _tally(self, loaded: Loaded) -> Tally:
-        if self._open is None or self._open.slot != loaded.slot:
-            self._close()
-            self._open = Tally(
-                slot=loaded.slot,
-                provider=loaded.model.provider,
-                start=self._clocks.date(),
-                steady=self._clocks.steady(),
-                cpu=self._clocks.cpu(),
+    def use(self, per_hour: int) -> None:
+        """Set so many samples aside of each model and stream from now on; 0: none."""
+        with self._lock:
+            sampler = None if per_hour <= 0 else Sampler(per_hour, self._rng)
+            self.sampler = sampler
+            for line in self._open():
+                wanted = sampler is not None and line.subject.role == "active"
+                line.stream = sampler.stream(line.subject) if wanted and sampler else None
+                line.ready(self._rng)
+
+    @property
+    def method(self) -> Method:
+        """Where the figures of energy come from."""
+        return self.power.method
+
+    # --- inside -----------------------------------------------------------------------
+
+    def _count(self, loaded: Loaded, role: Role, **counts: int) -> None:
+        with self._lock:
+            line = self._line_of(loaded, role)
+            line.opened(self.clocks)
+            for name, word in _FIELDS:
+                if name in counts:
+                    self._words[line.at + word] += counts[name]
+            for name, count in counts.items():
+                line.more[name] = line.more.get(name, 0) + count
+
+    def _open(self) -> list[Line]:
+        lines = (*self._active.values(), *self._shadow.values())
+        return list({id(line): line for line in lines}.values())
+
+    def _line(self, loaded: Loaded, role: Role) -> Line:
+        with self._lock:
+            return self._line_of(loaded, role)
+
+    def _line_of(self, loaded: Loaded, role: Role) -> Line:
+        """The line of a model, made where there is none; one that was loaded anew keeps its own."""
+        lines = self._active if role == "active" else self._shadow
+        line = lines.get(id(loaded.slot))
+        if line is not None:
+            return line
+        subject = subject_of(loaded, role)
+        line = next((one for one in lines.values() if one.subject == subject), None)
+        if line is None:
+            date, steady = self.clocks.date(), self.clocks.steady()
+            sampled = self.sampler is not None and role == "active"
+            line = new_line(
+                loaded,
+                subject=subject,
+                record=self.live.claim(subject, date=date, steady=steady),
+                stream=self.sampler.stream(subject) if sampled and self.sampler else None,
+                rng=self._rng,
+                now=steady,
             )
-        return self._open
+        else:
+            line.slots.append(loaded.slot)
+        lines[id(loaded.slot)] = line
+        return line
 
-    def _close(self) -> None:
-        tally, self._open = self._open, None
-        if tally is not None:
-            seconds = max(0.0, self._clocks.steady() - tally.steady)
-            self._closed.append((tally, seconds, max(0.0, self._clocks.cpu() - tally.cpu)))
+    def _taken(self, line: Line) -> tuple[Tally, _Work]:
+        """What waits of a line, under the lock; the uniform stream's turn ends with it."""
+        turned = None if line.stream is None else line.stream.turn(self.clocks.steady())
+        return line.opened(self.clocks), (line.taken(), turned)
+
+    def _work_off(self, line: Line, tally: Tally, work: _Work) -> None:
+        pending, turned = work
+        if pending:
+            before = tally.n
+            line.add(tally, pending)
+            with self._lock:
+                line.adapt(tally.n - before, self.clocks.steady())
+        if turned is not None and line.stream is not None:
+            tally.sampled += line.stream.finish(turned)
+
+    def _close(self, line: Line) -> tuple[Tally, _Work, dict[str, int], Totals]:
+        tally, work = self._taken(line)
+        more, totals = line.more, self.live.totals(line.at)
+        line.tally, line.more, line.used = None, {}, False
+        return tally, work, more, totals
+
+    def _forget_idle(self, kept: set[int]) -> None:
+        """Let go of what was not used since the last cut: its record is free for another."""
+        for lines in (self._active, self._shadow):
+            for key, line in list(lines.items()):
+                if not line.used and not line.gone and line.serial not in kept and line.idle:
+                    line.gone = True
+                    self.live.release(line.at)
+                if line.gone:
+                    del lines[key]
+
+    def _share(self, tallies: list[Tally]) -> None:
+        """Share out processor time and energy by the time in the models."""
+        now = self.clocks.cpu()
+        cpu, self._cpu = max(0.0, now - self._cpu), now
+        busy = sum(tally.busy for tally in tallies)
+        joules = self.power.joules(min(busy, cpu))
+        for tally in tallies:
+            part = tally.busy / busy if busy > 0 else 1 / len(tallies)
+            tally.cpu += cpu * part
+            tally.joules += joules * part
 
 
-def rss_mb(statm: Path = Path("/proc/self/statm")) -> float | None:
-    """Resident memory of this process in MiB, from Linux's procfs."""
-    try:
-        pages = int(statm.read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return None
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1024**2
-
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS windows (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, body TEXT NOT NULL, dropped INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS lost (id INTEGER PRIMARY KEY CHECK (id = 1), n INTEGER NOT NULL);
-INSERT OR IGNORE INTO lost VALUES (1, 0);
-"""
-
-
-class Buffer:
-    """Windows on the disk until the broker has them. Used from one thread."""
-
-    def __init__(self, path: Path, *, device: DeviceId, boot: BootId, most: int) -> None:
-        """Open or create; ``most`` windows are kept.
-
-        Raises:
-            JournalError: the file cannot be used.
-        """
-        self._device, self._boot, self._most, self._seq = device, boot, most, 0
-        self._unwritten = 0
-        self._db = open_database(path, _SCHEMA, what="telemetry buffer", synchronous="NORMAL")
-
-    def close(self) -> None:
-        """Close the file, noting in it what could not be written."""
-        if self._unwritten:
-            with suppress(sqlite3.Error):
-                self._db.execute("UPDATE lost SET n = n + ?", (self._unwritten,))
-        self._db.close()
-
-    def put(self, tally: Tally, seconds: float, cpu_seconds: float) -> None:
-        """Keep a window, dropping the oldest when there is no room.
-
-        Raises:
-            JournalError: it could not be written; the next one counts it as lost.
-        """
-        try:
-            with transaction(self._db):
-                self._make_room()
-                lost = int(self._db.execute("SELECT n FROM lost").fetchone()[0])
-                lost += self._unwritten
-                window = self._window(tally, seconds, cpu_seconds, lost)
-                self._db.execute(
-                    "INSERT INTO windows (body, dropped) VALUES (?, ?)",
-                    (window.model_dump_json(exclude_none=True), lost),
-                )
-                self._db.execute("UPDATE lost SET n = 0")
-        except (sqlite3.Error, ValueError) as error:
-            self._unwritten += 1
-            msg = f"a telemetry window could not be kept: {error}"
-            raise JournalError(msg) from error
-        self._seq += 1
-        self._unwritten = 0
-
-    def waiting(self, limit: int, *, after: int = 0) -> list[tuple[int, str]]:
-        """The oldest windows beyond id ``after``: (id, JSON)."""
-        rows = self._db.execute(
-            "SELECT id, body FROM windows WHERE id > ? ORDER BY id LIMIT ?", (after, limit)
-        )
-        return [(int(row[0]), str(row[1])) for row in rows]
-
-    def arrived(self, window_id: int) -> None:
-        """Forget a window that the broker has acknowledged."""
-        self._db.execute("DELETE FROM windows WHERE id = ?", (window_id,))
-
-    def __len__(self) -> int:
-        return int(self._db.execute("SELECT count(*) FROM windows").fetchone()[0])
-
-    def _make_room(self) -> None:
-        over = len(self) - self._most + 1
-        if over > 0:
-            rows = self._db.execute(
-                "DELETE FROM windows WHERE id IN"
-                " (SELECT id FROM windows ORDER BY id LIMIT ?) RETURNING dropped",
-                (over,),
-            ).fetchall()
-            gone = sum(1 + int(row[0]) for row in rows)
-            self._db.execute("UPDATE lost SET n = n + ?", (gone,))
-
-    def _window(self, tally: Tally, seconds: float, cpu_seconds: float, lost: int) -> Window:
-        return Window(
-            device=self._device,
-            boot=self._boot,
-            seq=self._seq,
-            model=tally.slot.model,
-            version=tally.slot.version,
-            variant=tally.slot.variant,
-            start=tally.start,
-            seconds=seconds,
-            n=tally.n,
-            errors=tally.errors,
-            labelled=tally.labelled,
-            correct=tally.correct,
-            latency_us=dict(tally.latency_us),
-            confidence=tuple(tally.confidence),
-            classes=dict(tally.classes),
-            provider=tally.provider,
-            rss_mb=rss_mb(),
-            cpu_seconds=cpu_seconds,
-            dropped=lost,
-        )
+def _merged(earlier: list[Cut], later: list[Cut]) -> list[Cut]:
+    """Those of one record made one, with the totals of the later one."""
+    found: dict[tuple[object, int], Cut] = {}
+    for cut in (*earlier, *later):
+        key = (cut.tally.subject, cut.serial)
+        known = found.get(key)
+        if known is not None:
+            known.tally.merge(cut.tally)
+        tally = cut.tally if known is None else known.tally
+        found[key] = Cut(tally=tally, serial=cut.serial, totals=cut.totals)
+    return list(found.values())

@@ -7,7 +7,7 @@ threads of its own.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from edge_client.identity import Identity
 from edge_client.refusal import Refusal
@@ -75,8 +75,8 @@ class Transport(Protocol):
     def use(self, identity: Identity) -> None:
         """Connect anew with another certificate; what was not acknowledged is sent again."""
 
-    def publish(self, leaf: Up, payload: str) -> Ticket | None:
-        """Send at QoS 1; None when there is no connection."""
+    def publish(self, leaf: Up, payload: str | bytes, *, qos: Literal[0, 1] = 1) -> Ticket | None:
+        """Send; None when there is no connection."""
 
     def listen(self, sha256: str | None) -> None:
         """Hear the broadcast of a file, on this connection and the next ones; None: of none."""

@@ -132,11 +132,30 @@ class WindowError(ValueError):
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Envelope)
+_STANDARD = {
+    kind: [
+        field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        for field in msgspec.structs.fields(kind)
+        if not field.required
+    ]
+    for kind in (About, Window)
+}
 
 
 def encode(envelope: Envelope) -> bytes:
-    """The wire form."""
-    return _encoder.encode(envelope)
+    """The wire form: fields at the end that have their default are left out."""
+    abouts = [_short(about) for about in envelope.about]
+    windows = [_short(window) for window in envelope.windows]
+    return _encoder.encode((envelope.format, abouts, windows))
+
+
+def _short(one: About | Window) -> list[object]:
+    values = [getattr(one, name) for name in one.__struct_fields__]
+    for standard in reversed(_STANDARD[type(one)]):
+        if values[-1] != standard:
+            break
+        values.pop()
+    return values
 
 
 def decode(payload: bytes) -> Envelope:

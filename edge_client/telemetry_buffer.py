@@ -1,0 +1,316 @@
+"""Windows on the disk until the broker has them: one file for all processes of a device.
+
+SQLite's transactions are the lock between the processes. A process's windows, how far it has
+numbered them and how much of its bare counts is in windows are written together, so that what a
+killed process leaves in its live counts is exactly what is not in windows.
+
+The buffer is bounded: when it is full the oldest windows go, and the next one says how many.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from edge_client.clock_sync import Sync
+from edge_client.database import open_database, transaction
+from edge_client.errors import JournalError
+from edge_client.live_counts import NOTHING, Totals
+from schemas.window import About, Window
+
+MOST_WINDOWS = 20_000
+MOST_BYTES = 16 * 1024 * 1024
+MOST_PROCESSES = 1024
+MOST_MACHINES = 64
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS windows (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, boot BLOB NOT NULL, machine BLOB NOT NULL,
+  steady REAL NOT NULL, date REAL NOT NULL, about BLOB NOT NULL, body BLOB NOT NULL,
+  dropped INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS store (
+  id INTEGER PRIMARY KEY CHECK (id = 1), name BLOB NOT NULL, lost INTEGER NOT NULL,
+  n INTEGER NOT NULL, bytes INTEGER NOT NULL);
+INSERT OR IGNORE INTO store VALUES (1, randomblob(16), 0, 0, 0);
+CREATE TRIGGER IF NOT EXISTS more AFTER INSERT ON windows BEGIN
+  UPDATE store SET n = n + 1, bytes = bytes + length(NEW.about) + length(NEW.body); END;
+CREATE TRIGGER IF NOT EXISTS fewer AFTER DELETE ON windows BEGIN
+  UPDATE store SET n = n - 1, bytes = bytes - length(OLD.about) - length(OLD.body); END;
+CREATE TABLE IF NOT EXISTS processes (boot BLOB PRIMARY KEY, seq INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS marks (
+  boot BLOB NOT NULL, serial INTEGER NOT NULL, n INTEGER NOT NULL, errors INTEGER NOT NULL,
+  rejected INTEGER NOT NULL, shed INTEGER NOT NULL, PRIMARY KEY (boot, serial));
+CREATE TABLE IF NOT EXISTS clocks (
+  machine BLOB PRIMARY KEY, offset REAL NOT NULL, error REAL NOT NULL, at REAL NOT NULL);
+"""
+
+_encoder = msgspec.msgpack.Encoder()
+_window = msgspec.msgpack.Decoder(Window)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A window to be written. window: numbered and dated when it is known how.
+
+    steady, date: when it began, in seconds of the machine's steady clock and of the device's.
+    serial, totals: the record of the live counts that it is of (0: none), as far as it goes.
+    """
+
+    about: About
+    window: Window
+    machine: bytes
+    steady: float
+    date: float
+    serial: int = 0
+    totals: Totals = NOTHING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A window on the disk. about: in MessagePack. size: bytes of both."""
+
+    id: int
+    about: bytes
+    window: Window
+    size: int
+    machine: bytes
+    steady: float
+    date: float
+
+
+class Buffer:
+    """A device's windows. Used from one thread of a process at a time; processes share it."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        most: int = MOST_WINDOWS,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
+        """Open or create.
+
+        Args:
+            path: the file.
+            most: windows that are kept.
+            most_bytes: bytes of windows that are kept.
+
+        Raises:
+            JournalError: the file cannot be used.
+        """
+        self._path, self._most, self._most_bytes = path, most, most_bytes
+        self._seq: dict[bytes, int] = {}
+        self._open()
+
+    def _open(self) -> None:
+        _replace_old(self._path)
+        self._db = open_database(self._path, _SCHEMA, what="telemetry buffer", synchronous="FULL")
+        self.store = bytes(self._db.execute("SELECT name FROM store").fetchone()[0])
+        self._inode = _inode(self._path)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether it is on no disk, and gone with the process."""
+        return str(self._path) == ":memory:"
+
+    def reopen(self) -> bool:
+        """Open the file anew if another one is in its place, as after damage; True if so.
+
+        Raises:
+            JournalError: it cannot be used.
+        """
+        if self.in_memory or _inode(self._path) == self._inode:
+            return False
+        self._db.close()
+        self._open()
+        return True
+
+    def put(self, boot: bytes, entries: Sequence[Entry], *, dropped: int = 0) -> None:
+        """Keep windows of a process, all or none, dropping the oldest where there is no room.
+
+        Args:
+            boot: of the process.
+            entries: its windows, oldest first; a repeat of totals that are written says no more.
+            dropped: windows of it that were lost before.
+
+        Raises:
+            JournalError: they could not be written.
+        """
+        if not entries and not dropped:
+            return
+        try:
+            with transaction(self._db):
+                seq = self._put(boot, entries, dropped)
+        except (sqlite3.Error, msgspec.MsgspecError, OverflowError) as error:
+            msg = f"telemetry windows could not be kept: {error}"
+            raise JournalError(msg) from error
+        self._seq[boot] = seq
+
+    def marks(self, boot: bytes) -> dict[int, Totals]:
+        """How much of each record of a process's live counts is in windows."""
+        rows = self._db.execute(
+            "SELECT serial, n, errors, rejected, shed FROM marks WHERE boot = ?", (boot,)
+        )
+        return {
+            int(serial): Totals(n=n, errors=errors, rejected=rejected, shed=shed)
+            for serial, n, errors, rejected, shed in rows
+        }
+
+    def forget(self, boot: bytes) -> None:
+        """A process is over, and all that it counted is in windows."""
+        with transaction(self._db):
+            self._db.execute("DELETE FROM marks WHERE boot = ?", (boot,))
+            self._db.execute("DELETE FROM processes WHERE boot = ?", (boot,))
+
+    def tidy(self, known: Collection[bytes]) -> None:
+        """Forget the oldest processes of too many, except those known to live."""
+        rows = self._db.execute("SELECT boot FROM processes ORDER BY rowid").fetchall()
+        gone = [bytes(row[0]) for row in rows if bytes(row[0]) not in known]
+        for boot in gone[: max(0, len(rows) - MOST_PROCESSES)]:
+            self.forget(boot)
+
+    def waiting(self, limit: int, *, without: Collection[int] = ()) -> list[Waiting]:
+        """The oldest windows that are not among those."""
+        rows = self._db.execute(
+            "SELECT id, about, body, machine, steady, date FROM windows"
+            " WHERE id NOT IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT ?",
+            (json.dumps(list(without)), limit),
+        ).fetchall()
+        return [
+            Waiting(
+                id=row[0],
+                about=bytes(row[1]),
+                window=_window.decode(row[2]),
+                machine=bytes(row[3]),
+                steady=row[4],
+                date=row[5],
+                size=len(row[1]) + len(row[2]),
+            )
+            for row in rows
+        ]
+
+    def arrived(self, ids: Collection[int]) -> None:
+        """Forget windows that the broker has for good."""
+        with transaction(self._db):
+            self._db.executemany("DELETE FROM windows WHERE id = ?", [(one,) for one in ids])
+
+    def synced(self, machine: bytes, sync: Sync) -> None:
+        """Remember what the server's clock said in a start of the machine."""
+        with transaction(self._db):
+            self._db.execute(
+                "INSERT OR REPLACE INTO clocks VALUES (?, ?, ?, ?)",
+                (machine, sync.offset, sync.error, sync.at),
+            )
+            self._db.execute(
+                "DELETE FROM clocks WHERE rowid NOT IN"
+                " (SELECT rowid FROM clocks ORDER BY rowid DESC LIMIT ?)",
+                (MOST_MACHINES,),
+            )
+
+    def sync(self, machine: bytes) -> Sync | None:
+        """What the server's clock said in a start of the machine, if it was reached in it."""
+        row = self._db.execute(
+            "SELECT offset, error, at FROM clocks WHERE machine = ?", (machine,)
+        ).fetchone()
+        return None if row is None else Sync(offset=row[0], error=row[1], at=row[2])
+
+    def __len__(self) -> int:
+        return int(self._db.execute("SELECT n FROM store").fetchone()[0])
+
+    # --- inside a transaction -----------------------------------------------------------
+
+    def _put(self, boot: bytes, entries: Sequence[Entry], dropped: int) -> int:
+        row = self._db.execute("SELECT seq FROM processes WHERE boot = ?", (boot,)).fetchone()
+        seq = max(self._seq.get(boot, 0), 0 if row is None else int(row[0]))
+        self._db.execute("UPDATE store SET lost = lost + ?", (dropped,))
+        for entry in entries:
+            about = _encoder.encode(entry.about)
+            size = len(about) + len(_encoder.encode(entry.window))
+            self._make_room(size)
+            lost = int(self._db.execute("SELECT lost FROM store").fetchone()[0])
+            window = msgspec.structs.replace(entry.window, seq=seq, dropped=lost)
+            self._db.execute(
+                "INSERT INTO windows (boot, machine, steady, date, about, body, dropped)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    boot,
+                    entry.machine,
+                    entry.steady,
+                    entry.date,
+                    about,
+                    _encoder.encode(window),
+                    lost,
+                ),
+            )
+            self._db.execute("UPDATE store SET lost = 0")
+            seq += 1
+            if entry.serial:
+                self._mark(boot, entry)
+        self._db.execute("INSERT OR REPLACE INTO processes VALUES (?, ?)", (boot, seq))
+        return seq
+
+    def _mark(self, boot: bytes, entry: Entry) -> None:
+        totals = entry.totals
+        self._db.execute(
+            "INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?, ?, ?)",
+            (boot, entry.serial, totals.n, totals.errors, totals.rejected, totals.shed),
+        )
+
+    def _make_room(self, size: int) -> None:
+        while True:
+            n, held = self._db.execute("SELECT n, bytes FROM store").fetchone()
+            if n == 0 or (n < self._most and held + size <= self._most_bytes):
+                return
+            over = max(1, n - self._most + 1, n // 64 if held + size > self._most_bytes else 0)
+            rows = self._db.execute(
+                "DELETE FROM windows WHERE id IN"
+                " (SELECT id FROM windows ORDER BY id LIMIT ?) RETURNING dropped",
+                (over,),
+            ).fetchall()
+            gone = sum(1 + int(row[0]) for row in rows)
+            self._db.execute("UPDATE store SET lost = lost + ?", (gone,))
+
+
+def _replace_old(path: Path) -> None:
+    """Remove the windows of an agent older than this format; the next window counts them.
+
+    Raises:
+        JournalError: the file cannot be used.
+    """
+    if not path.exists():
+        return
+    db = open_database(path, "", what="telemetry buffer", synchronous="FULL")
+    try:
+        with transaction(db):
+            columns = {row[1] for row in db.execute("PRAGMA table_info(windows)")}
+            if not columns or "boot" in columns:
+                return
+            n = int(db.execute("SELECT count(*) + total(dropped) FROM windows").fetchone()[0])
+            db.execute("DROP TABLE windows")
+            db.execute("DROP TABLE IF EXISTS lost")
+            for statement in _SCHEMA.split(";\n"):
+                if "TRIGGER" not in statement and statement.strip():
+                    db.execute(statement)
+            db.execute("UPDATE store SET lost = lost + ?", (n,))
+    except sqlite3.Error as error:
+        msg = f"the telemetry buffer {path} cannot be used: {error}"
+        raise JournalError(msg) from error
+    finally:
+        db.close()
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
