@@ -18,9 +18,6 @@ from schemas.signature import TensorSpec
 MAX_INPUT_BYTES = 1024**3
 """Of one input. More is a mistake on any device that this is made for."""
 
-_HUGE = 1e30
-"""Beyond any integer; an infinite bound is none."""
-
 
 def fitting_feed(
     specs: tuple[TensorSpec, ...], batched: tuple[str, ...], inputs: Any
@@ -96,8 +93,8 @@ def bounds(spec: TensorSpec) -> tuple[float, float] | tuple[int, int] | None:
     if dtype.kind == "b" or spec.range is None:
         return None
     info = np.iinfo(dtype)
-    low, high = (min(max(x, -_HUGE), _HUGE) for x in spec.range)
-    least, greatest = max(info.min, math.ceil(low)), min(info.max, math.floor(high))
+    least = max(info.min, math.ceil(spec.range[0]))
+    greatest = min(info.max, math.floor(spec.range[1]))
     return None if (least, greatest) == (info.min, info.max) else (least, greatest)
 
 
@@ -207,7 +204,7 @@ def _check_values(spec: TensorSpec, array: Array) -> None:
         least, most = array.min().item(), array.max().item()
         msg = (
             f"input {spec.name!r} must lie in {spec.range[0]}..{spec.range[1]},"  # type: ignore[index]
-            f" not {least:g}..{most:g}; the first outside is {array[place].item():g}"
+            f" not {least}..{most}; the first outside is {array[place].item()}"
             f" at {list(place)}"
         )
         raise InputError(msg, hint=_scale_hint(low, high, float(least), float(most)))
