@@ -12,10 +12,10 @@ from edge_client.errors import EdgeError
 from edge_client.inference import Array
 from edge_client.server.coding import encoded, wanted_coding
 from edge_client.server.datatypes import BYTES, datatype_of, texts_to_bytes, to_bytes
-from edge_client.server.desk import Served
 from edge_client.server.failures import Kind, invalid, kind_of, text_of
 from edge_client.server.messages import Failure, InferAnswer, OutTensor
 from edge_client.server.request import Ask, Wanted
+from edge_client.server.served import Served
 
 RECORDS = "records"
 """The name of the output that holds what the manifest's post-processing made."""

@@ -10,11 +10,11 @@ from typing import Protocol
 
 from edge_client.errors import EdgeError
 from edge_client.server.answer import failure_answer
-from edge_client.server.desk import Outcome
 from edge_client.server.failures import Kind, RequestError
 from edge_client.server.limits import Limits
 from edge_client.server.reader import Reader, Request
 from edge_client.server.routes import Routes, Waiting
+from edge_client.server.served import Outcome
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _WRITE_BUFFER = 64 * 1024

@@ -7,14 +7,15 @@ began, and the answer names that one.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from edge_client.batching import Answer, Batcher, Runs, prediction_of, rows_of
+from edge_client.batching import Answer, Batcher, Runs
 from edge_client.errors import EdgeError, InputError
-from edge_client.inference import Array, Loaded
+from edge_client.inference import Array, Loaded, Prediction
 from edge_client.queueing import MAX_PRIORITY
 from edge_client.server.datatypes import datatype_of
 from edge_client.server.failures import Kind, RequestError
@@ -26,8 +27,9 @@ from edge_client.server.messages import (
     TensorMetadata,
 )
 from edge_client.server.pace import Pace
-from edge_client.server.preparing import prepared, records_of
+from edge_client.server.preparing import Steps, needs_preparing
 from edge_client.server.request import Ask
+from edge_client.server.served import Outcome, Served
 from edge_client.server.statistics import Statistics, Times
 from edge_client.slots import Slot
 
@@ -40,31 +42,14 @@ EXTENSIONS = (
 )
 PLATFORM = "onnxruntime_onnx"
 
+log = logging.getLogger(__name__)
+
 
 class Inferrer(Runs, Protocol):
     """What is needed of ``edge_client.runtime.Runtime``."""
 
     def slots(self) -> tuple[Slot, ...]:
         """What serves now."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """An answer. outputs: by name, in the order of the signature; n: samples.
-
-    records: what the manifest's post-processing made of it, a JSON text per sample, where the
-    request asked for it.
-    """
-
-    slot: Slot
-    n: int
-    outputs: Mapping[str, Array]
-    labels: Sequence[str]
-    times: Times
-    records: tuple[bytes, ...] | None = None
-
-
-Outcome = Served | EdgeError
 
 
 class Desk:
@@ -75,8 +60,14 @@ class Desk:
     ) -> None:
         self._runtime, self._batcher, self._version = runtime, batcher, version
         self._pace = Pace(inline_seconds)
+        self._steps = Steps()
+        self._helper = ThreadPoolExecutor(1, "local-server-images")
         self._elsewhere = 0
         self.statistics = Statistics()
+
+    def close(self) -> None:
+        """Prepare no more inputs."""
+        self._helper.shutdown(wait=False, cancel_futures=True)
 
     def server(self) -> ServerMetadata:
         """What this server is."""
@@ -164,17 +155,43 @@ class Desk:
             self.statistics.failed((loaded.slot.model, loaded.slot.version), seconds)
 
     def _infer(self, ask: Ask, loaded: Loaded, done: Callable[[Outcome], None]) -> Outcome | None:
+        if needs_preparing(ask):
+            # Pictures take milliseconds: others are not to wait for them.
+            self._helper.submit(self._prepare, ask, loaded, done)
+        else:
+            inputs = plain(ask)
+            if not self._elsewhere and self._pace.short(loaded.slot.sha256, _samples(inputs)):
+                return self._here(ask, loaded, inputs)
+            self._submit(ask, loaded, inputs, done)
+        self._elsewhere += 1
+        return None
+
+    def _prepare(self, ask: Ask, loaded: Loaded, done: Callable[[Outcome], None]) -> None:
+        """Do the manifest's steps, then submit. In another thread."""
         try:
-            inputs = prepared(ask, loaded)
-        except InputError:
-            self._runtime.rejected(loaded)
-            raise
-        if not self._elsewhere and self._pace.short(loaded.slot.sha256, _samples(inputs)):
-            return self._here(ask, loaded, inputs)
+            try:
+                inputs = self._steps.prepare(ask, loaded)
+            except InputError:
+                self._runtime.rejected(loaded)
+                raise
+            self._submit(ask, loaded, inputs, done)
+        except EdgeError as error:
+            done(error)
+        except Exception:
+            log.exception("inputs could not be prepared")
+            done(RequestError(Kind.INTERNAL, "the server failed; its log says why"))
+
+    def _submit(
+        self,
+        ask: Ask,
+        loaded: Loaded,
+        inputs: Mapping[str, Array],
+        done: Callable[[Outcome], None],
+    ) -> None:
         submitted = time.perf_counter()
 
         def finish(answer: Answer) -> None:
-            done(_outcome(ask, loaded, answer, submitted))
+            done(self._outcome(ask, loaded, answer, submitted))
 
         self._batcher.submit(
             inputs,
@@ -183,8 +200,6 @@ class Desk:
             deadline=ask.deadline,
             done=finish,
         )
-        self._elsewhere += 1
-        return None
 
     def _here(self, ask: Ask, loaded: Loaded, inputs: Mapping[str, Array]) -> Served:
         model = loaded.model
@@ -193,22 +208,36 @@ class Desk:
         except InputError:
             self._runtime.rejected(loaded)
             raise
-        n = rows_of(feed)
+        n = model.size(feed)
         start = time.perf_counter()
         if ask.deadline is not None and start > ask.deadline:
-            self._runtime.shed(loaded)
+            self._runtime.shed(loaded, n)
             raise RequestError(Kind.UNAVAILABLE, "the request's timeout passed before it ran")
         raw = self._runtime.infer(loaded, feed, n=n)
         took = time.perf_counter() - start
         self._pace.ran(loaded.slot.sha256, n, took)
-        outputs = prediction_of(loaded, raw, n).outputs
+        answer = model.answer(raw, n, loaded.slot)
+        return self._served(ask, loaded, answer, Times(read=start - ask.began, infer=took))
+
+    def _outcome(self, ask: Ask, loaded: Loaded, answer: Answer, submitted: float) -> Outcome:
+        """What the batcher answered, as an outcome."""
+        if isinstance(answer, EdgeError):
+            return answer
+        times = Times(read=submitted - ask.began, infer=time.perf_counter() - submitted)
+        try:
+            _same_version(answer.slot or loaded.slot, ask.version)
+            return self._served(ask, loaded, answer, times)
+        except EdgeError as error:
+            return error
+
+    def _served(self, ask: Ask, loaded: Loaded, answer: Prediction, times: Times) -> Served:
         return Served(
-            slot=loaded.slot,
-            n=n,
-            outputs=outputs,
-            labels=model.labels,
-            times=Times(read=start - ask.began, infer=took),
-            records=records_of(ask, loaded, outputs, n),
+            slot=answer.slot or loaded.slot,
+            n=answer.n,
+            outputs=answer.outputs,
+            labels=answer.labels,
+            times=times,
+            records=self._steps.finish(loaded, answer) if ask.finish else None,
         )
 
 
@@ -220,29 +249,15 @@ def urgency(priority: int) -> int:
     return max(0, MAX_PRIORITY + 1 - priority) if priority else 0
 
 
-def _outcome(ask: Ask, loaded: Loaded, answer: Answer, submitted: float) -> Outcome:
-    """What the batcher answered, as an outcome."""
-    if isinstance(answer, EdgeError):
-        return answer
-    try:
-        slot = answer.slot or loaded.slot
-        _same_version(slot, ask.version)
-        return Served(
-            slot=slot,
-            n=answer.n,
-            outputs=answer.outputs,
-            labels=answer.labels,
-            times=Times(read=submitted - ask.began, infer=time.perf_counter() - submitted),
-            records=records_of(ask, loaded, answer.outputs, answer.n),
-        )
-    except EdgeError as error:
-        return error
-
-
 def _same_version(slot: Slot, version: str) -> None:
     if version and version != str(slot.version):
         msg = f"model {slot.model!r} serves in version {slot.version}, not {version[:20]!r}"
         raise RequestError(Kind.NOT_FOUND, msg)
+
+
+def plain(ask: Ask) -> Mapping[str, Array]:
+    """The inputs of a request that needs no preparing."""
+    return {name: value for name, value in ask.inputs.items() if not isinstance(value, list)}
 
 
 def _samples(inputs: Mapping[str, Array]) -> int:

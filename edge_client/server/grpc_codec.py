@@ -18,11 +18,11 @@ from edge_client.server.datatypes import (
     texts_to_bytes,
     to_bytes,
 )
-from edge_client.server.desk import Served
 from edge_client.server.failures import invalid
 from edge_client.server.grpc_messages import MESSAGES
 from edge_client.server.messages import Parameter
 from edge_client.server.request import Ask, Value, read_terms, read_wanted, refuse_shared
+from edge_client.server.served import Served
 
 _CONTENTS = {
     "BOOL": "bool_contents",

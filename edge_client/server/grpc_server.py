@@ -12,10 +12,11 @@ from typing import Any
 
 from edge_client.errors import EdgeError, ServeError
 from edge_client.server.addresses import Address, TcpAddress, UnixAddress
-from edge_client.server.desk import Desk, Outcome, Served
+from edge_client.server.desk import Desk
 from edge_client.server.failures import kind_of, text_of
 from edge_client.server.limits import Limits
 from edge_client.server.listening import taken_path
+from edge_client.server.served import Outcome, Served
 
 try:
     import grpc  # type: ignore[import-untyped]

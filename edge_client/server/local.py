@@ -154,6 +154,7 @@ class LocalServer:
             for server in servers:
                 server.close()
             await self._drain()
+            self.desk.close()
 
     def _sweep(self) -> None:
         """End connections whose client takes too long. Without connections nothing wakes up."""

@@ -1,32 +1,77 @@
-"""The manifest's pre- and post-processing, where a request asks for it."""
+"""The manifest's steps before and after the graph, where a request asks for them.
+
+BYTES are encoded images, one an element. The request's parameter ``preprocess`` has the steps
+done to an array (pixels, a series); ``postprocess`` adds an output ``records``.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 
-from edge_client.errors import InputError
-from edge_client.inference import Array, Loaded
+import msgspec
+
+from edge_client.errors import InputError, LoadError
+from edge_client.inference import Array, Loaded, Prediction
+from edge_client.ops import Postprocessor, Preprocessor
+from edge_client.server.failures import Kind, RequestError
 from edge_client.server.request import Ask
 
+MAX_KEPT = 32
+_ENCODER = msgspec.json.Encoder()
 
-def prepared(ask: Ask, loaded: Loaded) -> Mapping[str, Array]:
-    """The arrays to check and run.
 
-    Raises:
-        InputError: an input is BYTES.
-    """
-    arrays: dict[str, Array] = {}
-    for name, value in ask.inputs.items():
-        if isinstance(value, list):
-            msg = f"input {name!r} is BYTES, and {loaded.slot.model} decodes no images"
+def needs_preparing(ask: Ask) -> bool:
+    """Whether anything is to be done before the graph."""
+    return ask.prepare or any(isinstance(value, list) for value in ask.inputs.values())
+
+
+class Steps:
+    """The steps of each manifest, made once. Safe to use from many threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: dict[str, tuple[Preprocessor | LoadError, Postprocessor]] = {}
+
+    def prepare(self, ask: Ask, loaded: Loaded) -> Mapping[str, Array]:
+        """The arrays to check and run.
+
+        Raises:
+            InputError: a step cannot be done.
+            RequestError: they cannot be done on this device.
+        """
+        before = self._of(loaded)[0]
+        if isinstance(before, LoadError):
+            why = f"{before} ({before.hint})" if before.hint else str(before)
+            raise RequestError(Kind.UNSUPPORTED, why)
+        wanted = [spec.name for spec in loaded.model.signature.inputs]
+        if list(ask.inputs) != wanted[:1]:
+            msg = f"what is to be prepared goes to the input {wanted[0]!r} alone"
             raise InputError(msg)
-        arrays[name] = value
-    return arrays
+        return before.prepare(ask.inputs[wanted[0]])
+
+    def finish(self, loaded: Loaded, answer: Prediction) -> tuple[bytes, ...]:
+        """A JSON text per sample.
+
+        Raises:
+            InferenceError: the model gives no scores over classes.
+        """
+        found = self._of(loaded)[1].finish(answer)
+        return tuple(_ENCODER.encode(one.record()) for one in found)
+
+    def _of(self, loaded: Loaded) -> tuple[Preprocessor | LoadError, Postprocessor]:
+        key = loaded.slot.manifest_sha256
+        with self._lock:
+            made = self._made.get(key)
+            if made is None:
+                while len(self._made) >= MAX_KEPT:
+                    del self._made[next(iter(self._made))]
+                made = self._made[key] = (_before(loaded), Postprocessor(loaded.manifest))
+            return made
 
 
-def records_of(
-    ask: Ask, loaded: Loaded, outputs: Mapping[str, Array], n: int
-) -> tuple[bytes, ...] | None:
-    """What the post-processing makes of an answer; None where nobody asked."""
-    del loaded, outputs, n
-    return None if not ask.finish else ()
+def _before(loaded: Loaded) -> Preprocessor | LoadError:
+    try:
+        return Preprocessor(loaded.manifest)
+    except LoadError as error:
+        return error

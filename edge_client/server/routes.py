@@ -10,11 +10,12 @@ from urllib.parse import unquote
 from edge_client.errors import EdgeError
 from edge_client.server.answer import empty_answer, failure_answer, infer_answer, json_answer
 from edge_client.server.coding import decoded
-from edge_client.server.desk import Desk, Outcome, Served
+from edge_client.server.desk import Desk
 from edge_client.server.failures import Kind, RequestError, invalid
 from edge_client.server.messages import StatisticsAnswer
 from edge_client.server.reader import Request
 from edge_client.server.request import Ask, Posted, read_ask
+from edge_client.server.served import Outcome, Served
 
 _GET = frozenset((b"GET", b"HEAD"))
 _POST = frozenset((b"POST",))

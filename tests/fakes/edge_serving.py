@@ -14,6 +14,8 @@ from onnx import TensorProto, helper
 
 from edge_client.batching import Batcher, BatchSettings
 from edge_client.inference import Loaded, load_model
+from edge_client.meter import NoMeter
+from edge_client.runtime import Runtime
 from edge_client.server.addresses import parse_address
 from edge_client.server.limits import Limits
 from edge_client.server.local import LocalServer
@@ -34,31 +36,18 @@ _TYPES = {
 }
 
 
-class Models:
-    """What the server needs of a runtime. counted: (what, model) → samples."""
+class Counting(NoMeter):
+    """counted: (what, model) → samples."""
 
-    def __init__(self, *models: Loaded) -> None:
+    def __init__(self) -> None:
         self.counted: Counter[tuple[str, str]] = Counter()
-        self.hold: threading.Event | None = None
-        self._models = {loaded.slot.model: loaded for loaded in models}
         self._lock = threading.Lock()
 
-    def swap(self, loaded: Loaded) -> None:
-        self._models = {**self._models, loaded.slot.model: loaded}
-
-    def loaded(self, model=None):
-        return self._models.get(model)
-
-    def slots(self):
-        return tuple(loaded.slot for loaded in self._models.values())
-
-    def infer(self, loaded, feed, *, n, **told):
-        self.told = told
-        if self.hold is not None:
-            self.hold.wait(20)
-        raw = loaded.model.run(feed)
+    def served(self, loaded, *, n, **_figures):
         self._count("served", loaded, n)
-        return raw
+
+    def failed(self, loaded, n=1, **_more):
+        self._count("failed", loaded, n)
 
     def rejected(self, loaded, n=1):
         self._count("rejected", loaded, n)
@@ -69,6 +58,28 @@ class Models:
     def _count(self, what, loaded, n):
         with self._lock:
             self.counted[what, loaded.slot.model] += n
+
+
+class Models(Runtime):
+    """A device's runtime. hold: inferences wait until it is set; begun: one has come so far."""
+
+    def __init__(self, *models: Loaded) -> None:
+        self.meter = Counting()
+        super().__init__(self.meter)
+        self.hold: threading.Event | None = None
+        self.begun = threading.Event()
+        for loaded in models:
+            self.swap(loaded.slot.model, loaded)
+
+    @property
+    def counted(self) -> Counter[tuple[str, str]]:
+        return self.meter.counted
+
+    def infer(self, loaded, feed, **told):
+        self.begun.set()
+        if self.hold is not None:
+            self.hold.wait(20)
+        return super().infer(loaded, feed, **told)
 
 
 @contextlib.contextmanager
@@ -112,9 +123,8 @@ def packaged(
         golden=Golden(file=file, samples=1, tolerance=1e-3),
     )
     manifest = Manifest(model=name, signature=signature, labels=labels, variants=(variant,), **more)
-    slot = Slot(
-        model=name, version=version, variant="fp32", sha256=sha256, manifest_sha256="1" * 64
-    )
+    digest = hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()
+    slot = Slot(model=name, version=version, variant="fp32", sha256=sha256, manifest_sha256=digest)
     return Loaded(slot, load_model(onnx_bytes, manifest, "fp32"), manifest)
 
 

@@ -246,7 +246,7 @@ def test_no_request_fails_or_is_mixed_while_models_are_swapped(inline_seconds):
         for thread in threads:
             thread.start()
         for i in range(200):
-            runtime.swap((two, one)[i % 2])
+            runtime.swap("scale", (two, one)[i % 2])
             threading.Event().wait(0.005)
         stop.set()
         for thread in threads:

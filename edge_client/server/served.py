@@ -1,0 +1,31 @@
+"""What comes of an inference, for both protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from edge_client.errors import EdgeError
+from edge_client.inference import Array
+from edge_client.server.statistics import Times
+from edge_client.slots import Slot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """An answer. outputs: by name, in the order of the signature; n: samples.
+
+    records: what the manifest's post-processing made of it, a JSON text per sample, where the
+    request asked for it.
+    """
+
+    slot: Slot
+    n: int
+    outputs: Mapping[str, Array]
+    labels: Sequence[str]
+    times: Times
+    records: tuple[bytes, ...] | None = None
+
+
+Outcome: TypeAlias = Served | EdgeError
