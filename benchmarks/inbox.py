@@ -58,7 +58,7 @@ class Side:
         migrate(engine)
         uow = SqlUnitOfWork(engine)
         self.devices = [f"dev_{n:016}" for n in range(devices)]
-        _fill(uow, self.devices)
+        fill(uow, self.devices)
         self._inbox = Inbox(
             uow,
             DeviceService(uow, utc_now, heartbeat_seconds=30),
@@ -145,7 +145,8 @@ def _execution(n: int) -> str:
     return f"exe_{n:016}"
 
 
-def _fill(uow: SqlUnitOfWork, devices: Sequence[str]) -> None:
+def fill(uow: SqlUnitOfWork, devices: Sequence[str]) -> None:
+    """Put a fleet there, which a rollout is under way on."""
     now = datetime.now(UTC) - timedelta(hours=1)
     spec = RolloutSpec(model="digits", version=1)
     rollout = RolloutRecord(

@@ -6,10 +6,23 @@ numbers cost a third of dates.
 
 from __future__ import annotations
 
-from sqlalchemy import Index, LargeBinary, String
+from typing import Any
+
+from sqlalchemy import Dialect, Index, LargeBinary, String, TypeDecorator
 from sqlalchemy.orm import Mapped, mapped_column
 
 from orchestrator.adapters.tables.base import Base
+
+
+class Blob(TypeDecorator[bytes]):
+    """Bytes as they are: both drivers take them without a ``memoryview`` around each."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def bind_processor(self, dialect: Dialect) -> Any:  # noqa: ARG002 - SQLAlchemy's signature
+        """None: nothing is to be done."""
+        return None
 
 
 class WindowRow(Base):
@@ -26,7 +39,7 @@ class WindowRow(Base):
     )
 
     device_id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    boot: Mapped[bytes] = mapped_column(LargeBinary(16), primary_key=True)
+    boot: Mapped[bytes] = mapped_column(Blob(16), primary_key=True)
     seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     model: Mapped[str] = mapped_column(String(64))
     version: Mapped[int]
@@ -39,7 +52,7 @@ class WindowRow(Base):
     lost: Mapped[int]
     labelled: Mapped[int]
     correct: Mapped[int]
-    body: Mapped[bytes]
+    body: Mapped[bytes] = mapped_column(Blob)
 
 
 class DeviceHourRow(Base):
@@ -57,7 +70,7 @@ class DeviceHourRow(Base):
     device: Mapped[str] = mapped_column(String(32), primary_key=True)
     role: Mapped[str] = mapped_column(String(8), primary_key=True)
     variant: Mapped[str] = mapped_column(String(64), primary_key=True)
-    body: Mapped[bytes]
+    body: Mapped[bytes] = mapped_column(Blob)
 
 
 class ClassHourRow(Base):
@@ -72,7 +85,7 @@ class ClassHourRow(Base):
     device_class: Mapped[str] = mapped_column(String(64), primary_key=True)
     role: Mapped[str] = mapped_column(String(8), primary_key=True)
     variant: Mapped[str] = mapped_column(String(64), primary_key=True)
-    body: Mapped[bytes]
+    body: Mapped[bytes] = mapped_column(Blob)
 
 
 class SampleRow(Base):
@@ -85,14 +98,14 @@ class SampleRow(Base):
     )
 
     device_id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    boot: Mapped[bytes] = mapped_column(LargeBinary(16), primary_key=True)
+    boot: Mapped[bytes] = mapped_column(Blob(16), primary_key=True)
     seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     model: Mapped[str] = mapped_column(String(64))
     version: Mapped[int]
     variant: Mapped[str] = mapped_column(String(64))
     stream: Mapped[str] = mapped_column(String(16))
     received_ms: Mapped[int]
-    body: Mapped[bytes]
+    body: Mapped[bytes] = mapped_column(Blob)
 
 
 class SampleTotalRow(Base):
