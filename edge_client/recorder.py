@@ -13,7 +13,8 @@ import threading
 
 from edge_client.errors import EdgeError, JournalError
 from edge_client.gauges import celsius, find_thermometer, rss_mb
-from edge_client.live_counts import NOTHING, Left, files, owned, read_file
+from edge_client.live_counts import files, owned, read_file
+from edge_client.live_layout import NOTHING, Left
 from edge_client.sample_store import SampleStore, quota_of
 from edge_client.settings import Home
 from edge_client.tally import Subject

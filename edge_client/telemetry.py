@@ -11,15 +11,16 @@ import os
 import random
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy.typing as npt
 
+from edge_client.cuts import Cut, merged, shared
 from edge_client.gauges import Power, rss_mb
 from edge_client.lines import Line, new_line, subject_of
-from edge_client.live_counts import Field, LiveCounts, Totals
+from edge_client.live_layout import Field, Totals
+from edge_client.live_owner import LiveCounts
 from edge_client.machine import Clocks
 from edge_client.samples import Sampler
 from edge_client.tally import Tally
@@ -47,15 +48,6 @@ _FIELDS = (
 )
 _Work: TypeAlias = tuple[list[tuple[Any, ...]], int | None]
 """Items that wait, and of how many samples the uniform stream drew, where its turn is over."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cut:
-    """A window that is closed. serial, totals: of its record in the live counts, at the cut."""
-
-    tally: Tally
-    serial: int
-    totals: Totals
 
 
 class Windows:
@@ -225,12 +217,12 @@ class Windows:
                 cuts.append(Cut(tally=tally, serial=line.serial, totals=totals))
             self._share([cut.tally for cut in cuts])
             kept, self._kept = self._kept, []
-            return _merged(kept, cuts)
+            return merged(kept, cuts)
 
     def restore(self, cuts: list[Cut]) -> None:
         """Take back windows that could not be written; the next cut has them again."""
         with self._work:
-            self._kept = _merged(cuts, self._kept)
+            self._kept = merged(cuts, self._kept)
             over = max(0, len(self._kept) - MAX_KEPT)
             self.dropped += over
             self._kept = self._kept[over:]
@@ -336,25 +328,7 @@ class Windows:
                     del lines[key]
 
     def _share(self, tallies: list[Tally]) -> None:
-        """Share out processor time and energy by the time in the models."""
         now = self.clocks.cpu()
         cpu, self._cpu = max(0.0, now - self._cpu), now
         busy = sum(tally.busy for tally in tallies)
-        joules = self.power.joules(min(busy, cpu))
-        for tally in tallies:
-            part = tally.busy / busy if busy > 0 else 1 / len(tallies)
-            tally.cpu += cpu * part
-            tally.joules += joules * part
-
-
-def _merged(earlier: list[Cut], later: list[Cut]) -> list[Cut]:
-    """Those of one record made one, with the totals of the later one."""
-    found: dict[tuple[object, int], Cut] = {}
-    for cut in (*earlier, *later):
-        key = (cut.tally.subject, cut.serial)
-        known = found.get(key)
-        if known is not None:
-            known.tally.merge(cut.tally)
-        tally = cut.tally if known is None else known.tally
-        found[key] = Cut(tally=tally, serial=cut.serial, totals=cut.totals)
-    return list(found.values())
+        shared(tallies, cpu=cpu, joules=self.power.joules(min(busy, cpu)))

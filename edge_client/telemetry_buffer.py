@@ -20,7 +20,8 @@ import msgspec
 from edge_client.clock_sync import Sync
 from edge_client.database import open_database, transaction
 from edge_client.errors import JournalError
-from edge_client.live_counts import NOTHING, Totals
+from edge_client.live_layout import NOTHING, Totals
+from edge_client.telemetry_upgrade import replace_old
 from schemas.window import About, Window
 
 MOST_WINDOWS = 20_000
@@ -28,7 +29,7 @@ MOST_BYTES = 16 * 1024 * 1024
 MOST_PROCESSES = 1024
 MOST_MACHINES = 64
 
-_SCHEMA = """
+SCHEMA = """
 CREATE TABLE IF NOT EXISTS windows (
   id INTEGER PRIMARY KEY AUTOINCREMENT, boot BLOB NOT NULL, machine BLOB NOT NULL,
   steady REAL NOT NULL, date REAL NOT NULL, about BLOB NOT NULL, body BLOB NOT NULL,
@@ -108,8 +109,8 @@ class Buffer:
         self._open()
 
     def _open(self) -> None:
-        _replace_old(self._path)
-        self._db = open_database(self._path, _SCHEMA, what="telemetry buffer", synchronous="FULL")
+        replace_old(self._path, SCHEMA)
+        self._db = open_database(self._path, SCHEMA, what="telemetry buffer", synchronous="FULL")
         self.store = bytes(self._db.execute("SELECT name FROM store").fetchone()[0])
         self._inode = _inode(self._path)
 
@@ -278,34 +279,6 @@ class Buffer:
             ).fetchall()
             gone = sum(1 + int(row[0]) for row in rows)
             self._db.execute("UPDATE store SET lost = lost + ?", (gone,))
-
-
-def _replace_old(path: Path) -> None:
-    """Remove the windows of an agent older than this format; the next window counts them.
-
-    Raises:
-        JournalError: the file cannot be used.
-    """
-    if not path.exists():
-        return
-    db = open_database(path, "", what="telemetry buffer", synchronous="FULL")
-    try:
-        with transaction(db):
-            columns = {row[1] for row in db.execute("PRAGMA table_info(windows)")}
-            if not columns or "boot" in columns:
-                return
-            n = int(db.execute("SELECT count(*) + total(dropped) FROM windows").fetchone()[0])
-            db.execute("DROP TABLE windows")
-            db.execute("DROP TABLE IF EXISTS lost")
-            for statement in _SCHEMA.split(";\n"):
-                if "TRIGGER" not in statement and statement.strip():
-                    db.execute(statement)
-            db.execute("UPDATE store SET lost = lost + ?", (n,))
-    except sqlite3.Error as error:
-        msg = f"the telemetry buffer {path} cannot be used: {error}"
-        raise JournalError(msg) from error
-    finally:
-        db.close()
 
 
 def _inode(path: Path) -> tuple[int, int] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from edge_client.live_counts import Totals
+from edge_client.live_layout import Totals
 from edge_client.tally import Subject, Tally
 from schemas.base import MAX_INTEGER
 from schemas.window import About, Method, Window, pack
