@@ -20,6 +20,8 @@ from edge_client.live_layout import (
     MAGIC,
     MAX_FILES,
     META_AT,
+    NOTHING,
+    OWN,
     RECORD_BYTES,
     SPARE,
     WORDS,
@@ -87,33 +89,28 @@ def files(folder: Path) -> list[tuple[bytes, Path]]:
     return sorted(found)[:MAX_FILES]
 
 
-def live_processes(folder: Path, *, but: bytes | None = None) -> dict[bytes, dict[str, Totals]]:
-    """What each living process counted of each model file, by boot and SHA-256.
-
-    Args:
-        folder: with the files.
-        but: a boot to leave out, the caller's own.
-    """
+def live_processes(folder: Path) -> dict[bytes, dict[str, Totals]]:
+    """What each other living process counted of each model file, by boot and SHA-256."""
     found: dict[bytes, dict[str, Totals]] = {}
     for boot, path in files(folder):
-        if boot == but or not _held(path):
+        if path.name in OWN or not _held(path):
             continue
         left = read_file(path)
         by_file: dict[str, Totals] = {}
         for record in () if left is None else left.records:
             if record.subject.role == "active":
                 sha256 = record.subject.slot.sha256
-                by_file[sha256] = _sum(by_file.get(sha256, Totals()), record.totals)
+                by_file[sha256] = _sum(by_file.get(sha256, NOTHING), record.totals)
         found[boot] = by_file
     return found
 
 
-def live_counts(folder: Path, *, but: bytes | None = None) -> dict[str, tuple[int, int]]:
-    """(n, errors) of each model file by all living processes, since each of them began with it."""
+def live_counts(folder: Path) -> dict[str, tuple[int, int]]:
+    """(n, errors) of each model file by other living processes, since each began with it."""
     found: dict[str, Totals] = {}
-    for by_file in live_processes(folder, but=but).values():
+    for by_file in live_processes(folder).values():
         for sha256, totals in by_file.items():
-            found[sha256] = _sum(found.get(sha256, Totals()), totals)
+            found[sha256] = _sum(found.get(sha256, NOTHING), totals)
     return {sha256: (totals.n, totals.errors) for sha256, totals in found.items()}
 
 

@@ -30,6 +30,9 @@ SPARE = ENDS // 8
 """The last record is nobody's: it takes what is counted where all others are taken."""
 MAX_FILES = 1024
 
+OWN: set[str] = set()
+"""Names of this process's own files."""
+
 HEADER = struct.Struct("=8s16s16s")
 
 

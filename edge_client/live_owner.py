@@ -21,6 +21,7 @@ from edge_client.live_layout import (
     HEADER_BYTES,
     MAGIC,
     META_AT,
+    OWN,
     RECORD_BYTES,
     SPARE,
     WORDS,
@@ -64,6 +65,7 @@ class LiveCounts:
         mapped[: HEADER.size] = HEADER.pack(MAGIC, store, machine)
         self._map, self.words = mapped, memoryview(mapped).cast("Q")
         self._fd, self._path = fd, path
+        OWN.add(path.name)
 
     @property
     def kept(self) -> bool:
@@ -126,6 +128,8 @@ class LiveCounts:
             os.close(self._fd)
             with contextlib.suppress(BufferError):  # somebody adds at this moment: at exit, then
                 self._map.close()
+        if self._path is not None:
+            OWN.discard(self._path.name)
         self._fd = self._path = None
 
 

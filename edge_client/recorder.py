@@ -89,23 +89,15 @@ class Recorder:
         if self._own:
             self.buffer.close()
 
-    def forked(self, boot: str) -> None:
-        """In a child of the process: begin anew under a boot id of its own, with a thread.
+    def forked(self) -> None:
+        """In a child of the process: use nothing of it any more; the parent counts what was open.
 
-        What was inherited open of SQLite is neither used nor closed, as that would touch the
-        parent's locks (https://sqlite.org/howtocorrupt.html, section 2.6).
-
-        Raises:
-            JournalError: the file of windows cannot be used.
+        What was inherited open of SQLite is not closed either, as that would touch the parent's
+        locks (https://sqlite.org/howtocorrupt.html, section 2.6).
         """
         _inherited.append((self.buffer, self._samples))
-        self._boot, self._thread, self._stop = bytes.fromhex(boot), None, threading.Event()
+        self._stop, self._thread, self._samples = threading.Event(), None, None
         self._windows.forked()
-        self._samples = None
-        self.buffer, self._own = Buffer(self._home.telemetry), True
-        self._keep_counts()
-        self._look_for_opt_in()
-        self.start()
 
     # --- both ---------------------------------------------------------------------------
 

@@ -101,7 +101,7 @@ class Windows:
                 self.live.leave()
 
     def forked(self) -> None:
-        """In a child of the process: begin with nothing; the parent counts what was open."""
+        """In a child of the process: begin with nothing, in memory alone."""
         self.live.words.release()
         self._words.release()
         self.live.abandon()
