@@ -113,6 +113,7 @@ class Model:
         provider: the execution provider in use.
         wanted: the one that was asked for, where that is another; else "".
         nodes: how many nodes of the graph each provider runs, where there are several.
+        session: ONNX Runtime's own, for what is not offered here.
     """
 
     check: Callable[[Inputs], Feed]
@@ -158,7 +159,7 @@ class Model:
         opened = open_session(onnx, settings, required, profile_in=profile_in)
         self.provider, self.wanted = opened.provider, opened.wanted
         self.nodes: dict[str, int] = {}
-        self._run = opened.session.run
+        self.session, self._run = opened.session, opened.session.run
         try:
             inputs = opened.session.get_inputs()
             _compare("input", self.signature.inputs, inputs)
