@@ -252,11 +252,13 @@ def build(settings: Settings) -> Program:
     # In so long every device that is there has sent a heartbeat.
     hearing = Hearing(clock, lambda: gateway.connected, 3 * settings.heartbeat_seconds)
     engine = RolloutEngine(uow, clock, hearing=hearing)
+    rollouts = RolloutService(uow, clock, signer)
     trust = TrustService(uow, signer)
     publisher = DesiredPublisher(uow, signer, gateway.downlink, clock)
     loop = ControlLoop(
         {
             "rollouts": engine.tick,
+            "plans": rollouts.tick,
             "trust": trust.tick,
             "desired state": publisher.tick,
             "leases": jobs.expire_leases,
@@ -297,7 +299,7 @@ def build(settings: Settings) -> Program:
         renewals=renewals,
         admission=AdmissionService(uow, clock),
         device_classes=DeviceClassService(uow, clock),
-        rollouts=RolloutService(uow, clock, signer),
+        rollouts=rollouts,
         telemetry=TelemetryQueries(uow, clock),
         samples=samples,
         metrics=Exposition(telemetry),

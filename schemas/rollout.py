@@ -347,7 +347,8 @@ class VariantShare(Wire):
 class RolloutView(Wire):
     """A rollout, as the API shows it.
 
-    preview: while it is a draft, who would get which variant if it started now. cut: it has
+    reason: why it is paused or was aborted, and by whom. preview: while it is a draft, who would
+    get which variant if it started now. cut: it has
     more devices than its waves list; their progress counts all, and the listing of executions
     has each.
     """
@@ -356,11 +357,18 @@ class RolloutView(Wire):
     spec: RolloutSpec
     state: RolloutState
     pause_reason: PauseReason | None = None
+    reason: str | None = None
     waves: tuple[WaveView, ...] = ()
     preview: tuple[VariantShare, ...] = ()
     cut: bool = False
     created_at: UtcTime
     ended_at: UtcTime | None = None
+
+
+class OperateRequest(Authored):
+    """What may be said with an operator's act: of a pause or an abort, why."""
+
+    reason: Annotated[Line, StringConstraints(max_length=500)] = ""
 
 
 class RetryRequest(Authored):

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from itertools import islice
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.adapters.mapping import fill, row_of, to_row
@@ -64,7 +64,7 @@ class SqlRollouts:
         self._rollouts.save(record, record.id)
 
     def page(self, before: str | None, limit: int) -> Sequence[RolloutRecord]:
-        return self._rollouts.newest(RolloutRow.id, before, limit)
+        return self._rollouts.newest(RolloutRow.id, before, limit, RolloutRow.planned.is_(True))
 
     def running(self) -> Sequence[str]:
         query = select(RolloutRow.id).where(RolloutRow.state == RolloutState.RUNNING.value)
@@ -77,8 +77,28 @@ class SqlRollouts:
             RolloutRow.model == model,
             RolloutRow.version == version,
             RolloutRow.state.in_([state.value for state in states]),
+            RolloutRow.planned.is_(True),
         )
         return self._rollouts.all(query.order_by(RolloutRow.id))
+
+    def unplanned(self) -> Sequence[str]:
+        query = select(RolloutRow.id).where(RolloutRow.planned.is_(False))
+        return list(self._session.scalars(query.order_by(RolloutRow.id)))
+
+    def discard(self, rollout_id: str, limit: int) -> bool:
+        unplanned = RolloutRow.planned.is_(False)
+        if not self._session.scalars(
+            select(RolloutRow.id).where(RolloutRow.id == rollout_id, unplanned)
+        ).all():
+            return False
+        its = ExecutionRow.rollout_id == rollout_id
+        some = select(ExecutionRow.id).where(its).limit(limit)
+        gone = delete(ExecutionRow).where(ExecutionRow.id.in_(some)).returning(ExecutionRow.id)
+        if len(self._session.scalars(gone).all()) == limit:
+            return True
+        self._session.execute(delete(WaveRow).where(WaveRow.rollout_id == rollout_id))
+        self._session.execute(delete(RolloutRow).where(RolloutRow.id == rollout_id, unplanned))
+        return False
 
     def waves(self, rollout_id: str) -> Sequence[WaveRecord]:
         query = select(WaveRow).where(WaveRow.rollout_id == rollout_id).order_by(WaveRow.idx)

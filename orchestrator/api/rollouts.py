@@ -15,6 +15,7 @@ from schemas.api import Page
 from schemas.rollout import (
     ExecState,
     ExecutionView,
+    OperateRequest,
     Retried,
     RetryRequest,
     RolloutSpec,
@@ -86,5 +87,9 @@ def retry(ctx: Ctx, rollout_id: str, request: RetryRequest) -> Retried:
 
 
 @router.post("/rollouts/{rollout_id}/{act}", dependencies=_WRITE, operation_id="operate_rollout")
-def operate(ctx: Ctx, rollout_id: str, act: Act) -> RolloutView:
-    return ctx.rollouts.operate(rollout_id, RolloutEvent(act.value))
+def operate(
+    ctx: Ctx, rollout_id: str, act: Act, request: OperateRequest | None = None
+) -> RolloutView:
+    """Start, pause, resume or abort; why may be said, and is kept of a pause or an abort."""
+    reason = request.reason if request is not None else ""
+    return ctx.rollouts.operate(rollout_id, RolloutEvent(act.value), reason)

@@ -44,6 +44,8 @@ def rollout_tree(view: RolloutView, *, room: int | None, note: str | None = None
         note: a warning below it.
     """
     tree = Tree(_title(view), guide_style="dim")
+    if view.reason:
+        tree.add(Text(console.clean(view.reason), "yellow"))
     if view.spec.shadow is not None:
         tree.add(_shadow_line(view.spec.shadow))
     for wave in view.waves:

@@ -20,6 +20,7 @@ from schemas.api import Health, Page
 from schemas.rollout import (
     ExecState,
     ExecutionView,
+    OperateRequest,
     PauseReason,
     Retried,
     RetryRequest,
@@ -107,20 +108,22 @@ class Rollouts(Resource):
         """Let a draft run."""
         return self._act(rollout, "start")
 
-    def pause(self, rollout: str) -> RolloutView:
+    def pause(self, rollout: str, reason: str = "") -> RolloutView:
         """Offer the version to no further device for now."""
-        return self._act(rollout, "pause")
+        return self._act(rollout, "pause", reason)
 
     def resume(self, rollout: str) -> RolloutView:
         """Go on."""
         return self._act(rollout, "resume")
 
-    def abort(self, rollout: str) -> RolloutView:
+    def abort(self, rollout: str, reason: str = "") -> RolloutView:
         """End it here."""
-        return self._act(rollout, "abort")
+        return self._act(rollout, "abort", reason)
 
-    def _act(self, rollout: str, action: str) -> RolloutView:
-        return self._transport.post(f"/v1/rollouts/{segment(rollout)}/{action}", RolloutView)
+    def _act(self, rollout: str, action: str, reason: str = "") -> RolloutView:
+        path = f"/v1/rollouts/{segment(rollout)}/{action}"
+        said = OperateRequest(reason=reason) if reason else None
+        return self._transport.post(path, RolloutView, said)
 
     def follow(self, rollout: str, timeout: float | None = None) -> Iterator[Look[RolloutView]]:
         """Look at the rollout now and whenever it changes, until it settles.

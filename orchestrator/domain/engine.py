@@ -8,7 +8,7 @@ sets of them, so a hundred thousand cost as much as ten.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -193,6 +193,27 @@ def decide(snapshot: Snapshot, now: datetime) -> tuple[Action, ...]:
         case _:
             # Failed or inconclusive while running: an operator resumed, so look again.
             return (MoveWave(wave.index, WaveEvent.REJUDGE),)
+
+
+def because(actions: Sequence[Action]) -> str | None:
+    """Why a rollout is paused by these actions, in words; None if it is not."""
+    for one in actions:
+        if isinstance(one, MoveWave) and one.event in _STOPS:
+            figures = [e for e in one.evidence if e.ok is False]
+            figures = figures or [e for e in one.evidence if e.ok is None]
+            said = "; ".join(_figure(e) for e in figures) or "nobody is left to judge by"
+            return f"wave {one.index + 1} {_STOPS[one.event]}: {said}"
+    return None
+
+
+_STOPS = {WaveEvent.FAIL: "failed", WaveEvent.INCONCLUSIVE: "is inconclusive"}
+
+
+def _figure(evidence: Evidence) -> str:
+    name = evidence.metric.replace("_", " ")
+    limit = "at most" if evidence.metric.endswith("_rate") else "at least"
+    value = "has no data" if evidence.value is None else f"{evidence.value:.4g}"
+    return f"{name} {value}, {limit} {evidence.threshold:.4g} is asked for"
 
 
 def cannot_pass(wave: WaveFacts, gates: Gates) -> bool:

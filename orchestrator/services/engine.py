@@ -103,7 +103,8 @@ class RolloutEngine:
             look = _look(tx, tx.rollouts.get(rollout_id, lock=True), now, deaf=deaf)
             actions = engine.decide(look.snapshot, now) if look else ()
             for action in actions:
-                if look is not None and not _apply(tx, look, action, now):
+                because = engine.because(actions)
+                if look is not None and not _apply(tx, look, action, now, because):
                     break
         return len(actions)
 
@@ -160,7 +161,9 @@ def _facts(
     return facts, waiting
 
 
-def _apply(tx: Transaction, look: _Look, action: engine.Action, now: datetime) -> bool:
+def _apply(
+    tx: Transaction, look: _Look, action: engine.Action, now: datetime, because: str | None
+) -> bool:
     """Apply an action; whether those after it may follow in this round."""
     match action:
         case engine.Extend():
@@ -168,7 +171,8 @@ def _apply(tx: Transaction, look: _Look, action: engine.Action, now: datetime) -
         case engine.MoveWave():
             _move_wave(tx, look.waves[action.index], action, now)
         case engine.MoveRollout():
-            moves.apply(tx, look.rollout, Happened(action.event, action.reason), now)
+            happened = Happened(action.event, action.reason)
+            moves.apply(tx, look.rollout, happened, now, because=because)
         case engine.Offer():
             offers.offer(tx, look.rollout, look.waiting, now)
         case engine.Sift():

@@ -33,8 +33,22 @@ def found(tx: Transaction, rollout_id: str, *, lock: bool = False) -> RolloutRec
     return record
 
 
-def apply(tx: Transaction, record: RolloutRecord, event: Happened, now: datetime) -> RolloutRecord:
+def apply(
+    tx: Transaction,
+    record: RolloutRecord,
+    event: Happened,
+    now: datetime,
+    *,
+    because: str | None = None,
+) -> RolloutRecord:
     """Move a rollout; a repeat changes nothing.
+
+    Args:
+        tx: in which it is saved.
+        record: as it is.
+        event: what happened.
+        now: the time.
+        because: why, in words, which stays with it until it goes on.
 
     Raises:
         IllegalTransition: its state does not allow the event.
@@ -48,6 +62,7 @@ def apply(tx: Transaction, record: RolloutRecord, event: Happened, now: datetime
         record,
         state=rollout.state,
         pause_reason=rollout.pause_reason,
+        reason=because if actions else record.reason,
         started_at=record.started_at or (now if event.kind is RolloutEvent.START else None),
         ended_at=record.ended_at or ended,
     )

@@ -61,7 +61,9 @@ class RevocationService:
     def _stop(self, tx: Transaction, name: str, version: int, reason: str) -> dict[str, list[str]]:
         now, stopped = self._clock(), []
         for rollout in tx.rollouts.of_version(name, version, _STOPPED):
-            aborted = rollouts.apply(tx, rollout, Happened(RolloutEvent.ABORT), now)
-            rollouts.cancel_executions(tx, aborted, f"{name}@{version} was revoked: {reason}", now)
+            because = f"{name}@{version} was revoked: {reason}"
+            happened = Happened(RolloutEvent.ABORT)
+            aborted = rollouts.apply(tx, rollout, happened, now, because=because)
+            rollouts.cancel_executions(tx, aborted, because, now)
             stopped.append(rollout.id)
         return {"rollouts": stopped} if stopped else {}

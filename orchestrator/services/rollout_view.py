@@ -33,6 +33,7 @@ def head(record: RolloutRecord) -> RolloutView:
         spec=record.spec,
         state=record.state,
         pause_reason=record.pause_reason,
+        reason=record.reason,
         created_at=record.created_at,
         ended_at=record.ended_at,
     )

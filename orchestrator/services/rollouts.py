@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from orchestrator.domain.cohort import plan_waves
 from orchestrator.domain.rollout import Happened, RolloutEvent
 from orchestrator.errors import Invalid, NotSigned
+from orchestrator.services import actor
 from orchestrator.services.moves import (
     announce,
     announce_execution,
@@ -51,13 +54,35 @@ __all__ = [
 ]
 
 
-class RolloutService:
-    """What the API does with rollouts."""
+PORTION = 4_000
+"""Devices of a plan that are written at once: others wait for less than a second."""
 
-    def __init__(self, uow: UnitOfWork, clock: Clock, signer: Signer) -> None:
+REST_SECONDS = 0.12
+"""Between two portions: longer than SQLite lets a waiting writer sleep."""
+
+
+class RolloutService:
+    """What the API does with rollouts.
+
+    Args:
+        uow: opens transactions.
+        clock: the time, in UTC.
+        signer: says what devices would install.
+        rest: sleeps so many seconds, between portions of a large plan.
+    """
+
+    def __init__(
+        self,
+        uow: UnitOfWork,
+        clock: Clock,
+        signer: Signer,
+        rest: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._uow = uow
         self._clock = clock
         self._signer = signer
+        self._rest = rest
+        self._planning: set[str] = set()
 
     def plan(self, spec: RolloutSpec) -> RolloutView:
         """Freeze who is in which wave; nothing is sent before ``start``.
@@ -78,24 +103,61 @@ class RolloutService:
             msg = "no active device matches the target of this rollout"
             raise Invalid(msg, hint="`argosy device ls` shows classes and tags")
         waves = plan_waves(candidates, spec.waves, rollout_id)
-        members = list(_members(waves, now))
         record = RolloutRecord(
             id=rollout_id,
             spec=spec,
             model=spec.model,
             version=spec.version,
             state=RolloutState.DRAFT,
+            planned=False,
             created_at=now,
         )
-        with self._uow() as tx:
-            usable(tx, spec.model, spec.version)
-            tx.rollouts.add(record, _pending(rollout_id, len(waves), now), ())
-            tx.rollouts.schedule(rollout_id, members, now)
-            announce(tx, record, now)
-            detail = {"version": f"{spec.model}@{spec.version}", "devices": len(candidates)}
-            tx.audit.add("rollout.create", record.id, detail)
+        self._planning.add(rollout_id)
+        try:
+            record = self._write(record, waves)
+        except BaseException:
+            self._discard(rollout_id)
+            raise
+        finally:
+            self._planning.discard(rollout_id)
         with self._uow.read() as tx:
             return view(tx, record)
+
+    def _write(self, record: RolloutRecord, waves: Sequence[Sequence[str]]) -> RolloutRecord:
+        """Save a plan by portions, between which others write; nobody sees it before its end."""
+        spec, now = record.spec, record.created_at
+        members = list(_members(waves, now))
+        with self._uow() as tx:
+            usable(tx, spec.model, spec.version)
+            tx.rollouts.add(record, _pending(record.id, len(waves), now), ())
+        for start in range(0, len(members), PORTION):
+            if start:
+                self._rest(REST_SECONDS)
+            with self._uow() as tx:
+                tx.rollouts.schedule(record.id, members[start : start + PORTION], now)
+        planned = replace(record, planned=True)
+        with self._uow() as tx:
+            usable(tx, spec.model, spec.version)  # it may have been revoked meanwhile
+            tx.rollouts.save(planned)
+            announce(tx, planned, now)
+            detail = {"version": f"{spec.model}@{spec.version}", "devices": len(members)}
+            tx.audit.add("rollout.create", record.id, detail)
+        return planned
+
+    def tick(self) -> None:
+        """Remove what was left of plans whose writing was cut off."""
+        with self._uow.read() as tx:
+            left = [one for one in tx.rollouts.unplanned() if one not in self._planning]
+        for rollout_id in left:
+            self._discard(rollout_id)
+
+    def _discard(self, rollout_id: str) -> None:
+        more = True
+        while more:
+            with self._uow() as tx:
+                more = tx.rollouts.discard(rollout_id, PORTION)
+            if more:
+                self._rest(REST_SECONDS)
 
     def get(self, rollout_id: str) -> RolloutView:
         """One rollout with its waves and executions, of a large one not all."""
@@ -122,8 +184,8 @@ class RolloutService:
             among = Among(rollout_id=rollout_id, wave=wave, states=frozenset(states))
             return execution_views(tx, record, tx.executions.page(among, after, limit))
 
-    def operate(self, rollout_id: str, kind: RolloutEvent) -> RolloutView:
-        """Apply an operator's act.
+    def operate(self, rollout_id: str, kind: RolloutEvent, reason: str = "") -> RolloutView:
+        """Apply an operator's act; of a pause or an abort the reason is kept, and whose it was.
 
         Raises:
             IllegalTransition: the rollout's state does not allow it; the message says
@@ -136,9 +198,14 @@ class RolloutService:
             before = found(tx, rollout_id, lock=True)
             if kind in {RolloutEvent.START, RolloutEvent.RESUME}:
                 self._require_signed(before)
-            record = apply(tx, before, Happened(kind, PauseReason.OPERATOR), now)
+            because = f"by {actor.current()}" + (f": {reason}" if reason else "")
+            happened = Happened(kind, PauseReason.OPERATOR)
+            stops = kind in {RolloutEvent.PAUSE, RolloutEvent.ABORT}
+            record = apply(tx, before, happened, now, because=because if stops else None)
             if (record.state, record.pause_reason) != (before.state, before.pause_reason):
                 detail = {"version": f"{record.model}@{record.version}", "state": record.state}
+                if reason:
+                    detail["reason"] = reason
                 tx.audit.add(f"rollout.{kind.value}", record.id, detail)
             if kind is RolloutEvent.ABORT:
                 cancel_executions(tx, record, "the rollout was aborted", now)

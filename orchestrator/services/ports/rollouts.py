@@ -14,7 +14,9 @@ from schemas.rollout import ExecState, RolloutState
 class Rollouts(Protocol):
     """Rollouts, waves, executions.
 
-    schedule: executions that nobody was offered yet, each with its id, device and wave.
+    schedule: executions that nobody was offered yet, each with its id, device and wave. page,
+    of_version: only what is planned to its end. unplanned: the others. discard: removes one of
+    them, so many executions at a time; whether there is more.
     """
 
     def add(
@@ -26,6 +28,8 @@ class Rollouts(Protocol):
     def schedule(
         self, rollout_id: str, members: Iterable[tuple[str, str, int]], at: datetime
     ) -> None: ...
+    def unplanned(self) -> Sequence[str]: ...
+    def discard(self, rollout_id: str, limit: int) -> bool: ...
     def get(self, rollout_id: str, *, lock: bool = False) -> RolloutRecord | None: ...
     def save(self, record: RolloutRecord) -> None: ...
     def page(self, before: str | None, limit: int) -> Sequence[RolloutRecord]: ...
