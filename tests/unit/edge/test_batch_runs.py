@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
+from onnx import TensorProto
 from PIL import Image
 from pyarrow import parquet
 
@@ -22,10 +23,9 @@ from edge_client.cli_batch import batch
 from edge_client.cli_infer import infer
 from edge_client.errors import BatchRunError, NoModelError, OtherRunError, UsageError
 from edge_client.telemetry_buffer import Buffer
-from schemas.model import Manifest
 from schemas.ops import CenterCrop, Decode, Threshold, TopK
-from tests.fakes.edge_installed import install
-from tests.fakes.edge_models import Release, linear_onnx, release, run_onnx, samples
+from tests.fakes.edge_installed import flat_onnx, install, release_of
+from tests.fakes.edge_models import linear_onnx, release, run_onnx, samples
 
 VOICE = Voice(lambda _text: None)
 ONNX = linear_onnx(3, log_input=True)
@@ -62,7 +62,8 @@ def read_any(path: Path) -> tuple[list[int], list[str], list[float]]:
         case _:
             found = np.load(path)
             names = ("row", "label", "confidence")
-            rows = [dict(zip(names, r, strict=True)) for r in zip(*(found[n] for n in names))]
+            columns = zip(*(found[name] for name in names), strict=True)
+            rows = [dict(zip(names, row, strict=True)) for row in columns]
     return (
         [int(r["row"]) for r in rows],
         [str(r["label"]) for r in rows],
@@ -154,7 +155,11 @@ def test_nulls_and_numbers_that_do_not_fit_are_bad_rows(home, tmp_path) -> None:
 
 
 def test_pictures_go_the_way_that_the_manifest_says(tmp_path) -> None:
-    home = install(tmp_path / "home", pictured(release(linear_onnx(3))))
+    data = flat_onnx((4, 1, 1), TensorProto.UINT8)
+    steps = (Decode(mode="L"), CenterCrop(height=4, width=1))
+    said = (TopK(k=2), Threshold(min=0.1))
+    golden = np.full((8, 4, 1, 1), 9, np.uint8)
+    home = install(tmp_path / "home", release_of(data, golden, preprocess=steps, postprocess=said))
     folder = tmp_path / "in"
     (folder / "more").mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -168,56 +173,6 @@ def test_pictures_go_the_way_that_the_manifest_says(tmp_path) -> None:
     assert [r["id"] for r in read(place.out)] == ["0.png", "1.png", "2.png", "more/4.png"]
     assert read(place.errors)[0]["id"] == "3.png"
     assert {"class", "label", "confidence", "class_2", "label_2"} <= read(place.out)[0].keys()
-
-
-def pictured(one: Release) -> Release:
-    """With pixels of 1 by 4 as its input, in gray, and two guesses."""
-    manifest = json.loads(one.manifest)
-    shape = manifest["signature"]["inputs"][0]
-    shape |= {"range": None}
-    steps = [Decode(mode="L"), CenterCrop(height=4, width=1)]
-    manifest["preprocess"] = [step.model_dump() for step in steps]
-    manifest["postprocess"] = [TopK(k=2).model_dump(), Threshold(min=0.1).model_dump()]
-    onnx_bytes, golden = pixel_onnx(), None
-    del golden
-    from tests.fakes.edge_models import golden_npz, model_file
-
-    x = np.full((8, 4, 1, 1), 9, np.uint8)
-    vectors = golden_npz(x, run_onnx(onnx_bytes, x))
-    files = {}
-    for key, name, data in (("file", "model.onnx", onnx_bytes), ("golden", "golden.npz", vectors)):
-        made = model_file(name, data)
-        files[made.sha256] = data
-        place = manifest["variants"][0]
-        target = place if key == "file" else place["golden"]
-        target["file"] = made.model_dump()
-    shape |= {"dtype": "uint8", "shape": [-1, 4, 1, 1]}
-    text = Manifest.model_validate(manifest).model_dump_json().encode()
-    return Release(text, files, onnx_bytes)
-
-
-def pixel_onnx() -> bytes:
-    """softmax(pixels @ w): [n, 4, 1, 1] uint8 → [n, 3]."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    weights = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32) / 100
-    nodes = [
-        helper.make_node("Cast", ["x"], ["real"], to=TensorProto.FLOAT),
-        helper.make_node("Flatten", ["real"], ["flat"], axis=1),
-        helper.make_node("MatMul", ["flat", "w"], ["raw"]),
-        helper.make_node("Softmax", ["raw"], ["probabilities"], axis=-1),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "pixels",
-        [helper.make_tensor_value_info("x", TensorProto.UINT8, ["n", 4, 1, 1])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 3])],
-        [numpy_helper.from_array(weights, "w")],
-    )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    onnx.checker.check_model(made)
-    return made.SerializeToString()
 
 
 def test_raw_outputs(home, tmp_path) -> None:
@@ -342,7 +297,10 @@ def test_what_was_inferred_is_in_the_devices_telemetry(home, tmp_path) -> None:
     run_batch(home, wish, VOICE)
     buffer = Buffer(home.telemetry)
     try:
-        assert len(buffer) == 1
+        windows = [one.window for one in buffer.waiting(10)]
+        assert sum(window.n for window in windows) == 40
+        assert sum(window.errors for window in windows) == 1
+        assert sum(window.cold for window in windows) == 1
     finally:
         buffer.close()
 
