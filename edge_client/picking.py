@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 
-SAMPLES_PER_SECOND = 33.0
+SAMPLES_PER_SECOND = 16.0
 """Of a model's inputs, at most about so many are put into the bins of its baseline."""
 
 VALUES_PER_SECOND = 2_000_000.0

@@ -56,7 +56,7 @@ class Recorder:
         """
         self._home, self._boot, self._windows = home, bytes.fromhex(boot), windows
         self._own = buffer is None
-        self.buffer = buffer or Buffer(home.telemetry)
+        self.buffer = Buffer(home.telemetry) if buffer is None else buffer
         self._every = every
         self._thermometer = find_thermometer()
         self._stop = threading.Event()

@@ -34,12 +34,14 @@ from paho.mqtt.properties import Properties
 
 from edge_client.identity import IdentityRecord, NewIdentity, save_identity
 from edge_client.settings import Home
+from schemas.clock import TimeAsk, TimeReply
 from schemas.device import Birth, Death
 from schemas.enroll import BrokerAddress
 from schemas.ids import new_id
 from schemas.measure import BenchReport
 from schemas.rollout import Command, ExecReport, ExecState
-from schemas.telemetry import Window
+from schemas.sample import Sample
+from schemas.sample import decode as decode_sample
 from schemas.topics import (
     ACL_DEVICE_READ,
     ACL_DEVICE_WRITES,
@@ -68,6 +70,7 @@ from schemas.transfer import (
 from schemas.trust import MetadataAnswer, MetadataAsk
 from tests.fakes.edge_models import Release, blocks, model_file
 from tests.fakes.edge_trust import Signer
+from tests.fakes.edge_windows import Told, told
 
 SECONDS = 60.0
 
@@ -223,7 +226,9 @@ class Gateway:
         self.broker, self.signer = broker, signer
         self.faults = Faults()
         self.reports: list[ExecReport] = []
-        self.windows: list[Window] = []
+        self.windows: list[Told] = []
+        self.samples: list[tuple[str, Sample]] = []
+        self.ahead = 0.0
         self.benches: list[tuple[str, BenchReport]] = []
         self.births: list[Birth] = []
         self.deaths: list[Death] = []
@@ -306,11 +311,18 @@ class Gateway:
             return
         kinds = {
             Up.EXEC: (ExecReport, self.reports),
-            Up.TELE: (Window, self.windows),
             Up.BIRTH: (Birth, self.births),
             Up.DEATH: (Death, self.deaths),
         }
-        if topic.leaf is Up.BENCH:
+        if topic.leaf is Up.TIME:
+            ask = TimeAsk.model_validate_json(message.payload)
+            reply = TimeReply(id=ask.id, at=time.time() + self.ahead)
+            self._client.publish(down(topic.device, Down.TIME), reply.model_dump_json())
+        elif topic.leaf is Up.TELE:
+            self.windows += told(topic.device, message.payload)
+        elif topic.leaf is Up.SAMPLE:
+            self.samples.append((topic.device, decode_sample(message.payload)))
+        elif topic.leaf is Up.BENCH:
             report = BenchReport.model_validate_json(message.payload)
             self.benches.append((topic.device, report))
         elif topic.leaf is Up.META:
