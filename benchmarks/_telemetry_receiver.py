@@ -1,7 +1,7 @@
 """A process that receives what waits at a broker: ours stores it, bare paho throws it away.
 
 ``python -m benchmarks._telemetry_receiver ours|bare PORT COUNT [DATABASE]`` on one core; says one
-line of JSON: seconds from the first message to the last acknowledgement, and the CPU seconds.
+line of JSON: seconds from connecting until the last is stored, and the CPU seconds.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Four threads: paho's reads the network and only ever queues; the writer commits messages in
 batches and acknowledges them after the commit, so an acknowledged message is in the database;
-the answerer answers questions, paho's own thread what time it is; the renewer answers requests for certificates. Requests for
-chunks come to ``transfer_line``.
+the answerer answers questions, and paho's own thread what time it is; the renewer answers
+requests for certificates. Requests for chunks come to ``transfer_line``.
 """
 
 from __future__ import annotations

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypeVar, cast
 
 import msgspec
-from sqlalchemy import ColumnElement, CursorResult, Select, Table, delete, func, insert, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    CursorResult,
+    Select,
+    Table,
+    delete,
+    func,
+    insert,
+    select,
+    tuple_,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -63,19 +73,21 @@ class SqlTelemetry:
             known |= {(device, bytes(boot), seq) for device, boot, seq in found}
         return known
 
-    def roll_up(
-        self, devices: Mapping[DeviceHour, Sums], classes: Mapping[ClassHour, Sums]
-    ) -> None:
-        self._merge(DeviceHourRow, DeviceHour, devices)
-        self._merge(ClassHourRow, ClassHour, classes)
+    def kept(
+        self, devices: Collection[DeviceHour], classes: Collection[ClassHour]
+    ) -> tuple[dict[DeviceHour, Sums], dict[ClassHour, Sums]]:
+        return (
+            self._kept(DeviceHourRow, DeviceHour, devices),
+            self._kept(ClassHourRow, ClassHour, classes),
+        )
 
-    def _merge(self, row: type[Any], kind: type[K], more: Mapping[K, Sums]) -> None:
-        kept = self._kept(row, kind, more)
-        for key, sums in kept.items():
-            sums.merge(more[key])
+    def keep(self, devices: Mapping[DeviceHour, Sums], classes: Mapping[ClassHour, Sums]) -> None:
+        self._keep(DeviceHourRow, DeviceHour, devices)
+        self._keep(ClassHourRow, ClassHour, classes)
+
+    def _keep(self, row: type[Any], kind: type[K], hours: Mapping[K, Sums]) -> None:
         rows = [
-            {**key._asdict(), "body": rollup.encode(kept.get(key) or sums)}
-            for key, sums in sorted(more.items())
+            {**key._asdict(), "body": rollup.encode(sums)} for key, sums in sorted(hours.items())
         ]
         if not rows:
             return

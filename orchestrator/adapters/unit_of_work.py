@@ -56,6 +56,8 @@ from orchestrator.services.ports import (
 )
 
 _BUSY_MS = 10_000
+_CACHE_KIB = 16 * 1024
+_CHECKPOINT_PAGES = 4_000
 _READ_ONLY = "argosy_read_only"
 _POSTGRES = {
     False: "SELECT pg_advisory_xact_lock(1095910223)",
@@ -161,6 +163,9 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
         "synchronous=FULL",
         "foreign_keys=ON",
         f"busy_timeout={_BUSY_MS}",
+        # Telemetry writes a page of each device: they are found in memory, and copied together.
+        f"cache_size={-_CACHE_KIB}",
+        f"wal_autocheckpoint={_CHECKPOINT_PAGES}",
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()

@@ -85,7 +85,8 @@ class TelemetryService:
             batch.read(one)
         new = tx.telemetry.add([window.record for window in batch.found.values()])
         devices, classes = batch.hours(new)
-        tx.telemetry.roll_up(devices, classes)
+        if new:
+            _add_up(tx, devices, classes)
         repeated = batch.repeated + len(batch.found) - len(new)
         return Taken(classes, len(new), repeated, batch.old)
 
@@ -181,22 +182,37 @@ class _Batch:
 
     def hours(
         self, new: Sequence[WindowRecord]
-    ) -> tuple[dict[DeviceHour, Sums], dict[ClassHour, Sums]]:
-        """What the new ones add up to, by device and hour, and by class and hour."""
-        devices: dict[DeviceHour, Sums] = {}
+    ) -> tuple[dict[DeviceHour, list[Kept]], dict[ClassHour, Sums]]:
+        """The new ones by device and hour, and what they add up to by class and hour."""
+        devices: dict[DeviceHour, list[Kept]] = {}
         classes: dict[ClassHour, Sums] = {}
         for record in new:
             found = self.found[record.key]
             hour = record.start_ms // HOUR_MS
             head, tail = (record.model, record.version, hour), (record.role, record.variant)
-            device = DeviceHour(*head, record.device_id, *tail)
+            devices.setdefault(DeviceHour(*head, record.device_id, *tail), []).append(found.kept)
             its_class = ClassHour(*head, found.device_class, *tail)
-            for sums in (
-                devices.get(device) or devices.setdefault(device, Sums()),
-                classes.get(its_class) or classes.setdefault(its_class, Sums()),
-            ):
-                sums.add(found.kept)
+            sums = classes.get(its_class)
+            if sums is None:
+                sums = classes[its_class] = Sums()
+            sums.add(found.kept)
         return devices, classes
+
+
+def _add_up(
+    tx: Transaction, devices: Mapping[DeviceHour, list[Kept]], classes: Mapping[ClassHour, Sums]
+) -> None:
+    """Add a batch to its hours: of devices window by window, as there is often but one."""
+    of_devices, of_classes = tx.telemetry.kept(devices.keys(), classes.keys())
+    for device, windows in devices.items():
+        sums = of_devices.get(device)
+        if sums is None:
+            sums = of_devices[device] = Sums()
+        for window in windows:
+            sums.add(window)
+    for its_class, more in classes.items():
+        of_classes.setdefault(its_class, Sums()).merge(more)
+    tx.telemetry.keep(of_devices, of_classes)
 
 
 def _copy(sums: Sums) -> Sums:

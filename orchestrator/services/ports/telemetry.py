@@ -14,14 +14,17 @@ class Telemetry(Protocol):
     """Telemetry windows and their roll-ups.
 
     add: those that are not there yet, which it answers; no two of the same key in one call.
-    roll_up: merges what was added into what is kept of the hours. device_hours, class_hours:
+    kept, keep: of these hours what there is, and what takes its place. device_hours, class_hours:
     of a version in a span, in no order. devices: that have any hour there, by id, from after a
     cursor. windows: that began in a span of milliseconds. prune: about ``limit`` windows received
     before ``received_ms``, and hours of devices and of classes before these; how many went.
     """
 
     def add(self, records: Sequence[WindowRecord]) -> Sequence[WindowRecord]: ...
-    def roll_up(
+    def kept(
+        self, devices: Collection[DeviceHour], classes: Collection[ClassHour]
+    ) -> tuple[dict[DeviceHour, Sums], dict[ClassHour, Sums]]: ...
+    def keep(
         self, devices: Mapping[DeviceHour, Sums], classes: Mapping[ClassHour, Sums]
     ) -> None: ...
     def device_hours(
