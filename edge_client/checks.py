@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from edge_client.classify import Array
+from edge_client.errors import InferenceError
 from edge_client.refuse import MAX_INPUT_BYTES, bounds, fitting_feed
 from schemas.signature import TensorSpec
 
@@ -139,24 +140,30 @@ def values(spec: TensorSpec) -> Predicate | None:
     return lambda x: bool(low <= x.item(x.argmin()) and x.item(x.argmax()) <= high)
 
 
-def compile_finite(names: tuple[str, ...]) -> Callable[[list[Any]], str | None]:
-    """A look at raw outputs: the name of the first that holds NaN or an infinity, else None."""
-    if len(names) == 1:
-        only = names[0]
-        return lambda raw: None if finite(raw[0]) else only
+def compile_finite(specs: tuple[TensorSpec, ...]) -> Callable[[list[Any]], None]:
+    """A look at raw outputs before they are given away; integers are always finite.
 
-    def look(raw: list[Any]) -> str | None:
-        for name, value in zip(names, raw, strict=True):
-            if not finite(value):
-                return name
-        return None
+    Args:
+        specs: the outputs, in the order in which the arrays come.
+
+    Returns:
+        A function that raises InferenceError where one holds NaN or an infinity.
+    """
+    floats = [(i, spec.name) for i, spec in enumerate(specs) if spec.dtype.startswith("float")]
+
+    def look(raw: list[Any]) -> None:
+        for i, name in floats:
+            if not finite(raw[i]):
+                msg = f"output {name!r} holds NaN or an infinity"
+                raise InferenceError(msg)
 
     return look
 
 
 def finite(x: Any) -> bool:
-    """Whether an array holds neither NaN nor an infinity. Integers never do."""
-    if x.dtype.kind != "f" or not x.size:
-        return True
-    low, high = x.item(x.argmin()), x.item(x.argmax())
+    """Whether an array of floats holds neither NaN nor an infinity; an empty one does not."""
+    try:
+        low, high = x.item(x.argmin()), x.item(x.argmax())
+    except ValueError:
+        return bool(x.size == 0)
     return bool(low - low == 0.0 and high - high == 0.0)

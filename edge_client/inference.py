@@ -110,6 +110,8 @@ class Model:
         check: inputs to arrays by name, as the session takes them: of the signature's dtypes,
             shapes and ranges, finite, in C order. What fits is passed on, not copied. Raises
             InputError with what does not fit, what was wanted, and what to do.
+        finite: raw outputs are looked at before they are given away. Raises InferenceError where
+            one holds NaN or an infinity.
         provider: the execution provider in use.
         wanted: the one that was asked for, where that is another; else "".
         nodes: how many nodes of the graph each provider runs, where there are several.
@@ -117,6 +119,7 @@ class Model:
     """
 
     check: Callable[[Inputs], Feed]
+    finite: Callable[[list[Array]], None]
 
     def __init__(
         self,
@@ -170,7 +173,7 @@ class Model:
             raise
         self._names = [spec.name for spec in self.signature.outputs]
         self._one = self._names[0] if len(self._names) == 1 else None
-        self._infinite = compile_finite(tuple(self._names))
+        self.finite = compile_finite(self.signature.outputs)
         self.check = compile_check(self.signature.inputs, _batched(inputs))
         if opened.profile is not None:
             self.warm_up(runs=1)
@@ -219,17 +222,6 @@ class Model:
             msg = f"the model failed: {first_line(error)}"
             raise InferenceError(msg) from error
         return found
-
-    def finite(self, raw: list[Array]) -> None:
-        """Look at outputs before they are given away.
-
-        Raises:
-            InferenceError: one of them holds NaN or an infinity.
-        """
-        name = self._infinite(raw)
-        if name is not None:
-            msg = f"output {name!r} holds NaN or an infinity"
-            raise InferenceError(msg)
 
     def answer(self, raw: list[Array], n: int, slot: Slot | None = None) -> Prediction:
         """Outputs by name."""

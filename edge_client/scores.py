@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-SUM_TOLERANCE = 1e-3
-"""Rows that add up to one within this, and hold nothing negative, are probabilities."""
+from edge_client.classify import probabilities
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +26,8 @@ def score(scores: npt.NDArray[Any]) -> Scored:
     Args:
         scores: [n, classes], finite.
     """
-    values = scores.astype(np.float64)
+    values, classes = probabilities(scores), scores.argmax(axis=1)
     n, k = values.shape
-    classes = values.argmax(axis=1)
-    odd = (values.min(axis=1) < 0) | (np.abs(values.sum(axis=1) - 1) > SUM_TOLERANCE)
-    if odd.any():
-        some = values[odd]
-        some = np.exp(some - some.max(axis=1, keepdims=True))
-        values[odd] = some / some.sum(axis=1, keepdims=True)
     confidence = values[np.arange(n), classes]
     if k == 1:
         return Scored(classes, confidence, None)
