@@ -14,7 +14,7 @@ from edge_client.database import open_readonly
 from edge_client.errors import JournalError
 from edge_client.hang import read_hang
 from edge_client.settings import BUILT, MIB, Home
-from edge_client.slots import find_pointer
+from edge_client.slots import find_pointers
 from edge_client.store import RESERVE
 from schemas.base import Wire
 
@@ -79,10 +79,10 @@ def _journal(home: Home, facts: dict[str, float] | None) -> list[Trouble]:
 
 
 def _pointer(home: Home) -> list[Trouble]:
-    found = find_pointer(home.pointer)
+    found = find_pointers(home.pointer)
     if found.damage is None:
         return []
-    do = "nothing: the next start mends it" if found.pointer else "roll a version out to it"
+    do = "nothing: the next start mends it" if found.pointers else "roll a version out to it"
     return [Trouble(what=found.damage, do=do)]
 
 

@@ -10,12 +10,12 @@ from functools import partial
 
 from edge_client import notify
 from edge_client.errors import EdgeError
-from edge_client.files import write_atomic
+from edge_client.live_file import LiveFile
 from edge_client.loop import AgentEvent, Events, Jobs, guarded_thread
 from edge_client.opening import usable_journal
 from edge_client.parts import Boot, Parts
 from edge_client.probation_watch import keep_times
-from edge_client.self_report import birth_of, live_of, name_of, status_line
+from edge_client.self_report import birth_of, live_of, names_of, status_line
 from edge_client.serving import serve_proven
 from edge_client.settings import Home, RunSettings
 from edge_client.staging import TrialEnded
@@ -26,12 +26,14 @@ from edge_client.updater import AGAIN_SECONDS
 from schemas.device import Birth
 from schemas.errors import Exit
 from schemas.rollout import ExecState
+from schemas.topics import Down
 
 TICK_SECONDS = 0.2
 LIVE_SECONDS = 1.0
 STOP_SECONDS = 1.5
 JOURNAL_SECONDS = 30.0
 TIMES_SECONDS = 60.0
+RECOVER_SECONDS = 60.0
 MAX_FAULTS = 20
 """Faults in a row after which the agent ends, to be started anew."""
 
@@ -52,6 +54,7 @@ class Agent:
         self._boot = Boot.now()
         self._uptime = self._boot.uptime
         self._events = Events()
+        self._live = LiveFile(home.live, self._uptime)
         self._stop = threading.Event()
         self._fault: str | None = None
         self._problem: str | None = "not connected yet"
@@ -66,7 +69,13 @@ class Agent:
         self._updater, self._inbox = parts.updater, parts.inbox
         self._sensor: threading.Thread | None = None
         if source is not None:
-            stream = Stream(source, rate=settings.rate, runtime=self._runtime, stop=self._stop)
+            stream = Stream(
+                source,
+                rate=settings.rate,
+                runtime=self._runtime,
+                stop=self._stop,
+                model=settings.source_model,
+            )
             self._sensor = guarded_thread("sensor", stream.run, self._fail)
 
     def stop(self) -> None:
@@ -82,11 +91,12 @@ class Agent:
         """
         self._parts.watchdog.start()
         self._serve()
-        serving = name_of(self._runtime.slot)
+        serving = names_of(self._runtime.slots())
         log.info("device %s, serving %s", self._identity.record.device, serving)
         if self._sensor is not None:
             self._sensor.start()
         self._transport.start()
+        self._recover()
         notify.notify(notify.READY, notify.status(f"serving {serving}"))
         try:
             return self._loop()
@@ -109,6 +119,8 @@ class Agent:
         heartbeat = max(1.0, self._identity.record.heartbeat_seconds)
         jobs = Jobs(self._uptime)
         jobs.add(every, self._cut)
+        jobs.add(RECOVER_SECONDS, self._recover)
+        jobs.add(LIVE_SECONDS, self._windows.power.sample)
         jobs.add(heartbeat, self._transport.announce)
         jobs.add(LIVE_SECONDS, self._write_live)
         jobs.add(AGAIN_SECONDS, self._inbox.again)
@@ -120,7 +132,7 @@ class Agent:
         elif self._settings.bench:
             jobs.add(LIVE_SECONDS, self._look_for_bench)
         jobs.add(TICK_SECONDS, lambda: self._uplink.pump(self._uptime()))
-        announced = self._runtime.slot
+        announced = self._runtime.slots()
         pump_at, faults = 0.0, 0
         while not self._stop.is_set():
             self._parts.watchdog.beat()
@@ -137,8 +149,8 @@ class Agent:
                 pump_at = self._uptime() + 1.0
                 if faults >= MAX_FAULTS:
                     raise
-            if self._runtime.slot != announced:
-                announced = self._runtime.slot
+            if self._runtime.slots() != announced:
+                announced = self._runtime.slots()
                 self._transport.announce()
             if not self._transport.alive:
                 self._fail("the network part died")
@@ -168,15 +180,20 @@ class Agent:
             return
         match event:
             # Without the journal's floor nothing that comes can be trusted to be new.
-            case Received(leaf=leaf, payload=payload) if self._read_only is None:
+            case Received(leaf=leaf, payload=payload) if (
+                self._read_only is None and leaf is not Down.TIME
+            ):
                 self._inbox.take(leaf, payload)
+            case Received(leaf=Down.TIME, payload=payload):
+                self._uplink.time.take(payload)
             case Acknowledged():
                 self._uplink.acknowledged(event, self._uptime())
             case TrialEnded():
                 self._updater.trial_ended(event)
             case Connected(session=session):
                 log.info("connected (connection %d)", session)
-                self._uplink.connected, self._problem = True, None
+                self._uplink.now_connected()
+                self._problem = None
                 self._standing.connected(event)
                 self._updater.connected()
                 if self._read_only is None:
@@ -202,11 +219,18 @@ class Agent:
     # --- what the loop does from time to time -----------------------------------------
 
     def _cut(self) -> None:
-        for tally, seconds, cpu_seconds in self._windows.cut():
-            try:
-                self._buffer.put(tally, seconds, cpu_seconds)
-            except (EdgeError, OSError, sqlite3.Error) as error:
-                self._trouble(error)  # the others of this cut may fit
+        try:
+            self._parts.recorder.cut()
+        except EdgeError as error:
+            self._trouble(error)  # the next cut has what this one could not write
+        self._uplink.hurry()
+
+    def _recover(self) -> None:
+        try:
+            if self._parts.recorder.recover():
+                self._uplink.hurry()
+        except (EdgeError, OSError, sqlite3.Error) as error:
+            self._trouble(error)
 
     def _look_for_journal(self) -> None:
         """The journal may be usable again, as when there is room; then start anew."""
@@ -216,12 +240,12 @@ class Agent:
 
     def _look_for_bench(self) -> None:
         in_peace = self._updater.settled and isinstance(self._updater.state, Idle | Ended)
-        self._autobench.look(self._runtime.slot, in_peace=in_peace)
+        self._autobench.look(self._runtime.slots(), in_peace=in_peace)
 
     def _write_live(self) -> None:
         live = live_of(self._parts, self._problem)
-        notify.notify(status_line(live, self._runtime.slot))
-        write_atomic(self._home.live, live.model_dump_json().encode(), durable=False)
+        notify.notify(status_line(live, self._runtime.slots()))
+        self._live.tell(live)
 
     # --- the parts --------------------------------------------------------------------
 
@@ -250,8 +274,8 @@ class Agent:
         if self._sensor is not None and self._sensor.is_alive():
             self._sensor.join(0.5)
         forget = partial(self._home.live.unlink, missing_ok=True)
-        files = (self._buffer.close, self._spool.close, self._journal.close)
-        keep = (self._updater.close, self._cut, *files)
+        recorded = (self._parts.recorder.close, self._parts.close_samples, self._buffer.close)
+        keep = (self._updater.close, *recorded, self._spool.close, self._journal.close)
         for last in (*keep, forget):  # one that fails does not keep the others from it
             try:
                 last()

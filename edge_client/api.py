@@ -1,22 +1,27 @@
-"""Inference for programs on the device: ``Edge(home).model().predict(x)``.
+"""Inference for programs on the device: ``Edge(home).model("digits").predict(x)``.
 
-Serves what the agent has activated, and follows it. Inferences made here are not
-counted in telemetry or in a probation, which are the agent's.
+What the agent has activated, followed as it changes; it works without one, too. What is inferred
+here is counted in the device's telemetry, and in a probation, as if the agent had done it.
 """
 
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Mapping
+import weakref
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-from edge_client.errors import NoModelError
-from edge_client.inference import Array, Loaded, Prediction
-from edge_client.runtime import load_slot
-from edge_client.settings import GIB, Home
-from edge_client.slots import Slot, read_pointer
-from edge_client.store import Store
+from edge_client.errors import ForkedError, NoModelError
+from edge_client.following import Follower
+from edge_client.inference import Inputs, Loaded, Prediction
+from edge_client.ops import Finding, Postprocessor, Preprocessor, Raw
+from edge_client.runtime import Runtime
+from edge_client.sessions import SessionSettings
+from edge_client.settings import Home
+from edge_client.slots import Slot, read_pointers
+from edge_client.user_telemetry import UserTelemetry, forked
+from schemas.ids import Name
 
 DEFAULT_HOME = "~/.argosy-edge"
 
@@ -32,60 +37,179 @@ class Edge:
     def __init__(self, home: str | Path | None = None) -> None:
         self._home = home_of(home)
 
-    def model(self) -> ServedModel:
-        """The active model.
+    def models(self) -> tuple[Slot, ...]:
+        """What is active on the device, sorted by model."""
+        return read_pointers(self._home.pointer).active
+
+    def model(
+        self,
+        name: Name | None = None,
+        *,
+        telemetry: bool = True,
+        session: SessionSettings | None = None,
+    ) -> ServedModel:
+        """An active model, loaded and warm.
+
+        Args:
+            name: which one; may be left out where the device has one.
+            telemetry: count what is inferred. Where the home cannot be written it is not counted,
+                and a warning in the log says so.
+            session: how it runs; as for small machines when left out.
 
         Raises:
-            NoModelError: there is none yet.
-            UpdateError: its files are damaged.
+            NoModelError: there is none yet, or none of that name.
+            UsageError: there are several, and none was named.
+            UpdateError: its files are damaged, or it cannot be loaded here.
         """
-        return ServedModel(self._home)
+        return ServedModel(self._home, name, telemetry=telemetry, session=session)
 
 
 class ServedModel:
-    """The device's active model, whichever it is at each call. Thread-safe."""
+    """An active model of the device, whichever version it is at each call. Thread-safe.
 
-    def __init__(self, home: Home) -> None:
-        self._home = home
-        self._store = Store(home, quota=2 * GIB)
-        self._lock = threading.Lock()
-        self._seen: tuple[int, int] | None = None
-        self._loaded = self._current()
+    It has a thread that follows the device, and one that counts: close it, use it in ``with``, or
+    leave that to the end of the program. It is of no use in a child that the program forks: there
+    it says so, and the child opens its own.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        name: Name | None = None,
+        *,
+        telemetry: bool = True,
+        session: SessionSettings | None = None,
+    ) -> None:
+        """As ``Edge.model``."""
+        self._process = os.getpid()
+        pointers = read_pointers(home.pointer)
+        self.name: Name = pointers.one(name, "that is meant") or ""
+        if pointers.of(self.name).active is None:
+            raise _no_model(home, name, pointers.active)
+        self._telemetry = UserTelemetry(home, wanted=telemetry)
+        self._runtime = Runtime(self._telemetry.meter, session)
+        self._follower = Follower(home, self._runtime, self.name)
+        try:
+            self._follower.first()
+        except BaseException:
+            self._telemetry.close()
+            raise
+        self._follower.start()
+        self._steps: tuple[Loaded, Preprocessor, Postprocessor] | None = None
+        self._end = weakref.finalize(self, _end, self._follower, self._telemetry)
+        _open.add(self)
 
     @property
     def slot(self) -> Slot:
-        """Which model, version and variant serves."""
-        return self._current().slot
+        """Which version and variant answers now."""
+        slot = self._runtime.slot(self.name)
+        if slot is None:
+            raise self._gone()
+        return slot
 
-    def predict(self, inputs: Array | Mapping[str, Array]) -> Prediction:
+    def predict(self, inputs: Inputs, *, truth: int | None = None) -> Prediction:
         """Infer.
 
         Args:
             inputs: arrays by input name, or the one array of a model with one input;
                 dtype and shape as in the signature, the batch first.
+            truth: the true class of a batch of one, where it is known; it is counted.
 
         Raises:
             InputError: an input does not fit; says which, what was wanted and given.
             InferenceError: the model failed, or gave NaN or an infinity.
+            NoModelError: it is not active on the device any more.
+            ForkedError: this is a child of the process that opened it.
         """
-        return self._current().model.predict(inputs)
-
-    def _current(self) -> Loaded:
         try:
-            found = self._home.pointer.stat()
-        except FileNotFoundError:
-            raise _no_model(self._home) from None
-        seen = (found.st_ino, found.st_mtime_ns)
-        with self._lock:
-            if seen != self._seen:
-                slot = read_pointer(self._home.pointer).active
-                if slot is None:
-                    raise _no_model(self._home)
-                self._loaded = load_slot(self._store, slot)
-                self._seen = seen
-            return self._loaded
+            return self._runtime.predict(inputs, model=self.name, truth=truth)
+        except NoModelError:
+            raise self._gone() from None
+
+    def classify(self, raw: Raw) -> list[Finding]:
+        """Infer with the steps that the manifest names before and after the graph.
+
+        Args:
+            raw: a sample or several, as ``Preprocessor.prepare`` takes them: the bytes of an
+                image, an array, a list of such.
+
+        Returns:
+            What the model says of each sample.
+
+        Raises:
+            LoadError: a step cannot be done here, as for want of an extra.
+            InputError, InferenceError, NoModelError, ForkedError: as ``predict``.
+        """
+        loaded = self._runtime.loaded(self.name)
+        if loaded is None:
+            raise self._gone()
+        steps = self._steps
+        if steps is None or steps[0] is not loaded:
+            manifest = loaded.manifest
+            steps = (loaded, Preprocessor(manifest), Postprocessor(manifest))
+            self._steps = steps
+        _, before, after = steps
+        feed = loaded.model.check(before.prepare(raw))
+        n = loaded.model.size(feed)
+        # By the version whose steps were done, for all that another may serve meanwhile.
+        outputs = self._runtime.infer(loaded, feed, n=n)
+        return after.finish(loaded.model.answer(outputs, n, loaded.slot))
+
+    def close(self) -> None:
+        """Stop following, and write what was counted. A second call does nothing."""
+        if self._end.detach() is None:
+            return
+        self._follower.stop()
+        self._runtime.swap(self.name, None)
+        self._telemetry.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def forked(self) -> None:
+        """In a child of the process: nothing is answered, and nothing of the parent's ended."""
+        self._end.detach()
+        self._runtime.forked()
+
+    def _gone(self) -> Exception:
+        if self._process != os.getpid():
+            msg = "this model was opened before the process was forked"
+            return ForkedError(msg, hint="open it in the child: Edge().model(...)")
+        if not self._end.alive:
+            return NoModelError("this model was closed")
+        return NoModelError(f"model {self.name} is not active on this device any more")
 
 
-def _no_model(home: Home) -> NoModelError:
+_open: weakref.WeakSet[ServedModel] = weakref.WeakSet()
+
+
+def _end(follower: Follower, telemetry: UserTelemetry) -> None:
+    """What is left to do once nobody uses a model any more, or the program ends."""
+    follower.stop()
+    telemetry.close()
+
+
+def _in_child() -> None:
+    """After a fork: threads, locks and mapped files of the parent are not to be used."""
+    for one in tuple(_open):
+        one.forked()
+    forked()
+
+
+os.register_at_fork(after_in_child=_in_child)
+
+
+def _no_model(home: Home, name: Name | None, active: tuple[Slot, ...]) -> NoModelError:
+    if active and name is not None:
+        there = ", ".join(slot.model for slot in active)
+        return NoModelError(f"model {name} is not active in {home.root}; there is {there}")
     msg = f"no model is active in {home.root} yet"
     return NoModelError(msg, hint="start a rollout to this device; see `argosy-edge status`")

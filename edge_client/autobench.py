@@ -15,7 +15,7 @@ from typing import Protocol
 
 from edge_client.settings import Home
 from edge_client.slots import Slot
-from schemas.ids import Sha256
+from schemas.ids import Name, Sha256
 
 SETTLE_SECONDS = 10.0
 """A model serves in peace for so long before it is measured."""
@@ -39,10 +39,11 @@ class Process(Protocol):
         """Wait for its end."""
 
 
-def start_bench(home: Home) -> Process:
-    """Measure the active variant in a process of its own."""
+def start_bench(home: Home, model: Name) -> Process:
+    """Measure the active variant of a model in a process of its own."""
+    command = ["-m", "edge_client", "bench", model, "--quietly", "--home", str(home.root)]
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "edge_client", "bench", "--quietly", "--home", str(home.root)],
+        [sys.executable, "-P", *command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
@@ -57,7 +58,7 @@ class Autobench:
         *,
         known: Callable[[Sha256], bool],
         clock: Callable[[], float],
-        start: Callable[[Home], Process] = start_bench,
+        start: Callable[[Home, Name], Process] = start_bench,
     ) -> None:
         """Put together.
 
@@ -70,26 +71,29 @@ class Autobench:
         self._home, self._known, self._clock, self._start = home, known, clock, start
         self._process: Process | None = None
         self._began = 0.0
-        self._slot: Slot | None = None
+        self._slot: Slot | None = None  # which is measured
+        self._slots: tuple[Slot, ...] = ()
         self._since = 0.0
         self._done: set[Sha256] = set()
 
-    def look(self, slot: Slot | None, *, in_peace: bool) -> None:
+    def look(self, slots: tuple[Slot, ...], *, in_peace: bool) -> None:
         """Begin, or end, what is called for.
 
         Args:
-            slot: what serves.
+            slots: what serves.
             in_peace: whether no update is under way.
         """
         now = self._clock()
-        if slot != self._slot or not in_peace:
+        if slots != self._slots or not in_peace:
             self.stop()
-            self._slot, self._since = slot, now
+            self._slots, self._since = slots, now
             return
         if self._process is not None:
             self._watch(now)
-        elif slot is not None and now - self._since >= SETTLE_SECONDS:
-            self._begin(slot, now)
+        elif now - self._since >= SETTLE_SECONDS:
+            for slot in slots:
+                if self._process is None:
+                    self._begin(slot, now)
 
     def stop(self) -> None:
         """End a measurement that is under way; it counts as not begun."""
@@ -105,7 +109,8 @@ class Autobench:
             self._done.add(slot.sha256)
             return
         try:
-            self._process, self._began = self._start(self._home), now
+            self._process, self._began = self._start(self._home, slot.model), now
+            self._slot = slot
         except OSError as error:
             self._done.add(slot.sha256)
             log.warning("the active model cannot be measured: %s", error)

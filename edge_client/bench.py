@@ -24,7 +24,7 @@ from edge_client.errors import BenchError, NoModelError
 from edge_client.hardware import board, cpu_name, free_mb
 from edge_client.measure import Ask, Loading
 from edge_client.settings import MIB, Home
-from edge_client.slots import Slot, read_pointer
+from edge_client.slots import Slot, read_pointers
 from edge_client.subject import Subjected, start, work_folder
 from schemas.ids import Name
 from schemas.measure import Benchmark, BenchReport, Energy
@@ -71,15 +71,14 @@ Measured: TypeAlias = tuple[Slot, tuple[Benchmark, ...] | Failure]
 
 
 def installed(home: Home, model: Name | None = None) -> tuple[Slot, ...]:
-    """The active model and its fallback, without repeats.
+    """What serves of each model and its fallback, without repeats.
 
     model: of that name only.
 
     Raises:
         NoModelError: there is none.
     """
-    pointer = read_pointer(home.pointer)
-    slots = [slot for slot in (pointer.active, pointer.fallback) if slot is not None]
+    slots = read_pointers(home.pointer).slots
     found = {slot.sha256: slot for slot in reversed(slots) if model in {None, slot.model}}
     if found:
         return tuple(reversed(found.values()))

@@ -68,14 +68,14 @@ def bench(home: Home, model: Name | None, plan: Plan) -> Kept:
     return Kept(benched, is_locked(home), problem)
 
 
-def bench_quietly(home: Home) -> Benched:
-    """Measure the active variant beside the agent that asked for it, and end with it."""
+def bench_quietly(home: Home, model: Name | None = None) -> Benched:
+    """Measure the active variant of a model beside the agent that asked for it, and end with it."""
     record = load_identity(home).record
     parent = os.getppid()
     with bench_lock(home):
         found = measure(
             home,
-            installed(home)[:1],
+            installed(home, model)[:1],
             QUIET,
             device_class=record.device_class,
             go_on=lambda: os.getppid() == parent,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import get_ident
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,21 +19,33 @@ class Doing:
 
 
 class Busy:
-    """One entry per thread. No lock: each thread writes its own key, and reads are copies."""
+    """One entry per thread. No lock: each thread writes its own key, and reads are copies.
+
+    ``begin`` and ``end`` are for the way of each inference, where a context manager would cost
+    more than some models do.
+    """
 
     def __init__(self) -> None:
-        self._doing: dict[int, Doing] = {}
+        self._doing: dict[int, tuple[int, str, str]] = {}
         self._numbers = itertools.count()
+
+    def begin(self, what: str, sha256: str) -> None:
+        """From now on this thread is at work on a model file; ``end`` must follow."""
+        self._doing[get_ident()] = (next(self._numbers), what, sha256)
+
+    def end(self) -> None:
+        """This thread is done."""
+        self._doing.pop(get_ident(), None)
 
     @contextmanager
     def doing(self, what: str, sha256: str) -> Iterator[None]:
         """While this lasts, a thread is at work on a model file."""
-        self._doing[threading.get_ident()] = Doing(next(self._numbers), what, sha256)
+        self.begin(what, sha256)
         try:
             yield
         finally:
-            self._doing.pop(threading.get_ident(), None)
+            self.end()
 
     def now(self) -> list[Doing]:
         """All that is under way."""
-        return list(self._doing.copy().values())
+        return [Doing(*one) for one in self._doing.copy().values()]

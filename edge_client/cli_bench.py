@@ -31,7 +31,7 @@ def bench(model: str | None, home: Path, rounds: int, *, as_json: bool, quietly:
 
     where = Home(home.expanduser())
     if quietly:
-        sys.exit(Exit.FAILED if command.bench_quietly(where).failed else Exit.OK)
+        sys.exit(Exit.FAILED if command.bench_quietly(where, model).failed else Exit.OK)
     kept = command.bench(where, model, Plan(rounds=rounds))
     if as_json:
         click.echo(kept.benched.model_dump_json(indent=2, exclude_none=True))

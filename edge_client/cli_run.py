@@ -37,7 +37,7 @@ from edge_client.cli_common import end, home_option, log_to_stderr
 @click.option("--watchdog", "hang_seconds", type=click.FloatRange(0.5, 86_400), default=60.0,
               show_default=True, envvar="ARGOSY_EDGE_WATCHDOG", metavar="SECONDS",
               help="End the agent when it, or an inference, hangs for so long.")  # fmt: skip
-@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True,
+@click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True,
               help="Threads that one inference may use.")  # fmt: skip
 @click.option("--provider", metavar="NAME",
               help="Execution provider to use: cpu, cuda, tensorrt, openvino, or its full name."

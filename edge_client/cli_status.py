@@ -12,13 +12,16 @@ from edge_client.span import Span
 
 
 @click.command()
+@click.argument("model", required=False)
 @home_option
 @click.option("--to-fallback", is_flag=True,
               help="Also while an update is under way, which is then given up.")  # fmt: skip
 @click.option("--wait", type=Span(), default="60s", show_default=True, metavar="TIME",
               help="How long the running agent may take.")  # fmt: skip
-def rollback(home: Path, wait: float, *, to_fallback: bool) -> None:
-    """Put the model before back, whether the agent runs or not.
+def rollback(model: str | None, home: Path, wait: float, *, to_fallback: bool) -> None:
+    """Put the version before back, whether the agent runs or not.
+
+    Of MODEL, which may be left out where the device has one.
 
     On probation this ends the update; later it takes it back. The server hears of it, and does
     not send the version again until the next rollout.
@@ -27,7 +30,7 @@ def rollback(home: Path, wait: float, *, to_fallback: bool) -> None:
     from edge_client.rollback_command import roll_back  # noqa: PLC0415 - likewise
     from edge_client.settings import Home  # noqa: PLC0415 - likewise
 
-    slot = roll_back(Home(home.expanduser()), give_up=to_fallback, wait=wait)
+    slot = roll_back(Home(home.expanduser()), model, give_up=to_fallback, wait=wait)
     click.echo(f"active: {in_words(slot)}", err=True)
 
 

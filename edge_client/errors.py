@@ -150,6 +150,10 @@ class NoModelError(EdgeError):
     exit = Exit.NOT_FOUND
 
 
+class ForkedError(EdgeError):
+    """What a process opened is used in a child that it forked."""
+
+
 class UpdateError(EdgeError):
     """Why an update ended. ``cause`` is what the device reports."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from edge_client.probation import Figures
+from edge_client.shadowing import Beside
 from edge_client.slots import Slot
 from edge_client.states import Key, Offer
 from schemas.errors import DeviceCause
@@ -97,6 +98,27 @@ class Proceeded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowDue:
+    """An older version of the model serves, so that the new one is to run beside it first.
+
+    before_mb: as in ``Proceeded``.
+    """
+
+    key: Key
+    before_mb: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """What a shadow did so far. fallback, older: as in ``Proceeded``."""
+
+    key: Key
+    beside: Beside
+    fallback: Slot | None
+    older: Slot | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Swapped:
     """The pointer names the new model and it is loaded."""
 
@@ -156,6 +178,8 @@ Event: TypeAlias = (
     | TrialPassed
     | Broke
     | Proceeded
+    | ShadowDue
+    | Compared
     | Swapped
     | Observed
     | Booted

@@ -104,7 +104,7 @@ class Fetching:
         make_room(device, state, files)
         self._first_batch = (self._first_batch + _BATCHES) % 2**31
         self._told_at = 0.0
-        serving = device.runtime.slot
+        serving = device.runtime.slot(state.slot.model)
         self._fetcher = Fetcher(
             self._network,
             device.store,

@@ -128,7 +128,8 @@ class Inbox:
         device = self._device.name
         raised = offer.sequence > self._device.journal.floor(device)
         floor = Floor(device=device, sequence=offer.sequence) if raised else None
-        event = Offered(offer=offer, active=self._device.runtime.slot)
+        active = self._device.runtime.slot(offer.assignment.model)
+        event = Offered(offer=offer, active=active)
         self._updater.apply(event, floor=floor)
 
     def _repeated(self, key: Key) -> bool:

@@ -22,14 +22,17 @@ from edge_client.metadata import MetadataClient
 from edge_client.metadata_cache import MetadataCache
 from edge_client.metadata_refresh import JournalFloors
 from edge_client.mqtt_transport import MqttTransport
-from edge_client.opening import open_buffer, open_journal, open_spool
+from edge_client.opening import open_buffer, open_journal, open_samples, open_spool
+from edge_client.recorder import Recorder
 from edge_client.rollback_desk import RollbackDesk
 from edge_client.runtime import Runtime
+from edge_client.sessions import SessionSettings
 from edge_client.settings import Home, RunSettings
 from edge_client.spool import Spool
 from edge_client.standing import Standing
 from edge_client.store import Store
-from edge_client.telemetry import Buffer, Windows
+from edge_client.telemetry import Windows
+from edge_client.telemetry_buffer import Buffer
 from edge_client.times import read_past
 from edge_client.updater import Updater
 from edge_client.uplink import Uplink
@@ -88,21 +91,27 @@ class Parts:
         home.create()
         self.hardware: Hardware = hardware()
         self.windows = Windows()
-        self.runtime = Runtime(self.windows)
+        self.runtime = Runtime(self.windows, session_of(settings))
         self.runtime.times.recall(read_past(home.times))
         self.watchdog = Watchdog(home, self.runtime.busy, limit=settings.hang_seconds)
         self.journal: Journal
         self.read_only: str | None
         self.journal, self.read_only = open_journal(home, boot=boot.id)
-        make = partial(Buffer, device=name, boot=boot.id, most=settings.telemetry_windows)
+        make = partial(Buffer, most=settings.telemetry_windows)
         self.buffer: Buffer = open_buffer(home.telemetry, make)
+        self.samples = open_samples(home.samples, settings.samples)
+        self.recorder = Recorder(home, boot=boot.id, windows=self.windows, buffer=self.buffer)
         self.spool: Spool = open_spool(home.bench, device=name)
         inlet = Inlet()
         self.transport = MqttTransport(
             self.identity, boot=boot.id, birth=birth, on_event=events.post, inlet=inlet
         )
         self.uplink = Uplink(
-            self.transport, journal=self.journal, buffer=self.buffer, spool=self.spool
+            self.transport,
+            journal=self.journal,
+            buffer=self.buffer,
+            spool=self.spool,
+            samples=self.samples,
         )
         known = partial(self.spool.knows, ort=self.hardware.ort)
         self.autobench = Autobench(home, known=known, clock=boot.uptime)
@@ -118,6 +127,11 @@ class Parts:
         self.updater = Updater(self.device, post=events.post)
         self.inbox = Inbox(self.device, self.updater)
         self.rollbacks = RollbackDesk(self.device, self.updater)
+
+    def close_samples(self) -> None:
+        """Close the file of samples, where there is one."""
+        if self.samples is not None:
+            self.samples.close()
 
     def _device(self, home: Home, settings: RunSettings, inlet: Inlet, events: Events) -> Device:
         return Device(
@@ -142,6 +156,17 @@ class Parts:
             nudge=lambda: events.post(Nudge()),
             spawn=in_thread,
         )
+
+
+def session_of(settings: RunSettings) -> SessionSettings:
+    """How models are to run, as ``argosy-edge run`` was told."""
+    return SessionSettings(
+        threads=settings.threads,
+        spinning=settings.spin,
+        arena=settings.arena,
+        provider=settings.provider,
+        fallback=settings.provider_fallback,
+    )
 
 
 def _utc_now() -> dt.datetime:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from edge_client.device import Device
 from edge_client.errors import UpdateError
 from edge_client.events import Event, Observed
+from edge_client.gauges import rss_mb
 from edge_client.inference import Loaded
+from edge_client.live_counts import live_counts
 from edge_client.probation import Figures, GoldenRun, Times
 from edge_client.probe import MAX_GOLDEN_BYTES, check_golden, read_golden
 from edge_client.runtime import Runtime
+from edge_client.slots import Slot
 from edge_client.states import Key, OnProbation
 from edge_client.store import Store
-from edge_client.telemetry import rss_mb
 from edge_client.times import write_past
 from schemas.errors import DeviceCause
 from schemas.model import Manifest
@@ -38,6 +41,7 @@ class ProbationWatch:
         *,
         apply: Callable[[Event], None],
         memory: Callable[[], float | None] = rss_mb,
+        others: Callable[[], Mapping[str, tuple[int, int]]] | None = None,
     ) -> None:
         """Put together.
 
@@ -45,8 +49,10 @@ class ProbationWatch:
             device: its parts.
             apply: takes what was observed, at once.
             memory: of this process, in MiB.
+            others: what other living processes counted, by model file: (samples, failed ones).
         """
         self._device, self._apply, self._memory = device, apply, memory
+        self._others_now = others or partial(live_counts, device.home.live_counts)
         self._key: Key | None = None
         self._base, self._began, self._looked = 0.0, 0.0, 0.0
         self._grown: deque[float] = deque(maxlen=LASTING)
@@ -54,16 +60,18 @@ class ProbationWatch:
 
     def look(self, state: OnProbation) -> None:
         """Tell what the model did so far; nothing while another one serves."""
-        loaded, now = self._device.runtime.loaded, self._device.clock.steady()
+        runtime, now = self._device.runtime, self._device.clock.steady()
+        loaded = runtime.loaded(state.slot.model)
         if loaded is None or loaded.slot != state.slot:
             return
         if self._key != state.offer.key:
             self._begin(state, now)
         self._look_at_memory(state, now)
-        n, errors = self._device.runtime.counts(state.slot)
+        n, errors = runtime.counts(state.slot)
+        others_n, others_errors = self._others(state.slot)
         figures = Figures(
-            n=n,
-            errors=errors,
+            n=n + others_n,
+            errors=errors + others_errors,
             elapsed=self._base + max(0.0, now - self._began),
             times=self._times(state),
             grown_mb=min(self._grown) if len(self._grown) == LASTING else None,
@@ -80,6 +88,14 @@ class ProbationWatch:
         self._base, self._began, self._looked = state.elapsed, now, now - LOOK_SECONDS
         self._grown.clear()
         keep_times(self._device)
+
+    def _others(self, slot: Slot) -> tuple[int, int]:
+        """What users' processes did with the model: one that only they use is judged by that."""
+        try:
+            return self._others_now().get(slot.sha256, (0, 0))
+        except OSError as error:
+            log.warning("what other processes counted cannot be read: %s", error)
+            return (0, 0)
 
     def _look_at_memory(self, state: OnProbation, now: float) -> None:
         if state.before_mb is None or now - self._looked < LOOK_SECONDS:
@@ -108,6 +124,7 @@ class ProbationWatch:
 def keep_times(device: Device) -> None:
     """Write down how long inferences take here; without it nothing but a comparison is lost."""
     try:
+        device.runtime.fold()
         write_past(device.home.times, device.runtime.times.past())
     except OSError as error:
         log.warning("how long inferences take could not be kept: %s", error)

@@ -11,14 +11,25 @@ from pydantic import ValidationError
 from edge_client.errors import EdgeError, NothingBeforeError, RollbackError, UsageError
 from edge_client.events import RollbackWanted
 from edge_client.files import read_limited, write_atomic
-from edge_client.runtime import load_slot
+from edge_client.loading import load_slot
 from edge_client.settings import Home
-from edge_client.slots import Pointer, Slot, read_pointer
-from edge_client.states import Accepted, Activating, Downloading, Reverting, Staged, State, Verified
+from edge_client.slots import Pointer, Pointers, Slot, read_pointers
+from edge_client.states import (
+    Accepted,
+    Activating,
+    Downloading,
+    Idle,
+    Reverting,
+    Shadowing,
+    Staged,
+    State,
+    Verified,
+)
 from edge_client.store import Store
 from schemas.base import Wire
+from schemas.ids import Name
 
-EARLY = (Accepted, Downloading, Verified, Staged)
+EARLY = (Accepted, Downloading, Verified, Staged, Shadowing)
 _LIMIT = 16 * 1024
 
 
@@ -42,15 +53,19 @@ class Answered(Wire):
     hint: str | None = None
 
 
-def wanted(home: Home, *, id_: str, give_up: bool) -> Asked:
-    """What to ask for, by the pointer.
+def wanted(home: Home, *, id_: str, give_up: bool, model: Name | None = None) -> Asked:
+    """What to ask for, by the pointer. model: None means the only one.
 
     Raises:
         NothingBeforeError: no model is kept from before the active one.
+        UsageError: there are several models, and none was named.
     """
-    pointer = read_pointer(home.pointer)
+    pointers = read_pointers(home.pointer)
+    name = pointers.one(model, "to go back with: argosy-edge rollback MODEL")
+    pointer = Pointer() if name is None else pointers.of(name)
     if pointer.active is None:
-        msg = "nothing to roll back: no model is active on this device"
+        what = "no model" if model is None else f"no model {model}"
+        msg = f"nothing to roll back: {what} is active on this device"
         raise NothingBeforeError(msg, hint="see `argosy-edge status`")
     if pointer.fallback is None:
         msg = f"nothing to roll back to: no model from before {in_words(pointer.active)} is kept"
@@ -63,12 +78,12 @@ def in_words(slot: Slot) -> str:
     return f"{slot.model} v{slot.version} ({slot.variant})"
 
 
-def is_done(asked: Asked, pointer: Pointer) -> bool:
+def is_done(asked: Asked, pointers: Pointers) -> bool:
     """Whether the pointer says what was asked for."""
-    return pointer.active == asked.fallback
+    return pointers.of(asked.slot.model).active == asked.fallback
 
 
-def decide(asked: Asked, state: State, pointer: Pointer) -> RollbackWanted | None:
+def decide(asked: Asked, state: State, pointers: Pointers) -> RollbackWanted | None:
     """What follows from a request.
 
     Returns:
@@ -77,13 +92,16 @@ def decide(asked: Asked, state: State, pointer: Pointer) -> RollbackWanted | Non
     Raises:
         RollbackError: it cannot be done as things are.
     """
-    if isinstance(state, Activating | Reverting):
+    model = asked.slot.model
+    mine = not isinstance(state, Idle) and state.offer.assignment.model == model
+    if mine and isinstance(state, Activating | Reverting):
         return None
+    pointer = pointers.of(model)
     if (pointer.active, pointer.fallback) != (asked.slot, asked.fallback):
         serving = "no model" if pointer.active is None else in_words(pointer.active)
         msg = f"{serving} is active by now, not {in_words(asked.slot)}"
         raise RollbackError(msg, hint="look at `argosy-edge status`, then ask again")
-    if isinstance(state, EARLY) and not asked.give_up:
+    if mine and isinstance(state, EARLY) and not asked.give_up:
         msg = f"an update is under way ({state.offer.assignment.execution}, {state.kind})"
         raise RollbackError(msg, hint="wait for its end, or give it up with --to-fallback")
     return RollbackWanted(slot=asked.slot, fallback=asked.fallback, give_up=asked.give_up)

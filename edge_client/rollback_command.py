@@ -17,21 +17,26 @@ from edge_client.journal import ROLLED_BACK, Journal, facts_of
 from edge_client.lock import agent_lock, is_locked
 from edge_client.opening import usable_journal
 from edge_client.rollback import Asked
+from edge_client.serving import point, point_back
 from edge_client.settings import Home
-from edge_client.slots import Pointer, Slot, read_pointer, write_pointer
+from edge_client.slots import Pointer, Slot, read_pointers
 from edge_client.state_machine import step
 from edge_client.states import Reverting
 from edge_client.store import Store
+from schemas.ids import Name
 
 WAIT_SECONDS = 60.0
 POLL_SECONDS, LOOK_SECONDS = 0.05, 1.0
 
 
-def roll_back(home: Home, *, give_up: bool, wait: float = WAIT_SECONDS) -> Slot:
+def roll_back(
+    home: Home, model: Name | None = None, *, give_up: bool, wait: float = WAIT_SECONDS
+) -> Slot:
     """Put the model before back, and wait until it serves or, without an agent, is the active one.
 
     Args:
         home: of the device.
+        model: which one; None means the only one.
         give_up: also an update that is under way.
         wait: seconds for the agent to answer.
 
@@ -41,7 +46,7 @@ def roll_back(home: Home, *, give_up: bool, wait: float = WAIT_SECONDS) -> Slot:
     Raises:
         EdgeError: it was not done, and why.
     """
-    asked = rollback.wanted(home, id_=secrets.token_hex(8), give_up=give_up)
+    asked = rollback.wanted(home, id_=secrets.token_hex(8), give_up=give_up, model=model)
     deadline = time.monotonic() + wait
     while True:
         try:
@@ -91,7 +96,7 @@ def _alone(home: Home, asked: Asked) -> None:
             rollback.require_loadable(Store(home, quota=0), asked.fallback)
             _finish(home, journal, state)
             return
-        event = rollback.decide(asked, state, read_pointer(home.pointer))
+        event = rollback.decide(asked, state, read_pointers(home.pointer))
         if event is None:
             msg = "an update was cut off in the middle of its swap"
             raise RollbackError(msg, hint="start the agent, which ends it; then ask again")
@@ -102,7 +107,7 @@ def _alone(home: Home, asked: Asked) -> None:
         if isinstance(state, Reverting):
             _finish(home, journal, state)
         elif any(isinstance(action, PutBack) for action in actions):
-            write_pointer(home.pointer, Pointer(active=asked.fallback))
+            point(home, asked.slot.model, Pointer(active=asked.fallback))
             journal.remember(ROLLED_BACK, 1.0)
     finally:
         journal.close()
@@ -110,7 +115,8 @@ def _alone(home: Home, asked: Asked) -> None:
 
 
 def _finish(home: Home, journal: Journal, state: Reverting) -> None:
-    write_pointer(home.pointer, Pointer(active=state.fallback, fallback=state.older))
+    pointer = Pointer(active=state.fallback, fallback=state.older)
+    point_back(home, state.slot.model, pointer)
     new, actions = step(state, Restored(key=state.offer.key, serving=state.fallback), time.time())
     reports = [action for action in actions if isinstance(action, Report)]
     journal.commit(new, reports, uptime=0.0, facts=facts_of(reports))

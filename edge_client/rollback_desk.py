@@ -8,8 +8,8 @@ from edge_client import rollback
 from edge_client.device import Device
 from edge_client.errors import EdgeError, RollbackError
 from edge_client.rollback import Answered, Asked
-from edge_client.slots import read_pointer
-from edge_client.states import Reverting
+from edge_client.serving import on_trial
+from edge_client.slots import read_pointers
 from edge_client.updater import Updater
 
 
@@ -41,8 +41,8 @@ class RollbackDesk:
     def _done(self, asked: Asked) -> bool:
         if self._is_done(asked):
             return True
-        pointer = read_pointer(self._device.home.pointer)
-        event = rollback.decide(asked, self._updater.state, pointer)
+        pointers = read_pointers(self._device.home.pointer)
+        event = rollback.decide(asked, self._updater.state, pointers)
         if event is None or not self._updater.settled:
             return False
         with self._device.runtime.busy.doing("a load", asked.fallback.sha256):
@@ -56,7 +56,9 @@ class RollbackDesk:
 
     def _is_done(self, asked: Asked) -> bool:
         """Whether it serves, the pointer says so, and so does the journal."""
-        if isinstance(self._updater.state, Reverting):
+        model = asked.slot.model
+        if on_trial(self._updater.state) == model:
             return False
-        pointer = read_pointer(self._device.home.pointer)
-        return rollback.is_done(asked, pointer) and self._device.runtime.slot == asked.fallback
+        pointers = read_pointers(self._device.home.pointer)
+        serving = self._device.runtime.slot(model)
+        return rollback.is_done(asked, pointers) and serving == asked.fallback

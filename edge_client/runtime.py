@@ -110,6 +110,10 @@ class Runtime:
             self._changed.wait_for(lambda: bool(self._serving), timeout)
             return self.slots()
 
+    def forked(self) -> None:
+        """In a child of the process: nothing serves there. Takes no lock, which may be held."""
+        self._serving, self._only, self._shadow = {}, None, None
+
     # --- inference --------------------------------------------------------------------
 
     def predict(

@@ -12,13 +12,12 @@ from schemas.device import Birth
 
 def birth_of(parts: Parts, session: int) -> Birth:
     """The birth message of a connection; made on whichever thread sends it."""
-    slot = parts.runtime.slot
     return Birth(
         boot=parts.boot.id,
         session=session,
         uptime=parts.boot.uptime(),
         hardware=parts.hardware,
-        active=None if slot is None else slot.as_active(),
+        active=tuple(slot.as_active() for slot in parts.runtime.slots()),
         execution=parts.updater.seen,
         rolled_back=parts.updater.rolled_back,
     )
@@ -27,12 +26,12 @@ def birth_of(parts: Parts, session: int) -> Birth:
 def live_of(parts: Parts, problem: str | None) -> Live:
     """``agent.json``. problem: of the connection, or of what was last tried."""
     state, renewer = parts.updater.state, parts.standing.renewer
-    key, slot = key_of(state), parts.runtime.slot
+    key = key_of(state)
     return Live(
         boot=parts.boot.id,
         connected=parts.uplink.connected,
         uptime=round(parts.boot.uptime(), 1),
-        serving=None if slot is None else slot.as_active(),
+        serving=tuple(slot.as_active() for slot in parts.runtime.slots()),
         execution=None if key is None else key[0],
         state=exec_state(state),
         windows_waiting=len(parts.buffer),
@@ -44,13 +43,14 @@ def live_of(parts: Parts, problem: str | None) -> Live:
     )
 
 
-def status_line(live: Live, slot: Slot | None) -> str:
+def status_line(live: Live, slots: tuple[Slot, ...]) -> str:
     """For ``systemctl status``."""
     where = "connected" if live.connected else "not connected"
     doing = "" if live.execution is None else f"; {live.execution} {live.state}"
-    return notify.status(f"serving {name_of(slot)}, {where}{doing}")
+    return notify.status(f"serving {names_of(slots)}, {where}{doing}")
 
 
-def name_of(slot: Slot | None) -> str:
-    """A model, for the log."""
-    return "no model yet" if slot is None else f"{slot.model} v{slot.version} ({slot.variant})"
+def names_of(slots: tuple[Slot, ...]) -> str:
+    """Models, for the log."""
+    named = ", ".join(f"{slot.model} v{slot.version} ({slot.variant})" for slot in slots)
+    return named or "no model yet"

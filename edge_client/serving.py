@@ -1,43 +1,71 @@
-"""What serves: the pointer on the disk and the model in memory, changed together.
+"""What serves: the pointer on the disk and the models in memory, changed together.
 
 The pointer is written before a new model is swapped in, so that a restart serves what
-was decided; each function may be done again to the same end.
+was decided; each function may be done again to the same end. An update concerns one model: the
+others serve on, whatever becomes of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from edge_client.device import Device
 from edge_client.errors import DigestError, DiskFullError, PointerError
 from edge_client.events import Broke, Restored, Stranded
-from edge_client.runtime import Unloadable, load_first, load_slot
-from edge_client.slots import Found, Pointer, Slot, find_pointer, read_pointer, write_pointer
-from edge_client.states import Activating, OnProbation, Reverting, State
+from edge_client.inference import Loaded
+from edge_client.loading import Unloadable, load_first, load_slot
+from edge_client.settings import Home
+from edge_client.slots import (
+    Found,
+    Pointer,
+    Pointers,
+    Slot,
+    find_pointers,
+    read_pointers,
+    write_pointers,
+)
+from edge_client.states import Activating, Idle, OnProbation, Reverting, State
 from schemas.errors import DeviceCause
+from schemas.ids import Name
 from schemas.measure import ModelFile
 from schemas.model import Manifest
 
 
-def serve_at_boot(device: Device, state: State) -> Broke | None:
-    """Serve what the pointer names, else its fallback.
+def on_trial(state: State) -> Name | None:
+    """The model whose pointer an update is changing; None while none is."""
+    return state.slot.model if isinstance(state, Activating | OnProbation | Reverting) else None
+
+
+def serve_at_boot(device: Device, state: State) -> None:
+    """Serve what the pointer names, else its fallback, of every model but one on trial.
+
+    What is proven serves before anything is written.
+    """
+    found = find_pointers(device.home.pointer)
+    if found.damage is not None:
+        device.problems.note(found.damage)
+    trial = on_trial(state)
+    for model, pointer in (found.pointers or Pointers()).models.items():
+        if model != trial:
+            _serve_first(device, model, pointer.active, pointer.fallback)
+    if trial is None:
+        _mend(device, found)
+
+
+def serve_trial(device: Device, state: Activating | OnProbation) -> Broke | None:
+    """Serve the model on trial, or what the pointer still names instead.
 
     Returns:
         What that means for the update; None when it goes on as it was.
     """
-    found = find_pointer(device.home.pointer)
-    if found.damage is not None:
-        device.problems.note(found.damage)
-    pointer = found.pointer or Pointer()
-    problems = _serve_first(device, pointer.active, pointer.fallback)
-    serving = device.runtime.slot
-    if isinstance(state, OnProbation) and serving != state.slot:
+    model = state.slot.model
+    pointer = read_pointers(device.home.pointer).of(model)
+    problems = _serve_first(device, model, pointer.active, pointer.fallback)
+    if isinstance(state, OnProbation) and device.runtime.slot(model) != state.slot:
         detail = str(problems[0]) if problems else "the pointer names another model"
         short = bool(problems) and problems[0].cause is DeviceCause.OUT_OF_MEMORY
         cause = DeviceCause.OUT_OF_MEMORY if short else DeviceCause.LOAD_FAILED
         return Broke(key=state.offer.key, cause=cause, detail=detail)
-    if not isinstance(state, Activating | OnProbation):
-        _mend(device, found)
     return None
 
 
@@ -47,38 +75,42 @@ def serve_proven(device: Device, state: State) -> None:
     A model on trial may bring the agent down, and a start that is not counted could
     then be repeated without end: its fallback serves instead.
     """
-    if isinstance(state, Activating | OnProbation | Reverting):
-        _serve_first(device, state.fallback)
-    else:
-        pointer = read_pointer(device.home.pointer)
-        _serve_first(device, pointer.active, pointer.fallback)
+    trial = on_trial(state)
+    for model, pointer in read_pointers(device.home.pointer).models.items():
+        if model != trial and device.runtime.slot(model) is None:
+            _serve_first(device, model, pointer.active, pointer.fallback)
+    if isinstance(state, Activating | OnProbation | Reverting) and state.fallback is not None:
+        _serve_first(device, state.fallback.model, state.fallback)
 
 
 def _mend(device: Device, found: Found) -> None:
     """Let the pointer and its copy name what serves; not needed for serving."""
-    serving = device.runtime.slot
-    if found.pointer is None or serving is None:
+    mended = found.pointers
+    if mended is None:
         return
-    gave_way = serving == found.pointer.fallback
-    if found.damage is None and not gave_way:
+    for model, pointer in mended.models.items():
+        serving = device.runtime.slot(model)
+        if serving is not None and serving == pointer.fallback:
+            mended = mended.put(model, Pointer(active=serving))
+    if mended == found.pointers and (found.damage is None or not device.runtime.slots()):
         return
     try:
-        mended = Pointer(active=serving) if gave_way else found.pointer
-        write_pointer(device.home.pointer, mended)
+        write_pointers(device.home.pointer, mended)
     except OSError as error:
         device.problems.note(f"the pointer could not be mended: {error}")
 
 
 def activate(device: Device, state: Activating) -> None:
-    """Load the new model, swap the pointer, serve.
+    """Load the new model and warm it up, swap the pointer, serve.
 
     Raises:
         UpdateError: it is damaged or not loadable; nothing has changed.
     """
-    with device.runtime.busy.doing("a load", state.slot.sha256):
-        loaded = load_slot(device.store, state.slot)
-    write_pointer(device.home.pointer, Pointer(active=state.slot, fallback=state.fallback))
-    device.runtime.swap(loaded)
+    runtime, model = device.runtime, state.slot.model
+    with runtime.busy.doing("a load", state.slot.sha256):
+        loaded = load_slot(device.store, state.slot, runtime.session)
+    point(device.home, model, Pointer(active=state.slot, fallback=state.fallback))
+    runtime.swap(model, loaded)
 
 
 def restore(device: Device, state: Reverting) -> Restored | Stranded:
@@ -88,15 +120,41 @@ def restore(device: Device, state: Reverting) -> Restored | Stranded:
     this state does not load what the pointer names.
     """
     key, back, older = state.offer.key, state.fallback, state.older
-    problems = _fall_back(device, back)
-    if problems and older is not None and not _fall_back(device, older):
+    model = state.slot.model
+    problems = _fall_back(device, model, back)
+    if problems and older is not None and not _fall_back(device, model, older):
         back, older = older, None  # proven too, once: better than what is being taken back
         problems = []
     if problems and _may_stay(device, state):
-        write_pointer(device.home.pointer, Pointer(active=state.slot))
+        point(device.home, model, Pointer(active=state.slot))
         return Stranded(key=key, detail=problems[0].why)
-    write_pointer(device.home.pointer, Pointer(active=back, fallback=older))
+    point_back(device.home, model, Pointer(active=back, fallback=older))
     return Restored(key=key, serving=back)
+
+
+def point_back(home: Home, model: Name, pointer: Pointer) -> None:
+    """Let the pointer of a model name what served before it.
+
+    That is of the same name, but in the journal of an agent that served one model at a time.
+
+    Raises:
+        OSError: it could not be written; do it again.
+    """
+    back = pointer.active
+    pointers = read_pointers(home.pointer)
+    if back is not None and back.model != model:
+        pointers = pointers.put(model, Pointer())
+        model, pointer = back.model, Pointer(active=back)
+    write_pointers(home.pointer, pointers.put(model, pointer))
+
+
+def point(home: Home, model: Name, pointer: Pointer) -> None:
+    """Swap the pointer of one model, leaving those of the others as they are.
+
+    Raises:
+        OSError: it could not be written; do it again.
+    """
+    write_pointers(home.pointer, read_pointers(home.pointer).put(model, pointer))
 
 
 def put_back(device: Device, fallback: Slot) -> None:
@@ -106,56 +164,78 @@ def put_back(device: Device, fallback: Slot) -> None:
         UpdateError: it cannot be loaded; what serves goes on.
         OSError: the pointer could not be written; do it again.
     """
-    if device.runtime.slot != fallback:
-        with device.runtime.busy.doing("a load", fallback.sha256):
-            device.runtime.swap(load_slot(device.store, fallback))
-    write_pointer(device.home.pointer, Pointer(active=fallback))
+    runtime, model = device.runtime, fallback.model
+    if runtime.slot(model) != fallback:
+        with runtime.busy.doing("a load", fallback.sha256):
+            runtime.swap(model, load_slot(device.store, fallback, runtime.session))
+    point(device.home, model, Pointer(active=fallback))
 
 
-def _fall_back(device: Device, fallback: Slot | None) -> list[Unloadable]:
+def _fall_back(device: Device, model: Name, fallback: Slot | None) -> list[Unloadable]:
     """Serve the fallback, beside what serves or, where memory is short, after it has gone."""
     runtime = device.runtime
-    if fallback is not None and runtime.slot == fallback:
+    if fallback is not None and runtime.slot(fallback.model) == fallback:
         return []
-    loaded, problems = load_first(device.store, fallback, busy=runtime.busy)
+    loaded, problems = _load_first(device, fallback)
     if problems and problems[0].cause is DeviceCause.OUT_OF_MEMORY:
-        runtime.swap(None)
-        loaded, problems = load_first(device.store, fallback, busy=runtime.busy)
+        runtime.swap(model, None)
+        loaded, problems = _load_first(device, fallback)
     for problem in problems:
         device.problems.note(str(problem))
-    if not problems:
-        runtime.swap(loaded)
-    return problems
+    if problems:
+        return problems
+    if loaded is None or loaded.slot.model != model:
+        runtime.swap(model, None)
+    if loaded is not None:
+        runtime.swap(loaded.slot.model, loaded)
+    return []
 
 
 def _may_stay(device: Device, state: Reverting) -> bool:
     """Serve the new model on, where the one before is lost and this one does not end the agent."""
+    runtime, model = device.runtime, state.slot.model
     if state.cause in {DeviceCause.HUNG, DeviceCause.BOOT_LOOP}:
-        device.runtime.swap(None)
+        runtime.swap(model, None)
         return False
-    if device.runtime.slot != state.slot:
-        loaded, _ = load_first(device.store, state.slot, busy=device.runtime.busy)
-        device.runtime.swap(loaded)
-    return device.runtime.slot is not None
+    if runtime.slot(model) != state.slot:
+        loaded, _ = _load_first(device, state.slot)
+        runtime.swap(model, loaded)
+    return runtime.slot(model) is not None
 
 
 def make_room(device: Device, state: State, files: Iterable[ModelFile]) -> None:
-    """See to it that files fit; the fallback goes last, and what serves never.
+    """See to it that files fit; fallbacks go last, and what serves never.
+
+    Of the fallbacks that of the model that is updated goes first, then those of the others,
+    one by one in the order of their names.
 
     Raises:
         DiskFullError: they do not fit, even so.
         PointerError: nobody knows what is in use.
     """
     wanted = tuple(files)
-    try:
-        device.store.make_room(wanted, in_use(device, state))
-    except DiskFullError:
-        pointer = read_pointer(device.home.pointer)
-        if pointer.fallback is None or device.runtime.slot != pointer.active:
-            raise  # what serves may be the fallback itself, or nothing for now
-        device.problems.note("the fallback is removed: its room is needed for the update")
-        write_pointer(device.home.pointer, Pointer(active=pointer.active))
-        device.store.make_room(wanted, in_use(device, state))
+    spare = _spare(device, None if isinstance(state, Idle) else state.offer.assignment.model)
+    while True:
+        try:
+            device.store.make_room(wanted, in_use(device, state))
+        except DiskFullError:
+            model = next(spare, None)
+            if model is None:
+                raise
+            device.problems.note(f"the fallback of {model} is removed: its room is needed")
+            active = read_pointers(device.home.pointer).of(model).active
+            point(device.home, model, Pointer(active=active))
+        else:
+            return
+
+
+def _spare(device: Device, first: Name | None) -> Iterator[Name]:
+    """Models whose fallback may go: what serves may be the fallback itself, or nothing for now."""
+    models = read_pointers(device.home.pointer).models
+    for model in sorted(models, key=lambda name: (name != first, name)):
+        pointer = models[model]
+        if pointer.fallback is not None and device.runtime.slot(model) == pointer.active:
+            yield model
 
 
 def in_use(device: Device, state: State) -> set[str]:
@@ -164,12 +244,11 @@ def in_use(device: Device, state: State) -> set[str]:
     Raises:
         PointerError: the pointer cannot be read, so that nobody knows.
     """
-    found = find_pointer(device.home.pointer)
-    if found.pointer is None:
+    found = find_pointers(device.home.pointer)
+    if found.pointers is None:
         msg = f"nothing is removed, as nobody knows what is in use: {found.damage}"
         raise PointerError(msg)
-    pointer = found.pointer
-    slots: list[Slot | None] = [pointer.active, pointer.fallback, device.runtime.slot]
+    slots: list[Slot | None] = [*found.pointers.slots, *device.runtime.slots()]
     slots += [getattr(state, name, None) for name in ("slot", "fallback", "older")]
     known = {slot for slot in slots if slot is not None}
     named = {sha for slot in known for sha in (slot.sha256, slot.manifest_sha256)}
@@ -186,10 +265,15 @@ def _golden_of(device: Device, slot: Slot) -> set[str]:
     return set() if variant is None else {variant.golden.file.sha256}
 
 
-def _serve_first(device: Device, *slots: Slot | None) -> list[Unloadable]:
+def _load_first(device: Device, *slots: Slot | None) -> tuple[Loaded | None, list[Unloadable]]:
+    runtime = device.runtime
+    return load_first(device.store, *slots, busy=runtime.busy, session=runtime.session)
+
+
+def _serve_first(device: Device, model: Name, *slots: Slot | None) -> list[Unloadable]:
     """Serve the first slot that can be loaded. Returns what went wrong before it."""
-    loaded, problems = load_first(device.store, *slots, busy=device.runtime.busy)
+    loaded, problems = _load_first(device, *slots)
     for problem in problems:
         device.problems.note(str(problem))
-    device.runtime.swap(loaded)
+    device.runtime.swap(model, loaded)
     return problems

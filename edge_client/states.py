@@ -95,6 +95,20 @@ class Staged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shadowing:
+    """The model runs beside the one that serves; its answers are compared.
+
+    elapsed: seconds of it, over all boots. before_mb: as in ``Activating``.
+    """
+
+    offer: Offer
+    slot: Slot
+    elapsed: float = 0.0
+    before_mb: float | None = None
+    kind: Literal["shadowing"] = "shadowing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Activating:
     """The pointer is being swapped. fallback: what served before.
 
@@ -118,6 +132,7 @@ class OnProbation:
 
     n, errors: inferences since this boot. elapsed: seconds on probation, over all boots.
     older, before_mb: as in ``Activating``. golden_due: whether the golden vectors are to decide.
+    pending: an offer of another model, which waits.
     """
 
     offer: Offer
@@ -130,6 +145,7 @@ class OnProbation:
     elapsed: float = 0.0
     before_mb: float | None = None
     golden_due: bool = False
+    pending: Offer | None = None
     kind: Literal["probation"] = "probation"
 
 
@@ -162,7 +178,16 @@ class Ended:
 
 
 State: TypeAlias = (
-    Idle | Accepted | Downloading | Verified | Staged | Activating | OnProbation | Reverting | Ended
+    Idle
+    | Accepted
+    | Downloading
+    | Verified
+    | Staged
+    | Shadowing
+    | Activating
+    | OnProbation
+    | Reverting
+    | Ended
 )
 JournalledState = Annotated[State, Field(discriminator="kind")]
 
@@ -171,6 +196,7 @@ REPORTED_AS: dict[type[Any], ExecState] = {
     Downloading: ExecState.DOWNLOADING,
     Verified: ExecState.VERIFIED,
     Staged: ExecState.STAGED,
+    Shadowing: ExecState.SHADOWING,
     Activating: ExecState.ACTIVATING,
     OnProbation: ExecState.PROBATION,
     Reverting: ExecState.PROBATION,

@@ -16,9 +16,9 @@ from edge_client.refusal import Refusal, in_words
 from edge_client.renewal import plan_of
 from edge_client.requested import EnrollmentNote, kept_note
 from edge_client.settings import Home
-from edge_client.slots import Slot, read_pointer
+from edge_client.slots import read_pointers
 from schemas.base import UtcTime, Wire
-from schemas.device import ActiveModel
+from schemas.device import ActiveModel, ActiveModels
 from schemas.enroll import BrokerAddress, fingerprint
 from schemas.ids import BootId, DeviceId, ExecutionId, Name, Sha256
 from schemas.rollout import ExecState
@@ -27,6 +27,7 @@ from schemas.rollout import ExecState
 class Live(Wire):
     """``agent.json``: what the running agent knows, at most a second or two old.
 
+    uptime: when it was written: as soon as anything else changes, and once a minute.
     serving: in memory; the pointer may lag behind it while the disk is full. read_only: why no
     updates are taken.
     """
@@ -34,7 +35,7 @@ class Live(Wire):
     boot: BootId
     connected: bool
     uptime: float
-    serving: ActiveModel | None = None
+    serving: ActiveModels = ()
     execution: ExecutionId | None = None
     state: ExecState | None = None
     windows_waiting: int = 0
@@ -76,13 +77,14 @@ class Identified(Wire):
 class Status(Identified):
     """The answer of ``argosy-edge status``.
 
-    trust_refreshed_at: when the trust metadata was last found to hold. rolled_back: the active
-    model was put back by hand. troubles: what is wrong around it, and what to do.
+    active, fallback: by the pointer, of each model. trust_refreshed_at: when the trust metadata was
+    last found to hold. rolled_back: a model was put back by hand. troubles: what is wrong around
+    it, and what to do.
     """
 
     running: bool
-    active: ActiveModel | None = None
-    fallback: ActiveModel | None = None
+    active: ActiveModels = ()
+    fallback: ActiveModels = ()
     rolled_back: bool = False
     troubles: tuple[Trouble, ...] = ()
     trust_refreshed_at: UtcTime | None = None
@@ -101,13 +103,14 @@ def read_status(home: Home) -> Status:
         identity = load_identity(home)
     except NotEnrolledError as error:
         raise _awaiting(error, pending) from error
-    pointer = read_pointer(home.pointer)
+    pointers = read_pointers(home.pointer)
+    before = (pointers.of(name).fallback for name in sorted(pointers.models))
     running = is_locked(home)
     return Status(
         **_identified(identity).model_dump(),
         running=running,
-        active=_model(pointer.active),
-        fallback=_model(pointer.fallback),
+        active=tuple(slot.as_active() for slot in pointers.active),
+        fallback=tuple(slot.as_active() for slot in before if slot is not None),
         rolled_back=bool((read_facts(home) or {}).get("rolled_back")),
         troubles=troubles(home, dt.datetime.now(dt.UTC)),
         trust_refreshed_at=_refreshed(home),
@@ -178,8 +181,7 @@ def lines(status: Status, now: dt.datetime) -> list[tuple[str, str]]:
         ("next renewal", _renewal(status, now)),
         ("roots", ", ".join(root[:16] for root in status.roots)),
         ("trust refreshed", "never" if refreshed is None else _date(refreshed)),
-        ("active", _words(status.active) + (", put back by hand" if status.rolled_back else "")),
-        ("fallback", _words(status.fallback)),
+        *_models(status),
     ]
     if status.enrollment is not None:
         what = status.enrollment.device or f"at {status.enrollment.server}"
@@ -195,7 +197,8 @@ def _live_rows(status: Status, live: Live) -> list[tuple[str, str]]:
     doing = "-" if live.execution is None else f"{live.execution} {live.state}"
     rows = [("execution", doing), ("windows waiting", str(live.windows_waiting))]
     if live.serving != status.active:
-        rows.append(("serving", f"{_words(live.serving)}, not what is active"))
+        serving = "; ".join(_words(one) for one in live.serving) or "-"
+        rows.append(("serving", f"{serving}, not what is active"))
     if live.read_only is not None:
         rows.append(("no updates", live.read_only))
     if live.renewal_problem is not None:
@@ -231,13 +234,19 @@ def _date(moment: dt.datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
-def _model(slot: Slot | None) -> ActiveModel | None:
-    return None if slot is None else slot.as_active()
+def _models(status: Status) -> list[tuple[str, str]]:
+    """What serves of each model, and what would serve in its place."""
+    active = {one.model: _words(one) for one in status.active}
+    before = {one.model: _words(one) for one in status.fallback}
+    rows = []
+    for name in sorted(active | before):
+        rows += [("active", active.get(name, "-")), ("fallback", before.get(name, "-"))]
+    if status.rolled_back:
+        rows.append(("put back", "by hand"))
+    return rows or [("active", "-"), ("fallback", "-")]
 
 
-def _words(model: ActiveModel | None) -> str:
-    if model is None:
-        return "-"
+def _words(model: ActiveModel) -> str:
     return f"{model.model} v{model.version} {model.variant} ({model.sha256[:12]})"
 
 

@@ -13,6 +13,7 @@ from edge_client.events import (
     Booted,
     Broke,
     CancelRequested,
+    Compared,
     Fetched,
     ManifestAccepted,
     Offered,
@@ -20,8 +21,11 @@ from edge_client.events import (
     Progressed,
     Refused,
     RollbackWanted,
+    ShadowDue,
     TrialPassed,
 )
+from edge_client.probation import Failed, Passed
+from edge_client.shadowing import compare
 from edge_client.states import (
     REPORTED_AS,
     Accepted,
@@ -30,6 +34,7 @@ from edge_client.states import (
     Ended,
     Idle,
     Reverting,
+    Shadowing,
     Staged,
     Verified,
 )
@@ -131,7 +136,35 @@ def trial_passed(state: Verified, event: TrialPassed, _now: float) -> Step:
     return Staged(offer=state.offer, slot=state.slot), (report, Begin())
 
 
-def proceeded(state: Staged, event: Proceeded, _now: float) -> Step:
+def shadow_due(state: Staged, event: ShadowDue, _now: float) -> Step:
+    """Run it beside what serves, before it may serve itself."""
+    new = Shadowing(offer=state.offer, slot=state.slot, before_mb=event.before_mb)
+    return new, (Report(key=event.key, state=ExecState.SHADOWING), Begin())
+
+
+def compared(state: Shadowing, event: Compared, _now: float) -> Step:
+    """Judge the shadow; its figures are said either way."""
+    rules = state.offer.assignment.shadow
+    verdict = (
+        Passed("no comparison is asked for") if rules is None else compare(rules, event.beside)
+    )
+    match verdict:
+        case Failed(cause, detail):
+            return end(state, ExecState.FAILED, cause=cause, detail=detail)
+        case Passed(detail):
+            swap = Activating(
+                offer=state.offer,
+                slot=state.slot,
+                fallback=event.fallback,
+                older=event.older,
+                before_mb=state.before_mb,
+            )
+            report = Report(key=event.key, state=ExecState.ACTIVATING, detail=detail)
+            return swap, (report, Begin())
+    return replace(state, elapsed=max(state.elapsed, event.beside.elapsed)), ()
+
+
+def proceeded(state: Staged | Shadowing, event: Proceeded, _now: float) -> Step:
     """Swap; what serves now becomes the fallback."""
     new = Activating(
         offer=state.offer,
@@ -189,6 +222,8 @@ def rollback_ended(state: Ended, event: RollbackWanted, _now: float) -> Step:
 
 def rollback_early(state: Any, event: RollbackWanted, _now: float) -> Step:
     """What is under way is given up first, if that was said."""
+    if event.slot.model != state.offer.assignment.model:
+        return state, (PutBack(fallback=event.fallback),)
     if not event.give_up:
         return state, ()
     detail = "given up by hand, at the device"

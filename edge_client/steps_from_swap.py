@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from edge_client.actions import Action, Begin, Collect, Repeat, Report
+from edge_client.actions import Action, Begin, Collect, PutBack, Repeat, Report
 from edge_client.events import (
     Booted,
     Broke,
@@ -37,7 +37,7 @@ from schemas.errors import DeviceCause
 from schemas.rollout import ExecState
 
 
-def offer_later(state: Activating | Reverting, event: Offered, _now: float) -> Step:
+def offer_later(state: Activating | OnProbation | Reverting, event: Offered, _now: float) -> Step:
     """A newer offer waits until this execution is over."""
     last = state.pending or state.offer
     if event.offer.key in {state.offer.key, last.key} or event.offer.sequence <= last.sequence:
@@ -47,11 +47,18 @@ def offer_later(state: Activating | Reverting, event: Offered, _now: float) -> S
 
 
 def offer_probation(state: OnProbation, event: Offered, _now: float) -> Step:
-    """A model that is not proven must not become the fallback: go back first."""
-    if not is_newer(state, event.offer):
+    """A version that is not proven must not become the fallback: go back first.
+
+    An offer of another model has nothing to do with it, and waits.
+    """
+    if _other(event.offer, state):
+        return offer_later(state, event, _now)
+    newest = state.pending or state.offer
+    if not is_newer(state, event.offer) or event.offer.sequence <= newest.sequence:
         return state, ()
     cause, detail = DeviceCause.SUPERSEDED, superseded_by(event.offer)
-    return replace(_revert(state, cause, detail), pending=event.offer), (Begin(),)
+    dropped = _drop(state.pending, cause, detail)
+    return replace(_revert(state, cause, detail), pending=event.offer), (*dropped, Begin())
 
 
 def cancel_late(state: Any, event: CancelRequested, _now: float) -> Step:
@@ -79,8 +86,8 @@ def swapped(state: Activating, event: Swapped, _now: float) -> Step:
         boots=state.boots,
         before_mb=state.before_mb,
     )
-    if state.pending is None:
-        return new, (report, Begin())
+    if state.pending is None or _other(state.pending, state):
+        return replace(new, pending=state.pending), (report, Begin())
     back = _revert(new, DeviceCause.SUPERSEDED, superseded_by(state.pending))
     return replace(back, pending=state.pending), (report, Begin())
 
@@ -93,7 +100,11 @@ def observed(state: OnProbation, event: Observed, _now: float) -> Step:
         case Failed(cause, detail):
             return _revert(state, cause, detail), (Begin(),)
         case Passed(detail):
-            return end(state, ExecState.SUCCEEDED, detail=detail)
+            ended, actions = end(state, ExecState.SUCCEEDED, detail=detail)
+            if state.pending is None:
+                return ended, actions
+            new, more = accept(state.pending, None)
+            return new, (*actions, *more)
     due = verdict is Waiting.GOLDEN
     elapsed = max(state.elapsed, seen.elapsed)
     new = replace(state, n=seen.n, errors=seen.errors, elapsed=elapsed, golden_due=due)
@@ -105,8 +116,17 @@ def broke_late(state: Any, event: Broke, _now: float) -> Step:
     return _revert(state, event.cause, event.detail), (Begin(),)
 
 
-def rollback_probation(state: OnProbation, _event: RollbackWanted, _now: float) -> Step:
+def rollback_other(state: Any, event: RollbackWanted, _now: float) -> Step:
+    """Of another model only; a swap of this one is over soon."""
+    if event.slot.model == state.slot.model:
+        return state, ()
+    return state, (PutBack(fallback=event.fallback),)
+
+
+def rollback_probation(state: OnProbation, event: RollbackWanted, _now: float) -> Step:
     """Go back: somebody at the device knows better than the figures."""
+    if event.slot.model != state.slot.model:
+        return state, (PutBack(fallback=event.fallback),)
     return _revert(state, DeviceCause.OPERATOR, BY_HAND), (Begin(),)
 
 
@@ -186,6 +206,11 @@ def disown(state: State, device: str) -> State:
         back = _revert(state, DeviceCause.SUPERSEDED, "the device was enrolled anew")
         return replace(back, pending=None)
     return state if isinstance(state, Reverting) else Idle()
+
+
+def _other(offer: Offer, state: Any) -> bool:
+    """Whether an offer is of another model than the execution's."""
+    return bool(offer.assignment.model != state.offer.assignment.model)
 
 
 def _drop(pending: Offer | None, cause: DeviceCause, detail: str) -> tuple[Report, ...]:

@@ -1,4 +1,4 @@
-"""The sensor: real samples from a file, at a fixed rate, through the active model."""
+"""The sensor: real samples from a file, at a fixed rate, through each model that they fit."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from edge_client.errors import InferenceError, InputError, NoModelError, UsageEr
 from edge_client.inference import Array, Loaded
 from edge_client.runtime import Runtime
 from edge_client.settings import GIB
+from schemas.ids import Name
 from schemas.signature import TensorSpec
 
 MAX_SOURCE_BYTES = 2 * GIB
@@ -111,18 +112,20 @@ class Stream:
         rate: float,
         runtime: Runtime,
         stop: threading.Event,
+        model: Name | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source, self._rate, self._runtime, self._stop = source, rate, runtime, stop
-        self._clock = clock
+        self._model, self._clock = model, clock
         self._told: set[tuple[str, int]] = set()
+        self._fed: set[Name] = set()
 
     def run(self) -> None:
         """Go on until stopped. Waits while no model is active."""
         due = self._clock()
         index = 0
         while not self._stop.is_set():
-            if self._runtime.wait(0.2) is None:
+            if not self._runtime.wait(0.2):
                 due = self._clock()
                 continue
             if self._stop.wait(max(0.0, due - self._clock())):
@@ -134,21 +137,32 @@ class Stream:
                 due = self._clock()  # too slow for the rate: do not run after it
 
     def feed(self, index: int) -> None:
-        """Infer one sample. A failure is counted and does not end the stream."""
-        loaded = self._runtime.loaded
-        if loaded is None:
-            return
+        """Infer one sample, by each model that it fits. A failure is counted and ends nothing."""
+        serving = [slot.model for slot in self._runtime.slots()]
+        wanted = serving if self._model is None else [self._model]
+        for name in wanted:
+            loaded = self._runtime.loaded(name)
+            if loaded is not None:
+                self._infer(loaded, index, alone=len(wanted) == 1)
+
+    def _infer(self, loaded: Loaded, index: int, *, alone: bool) -> None:
+        """alone: the samples are of this model or of none, not of another one perhaps."""
         truth = None if self._source.y is None else int(self._source.y[index])
+        model = loaded.slot.model
         try:
-            self._runtime.predict(_inputs(loaded, self._source, index), truth=truth)
+            inputs = _inputs(loaded, self._source, index)
+            self._runtime.predict(inputs, model=model, truth=truth)
         except InputError as error:
-            # The sensor gives what it gives: a model that cannot take it does not work here.
-            self._runtime.count_failure(loaded)
             self._tell(loaded, error)
+            if alone or model in self._fed:
+                # The sensor gives what it gives: a model that cannot take it does not work here.
+                self._runtime.count_failure(loaded)
+            return
         except InferenceError as error:
             self._tell(loaded, error)
         except NoModelError:
             return
+        self._fed.add(model)
 
     def _tell(self, loaded: Loaded, error: Exception) -> None:
         key = (loaded.slot.model, loaded.slot.version)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import threading
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +27,7 @@ NEWEST = 256
 ENOUGH = 10
 """Inferences of which a median is kept."""
 
-MAX_FILES = 8
+MAX_FILES = 64
 _LIMIT = 64 * 1024
 
 
@@ -43,39 +44,55 @@ class Past(Wire):
     files: dict[Sha256, Kept] = Field(default_factory=dict)
 
 
+class _Newest:
+    """The newest times of one file since it was loaded."""
+
+    def __init__(self) -> None:
+        self.cold = WARM_UP
+        self.seconds: deque[float] = deque(maxlen=NEWEST)
+
+    def add(self, seconds: Iterable[float]) -> None:
+        for one in seconds:
+            if self.cold:
+                self.cold -= 1
+            else:
+                self.seconds.append(one)
+
+
 class Timer:
-    """Takes times from any thread."""
+    """Takes times of the files that serve, from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._past: dict[str, Kept] = {}
-        self._sha256: str | None = None
-        self._newest: deque[float] = deque(maxlen=NEWEST)
-        self._cold = 0
+        self._newest: dict[str, _Newest] = {}
 
-    def begin(self, sha256: str | None) -> None:
-        """Another file serves from now on, or the same one was loaded again."""
+    def begin(self, sha256: str) -> None:
+        """A file serves from now on, or was loaded again."""
         with self._lock:
-            self._keep()
-            self._sha256, self._cold = sha256, WARM_UP
-            self._newest.clear()
+            self._keep(sha256)
+            self._newest[sha256] = _Newest()
 
-    def add(self, sha256: str, seconds: float) -> None:
-        """An inference of a file took so long, per sample; of another file it does not count."""
+    def end(self, sha256: str) -> None:
+        """A file serves no more."""
         with self._lock:
-            if sha256 != self._sha256:
-                return
-            if self._cold:
-                self._cold -= 1
-            else:
-                self._newest.append(seconds)
+            self._keep(sha256)
+            self._newest.pop(sha256, None)
+
+    def add(self, sha256: str, *seconds: float) -> None:
+        """Inferences of a file took so long, per sample; of one that does not serve none count."""
+        with self._lock:
+            newest = self._newest.get(sha256)
+            if newest is not None:
+                newest.add(seconds)
 
     def now(self, sha256: str) -> tuple[int, float]:
         """(inferences, their median in seconds) of a file since it was loaded."""
         with self._lock:
-            if sha256 != self._sha256 or not self._newest:
+            newest = self._newest.get(sha256)
+            if newest is None or not newest.seconds:
                 return (0, 0.0)
-            return (len(self._newest), statistics.median(self._newest))
+            return (len(newest.seconds), statistics.median(newest.seconds))
 
     def before(self, sha256: str) -> float | None:
         """The median that is kept of a file that served earlier; None when there is none."""
@@ -86,7 +103,8 @@ class Timer:
     def past(self) -> Past:
         """What is worth keeping now."""
         with self._lock:
-            self._keep()
+            for sha256 in self._newest:
+                self._keep(sha256)
             return Past(files=dict(self._past))
 
     def recall(self, past: Past) -> None:
@@ -94,12 +112,13 @@ class Timer:
         with self._lock:
             self._past = {**past.files, **self._past}
 
-    def _keep(self) -> None:
-        if self._sha256 is None or len(self._newest) < ENOUGH:
+    def _keep(self, sha256: str) -> None:
+        newest = self._newest.get(sha256)
+        if newest is None or len(newest.seconds) < ENOUGH:
             return
-        self._past.pop(self._sha256, None)
-        median = statistics.median(self._newest)
-        self._past[self._sha256] = Kept(median=median, n=len(self._newest))
+        self._past.pop(sha256, None)
+        median = statistics.median(newest.seconds)
+        self._past[sha256] = Kept(median=median, n=len(newest.seconds))
         while len(self._past) > MAX_FILES:
             del self._past[next(iter(self._past))]
 

@@ -17,7 +17,14 @@ from edge_client.events import Booted, Broke, Event, TrialPassed
 from edge_client.hang import forget_hang, read_hang
 from edge_client.journal import ROLLED_BACK, Floor, facts_of
 from edge_client.manifests import offered_files
-from edge_client.serving import in_use, put_back, serve_at_boot, serve_proven
+from edge_client.serving import (
+    in_use,
+    on_trial,
+    put_back,
+    serve_at_boot,
+    serve_proven,
+    serve_trial,
+)
 from edge_client.staging import TrialEnded
 from edge_client.state_machine import step
 from edge_client.states import (
@@ -25,7 +32,7 @@ from edge_client.states import (
     Downloading,
     Idle,
     OnProbation,
-    Reverting,
+    Shadowing,
     State,
     Verified,
     exec_state,
@@ -36,8 +43,6 @@ from edge_client.work import Work
 from schemas.device import ExecutionSeen
 from schemas.rollout import ExecState
 from schemas.transfer import Reply
-
-_SWAPPED = (Activating, OnProbation, Reverting)
 
 SAVE_SECONDS = 30.0
 """On probation, between two writes of how long it has lasted."""
@@ -88,13 +93,13 @@ class Updater:
         self._state = disown(self._found, self._device.name)
         self._recall(self._state)
         self._started = self._counted = False
-        if not isinstance(self._state, _SWAPPED):
-            serve_at_boot(self._device, self._state)
+        serve_at_boot(self._device, self._state)
         try:
             self._start()
         except (EdgeError, OSError) as error:
             self._device.problems.note(f"the start is not complete: {error}")
-            if self._device.runtime.slot is None:
+            trial = on_trial(self._state)
+            if trial is not None and self._device.runtime.slot(trial) is None:
                 serve_proven(self._device, self._state)
 
     def look_on(self) -> State:
@@ -115,7 +120,7 @@ class Updater:
             self._counted = True
         broke = None
         if isinstance(self._state, Activating | OnProbation):
-            broke = serve_at_boot(self._device, self._state)
+            broke = serve_trial(self._device, self._state)
         if broke is not None:
             self.apply(broke)
         self._started = True
@@ -283,6 +288,8 @@ def _lasting(state: State) -> State:
     """A state without what need not survive a restart."""
     if isinstance(state, Downloading):
         return replace(state, done=0, fetched=0, reported_at=0.0)
+    if isinstance(state, Shadowing):
+        return replace(state, elapsed=state.elapsed // SAVE_SECONDS * SAVE_SECONDS)
     if isinstance(state, OnProbation):
         saved = state.elapsed // SAVE_SECONDS * SAVE_SECONDS
         return replace(state, n=0, errors=0, elapsed=saved, golden_due=False)

@@ -9,20 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edge_client.device import Device, clock_is_set
-from edge_client.errors import SwapPendingError, TrustError, UpdateError
+from edge_client.errors import LoadError, SwapPendingError, TrustError, UpdateError
 from edge_client.events import (
     Broke,
+    Compared,
     Event,
     Proceeded,
     Refused,
+    ShadowDue,
     Swapped,
 )
 from edge_client.fetching import Fetching
+from edge_client.gauges import rss_mb
 from edge_client.manifests import keep_manifest, kept_manifest
 from edge_client.network import Asking
 from edge_client.probation_watch import ProbationWatch
 from edge_client.serving import activate, restore
-from edge_client.slots import read_pointer
+from edge_client.shadow_watch import LOOK_SECONDS, ShadowWatch
+from edge_client.slots import Slot, read_pointers
 from edge_client.staging import TrialEnded, TrialRun
 from edge_client.states import (
     Accepted,
@@ -31,12 +35,13 @@ from edge_client.states import (
     Key,
     OnProbation,
     Reverting,
+    Shadowing,
     Staged,
     State,
     Verified,
 )
-from edge_client.telemetry import rss_mb
 from edge_client.trust import require_current
+from schemas.device import MAX_MODELS
 from schemas.errors import DeviceCause
 from schemas.transfer import Ask, Reply
 
@@ -70,6 +75,7 @@ class Work:
         self._trial: TrialRun | None = None
         self._swap_tries = 0
         self._watch = ProbationWatch(device, apply=apply)
+        self._shadow = ShadowWatch(device)
 
     def begin(self, state: State) -> None:
         """Begin the work of a state, or begin it again after a restart or a failure.
@@ -100,6 +106,9 @@ class Work:
                 return self._fetching.pump(state, now)
             case Staged():
                 self._doing(state.offer.key, lambda: self._proceed(state))
+            case Shadowing():
+                self._doing(state.offer.key, lambda: self._compare(state))
+                return now + LOOK_SECONDS
             case OnProbation():
                 self._watch.look(state)
         return now + IDLE_SECONDS
@@ -118,6 +127,7 @@ class Work:
         self._asking = Asking()
         self._swap_tries = 0
         self._watch.leave()
+        self._shadow.leave()
         trial, self._trial = self._trial, None
         if trial is not None:
             trial.abandon()
@@ -174,14 +184,54 @@ class Work:
         )
 
     def _proceed(self, state: Staged) -> Event | None:
-        if not clock_is_set(self._device):
+        if not self._may_install(state):
             return None
+        key, serving = state.offer.key, self._device.runtime.slot(state.slot.model)
+        rules = state.offer.assignment.shadow
+        if rules is not None and serving not in {None, state.slot}:
+            return ShadowDue(key=key, before_mb=rss_mb())
+        fallback, older = self._before(state.slot)
+        return Proceeded(key=key, fallback=fallback, older=older, before_mb=rss_mb())
+
+    def _compare(self, state: Shadowing) -> Event | None:
+        if not self._may_install(state):
+            return None
+        fallback, older = self._before(state.slot)
+        key = state.offer.key
+        if self._device.runtime.slot(state.slot.model) is None:
+            # Nothing serves to compare with, as after a start at which it could not be loaded.
+            return Proceeded(key=key, fallback=fallback, older=older, before_mb=state.before_mb)
+        beside = self._shadow.look(state)
+        if beside is None:
+            return None
+        return Compared(key=key, beside=beside, fallback=fallback, older=older)
+
+    def _may_install(self, state: Staged | Shadowing) -> bool:
+        """Whether now is a time for it.
+
+        Raises:
+            TrustError: what signed the offer has expired.
+            LoadError: there are too many models.
+        """
+        if not clock_is_set(self._device):
+            return False
         require_current(state.offer, self._device.clock.date())
-        pointer = read_pointer(self._device.home.pointer)
-        # What serves, and not what should: the active one may have given way to its fallback.
-        fallback = self._device.runtime.slot or pointer.active
-        older = None if pointer.fallback == fallback else pointer.fallback
-        return Proceeded(key=state.offer.key, fallback=fallback, older=older, before_mb=rss_mb())
+        models = read_pointers(self._device.home.pointer).models
+        if state.slot.model not in models and len(models) >= MAX_MODELS:
+            msg = f"the device serves {MAX_MODELS} models already, and no more fit"
+            raise LoadError(msg)
+        return True
+
+    def _before(self, new: Slot) -> tuple[Slot | None, Slot | None]:
+        """What becomes the fallback of a model, and what was that.
+
+        What serves, and not what should: the active one may have given way to its fallback.
+        """
+        pointer = read_pointers(self._device.home.pointer).of(new.model)
+        serving = self._device.runtime.slot(new.model) or pointer.active
+        if serving == new:  # again, as after an offer that waited while it was installed
+            serving = pointer.fallback
+        return serving, None if pointer.fallback == serving else pointer.fallback
 
     def _activate(self, state: Activating) -> Event:
         try:

@@ -22,7 +22,7 @@ from edge_client.metadata_refresh import JournalFloors
 from edge_client.probe import Trial, Verdict, try_model
 from edge_client.runtime import Runtime
 from edge_client.settings import GIB, RunSettings
-from edge_client.slots import Pointer, Slot, write_pointer
+from edge_client.slots import Pointer, Slot, read_pointers, write_pointers
 from edge_client.staging import TrialEnded
 from edge_client.states import Ended, OnProbation
 from edge_client.store import Store
@@ -105,7 +105,7 @@ class Bench:
         self.fuse = fuse
         self.wire, self.asked = [], []
         monkeypatch.setattr(work, "TrialRun", InProcessTrial)
-        monkeypatch.setattr(serving, "write_pointer", self._write_pointer)
+        monkeypatch.setattr(serving, "write_pointers", self._write_pointers)
         self.install(OLD)
 
     def install(self, old: Release) -> None:
@@ -120,11 +120,14 @@ class Bench:
             sha256=file.sha256,
             manifest_sha256=old.sha256,
         )
-        write_pointer(self.home.pointer, Pointer(active=slot))
+        write_pointers(
+            self.home.pointer,
+            read_pointers(self.home.pointer).put(slot.model, Pointer(active=slot)),
+        )
 
-    def _write_pointer(self, path, pointer) -> None:
+    def _write_pointers(self, path, pointers) -> None:
         self.fuse.burn()
-        write_pointer(path, pointer)
+        write_pointers(path, pointers)
         self.fuse.after()
 
     def start(self) -> None:
@@ -191,7 +194,7 @@ class Bench:
             if self.updater.settled:
                 assert self.serving() == 2
             with contextlib.suppress(InferenceError, NoModelError):
-                self.runtime.predict(inputs)
+                self.runtime.predict(inputs, model="digits")
         self.updater.pump()
         self.inbox.pump()
 
@@ -236,8 +239,8 @@ class Bench:
         pytest.fail(f"stuck in {self.updater.state}")
 
     def serving(self) -> int | None:
-        loaded = self.runtime.loaded
-        return None if loaded is None else loaded.slot.version
+        slot = self.runtime.slot("digits")
+        return None if slot is None else slot.version
 
     def reports(self) -> list[ExecReport]:
         return [ExecReport.model_validate_json(w.body) for w in self.journal.waiting(1000)]

@@ -13,7 +13,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_client.inference import Loaded, load_model
-from edge_client.slots import Slot
+from edge_client.slots import Pointer, Pointers, Slot
 from schemas.measure import Accuracy, Golden, ModelFile
 from schemas.model import Manifest, Requires, Variant
 from schemas.signature import Signature, TensorSpec
@@ -218,3 +218,8 @@ def loaded(data: bytes, version: int = 1, **more) -> Loaded:
         model="digits", version=version, variant="fp32", sha256="0" * 64, manifest_sha256="1" * 64
     )
     return Loaded(slot, load_model(data, manifest, "fp32"), manifest)
+
+
+def pointing(*, active: Slot, fallback: Slot | None = None) -> Pointers:
+    """A pointer file's content for one model."""
+    return Pointers(models={active.model: Pointer(active=active, fallback=fallback)})

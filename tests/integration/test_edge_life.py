@@ -153,16 +153,16 @@ def test_every_bad_model_is_taken_back_with_the_network_cut(gateway, broker, mak
 
 CRASHES = """
 import ctypes
-from edge_client import runtime
+from edge_client import loading, serving
 
-load = runtime.load_slot
+load = loading.load_slot
 
-def crash(store, slot):
+def crash(store, slot, session=None):
     if slot.version == 2:
         ctypes.string_at(0)
-    return load(store, slot)
+    return load(store, slot, session)
 
-runtime.load_slot = crash
+loading.load_slot = serving.load_slot = crash
 """
 
 

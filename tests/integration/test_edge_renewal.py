@@ -24,17 +24,17 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edge_client.certificates import key_pem
 from edge_client.identity import Identity, load_identity
 from edge_client.settings import GIB, Home
-from edge_client.slots import Pointer, Slot, write_pointer
+from edge_client.slots import Slot, write_pointers
 from edge_client.store import Store
 from schemas.device import Birth
 from schemas.enroll import RenewAsk, Renewed, RenewNow, RenewRequest, renewal_text
 from schemas.errors import PROBLEM_TYPE, Code, Problem
 from schemas.model import Manifest
-from schemas.telemetry import Window
 from schemas.topics import ALL_UP, Down, Up, down, parse_up
 from tests.fakes.edge_certificates import HOUR, answer_to, enrolled, now
-from tests.fakes.edge_models import linear_onnx, release, samples
+from tests.fakes.edge_models import linear_onnx, pointing, release, samples
 from tests.fakes.edge_trust import Signer
+from tests.fakes.edge_windows import Told, told
 from tests.fakes.gateway import Broker, Ca, Device, mosquitto_path, until
 
 pytestmark = [
@@ -53,7 +53,7 @@ class Platform:
     def __init__(self, broker: Broker, folder) -> None:
         self.ca = broker.ca
         self.births: list[Birth] = []
-        self.windows: list[Window] = []
+        self.windows: list[Told] = []
         self.asked: list[str] = []
         self.requests: list[RenewRequest] = []
         self.issuer: Ca = self.ca
@@ -101,7 +101,7 @@ class Platform:
         if topic.leaf is Up.BIRTH:
             self.births.append(Birth.model_validate_json(message.payload))
         elif topic.leaf is Up.TELE:
-            self.windows.append(Window.model_validate_json(message.payload))
+            self.windows += told(topic.device, message.payload)
         elif topic.leaf is Up.RENEW:
             csr_pem = RenewAsk.model_validate_json(message.payload).csr_pem
             self.asked.append(csr_pem)
@@ -223,7 +223,7 @@ def install(home: Home) -> None:
         sha256=file.sha256,
         manifest_sha256=OLD.sha256,
     )
-    write_pointer(home.pointer, Pointer(active=slot))
+    write_pointers(home.pointer, pointing(active=slot))
 
 
 def live(device: Device) -> dict:

@@ -24,14 +24,14 @@ from edge_client.lock import agent_lock, bench_lock
 from edge_client.opening import open_spool
 from edge_client.profile import count_nodes
 from edge_client.settings import GIB
-from edge_client.slots import Pointer, Slot, write_pointer
+from edge_client.slots import Pointers, Slot, write_pointers
 from edge_client.spool import MOST, Spool
 from edge_client.store import Store
 from schemas.errors import Exit
 from schemas.measure import Benchmark, BenchReport, Energy
 from schemas.model import Manifest
 from schemas.signature import TensorSpec
-from tests.fakes.edge_models import linear_onnx, quantized_onnx, release, samples
+from tests.fakes.edge_models import linear_onnx, pointing, quantized_onnx, release, samples
 from tests.fakes.edge_trust import Signer
 from tests.fakes.gateway import Ca, enrolled_home
 
@@ -67,7 +67,7 @@ def slots(home) -> tuple[Slot, Slot]:
     """int8 serves, fp32 is its fallback."""
     new = put(home, release(linear_onnx(2), more=[("int8", quantized_onnx(1))]), 2, "int8")
     old = put(home, release(linear_onnx(1)), 1)
-    write_pointer(home.pointer, Pointer(active=new, fallback=old))
+    write_pointers(home.pointer, pointing(active=new, fallback=old))
     return new, old
 
 
@@ -91,14 +91,14 @@ class TestInstalled:
     def test_one_file_is_measured_once(self, home, slots):
         new, _ = slots
         again = Slot(**{f: getattr(new, f) for f in new.__slots__} | {"version": 1})
-        write_pointer(home.pointer, Pointer(active=new, fallback=again))
+        write_pointers(home.pointer, pointing(active=new, fallback=again))
         assert installed(home) == (new,)
 
     @pytest.mark.usefixtures("slots")
     def test_what_is_not_there_is_said(self, home):
         with pytest.raises(NoModelError, match="model nope is not installed here; there is digits"):
             installed(home, "nope")
-        write_pointer(home.pointer, Pointer())
+        write_pointers(home.pointer, Pointers())
         with pytest.raises(NoModelError, match="no model is installed"):
             installed(home)
 
@@ -322,7 +322,7 @@ class TestAutobench:
             known: set = set()  # noqa: RUF012 - a fresh class for each test
             started: list = []  # noqa: RUF012 - likewise
 
-            def start(self, _home) -> FakeProcess:
+            def start(self, _home, _model) -> FakeProcess:
                 self.started.append(FakeProcess())
                 return self.started[-1]
 
@@ -334,35 +334,35 @@ class TestAutobench:
         return world
 
     def settle(self, world, slot) -> None:
-        world.auto.look(slot, in_peace=True)
+        world.auto.look(() if slot is None else (slot,), in_peace=True)
         world.now += autobench.SETTLE_SECONDS
-        world.auto.look(slot, in_peace=True)
+        world.auto.look(() if slot is None else (slot,), in_peace=True)
 
     def test_a_variant_is_measured_once_after_it_settled(self, world, slot):
-        world.auto.look(slot, in_peace=True)
+        world.auto.look(() if slot is None else (slot,), in_peace=True)
         world.now += autobench.SETTLE_SECONDS - 0.1
-        world.auto.look(slot, in_peace=True)
+        world.auto.look(() if slot is None else (slot,), in_peace=True)
         assert not world.started
         world.now += 0.1
-        world.auto.look(slot, in_peace=True)
+        world.auto.look(() if slot is None else (slot,), in_peace=True)
         (process,) = world.started
         process.code = 0
         for _ in range(5):
             world.now += 100
-            world.auto.look(slot, in_peace=True)
+            world.auto.look(() if slot is None else (slot,), in_peace=True)
         assert len(world.started) == 1
 
     def test_never_while_an_update_is_under_way(self, world, slot):
         for _ in range(10):
             world.now += 100
-            world.auto.look(slot, in_peace=False)
+            world.auto.look(() if slot is None else (slot,), in_peace=False)
         assert not world.started
         self.settle(world, slot)
         assert len(world.started) == 1
 
     def test_an_update_ends_it_and_it_is_done_afterwards(self, world, slot):
         self.settle(world, slot)
-        world.auto.look(slot, in_peace=False)
+        world.auto.look(() if slot is None else (slot,), in_peace=False)
         assert world.started[0].killed
         self.settle(world, slot)
         assert len(world.started) == 2
@@ -376,7 +376,7 @@ class TestAutobench:
     def test_one_that_hangs_is_ended_and_not_tried_again(self, world, slot, caplog):
         self.settle(world, slot)
         world.now += autobench.MAX_SECONDS
-        world.auto.look(slot, in_peace=True)
+        world.auto.look(() if slot is None else (slot,), in_peace=True)
         assert world.started[0].killed
         assert "could not be measured" in caplog.text
         self.settle(world, slot)
@@ -385,7 +385,7 @@ class TestAutobench:
     def test_another_variant_is_another_measurement(self, world, slot):
         self.settle(world, slot)
         world.started[0].code = 1
-        world.auto.look(slot, in_peace=True)
+        world.auto.look(() if slot is None else (slot,), in_peace=True)
         other = Slot(**{f: getattr(slot, f) for f in slot.__slots__} | {"sha256": "c" * 64})
         self.settle(world, other)
         assert len(world.started) == 2

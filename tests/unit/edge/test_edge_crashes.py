@@ -95,11 +95,11 @@ def test_a_pointer_that_can_never_be_written_takes_the_update_back(tmp_path, mon
     bench = Bench(tmp_path, monkeypatch, Fuse(None))
     bench.start()
 
-    def never(_path, pointer) -> None:
-        if pointer.active.version == 2:
+    def never(_path, pointers) -> None:
+        if pointers.of("digits").active.version == 2:
             raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(serving, "write_pointer", never)
+    monkeypatch.setattr(serving, "write_pointers", never)
     bench.run(document(bench, NEW), NEW, samples(2))
     assert bench.updater.state.outcome is ExecState.ROLLED_BACK
     assert bench.reports()[-1].cause is DeviceCause.INTERNAL

@@ -8,7 +8,7 @@ from edge_client import serving
 from edge_client.errors import JournalError
 from edge_client.events import CancelRequested
 from edge_client.journal import Journal
-from edge_client.slots import Pointer, copy_of, find_pointer, read_pointer, write_pointer
+from edge_client.slots import Pointers, copy_of, find_pointers, read_pointer, write_pointers
 from edge_client.states import Accepted, Downloading, Ended, OnProbation, Verified
 from schemas.rollout import ExecState, Probation
 from tests.fakes.edge_bench import NEW, RULES, SIGNER, Bench, Fuse, document
@@ -31,7 +31,7 @@ def disk(monkeypatch):
     class Disk:
         full = False
 
-    commit, point = Journal.commit, serving.write_pointer
+    commit, point = Journal.commit, serving.write_pointers
 
     def try_commit(self, *args, **kwargs) -> None:
         if Disk.full:
@@ -45,7 +45,7 @@ def disk(monkeypatch):
         point(path, pointer)
 
     monkeypatch.setattr(Journal, "commit", try_commit)
-    monkeypatch.setattr(serving, "write_pointer", try_point)
+    monkeypatch.setattr(serving, "write_pointers", try_point)
     return Disk
 
 
@@ -104,10 +104,10 @@ def test_a_damaged_pointer_gives_way_to_its_copy_and_is_mended(bench, text):
         bench.home.pointer.unlink()
     else:
         bench.home.pointer.write_bytes(text)
-    assert "active.json is not usable" in find_pointer(bench.home.pointer).damage
+    assert "active.json is not usable" in find_pointers(bench.home.pointer).damage
     bench.start()
     assert bench.serving() == 2
-    assert find_pointer(bench.home.pointer).damage is None
+    assert find_pointers(bench.home.pointer).damage is None
 
 
 def test_a_damaged_copy_is_written_anew(bench):
@@ -115,7 +115,7 @@ def test_a_damaged_copy_is_written_anew(bench):
     copy_of(bench.home.pointer).write_bytes(b"rot")
     bench.start()
     assert bench.serving() == 1
-    assert find_pointer(bench.home.pointer).damage is None
+    assert find_pointers(bench.home.pointer).damage is None
 
 
 def test_nothing_is_removed_while_nobody_knows_what_is_in_use(bench):
@@ -133,10 +133,10 @@ def test_nothing_is_removed_while_nobody_knows_what_is_in_use(bench):
 
 
 def test_a_device_without_a_pointer_has_nothing_damaged(tmp_path):
-    assert find_pointer(tmp_path / "active.json") == find_pointer(tmp_path / "other.json")
-    assert find_pointer(tmp_path / "active.json").pointer == Pointer()
-    write_pointer(tmp_path / "active.json", Pointer())
-    assert find_pointer(tmp_path / "active.json").damage is None
+    assert find_pointers(tmp_path / "active.json") == find_pointers(tmp_path / "other.json")
+    assert find_pointers(tmp_path / "active.json").pointers == Pointers()
+    write_pointers(tmp_path / "active.json", Pointers())
+    assert find_pointers(tmp_path / "active.json").damage is None
 
 
 def test_a_cancelled_attempt_leaves_what_it_fetched_to_the_next_one(bench):

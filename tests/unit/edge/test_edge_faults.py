@@ -10,7 +10,7 @@ import os
 
 import pytest
 
-from edge_client import probation_watch, runtime, serving
+from edge_client import loading, probation_watch, serving
 from edge_client.advice import troubles
 from edge_client.device import Clock
 from edge_client.errors import DiskFullError, EdgeError
@@ -164,14 +164,14 @@ def test_how_long_a_probation_lasted_survives_a_restart(bench):
 def fail(bench) -> None:
     """Inferences of the model on probation fail."""
     for _ in range(60):
-        bench.runtime.count_failure(bench.runtime.loaded)
+        bench.runtime.count_failure(bench.runtime.loaded())
 
 
 def test_a_model_that_does_not_fit_into_memory_is_not_activated(bench, monkeypatch):
     def short(*_args, **_more):
         raise MemoryError
 
-    monkeypatch.setattr(runtime, "load_model", short)  # the trial has its own
+    monkeypatch.setattr(loading, "load_model", short)  # the trial has its own
     bench.inbox.desired(document(bench, NEW))
     bench.go_to(Ended)
     states = [report.state for report in bench.reports()]
@@ -202,16 +202,16 @@ def test_memory_that_runs_out_while_it_is_fetched_ends_the_update_and_not_the_ag
 
 def test_where_both_do_not_fit_the_new_one_goes_before_the_old_one_comes(bench, monkeypatch):
     on_probation(bench)
-    device, real = device_of(bench), runtime.load_model
+    device, real = device_of(bench), loading.load_model
     beside = []
 
     def short(*args, **more):
-        beside.append(device.runtime.loaded is not None)
-        if device.runtime.loaded is not None:
+        beside.append(device.runtime.loaded() is not None)
+        if device.runtime.loaded() is not None:
             raise MemoryError
         return real(*args, **more)
 
-    monkeypatch.setattr(runtime, "load_model", short)
+    monkeypatch.setattr(loading, "load_model", short)
     fail(bench)
     bench.go_to(Ended)
     assert beside == [True, False]
@@ -273,7 +273,7 @@ def active_gave_way(bench, monkeypatch) -> Pointer:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(serving, "write_pointer", full)
+        patched.setattr(serving, "write_pointers", full)
         bench.start()
     assert (bench.serving(), read_pointer(bench.home.pointer)) == (1, pointer)
     return pointer
@@ -322,7 +322,7 @@ def test_a_golden_run_that_fails_in_any_way_has_an_end(bench, monkeypatch):
 
     monkeypatch.setattr(probation_watch, "read_golden", fault)
     device = device_of(bench)
-    run = probation_watch.GoldenTrial(device.store, device.runtime, device.runtime.loaded)
+    run = probation_watch.GoldenTrial(device.store, device.runtime, device.runtime.loaded())
     until(lambda: run.result, "the golden run")
     assert run.result.cause is DeviceCause.INTERNAL
 
@@ -359,7 +359,7 @@ def test_a_hang_of_something_else_only_counts_the_start(bench):
 
 
 def test_a_model_slower_than_the_one_before_it_is_taken_back(bench):
-    old = bench.runtime.slot
+    old = bench.runtime.slot()
     for _ in range(30):
         bench.runtime.times.add(old.sha256, 0.002)
     on_probation(bench, Probation(min_inferences=5, max_latency_ratio=3))
@@ -394,11 +394,11 @@ def test_a_peak_of_memory_is_no_growth_and_what_lasts_is(bench):
 def test_the_golden_vectors_in_the_runtime_say_what_is_wrong(bench, monkeypatch):
     on_probation(bench)
     state, device = bench.updater.state, device_of(bench)
-    good = probation_watch.GoldenTrial(device.store, device.runtime, device.runtime.loaded)
+    good = probation_watch.GoldenTrial(device.store, device.runtime, device.runtime.loaded())
     until(lambda: good.result, "the golden run")
     assert good.result.detail is None
     monkeypatch.setattr(probation_watch, "read_golden", lambda _data: {})
-    bad = probation_watch.GoldenTrial(device.store, device.runtime, device.runtime.loaded)
+    bad = probation_watch.GoldenTrial(device.store, device.runtime, device.runtime.loaded())
     until(lambda: bad.result, "the golden run")
     assert "lacks" in bad.result.detail
     assert bad.result.cause is DeviceCause.GOLDEN_MISMATCH
