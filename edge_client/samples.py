@@ -71,12 +71,18 @@ class Stream:
     """The turns of one model. ``draw`` and ``turn`` under the lock of whoever feeds it."""
 
     def __init__(
-        self, sampler: Sampler, subject: Subject, *, seconds: float, rng: random.Random
+        self,
+        sampler: Sampler,
+        subject: Subject,
+        *,
+        seconds: float,
+        rng: random.Random,
+        now: float,
     ) -> None:
-        """The first turn begins with the first sample. seconds: a turn lasts, at least."""
+        """The first turn begins. seconds: a turn lasts, at least. now: steady seconds."""
         self._sampler, self._subject = sampler, subject
         self._seconds, self._rng = seconds, rng
-        self._began: float | None = None
+        self._began = now
         self._at, self._next = 0, 1
         self._uniform: Held | None = None
         self._uncertain: Held | None = None
@@ -93,8 +99,6 @@ class Stream:
 
     def turn(self, now: float) -> int | None:
         """End the turn, if it is time: of how many samples one was drawn. now: steady seconds."""
-        if self._began is None:
-            self._began = now
         if self._at == 0 or now - self._began < self._seconds:
             return None
         seen, self._at, self._next, self._began = self._at, 0, 1, now
@@ -161,11 +165,11 @@ class Sampler:
         self.ready: list[Held] = []
         self._rng = rng
 
-    def stream(self, subject: Subject) -> Stream | None:
-        """The turns of a model; None where nothing is set aside."""
+    def stream(self, subject: Subject, now: float) -> Stream | None:
+        """The turns of a model, from now on; None where nothing is set aside."""
         if self.per_hour <= 0:
             return None
-        return Stream(self, subject, seconds=3600 / self.per_hour, rng=self._rng)
+        return Stream(self, subject, seconds=3600 / self.per_hour, rng=self._rng, now=now)
 
     def refuse(self, n: int) -> None:
         """Count samples that are too large."""

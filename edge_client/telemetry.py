@@ -241,10 +241,10 @@ class Windows:
         """Set so many samples aside of each model and stream from now on; 0: none."""
         with self._lock:
             sampler = None if per_hour <= 0 else Sampler(per_hour, self._rng)
-            self.sampler = sampler
+            self.sampler, now = sampler, self.clocks.steady()
             for line in self._open():
                 wanted = sampler is not None and line.subject.role == "active"
-                line.stream = sampler.stream(line.subject) if wanted and sampler else None
+                line.stream = sampler.stream(line.subject, now) if wanted and sampler else None
                 line.ready(self._rng)
 
     @property
@@ -287,7 +287,7 @@ class Windows:
                 loaded,
                 subject=subject,
                 record=self.live.claim(subject, date=date, steady=steady),
-                stream=self.sampler.stream(subject) if sampled and self.sampler else None,
+                stream=self.sampler.stream(subject, steady) if sampled and self.sampler else None,
                 rng=self._rng,
                 now=steady,
             )

@@ -41,11 +41,13 @@ class TimeKeeper:
         if now < self._plan.due:
             return
         self._id += 1
-        if self._send(TimeAsk(id=self._id)):
-            self._asked[self._id] = now
-            for old in list(self._asked)[:-MAX_ASKED]:
-                del self._asked[old]
-            self._plan = self._plan.asked(now)
+        self._asked[self._id] = now
+        if not self._send(TimeAsk(id=self._id)):
+            del self._asked[self._id]
+            return
+        for old in list(self._asked)[:-MAX_ASKED]:
+            del self._asked[old]
+        self._plan = self._plan.asked(now)
 
     def take(self, payload: bytes) -> None:
         """An answer; what is none, or answers nothing that was asked, is ignored."""

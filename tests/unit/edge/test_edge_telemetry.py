@@ -56,7 +56,7 @@ def home(tmp_path):
 
 
 def recorder(home, hand, *, boot=BOOT, most=100, most_bytes=10**6):
-    windows = Windows(hand.clocks(), rng=random.Random(1))
+    windows = Windows(hand.clocks(), rng=random.Random(1))  # noqa: S311 - a sample, by seed
     buffer = Buffer(home.telemetry, most=most, most_bytes=most_bytes)
     return Recorder(home, boot=boot, windows=windows, buffer=buffer), windows, buffer
 
@@ -147,7 +147,7 @@ def based(shape=(-1, 1, 8, 8), layout="NCHW", n=400):
     """A model with the baseline of random images, and inputs like them."""
     rng = np.random.default_rng(3)
     x = rng.integers(0, 17, size=(n, *shape[1:])).astype(np.float32)
-    baseline = baseline_of(input_statistics(x, layout), {i: n // 10 for i in range(10)})
+    baseline = baseline_of(input_statistics(x, layout), dict.fromkeys(range(10), n // 10))
     spec = TensorSpec(name="x", dtype="float32", shape=shape, layout=layout)
     manifest = SimpleNamespace(
         baseline=Baseline.model_validate(baseline.model_dump()),
@@ -221,7 +221,6 @@ def test_a_window_of_ten_classes_has_at_most_300_bytes(home, hand, rate, most):
     keeper.cut()
     (parcel,) = Envelopes(buffer, lambda _: None).waiting((), 1)
     assert len(decode(parcel.body).windows[0].features) == 5
-    print(rate, len(parcel.body))
     assert len(parcel.body) <= most
 
 
