@@ -25,7 +25,7 @@ from schemas.signature import Signature, TensorSpec
 Array = npt.NDArray[np.float32]
 
 
-class _Net:
+class Net:
     """A graph that grows by one layer at a time; ``at`` is its end, of ``channels`` channels."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -79,14 +79,14 @@ class _Net:
 
 def tiny() -> tuple[bytes, tuple[int, ...], int]:
     """softmax(x @ w), 4 → 3."""
-    net = _Net((4,))
+    net = Net((4,))
     net.classify(4, 3)
     return net.model(3), net.shape, 3
 
 
 def small() -> tuple[bytes, tuple[int, ...], int]:
     """Two convolutions and two layers, 1 x 8 x 8 → 10."""
-    net = _Net((1, 8, 8))
+    net = Net((1, 8, 8))
     for out in (16, 32):
         net.conv(out, 3)
         net.add("Relu")
@@ -100,7 +100,7 @@ def small() -> tuple[bytes, tuple[int, ...], int]:
 
 def mobilenet() -> tuple[bytes, tuple[int, ...], int]:
     """MobileNetV2 1.0, 3 x 224 x 224 → 1000."""
-    net = _Net((3, 224, 224))
+    net = Net((3, 224, 224))
     net.conv(32, 3, stride=2)
     net.relu6()
     # Expansion, channels, repeats, stride: the paper's table 2.
@@ -123,7 +123,7 @@ def mobilenet() -> tuple[bytes, tuple[int, ...], int]:
     return net.model(1000), net.shape, 1000
 
 
-def _inverted(net: _Net, expansion: int, out: int, stride: int) -> None:
+def _inverted(net: Net, expansion: int, out: int, stride: int) -> None:
     before, channels = net.at, net.channels
     if expansion > 1:
         net.conv(channels * expansion, 1)

@@ -86,7 +86,8 @@ class _Job:
 class _Desk:
     """One model's queue and its threads. running: runs under way.
 
-    alone: SHA-256 of models whose batches turned out not to come apart again.
+    alone: SHA-256 of models whose batches turned out not to come apart again. seconds: that a
+    request alone takes in the model, lately.
     """
 
     queue: Queue
@@ -95,6 +96,7 @@ class _Desk:
     threads: list[threading.Thread] = field(default_factory=list)
     alone: set[str] = field(default_factory=set)
     running: int = 0
+    seconds: float = 1.0
 
 
 class Batcher:
@@ -161,32 +163,29 @@ class Batcher:
         Raises:
             EdgeError: as ``submit``, and what comes as an answer there.
         """
+        loaded, feed = self._checked(inputs, model, priority)
         answers: list[Answer] = []
         answered = threading.Lock()
-        answered.acquire()
-
-        def done(answer: Answer) -> None:
-            answers.append(answer)
-            answered.release()
-
-        loaded, feed = self._checked(inputs, model, priority)
-        job: _Job | None = None
+        desk, short, here = None, False, False
         try:
             with self._lock:
                 desk = self._desk(loaded.slot.model)
-                request = self._push(desk, loaded, feed, priority, deadline, done)
-                if len(desk.queue) == 1 and desk.running == 0:
-                    desk.queue.drain()
-                    job = desk.jobs.pop(request.ticket)
-                    desk.running += 1
+                short = desk.seconds < self.settings.short
+                here = short or (desk.running == 0 and len(desk.queue) == 0)
+                if here:
+                    self._require_open(deadline)
+                    desk.running += not short
                 else:
+                    answered.acquire()
+                    done = _handing_over(answers, answered)
+                    self._push(desk, loaded, feed, priority, deadline, done)
                     self._start(desk)
                     desk.changed.notify()
         except (FullError, LateError, ClosedError):
             self._runtime.shed(loaded, loaded.model.size(feed))
             raise
-        if job is not None:
-            self._run(desk, [job])
+        if here:
+            return self._here(desk, loaded, feed, short=short)
         answered.acquire()
         answer = answers[0]
         if isinstance(answer, EdgeError):
@@ -247,11 +246,7 @@ class Batcher:
         deadline: float | None,
         done: Callable[[Answer], None],
     ) -> Request:
-        if self._closed:
-            raise ClosedError(_CLOSED)
-        now, size = self.clock(), bytes_of(feed)
-        if deadline is not None and deadline <= now:
-            raise LateError(_LATE)
+        now, size = self._require_open(deadline), bytes_of(feed)
         waiting = sum(one.queue.size for one in self._desks.values())
         no = refusal(self.settings, requests=len(desk.queue), size=size, waiting_bytes=waiting)
         if no is not None:
@@ -264,6 +259,34 @@ class Batcher:
         desk.queue.push(request)
         desk.jobs[request.ticket] = _Job(request, loaded, feed, done)
         return request
+
+    def _require_open(self, deadline: float | None) -> float:
+        """The time, where a request may still be taken."""
+        now = self.clock()
+        if self._closed:
+            raise ClosedError(_CLOSED)
+        if deadline is not None and deadline <= now:
+            raise LateError(_LATE)
+        return now
+
+    def _here(
+        self, desk: _Desk, loaded: Loaded, feed: dict[str, Array], *, short: bool
+    ) -> Prediction:
+        """Run in the caller's thread. short: beside whatever else runs."""
+        n, start = loaded.model.size(feed), self.clock()
+        try:
+            raw = self._runtime.infer(loaded, feed, n=n)
+            desk.seconds = _KEEP * desk.seconds + (1 - _KEEP) * (self.clock() - start)
+        finally:
+            if not short:
+                self._ran(desk)
+        return loaded.model.answer(raw, n, loaded.slot)
+
+    def _ran(self, desk: _Desk) -> None:
+        with self._lock:
+            desk.running -= 1
+            if len(desk.queue):
+                desk.changed.notify()
 
     def _desk(self, model: str) -> _Desk:
         desk = self._desks.get(model)
@@ -310,10 +333,7 @@ class Batcher:
             _log.exception("a batch was not answered")
             answers = [InferenceError(f"the run failed: {type(error).__name__}")] * len(jobs)
         finally:
-            with self._lock:
-                desk.running -= 1
-                if len(desk.queue):
-                    desk.changed.notify()
+            self._ran(desk)
         for job, answer in zip(jobs, answers, strict=True):
             job.answer(answer)
 
@@ -347,8 +367,19 @@ class Batcher:
         job.answer(why)
 
 
+_KEEP = 0.5
+"""Of what was measured before, in ``_Desk.seconds``."""
+
 _CLOSED = "the device is stopping, and takes no more requests"
 _LATE = "the deadline passed before the request's turn came"
+
+
+def _handing_over(answers: list[Answer], answered: threading.Lock) -> Callable[[Answer], None]:
+    def done(answer: Answer) -> None:
+        answers.append(answer)
+        answered.release()
+
+    return done
 
 
 def can_merge(signature: Signature) -> bool:

@@ -32,7 +32,8 @@ class BatchSettings:
     max_batch: samples in one run. max_delay: seconds to wait for more to join; 0 for none: what
     queued while the last run was busy goes together anyway. max_requests: that may wait, per
     model. max_bytes: of inputs that may wait, of all models together. age: seconds of waiting
-    that are worth one level of priority. workers: runs of one model at the same time.
+    that are worth one level of priority. workers: runs of one model at the same time. short: a
+    run of fewer seconds is not worth handing over: who waits for its answer runs it itself.
     """
 
     max_batch: int = 32
@@ -41,6 +42,7 @@ class BatchSettings:
     max_bytes: int = 64 * 1024**2
     age: float = 0.1
     workers: int = 1
+    short: float = 100e-6
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,8 @@ class Held:
         return self.serving.get(model or "digits")
 
     def infer(self, one, feed, *, n, queue_seconds=0.0, runs=1, tried=True):
+        assert queue_seconds >= 0
+        assert runs == 1
         self.entered.put(n)
         assert self.gate.wait(SECONDS)
         assert one.model.size(feed) == n
@@ -51,9 +53,11 @@ class Held:
         return raw
 
     def rejected(self, one, n=1):
+        assert one.slot.model == "digits"
         self.counts["rejected"] += n
 
     def shed(self, one, n=1):
+        assert one.slot.model == "digits"
         self.counts["shed"] += n
 
 
@@ -247,9 +251,10 @@ def test_a_caller_whose_function_fails_stops_nobody(make) -> None:
     answers.take(1)
 
 
-def test_many_threads_each_get_their_own_answer(make) -> None:
+@pytest.mark.parametrize("short", [0.0, 1.0], ids=["handed over", "run by the caller"])
+def test_many_threads_each_get_their_own_answer(make, short) -> None:
     runtime = Held()
-    batcher = make(runtime, max_batch=16, workers=2)
+    batcher = make(runtime, max_batch=16, workers=2, short=short)
     x = samples(400, seed=3)
     y = run_onnx(linear_onnx(0), x)
     wrong = []
