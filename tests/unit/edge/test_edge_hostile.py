@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from edge_client import inference
+from edge_client import opened
 from edge_client.errors import LoadError
 from edge_client.inference import load_model
 from edge_client.settings import GIB, Home
@@ -42,12 +42,12 @@ def released(data: bytes, golden: bytes) -> Manifest:
 
 @pytest.mark.parametrize("case", GUARDED, ids=lambda case: case.name)
 def test_a_hostile_file_is_not_opened(monkeypatch, case):
-    opened = []
-    monkeypatch.setattr(inference.ort, "InferenceSession", lambda *a, **_: opened.append(a))
+    seen = []
+    monkeypatch.setattr(opened.ort, "InferenceSession", lambda *a, **_: seen.append(a))
     data = case.build()
     with pytest.raises(LoadError, match=case.says):
         load_model(data, released(data, b"none"), "fp32")
-    assert not opened
+    assert not seen
 
 
 @pytest.fixture

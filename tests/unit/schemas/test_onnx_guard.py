@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.descriptor import Descriptor
 from onnx import TensorProto, helper
 
-from edge_client import inference
+from edge_client import opened
 from edge_client.errors import LoadError
 from edge_client.inference import load_model
 from schemas import onnx_read, onnx_tensor
@@ -104,11 +104,11 @@ def test_what_onnxruntime_would_read_from_a_file_is_refused_before_it_loads(
 ):
     np.testing.assert_array_equal(run(LOADED[case])[0], SECRET[0])
     manifest = Manifest.model_validate_json(release(linear_onnx()).manifest)
-    opened = []
-    monkeypatch.setattr(inference.ort, "InferenceSession", lambda *a, **_: opened.append(a))
+    seen = []
+    monkeypatch.setattr(opened.ort, "InferenceSession", lambda *a, **_: seen.append(a))
     with pytest.raises(LoadError, match=r"other files|well-formed|twice"):
         load_model(LOADED[case], manifest, "fp32")
-    assert not opened
+    assert not seen
 
 
 def test_a_flatbuffer_inside_valid_protobuf_is_refused():
