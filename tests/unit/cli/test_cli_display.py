@@ -28,6 +28,7 @@ from schemas.rollout import (
 
 ONE = ActiveModel(model="digits", version=1, variant="int8", sha256="a" * 64)
 TWO = ONE.model_copy(update={"version": 2, "sha256": "b" * 64})
+OTHER = ActiveModel(model="anomaly", version=3, variant="fp32", sha256="c" * 64)
 
 
 def drawn(renderable: Any, width: int = 100) -> list[str]:
@@ -172,24 +173,32 @@ def test_a_wave_tells_of_all_its_devices_and_bytes_also_where_few_are_listed() -
 
 
 @pytest.mark.parametrize(
-    ("fields", "serves", "should"),
+    ("fields", "serves", "more"),
     [
-        ({"desired": ONE}, "digits@1 int8", None),
-        ({"desired": TWO}, "digits@1 int8 → digits@2", "digits@2 int8"),
-        ({"desired": TWO, "rolled_back": True}, "digits@1 int8 put back", "by hand"),
-        ({"desired": TWO, "drifted_at": NOW}, "digits@1 int8 drifted", "never given"),
+        ({"desired": ONE}, "digits@1 int8", []),
+        ({"desired": TWO}, "digits@1 int8 → digits@2", ["should serve", "digits@2 int8"]),
+        ({"desired": TWO, "rolled_back": True}, "digits@1 int8 put back", ["digits@2", "by hand"]),
+        ({"desired": TWO, "drifted_at": NOW}, "digits@1 int8 drifted", ["never given"]),
+        (
+            {"desired": (ONE, OTHER), "active": (ONE, OTHER), "serving_since": {"digits": NOW}},
+            "anomaly@3, digits@1",
+            ["digits@1 int8, since", "anomaly@3 fp32"],
+        ),
+        ({"active": (), "desired": ()}, "-", []),
     ],
 )
 def test_what_a_device_serves_beside_what_it_should_is_told(
-    fields: dict[str, Any], serves: str, should: str | None, capsys: Any
+    fields: dict[str, Any], serves: str, more: list[str], capsys: Any
 ) -> None:
     view = DeviceView(
-        id=new_id("dev"), device_class="pi", tags=(), state=DeviceState.ACTIVE, active=ONE,
-        presence=Presence.ONLINE, certificate_expires_at=None, enrolled_at=NOW, **fields,
+        id=new_id("dev"), device_class="pi", tags=(), state=DeviceState.ACTIVE,
+        presence=Presence.ONLINE, certificate_expires_at=None, enrolled_at=NOW,
+        **{"active": ONE, **fields},
     )  # fmt: skip
     shown = dict(device_shape().columns)["SERVES"](view)
     assert str(shown) == serves
     console.out.cache_clear()
     show_device(view)
-    told = [line for line in capsys.readouterr().out.splitlines() if "should serve" in line]
-    assert (should in told[0]) if should else not told
+    told = capsys.readouterr().out
+    assert all(words in told for words in more)
+    assert ("should serve" in told) == (view.active != view.desired)

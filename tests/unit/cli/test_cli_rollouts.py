@@ -15,6 +15,7 @@ from schemas.rollout import (
     PauseReason,
     RolloutState,
     RolloutView,
+    Shadow,
     WaveState,
     WaveView,
 )
@@ -117,6 +118,41 @@ def test_starting_a_rollout_resolves_versions_and_sets_gates(argosy: Any, fake: 
     assert specs[1].gates == type(specs[1].gates)()
     acts = [path.rpartition("/")[2] for method, path, _ in fake.seen if method == "POST"]
     assert acts == ["rollouts", "start", "rollouts", "start", "rollouts"]
+
+
+def test_starting_a_rollout_sets_its_times_and_its_shadow(argosy: Any, fake: State) -> None:
+    fake.models = [ModelView(name="digits", versions=(1,))]
+    times = ("--offer", "1m", "--step", "10m", "--straggler", "2d", "--attempts", "5")
+    shadow = ("--shadow", "30s", "--shadow-agreement", "0.95", "--shadow-cpu", "10%")
+    argosy("rollout", "start", "digits", *times, "--retry-after", "1s", *shadow, "--draft")
+    ((first, *_),) = fake.rollouts.values()
+    spec = first.spec
+    assert (spec.offer_seconds, spec.step_seconds, spec.straggler_seconds) == (60, 600, 172800)
+    assert (spec.max_attempts, spec.retry_seconds) == (5, 1)
+    assert spec.shadow == Shadow(seconds=30, min_agreement=0.95, cpu_share=0.1)
+    alone = argosy("rollout", "start", "digits", "--shadow-cpu", "10%")
+    assert (alone.code, "--shadow-cpu: nothing is tried" in alone.err) == (2, True)
+    wrong = argosy("rollout", "start", "digits", "--shadow", "1m", "--shadow-cpu", "250%")
+    assert (wrong.code, "--shadow-cpu: must be" in wrong.err) == (2, True)
+    assert argosy("rollout", "start", "digits", "--shadow-cpu", "much").code == 2
+
+
+def test_what_holds_a_device_and_why_a_rollout_stands_still_is_shown(
+    argosy: Any, fake: State
+) -> None:
+    held = executed(ExecState.SCHEDULED, waits_for="rol_1111111111111111")
+    view = rollout(
+        RolloutState.PAUSED, WaveState.RUNNING, ExecState.SCHEDULED, reason="by admin:k: the line"
+    )
+    wave = view.waves[0].model_copy(update={"executions": (held,)})
+    spec = view.spec.model_copy(update={"shadow": Shadow(seconds=120)})
+    view = view.model_copy(update={"waves": (wave,), "spec": spec})
+    fake.rollouts[view.id] = [view]
+    out = argosy("rollout", "get", view.id).out
+    assert "waits for rol_1111111111111111" in out
+    assert "none of its devices is there" not in out
+    assert "by admin:k: the line" in out
+    assert "shadow: 2m 00s beside the version that serves, agreement ≥ 90.0 % of 50" in out
 
 
 def test_an_unknown_version_lists_those_there_are(argosy: Any, fake: State) -> None:
