@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edge_client.checks import Feed, Inputs, compile_check, compile_finite
-from edge_client.classify import Array, classify, is_scores
+from edge_client.classify import Array
 from edge_client.errors import InferenceError, LoadError
+from edge_client.graph_sides import batched, compare
 from edge_client.opened import first_line, open_session, says_no_memory
+from edge_client.prediction import Prediction
 from edge_client.providers import CPU
 from edge_client.sessions import SessionSettings
 from edge_client.slots import Slot
@@ -33,74 +33,6 @@ __all__ = [
     "refuse_unsafe",
     "says_no_memory",
 ]
-
-_ORT_TYPES = {
-    "tensor(uint8)": "uint8",
-    "tensor(int8)": "int8",
-    "tensor(int32)": "int32",
-    "tensor(int64)": "int64",
-    "tensor(float16)": "float16",
-    "tensor(float)": "float32",
-    "tensor(double)": "float64",
-    "tensor(bool)": "bool",
-}
-
-
-class Prediction:
-    """What a model says about a batch of n samples.
-
-    Attributes:
-        outputs: arrays by name.
-        n: samples.
-        labels: names of the classes, where the model has them.
-        slot: which version answered; None outside of a runtime.
-    """
-
-    __slots__ = ("_classified", "labels", "n", "outputs", "slot")
-
-    def __init__(
-        self,
-        outputs: dict[str, Array],
-        n: int,
-        labels: tuple[str, ...] = (),
-        slot: Slot | None = None,
-    ) -> None:
-        self.outputs, self.n, self.labels, self.slot = outputs, n, labels, slot
-        self._classified: tuple[Array | None, Array | None] | None = None
-
-    @property
-    def classes(self) -> npt.NDArray[np.int64] | None:
-        """[n], the index of the highest score; None when the first output is no scores."""
-        return self._classify()[0]
-
-    @property
-    def confidence(self) -> npt.NDArray[np.float64] | None:
-        """[n], the probability of that class; None when the first output is no scores."""
-        return self._classify()[1]
-
-    @property
-    def scores(self) -> Array | None:
-        """[n, classes], where the first output is scores over classes."""
-        first = next(iter(self.outputs.values()), None)
-        return first if is_scores(first, self.n) else None
-
-    def label(self, sample: int = 0) -> str | None:
-        """The name of a sample's class, where the model has names."""
-        classes = self.classes
-        if classes is None or not self.labels:
-            return None
-        return self.labels[int(classes[sample])]
-
-    def _classify(self) -> tuple[Array | None, Array | None]:
-        """Worked out when it is first read: a caller that wants the outputs alone pays nothing."""
-        if self._classified is None:
-            scores = self.scores
-            self._classified = (None, None) if scores is None else classify(scores)
-        return self._classified
-
-    def __repr__(self) -> str:
-        named = ", ".join(f"{k}: {v.dtype}{list(v.shape)}" for k, v in self.outputs.items())
-        return f"Prediction(n={self.n}, {{{named}}})"
 
 
 class Model:
@@ -165,8 +97,8 @@ class Model:
         self.session, self._run = opened.session, opened.session.run
         try:
             inputs = opened.session.get_inputs()
-            _compare("input", self.signature.inputs, inputs)
-            _compare("output", self.signature.outputs, opened.session.get_outputs())
+            compare("input", self.signature.inputs, inputs)
+            compare("output", self.signature.outputs, opened.session.get_outputs())
         except LoadError:
             if opened.profile is not None:
                 opened.profile.drop()
@@ -174,7 +106,7 @@ class Model:
         self._names = [spec.name for spec in self.signature.outputs]
         self._one = self._names[0] if len(self._names) == 1 else None
         self.finite = compile_finite(self.signature.outputs)
-        self.check = compile_check(self.signature.inputs, _batched(inputs))
+        self.check = compile_check(self.signature.inputs, batched(inputs))
         if opened.profile is not None:
             self.warm_up(runs=1)
             self.nodes = opened.profile.nodes(opened.session)
@@ -331,37 +263,3 @@ def _blank(spec: TensorSpec) -> Array:
 def _one_batch(spec: TensorSpec, golden: Array) -> Array:
     """The first sample, or as many as the graph insists on."""
     return golden[: max(1, spec.shape[0])] if spec.shape else golden
-
-
-def _batched(inputs: list[Any]) -> tuple[str, ...]:
-    """The inputs whose first axis bears the name that the first input's does."""
-    first = inputs[0].shape[:1]
-    if not first or not isinstance(first[0], str):
-        return ()
-    return tuple(node.name for node in inputs if node.shape[:1] == first)
-
-
-def _compare(side: str, specs: tuple[TensorSpec, ...], actual: list[Any]) -> None:
-    found = {node.name: node for node in actual}
-    if side == "input" and set(found) != {spec.name for spec in specs}:
-        msg = f"the file has inputs {sorted(found)}, the signature says otherwise"
-        raise LoadError(msg)
-    for spec in specs:
-        node = found.get(spec.name)
-        if node is None:
-            msg = f"the file has no {side} {spec.name}"
-            raise LoadError(msg)
-        dtype = _ORT_TYPES.get(node.type)
-        if dtype != spec.dtype or not _same_shape(spec.shape, node.shape):
-            msg = (
-                f"{side} {spec.name} is {node.type}{node.shape} in the file and"
-                f" {spec.dtype}{list(spec.shape)} in the signature"
-            )
-            raise LoadError(msg)
-
-
-def _same_shape(spec: tuple[int, ...], actual: list[int | str | None]) -> bool:
-    if len(spec) != len(actual):
-        return False
-    pairs = zip(spec, actual, strict=True)
-    return all(not isinstance(b, int) or b <= 0 or a in {-1, b} for a, b in pairs)
