@@ -64,7 +64,7 @@ class Bench:
 
     def ours(self) -> Mapping[str, float]:
         """One round of ours; every window must be there afterwards."""
-        self._publish()
+        self.publish()
         found = self._receive("ours", str(self.database))
         self.turn += 1
         with closing(sqlite3.connect(self.database)) as database:
@@ -76,7 +76,7 @@ class Bench:
 
     def bare(self) -> Mapping[str, float]:
         """One round of the baseline, with the same messages."""
-        self._publish()
+        self.publish()
         return self._receive("bare")
 
     def details(self) -> dict[str, float]:
@@ -89,10 +89,10 @@ class Bench:
                 for name in ("device_hours", "class_hours")
             }
         size = self.database.stat().st_size
-        wire = len(self._payload(0))
+        wire = len(self.payload(0))
         return {"wire_bytes": wire, "database_bytes": size / windows, "windows": windows, **rows}
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
         """Have the broker hold the messages for the one who receives."""
         client = _client(self.port, CLIENT_ID)
         client.subscribe([(one, 1) for one in UP_OF_SERVER])
@@ -101,9 +101,7 @@ class Bench:
         client.loop_stop()
         sender = _client(self.port, "sender")
         sent = [
-            sender.publish(
-                up(self.devices[n % len(self.devices)], Up.TELE), self._payload(n), qos=1
-            )
+            sender.publish(up(self.devices[n % len(self.devices)], Up.TELE), self.payload(n), qos=1)
             for n in range(self.count)
         ]
         for one in sent:
@@ -111,8 +109,8 @@ class Bench:
         sender.disconnect()
         sender.loop_stop()
 
-    def _payload(self, n: int) -> bytes:
-        """Ten classes, twenty buckets of latency, five statistics of the input in ten bins."""
+    def payload(self, n: int) -> bytes:
+        """The n-th envelope: ten classes, twenty buckets of latency, five statistics of inputs."""
         about = About(boot=b"b" * 16, model="digits", version=1, variant="int8")
         window = Window(
             about=0,
@@ -159,7 +157,7 @@ def measure(options: Options) -> Report:
         migrate(engine)
         fill(SqlUnitOfWork(engine), devices)
         engine.dispose()
-        with _broker(folder) as port:
+        with broker(folder) as port:
             bench = Bench(folder, port, devices, count)
             figures = alternate(bench.ours, bench.bare, rounds=options.rounds, units=UNITS)
             details = bench.details()
@@ -168,7 +166,8 @@ def measure(options: Options) -> Report:
 
 
 @contextmanager
-def _broker(folder: Path) -> Iterator[int]:
+def broker(folder: Path) -> Iterator[int]:
+    """A mosquitto of one's own, in memory; gives its port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])

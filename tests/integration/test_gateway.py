@@ -23,6 +23,7 @@ from orchestrator.services.admitted import Admitted
 from orchestrator.services.chunks import ChunkService
 from orchestrator.services.transfer import TransferService
 from orchestrator.settings import load
+from schemas.clock import TimeAsk, TimeReply
 from schemas.enroll import RenewAsk, Renewed
 from schemas.ids import new_id
 from schemas.topics import Down, Up, down, up
@@ -105,6 +106,7 @@ class Site:
         self.device.subscribe(down(DEVICE, Down.CHUNK), qos=0)
         self.device.subscribe(down(DEVICE, Down.RENEWED), qos=1)
         self.device.subscribe(down(DEVICE, Down.META), qos=1)
+        self.device.subscribe(down(DEVICE, Down.TIME), qos=0)
 
     def gateway(self, inbox: Inbox) -> MqttGateway:
         made = MqttGateway(
@@ -166,6 +168,25 @@ def site(tmp_path):
     made.connect_device()
     yield made
     made.close()
+
+
+def times(site) -> list[bytes]:
+    return [message.payload for message in site.got if message.topic == down(DEVICE, Down.TIME)]
+
+
+def test_the_time_is_told_at_once_and_not_without_end(site):
+    gateway = site.gateway(Inbox())
+    before = time.time()
+    site.device.publish(up(DEVICE, Up.TIME), TimeAsk(id=7).model_dump_json().encode())
+    site.device.publish(up(DEVICE, Up.TIME), b"what time is it?")
+    for number in range(200):
+        site.device.publish(up(DEVICE, Up.TIME), TimeAsk(id=number).model_dump_json().encode())
+    until(lambda: len(times(site)) >= 118)
+    replies = [TimeReply.model_validate_json(text) for text in times(site)]
+    assert replies[0].id == 7
+    assert before <= replies[0].at <= time.time()
+    assert len(replies) < 150, "one device asks for no more than its share"
+    gateway.stop()
 
 
 def test_what_comes_while_the_gateway_is_away_is_delivered_later(site):
