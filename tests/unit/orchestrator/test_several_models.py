@@ -7,6 +7,7 @@ import json
 import pytest
 
 from orchestrator.domain.rollout import RolloutEvent
+from schemas.access import Role
 from schemas.device import ActiveModel, Birth
 from schemas.errors import DeviceCause
 from schemas.rollout import ExecReport, ExecState, RolloutState, Shadow
@@ -203,6 +204,7 @@ def test_a_device_that_lost_everything_is_given_one_model_after_the_other(platfo
     rollouts = [ship(platform, "anomaly")]
     platform.tick()
     succeed(platform, of(platform, rollouts[0])[one])
+    platform.clock.forward(1)
     rollouts.append(ship(platform, "digits"))
     platform.tick()
     succeed(platform, of(platform, rollouts[1])[one])
@@ -288,3 +290,22 @@ def test_a_rollout_is_stopped_while_a_device_tries_a_shadow(platform, fleet, act
         assert [(m["kind"], m["execution"]) for m in told] == [("cancel", mine.id)]
     else:
         assert (of(platform, rollout)[one].state, told) == (S.SHADOWING, [])
+
+
+def test_who_serves_what_and_why_it_was_stopped_go_over_the_api(platform, fleet):
+    one, _ = fleet
+    platform.birth(one, session=2, active=(file_of(platform, "digits"),))
+    client = platform.client(platform.key(Role.ADMIN))
+    found = client.get("/v1/devices", params={"model": "digits", "version": 1}).json()["items"]
+    assert [(view["id"], view["active"][0]["version"]) for view in found] == [(one, 1)]
+    assert client.get("/v1/devices", params={"model": "anomaly"}).json()["items"] == []
+    refused = client.get("/v1/devices", params={"version": 1})
+    assert (refused.status_code, "name it too" in refused.text) == (422, True)
+    rollout = ship(platform, "digits")
+    paused = client.post(f"/v1/rollouts/{rollout}/pause")
+    assert (paused.status_code, paused.json()["state"]) == (200, "PAUSED")
+    long = client.post(f"/v1/rollouts/{rollout}/abort", json={"reason": "x" * 501})
+    assert long.status_code == 422
+    ended = client.post(f"/v1/rollouts/{rollout}/abort", json={"reason": "wrong labels"}).json()
+    assert ended["reason"].endswith(": wrong labels")
+    assert ended["reason"].startswith("by admin:")
