@@ -29,7 +29,7 @@ from edge_client.telemetry import Windows
 WHAT = "micro-batching against single runs, and rows of files against a loop over session.run"
 CALLERS = (1, 8, 32)
 NETS = ("wide", "small", "mobilenet")
-"""``wide``: two layers of 1024 that a single sample has to fetch from memory as 32 have."""
+"""``wide``: layers of 2048, whose weights are fetched from memory for one sample as for 32."""
 
 WORKERS = {"mobilenet": 2}
 """Runs at once, where a batch saves little and a core would idle: two."""
@@ -42,10 +42,10 @@ def net_of(name: str) -> tuple[Loaded, npt.NDArray[np.float32]]:
     if name != HEADLINE:
         return loaded(name)[1:]
     net = Net((512,))
-    for before in (512, 1024):
-        net.add("Gemm", net.random(1024, before), np.zeros(1024, np.float32), transB=1)
+    for before in (512, 2048):
+        net.add("Gemm", net.random(2048, before), np.zeros(2048, np.float32), transB=1)
         net.add("Relu")
-    net.classify(1024, 10)
+    net.classify(2048, 10)
     return packed(name, (net.model(10), net.shape, 10))[1:]
 
 

@@ -42,7 +42,7 @@ class BatchSettings:
     max_bytes: int = 64 * 1024**2
     age: float = 0.1
     workers: int = 1
-    short: float = 100e-6
+    short: float = 30e-6
 
 
 @dataclass(frozen=True, slots=True)
