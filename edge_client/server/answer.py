@@ -129,7 +129,7 @@ def _add(wanted: Wanted, served: Served, tensors: list[OutTensor], blobs: list[b
             tensors.append(OutTensor(wanted.name, BYTES, shape, None, data))
         return
     array = served.outputs[wanted.name]
-    datatype, shape = datatype_of(array.dtype.name), list(array.shape)
+    datatype, shape = datatype_of(array.dtype), list(array.shape)
     if wanted.binary:
         blobs.append(to_bytes(array))
         sizes = {"binary_data_size": len(blobs[-1])}

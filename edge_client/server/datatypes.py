@@ -37,14 +37,14 @@ _BY_DATATYPE = {
     "FP32": "float32",
     "FP64": "float64",
 }
-_BY_DTYPE = {dtype: name for name, dtype in _BY_DATATYPE.items()}
+_BY_DTYPE = {np.dtype(dtype): name for name, dtype in _BY_DATATYPE.items()}
 _NUMPY = {name: np.dtype(dtype) for name, dtype in _BY_DATATYPE.items()}
 _ELEMENT: dict[str, type] = {"b": bool, "u": int, "i": int, "f": float}
 _LENGTH = struct.Struct("<I")
 
 
-def datatype_of(dtype: str) -> str:
-    """``FP32`` for ``float32``."""
+def datatype_of(dtype: np.dtype[Any]) -> str:
+    """``FP32`` for float32."""
     return _BY_DTYPE[dtype]
 
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
+import numpy as np
+
 from edge_client.batching import Answer, Batcher, Runs
 from edge_client.errors import EdgeError, InputError
 from edge_client.inference import Array, Loaded, Prediction
@@ -94,7 +96,7 @@ class Desk:
         loaded = self.find(model, version)
         signature = loaded.model.signature
         sides = [
-            [TensorMetadata(s.name, datatype_of(s.dtype), list(s.shape)) for s in specs]
+            [TensorMetadata(s.name, datatype_of(np.dtype(s.dtype)), list(s.shape)) for s in specs]
             for specs in (signature.inputs, signature.outputs)
         ]
         return ModelMetadata(model, [str(loaded.slot.version)], PLATFORM, *sides)

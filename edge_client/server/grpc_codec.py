@@ -96,7 +96,7 @@ def response_of(ask: Ask, served: Served) -> Any:
             response.raw_output_contents.append(texts_to_bytes(texts))
         else:
             array = served.outputs[wanted.name]
-            datatype = datatype_of(array.dtype.name)
+            datatype = datatype_of(array.dtype)
             response.outputs.add(name=wanted.name, datatype=datatype, shape=array.shape)
             response.raw_output_contents.append(to_bytes(array))
     return response

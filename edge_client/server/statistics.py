@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from edge_client.server.messages import Duration, InferStatistics, ModelStatistics
 
@@ -23,10 +23,12 @@ class _Figures:
     samples: int = 0
     runs: float = 0.0
     last_ms: int = 0
-    ns: dict[str, int] = field(default_factory=dict)
-
-    def add(self, what: str, seconds: float) -> None:
-        self.ns[what] = self.ns.get(what, 0) + int(seconds * 1e9)
+    success: float = 0.0
+    fail: float = 0.0
+    queue: float = 0.0
+    read: float = 0.0
+    infer: float = 0.0
+    write: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,24 +61,24 @@ class Statistics:
             figures.samples += n
             figures.runs += times.runs
             figures.last_ms = time.time_ns() // 1_000_000
-            figures.add("success", total)
-            figures.add("queue", times.queue)
-            figures.add("input", times.read)
-            figures.add("infer", times.infer)
-            figures.add("output", written)
+            figures.success += total
+            figures.queue += times.queue
+            figures.read += times.read
+            figures.infer += times.infer
+            figures.write += written
 
     def failed(self, key: tuple[str, int], seconds: float) -> None:
         """A request to a version got no result."""
         with self._lock:
             figures = self._of(key)
             figures.failed += 1
-            figures.add("fail", seconds)
+            figures.fail += seconds
 
     def of(self, key: tuple[str, int]) -> ModelStatistics:
         """The figures of a version; zeros where it was never asked."""
         with self._lock:
             figures = self._figures.get(key, _Figures())
-            ns, count = figures.ns, figures.requests
+            count = figures.requests
             return ModelStatistics(
                 name=key[0],
                 version=str(key[1]),
@@ -84,12 +86,12 @@ class Statistics:
                 inference_count=figures.samples,
                 execution_count=round(figures.runs),
                 inference_stats=InferStatistics(
-                    success=Duration(count, ns.get("success", 0)),
-                    fail=Duration(figures.failed, ns.get("fail", 0)),
-                    queue=Duration(count, ns.get("queue", 0)),
-                    compute_input=Duration(count, ns.get("input", 0)),
-                    compute_infer=Duration(count, ns.get("infer", 0)),
-                    compute_output=Duration(count, ns.get("output", 0)),
+                    success=Duration(count, _ns(figures.success)),
+                    fail=Duration(figures.failed, _ns(figures.fail)),
+                    queue=Duration(count, _ns(figures.queue)),
+                    compute_input=Duration(count, _ns(figures.read)),
+                    compute_infer=Duration(count, _ns(figures.infer)),
+                    compute_output=Duration(count, _ns(figures.write)),
                 ),
             )
 
@@ -100,3 +102,7 @@ class Statistics:
                 del self._figures[next(iter(self._figures))]
             figures = self._figures[key] = _Figures()
         return figures
+
+
+def _ns(seconds: float) -> int:
+    return int(seconds * 1e9)
