@@ -67,7 +67,7 @@ def elements(shape: Sequence[int], where: str) -> int:
     Raises:
         RequestError: it has too many dimensions, or one below 0.
     """
-    if len(shape) > MAX_NDIM or any(size < 0 for size in shape):
+    if len(shape) > MAX_NDIM or min(shape, default=0) < 0:
         msg = f"{where} has shape {list(shape)[:16]}: give at most {MAX_NDIM} sizes, none below 0"
         raise invalid(msg)
     return math.prod(shape)
@@ -161,13 +161,9 @@ def to_bytes(array: Array) -> bytes:
 
 def _depth(raw: msgspec.Raw) -> int:
     """How many lists are open at the first element: 1 for a flat one."""
-    depth = 0
-    for byte in bytes(memoryview(raw)[:64]):
-        if byte == 0x5B:  # noqa: PLR2004 - "["
-            depth += 1
-        elif byte not in b" \t\r\n":
-            break
-    return min(max(depth, 1), MAX_NDIM)
+    head = bytes(memoryview(raw)[:64])
+    opening = head[: len(head) - len(head.lstrip(b"[ \t\r\n"))]
+    return min(max(opening.count(b"["), 1), MAX_NDIM)
 
 
 @cache

@@ -23,6 +23,8 @@ _NOT_READY = 400
 """What the protocol asks for: a status from 400 to 499 (kserve, and Triton)."""
 
 _MAX_TARGET = 1024
+_KNOWN = 256
+"""Targets of inferences that are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Routes:
 
     def __init__(self, desk: Desk, *, body_limit: int) -> None:
         self._desk, self._limit = desk, body_limit
+        self._known: dict[bytes, tuple[str, str]] = {}
 
     def answer(self, request: Request, done: Callable[[Outcome], None]) -> bytes | Waiting:
         """The whole answer, or a promise of it: then ``done`` hears the outcome in any thread."""
@@ -46,11 +49,14 @@ class Routes:
             return failure_answer(error, close=not request.keep_alive)
 
     def _answer(self, request: Request, done: Callable[[Outcome], None]) -> bytes | Waiting:
+        known = self._known.get(request.target)
+        if known is not None:
+            return self._infer(request, *known, done)
         match _path(request.target):
             case ["v2", "models", model, "infer"]:
-                return self._infer(request, model, "", done)
+                return self._first(request, model, "", done)
             case ["v2", "models", model, "versions", version, "infer"]:
-                return self._infer(request, model, version, done)
+                return self._first(request, model, version, done)
             case ["v2", "repository", "index"]:
                 _allow(request, _POST)
                 return json_answer(self._desk.index(), _accept(request))
@@ -85,6 +91,15 @@ class Routes:
             case ["stats"]:
                 return json_answer(StatisticsAnswer(desk.figures(model, version)), accept)
         raise _nothing(request)
+
+    def _first(
+        self, request: Request, model: str, version: str, done: Callable[[Outcome], None]
+    ) -> bytes | Waiting:
+        """Infer, and remember what the target means."""
+        if len(self._known) >= _KNOWN:
+            self._known.clear()
+        self._known[request.target] = (model, version)
+        return self._infer(request, model, version, done)
 
     def _infer(
         self, request: Request, model: str, version: str, done: Callable[[Outcome], None]

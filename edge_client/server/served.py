@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
+
+import msgspec
 
 from edge_client.errors import EdgeError
 from edge_client.inference import Array
@@ -12,8 +13,7 @@ from edge_client.server.statistics import Times
 from edge_client.slots import Slot
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
+class Served(msgspec.Struct, frozen=True, kw_only=True):
     """An answer. outputs: by name, in the order of the signature; n: samples.
 
     records: what the manifest's post-processing made of it, a JSON text per sample, where the

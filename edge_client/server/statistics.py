@@ -10,6 +10,8 @@ import threading
 import time
 from dataclasses import dataclass
 
+import msgspec
+
 from edge_client.server.messages import Duration, InferStatistics, ModelStatistics
 
 MAX_VERSIONS = 64
@@ -31,8 +33,7 @@ class _Figures:
     write: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Times:
+class Times(msgspec.Struct, frozen=True, kw_only=True):
     """Where the seconds of a request went.
 
     read: its bytes became arrays. queue: it waited. infer: the model ran. runs: the share of a
