@@ -7,13 +7,14 @@ import re
 
 import pytest
 
+from edge_client.uplink import ENVELOPES_AT_ONCE, ENVELOPES_PER_SECOND
 from orchestrator.adapters.intake import ASKED, MAX_BYTES, QUESTIONS, STORED
 from orchestrator.adapters.sender import SENT
 from orchestrator.adapters.transfer_line import MAX_NEED_BYTES
 from orchestrator.domain.enrollment import MAX_RENEWALS
 from orchestrator.domain.link import LIFETIME_SECONDS
 from orchestrator.services.links import MAX_OF_DEVICE
-from schemas import PROTOCOL, patch, transfer
+from schemas import PROTOCOL, patch, sample, transfer, window
 from schemas.errors import DeviceCause
 from schemas.measure import MAX_FILE_BYTES
 from schemas.model import MAX_MANIFEST_BYTES
@@ -73,6 +74,18 @@ def test_every_field_is_in_the_document(name):
         if f'"{field}"' not in TEXT and f"`{field}`" not in TEXT
     ]
     assert missing == []
+
+
+def test_the_fields_of_telemetry_are_in_the_document_at_their_places():
+    for kind in (window.About, window.Window):
+        for place, name in enumerate(kind.__struct_fields__):
+            assert f"| {place} | `{name}` |" in TEXT
+    for name in (*sample.Sample.__struct_fields__, *sample.Tensor.__struct_fields__):
+        assert f"`{name}`" in TEXT
+    assert f"at most {window.MAX_WINDOWS} windows and {window.MAX_ENVELOPE_BYTES} bytes" in TEXT
+    assert f"at most {sample.MAX_SAMPLE_BYTES} bytes" in TEXT
+    pace = f"{ENVELOPES_PER_SECOND:.0f} envelopes a second, {ENVELOPES_AT_ONCE:.0f} at once"
+    assert pace in TEXT
 
 
 def test_every_topic_state_cause_and_way_is_in_the_document():

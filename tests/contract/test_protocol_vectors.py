@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import ValidationError
 
+import schemas.clock
 import schemas.device
 import schemas.enroll
 import schemas.errors
@@ -26,7 +27,7 @@ from edge_client.metadata import MetadataClient
 from edge_client.transfer import ranges
 from edge_client.trust import Reader, confirm, read_desired, target_of
 from orchestrator.domain import execution as machine
-from schemas import PROTOCOL, topics
+from schemas import PROTOCOL, sample, topics, window
 from schemas.enroll import JoinToken, fingerprint, renewal_text
 from schemas.errors import DeviceCause
 from schemas.rollout import ExecReport, ExecState
@@ -34,11 +35,12 @@ from schemas.telemetry import bucket_of
 from schemas.transfer import decode_chunk, leaves_digest, leaves_of
 from tests.fakes.edge_trust import MemoryCache, MemoryFloors
 from tests.vectors import make
+from tests.vectors.telemetry import named
 from tests.vectors.transfer import file_of
 
 FOLDER = Path(make.__file__).parent
 MODULES = (
-    schemas.device, schemas.enroll, schemas.errors, schemas.measure,
+    schemas.clock, schemas.device, schemas.enroll, schemas.errors, schemas.measure,
     schemas.rollout, schemas.telemetry, schemas.transfer, schemas.trust,
 )  # fmt: skip
 
@@ -127,6 +129,18 @@ def test_messages(case):
     except ValidationError:
         valid = False
     assert valid is case["valid"]
+
+
+@pytest.mark.parametrize("case", cases("telemetry.json"))
+def test_telemetry(case):
+    module = window if case["type"] == "Envelope" else sample
+    try:
+        found = named(module.decode(bytes.fromhex(case["hex"])))
+    except window.WindowError:
+        assert not case["valid"]
+    else:
+        assert case["valid"]
+        assert found == case["holds"]
 
 
 def test_texts():

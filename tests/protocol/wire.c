@@ -41,10 +41,10 @@ static int one_of(const char *text, const char *const *known) {
 }
 
 topic_kind topic_parse(const char *topic, topic_parts *parts) {
-  static const char *const up[] = {"birth", "death", "exec",  "tele", "bench",
-                                   "ask",   "need",  "meta", "renew", NULL};
+  static const char *const up[] = {"birth", "death", "exec",  "tele", "sample", "time",
+                                   "bench", "ask",   "need",  "meta", "renew",  NULL};
   static const char *const down[] = {"desired", "cmd",     "reply", "meta",
-                                     "renew",   "renewed", "chunk", NULL};
+                                     "renew",   "renewed", "chunk", "time", NULL};
   memset(parts, 0, sizeof *parts);
   if (strncmp(topic, "m/", 2) == 0) {
     const char *end = strchr(topic + 2, '/');

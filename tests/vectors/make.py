@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas import PROTOCOL
-from tests.vectors import executions, messages, transfer, trust
+from tests.vectors import executions, messages, telemetry, transfer, trust
 
 FOLDER = Path(__file__).parent
 DOCUMENT = FOLDER.parents[1] / "docs" / "protocol.md"
@@ -34,6 +34,8 @@ ABOUT = {
     " for renewal with an ECDSA signature (P-256, SHA-256, DER) by `public_key_pem`.",
     "messages.json": "Messages by their type: `json` is to be taken (`valid`) or refused. One that"
     " is refused is dropped as if it had not come.",
+    "telemetry.json": "Messages in MessagePack, as `hex`: to be taken (`valid`), with what they"
+    " hold by the names of the fields, or refused.",
     "desired.json": "Trust metadata from a pinned root on, and desired documents: to be believed"
     " by the device, its class, its floor and its clock that each case names, or refused with"
     " `cause`. `signed`: what the first document's signature is over.",
@@ -47,6 +49,7 @@ def every() -> dict[str, dict[str, Any]]:
     made = {
         **transfer.vectors(),
         **messages.vectors(),
+        **telemetry.vectors(),
         **trust.vectors(),
         **executions.vectors(),
     }
