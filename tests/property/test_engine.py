@@ -24,6 +24,7 @@ from orchestrator.domain.engine import (
     Snapshot,
     Straggle,
     WaveFacts,
+    because,
     decide,
 )
 from orchestrator.domain.execution import AT_WORK, FAILURES, IN_FLIGHT
@@ -49,6 +50,7 @@ def wave_facts(draw):
     )
     waiting = counts.get(ExecState.SCHEDULED, 0)
     ready = draw(st.integers(0, waiting))
+    later = draw(st.integers(0, waiting - ready))
     n = draw(st.integers(0, 100))
     return WaveFacts(
         index=0,
@@ -60,7 +62,8 @@ def wave_facts(draw):
         retries=draw(st.integers(0, counts.get(ExecState.FAILED, 0))),
         due=draw(due) if there else {},
         ready=ready,
-        later=draw(st.integers(0, waiting - ready)),
+        later=later,
+        held=draw(st.integers(0, waiting - ready - later)),
         served=Served(1, n, n, draw(st.integers(0, n)), n, draw(st.integers(0, n))),
     )
 
@@ -201,6 +204,37 @@ def test_missing_evidence_is_waited_for_and_never_passes():
     actions = decide(snapshot_of(WaveState.JUDGING, ONE_GOOD, 61, served=silent), NOW)
     assert actions[0].event is WaveEvent.INCONCLUSIVE
     assert actions[1] == MoveRollout(RolloutEvent.PAUSE, PauseReason.INCONCLUSIVE)
+
+
+@pytest.mark.parametrize(
+    ("held", "stragglers", "acts"),
+    [
+        (0, False, [Straggle]),
+        (1, False, []),
+        (1, True, [GiveUp]),
+        (2, True, []),
+        (0, True, [GiveUp]),
+    ],
+)
+def test_devices_that_work_for_another_model_are_neither_stragglers_nor_given_up(
+    held, stragglers, acts
+):
+    counts = {S.SCHEDULED: 2, S.SUCCEEDED: 1}
+    wave = WaveFacts(
+        0, WaveState.RUNNING, NOW - timedelta(days=1), counts, stragglers=stragglers, held=held
+    )
+    snapshot = Snapshot(RolloutState.RUNNING, GATES, TIMERS, (wave,))
+    assert [type(one) for one in decide(snapshot, NOW)] == acts
+
+
+def test_why_a_rollout_is_paused_is_said_in_figures():
+    judged = snapshot_of(WaveState.JUDGING, ONE_GOOD, served=replace(GOOD, errors=30))
+    said = because(decide(judged, NOW))
+    assert said.startswith("wave 1 failed: error rate 0.")
+    assert said.endswith("at most 0.02 is asked for")
+    silent = snapshot_of(WaveState.JUDGING, ONE_GOOD, 61, served=Served(devices=1, least=0))
+    assert "has no data" in because(decide(silent, NOW))
+    assert because((Offer(0),)) is None
 
 
 def test_too_many_failures_stop_a_wave_before_its_end():
