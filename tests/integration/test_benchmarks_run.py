@@ -19,19 +19,24 @@ pytestmark = [
 ]
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-SLOW = {"training"}
-"""Takes minutes: three ways of training, each with processes of its own."""
+SLOW = {"loop", "training"}
+"""Take minutes; the loop's own parts are those of tests/e2e."""
 
 NAMES = [
     pytest.param(path.stem, marks=[pytest.mark.slow] if path.stem in SLOW else [])
     for path in sorted(BENCHMARKS.glob("[!_]*.py"))
 ]
 FIGURES = {
+    "agent": {"agent_rss", "agent_idle_cpu_percent", "agent_connected", "agent_first_answer"},
+    "batching": {"batching_32_throughput", "batching_32_p99", "batch_rows"},
     "engine": {"offer_statements", "steady_statements", "settle_statements", "abort_statements"},
     "inbox": {"births", "heartbeats", "reports", "windows"},
+    "inference": {"predict_tiny_p50", "predict_small_p50", "predict_mobilenet_p50"},
     "loop": {"submit_to_serving", "submit_to_registered", "start_to_registered"},
     "optimize": {"digits_latency_b1", "digits_size", "digits_accuracy"},
     "patches": {"all_fp32_bytes", "all_int8_bytes"},
+    "server": {"server_vs_fastapi"},
+    "telemetry": {"ingest_windows_per_s", "ingest_cpu_us"},
     "transfer": {
         "one_device_mtls_vs_mosquitto",
         "one_device_vs_stop_and_wait",
