@@ -126,7 +126,7 @@ def test_each_class_serves_its_own_variant(client, rollout, devices):
     executions = {e.device: e for wave in ended.waves for e in wave.executions}
     for name, device in devices.items():
         assert executions[device].state is ExecState.SUCCEEDED
-        served = client.devices.get(device).active.variant
+        served = client.devices.get(device).active[0].variant
         assert served == executions[device].variant == told(plan)[name]
 
 
