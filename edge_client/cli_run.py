@@ -22,10 +22,10 @@ from edge_client.cli_common import end, home_option, log_to_stderr
               help="Samples a second.")  # fmt: skip
 @click.option("--window", type=click.FloatRange(0.2, 3600), default=5.0, show_default=True,
               help="Seconds between telemetry windows.")  # fmt: skip
-@click.option("--samples", type=click.IntRange(0, 1_000_000), default=0, show_default=True,
-              envvar="ARGOSY_EDGE_SAMPLES", metavar="A_DAY",
-              help="Send so many inputs a day to the operator: half drawn at random, half of"
-              " those of which the model was unsure.")  # fmt: skip
+@click.option("--samples", type=click.IntRange(0, 3600), default=0, show_default=True,
+              envvar="ARGOSY_EDGE_SAMPLES", metavar="AN_HOUR",
+              help="Send so many inputs an hour of each model to the operator, drawn at random, and"
+              " as many of which it was unsure. Otherwise no input leaves this device.")  # fmt: skip
 @click.option("--bandwidth", type=click.IntRange(min=1024), metavar="BYTES_PER_S",
               help="Fetch models no faster than this.")  # fmt: skip
 @click.option("--https/--no-https", default=False, show_default=True, envvar="ARGOSY_EDGE_HTTPS",
@@ -62,7 +62,10 @@ from edge_client.cli_common import end, home_option, log_to_stderr
 @click.option("--once", is_flag=True, help="End after one update: 0 if it succeeded, else 7.")
 def run(home: Path, max_delay: float, **options: Any) -> None:
     """Serve the active models, and take updates, until SIGTERM or SIGINT."""
-    from edge_client.agent import Agent  # noqa: PLC0415 - a quick --help
+    from edge_client.lean import import_signers  # noqa: PLC0415 - a quick --help
+
+    import_signers()
+    from edge_client.agent import Agent  # noqa: PLC0415 - likewise
     from edge_client.lock import agent_lock  # noqa: PLC0415 - likewise
     from edge_client.settings import Home, RunSettings  # noqa: PLC0415 - likewise
 

@@ -158,8 +158,8 @@ class RunSettings:
     stage_seconds: how long a trial load may take. https: fetch by links of the server where it
     gives them. bench: measure each variant once after it became active. once: end after one
     update. hang_seconds: after which the watchdog ends an agent in which something makes no
-    progress. source_model: the only one that samples of ``source`` go to. samples: inputs a day
-    that the operator gets, by opt-in.
+    progress. source_model: the only one that samples of ``source`` go to. samples: inputs an
+    hour of each model and stream that the operator gets, by opt-in.
 
     threads, provider, provider_fallback, spin, arena: of sessions (``edge_client.sessions``).
     serve, serve_grpc: addresses of the local server. max_batch: samples in one inference;

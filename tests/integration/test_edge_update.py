@@ -19,6 +19,7 @@ from schemas.model import Manifest
 from schemas.rollout import ExecState, Probation
 from schemas.topics import Down
 from schemas.transfer import CHUNK_BYTES
+from schemas.window import unpack
 from tests.fakes.edge_models import linear_onnx, quantized_onnx, release, run_onnx, samples
 from tests.fakes.edge_trust import Signer, assignment
 from tests.fakes.gateway import (
@@ -107,7 +108,8 @@ def test_an_update_goes_through_every_state_and_serves(gateway, device):
     windows = [w for w in gateway.windows if w.device == device.id]
     assert all(w.provider == "CPUExecutionProvider" and w.errors == 0 for w in windows)
     assert all(w.correct == w.labelled == w.n for w in windows)
-    assert all(sum(w.latency_us.values()) == sum(w.confidence) == w.n for w in windows)
+    assert all(sum(unpack(w.latency, 256).values()) == sum(w.confidence) == w.n for w in windows)
+    assert all(w.synced and abs(w.start_ms / 1000 - time.time()) < 60 for w in windows)
     keys = [(w.boot, w.seq) for w in windows]
     assert len(keys) == len(set(keys))
     until(lambda: any(b.active and b.active.version == 1 for b in gateway.births), "a birth")
