@@ -27,11 +27,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import onnxruntime
 
-from edge_client import cli, journal, runtime, telemetry, updater
+from edge_client import cli, journal, runtime, telemetry_buffer, updater
 from edge_client.slots import Slot
 from edge_client.states import key_of
+from schemas.window import About
 
 LOG = Path(os.environ["CHAOS_LOG"])
 ORDER = Path(os.environ["CHAOS_STOP"])
@@ -105,27 +107,28 @@ def apply(old, self, *args, **more):
 
 
 @method(runtime.Runtime, "swap")
-def swap(old, self, loaded):
+def swap(old, self, model, loaded):
     say("serves", slot=None if loaded is None else named(loaded.slot))
-    return old(self, loaded)
+    return old(self, model, loaded)
 
 
 @method(runtime.Runtime, "predict")
 def predict(old, self, *args, **more):
     fatal = ORDER.with_name(f"{ORDER.name}.crash")
-    if fatal.exists() and self.slot is not None and str(self.slot.version) == fatal.read_text():
-        say("crashed", version=self.slot.version)
+    slot = self.slot()
+    if fatal.exists() and slot is not None and str(slot.version) == fatal.read_text():
+        say("crashed", version=slot.version)
         os.abort()
     return old(self, *args, **more)
 
 
-@method(telemetry.Buffer, "arrived")
-def arrived(old, self, window_id):
-    body = next((b for i, b in self.waiting(1000) if i == window_id), None)
-    if body is not None:
-        window = json.loads(body)
-        say("acknowledged", boot=window["boot"], seq=window["seq"])
-    return old(self, window_id)
+@method(telemetry_buffer.Buffer, "arrived")
+def arrived(old, self, ids):
+    for row in self.waiting(100_000):
+        if row.id in ids:
+            boot = msgspec.msgpack.decode(row.about, type=About).boot
+            say("acknowledged", boot=boot.hex(), seq=row.window.seq)
+    return old(self, ids)
 
 
 @around(os, "replace")
@@ -161,9 +164,10 @@ class Session(onnxruntime.InferenceSession):
 
 def active(path: Path) -> int | None:
     try:
-        slot = json.loads(path.read_bytes()).get("active")
-    except (OSError, ValueError):
+        models = json.loads(path.read_bytes())["models"]
+    except (OSError, ValueError, KeyError):
         return None
+    slot = next((one["active"] for one in models.values()), None)
     return None if slot is None else slot["version"]
 
 

@@ -38,7 +38,7 @@ class Puppet:
     running: bool = True
     now: int | None = 1
     pointer: int | None = 1
-    windows: list[tuple[str, int, int]] = field(default_factory=list)
+    windows: list[tuple[bytes, int, int]] = field(default_factory=list)
     record: ExecState = ExecState.SUCCEEDED
     late: str | None = None
     active: int | None = 1
@@ -106,10 +106,14 @@ def test_what_is_not_genuine_is_found(said: list[dict[str, Any]], wrong: int) ->
 
 @pytest.mark.parametrize(
     ("kept", "wrong"),
-    [([("b", 0, 1), ("b", 1, 1)], 0), ([("b", 0, 1)], 1), ([("b", 0, 2), ("b", 1, 1)], 1)],
+    [
+        ([(b"\x0b", 0, 1), (b"\x0b", 1, 1)], 0),
+        ([(b"\x0b", 0, 1)], 1),
+        ([(b"\x0b", 0, 2), (b"\x0b", 1, 1)], 1),
+    ],
 )
-def test_lost_and_doubled_windows_are_found(kept: list[tuple[str, int, int]], wrong: int) -> None:
-    said = [event("acknowledged", boot="b", seq=seq) for seq in (0, 1)]
+def test_lost_and_doubled_windows_are_found(kept: list[tuple[bytes, int, int]], wrong: int) -> None:
+    said = [event("acknowledged", boot="0b", seq=seq) for seq in (0, 1)]
     puppet: Any = Puppet(said, windows=kept)
     assert len(list(invariants.telemetry_arrived(puppet))) == wrong
 
