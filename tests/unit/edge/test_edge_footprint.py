@@ -13,13 +13,17 @@ from edge_client.status import Live
 
 WITHOUT = {
     "httpx", "rich", "pygments", "rich_click", "click", "grpc", "PIL", "pyarrow", "pandas",
-    "onnx", "torch", "psutil", "fastapi", "sqlalchemy", "edge_client.bench", "edge_client.enroll",
+    "onnx", "torch", "boto3", "botocore", "azure",
+    "psutil", "fastapi", "sqlalchemy", "edge_client.bench", "edge_client.enroll",
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def loaded() -> set[str]:
-    code = "import json, sys, edge_client.agent; print(json.dumps(sorted(sys.modules)))"
+    code = (
+        "import json, sys; from edge_client.lean import import_signers; import_signers();"
+        "import edge_client.agent; print(json.dumps(sorted(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     return set(json.loads(done.stdout))
 
