@@ -15,7 +15,7 @@ import numpy as np
 from edge_client.batch_arrays import Bad, Chunk, Source
 from edge_client.batch_journal import Place, Progress
 from edge_client.batch_results import Columns, Part, encode, encode_bad, join, join_bad
-from edge_client.batching import Runs
+from edge_client.batching_desk import Runs
 from edge_client.errors import BatchRunError, EdgeError, InferenceError, InputError
 from edge_client.files import disk_errors, write_atomic
 from edge_client.inference import Array, Loaded

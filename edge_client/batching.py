@@ -11,13 +11,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from edge_client.batching_desk import Answer, Desk, Job, Runs, bytes_of, handing_over, kind_of
 from edge_client.errors import (
     ClosedError,
     EdgeError,
@@ -30,73 +29,10 @@ from edge_client.errors import (
 from edge_client.inference import Array, Loaded, Prediction
 from edge_client.isolate import isolate
 from edge_client.queueing import ALONE, MAX_PRIORITY, BatchSettings, Queue, Request, refusal
-from schemas.signature import Signature
 
-Answer: TypeAlias = Prediction | EdgeError
+__all__ = ["Answer", "BatchSettings", "Batcher", "Runs"]
 
 _log = logging.getLogger(__name__)
-
-
-class Runs(Protocol):
-    """What a batcher needs of ``edge_client.runtime.Runtime``."""
-
-    def loaded(self, model: str | None = None) -> Loaded | None:
-        """What serves a model now."""
-
-    def infer(
-        self,
-        loaded: Loaded,
-        feed: dict[str, Array],
-        *,
-        n: int,
-        queue_seconds: float = 0.0,
-        runs: int = 1,
-        tried: bool = True,
-    ) -> list[Array]:
-        """Run a checked feed of n samples, timed and counted.
-
-        queue_seconds: how long they waited. tried: False where a failure is not to be counted,
-        as the samples are going to be run again one by one.
-        """
-
-    def rejected(self, loaded: Loaded, n: int = 1) -> None:
-        """Count a request that does not fit the model."""
-
-    def shed(self, loaded: Loaded, n: int = 1) -> None:
-        """Count samples that were turned away unanswered."""
-
-
-@dataclass(slots=True)
-class _Job:
-    """A request with what it carries. Its answer is given once."""
-
-    request: Request
-    loaded: Loaded
-    feed: dict[str, Array]
-    done: Callable[[Answer], None]
-
-    def answer(self, answer: Answer) -> None:
-        try:
-            self.done(answer)
-        except Exception:  # noqa: BLE001 - a caller's function; the others' answers are due
-            _log.exception("an answer could not be handed over")
-
-
-@dataclass(slots=True)
-class _Desk:
-    """One model's queue and its threads. running: runs under way.
-
-    alone: SHA-256 of models whose batches turned out not to come apart again. seconds: that a
-    request alone takes in the model, lately.
-    """
-
-    queue: Queue
-    changed: threading.Condition
-    jobs: dict[int, _Job] = field(default_factory=dict)
-    threads: list[threading.Thread] = field(default_factory=list)
-    alone: set[str] = field(default_factory=set)
-    running: int = 0
-    seconds: float = 1.0
 
 
 class Batcher:
@@ -112,7 +48,7 @@ class Batcher:
         self.clock = clock
         self._runtime = runtime
         self._lock = threading.Lock()
-        self._desks: dict[str, _Desk] = {}
+        self._desks: dict[str, Desk] = {}
         self._tickets = 0
         self._closed = False
 
@@ -177,7 +113,7 @@ class Batcher:
                     desk.running += not short
                 else:
                     answered.acquire()
-                    done = _handing_over(answers, answered)
+                    done = handing_over(answers, answered)
                     self._push(desk, loaded, feed, priority, deadline, done)
                     self._start(desk)
                     desk.changed.notify()
@@ -239,7 +175,7 @@ class Batcher:
 
     def _push(
         self,
-        desk: _Desk,
+        desk: Desk,
         loaded: Loaded,
         feed: dict[str, Array],
         priority: int,
@@ -257,7 +193,7 @@ class Batcher:
             self._tickets, kind, loaded.model.size(feed), size, now, priority, deadline
         )
         desk.queue.push(request)
-        desk.jobs[request.ticket] = _Job(request, loaded, feed, done)
+        desk.jobs[request.ticket] = Job(request, loaded, feed, done)
         return request
 
     def _require_open(self, deadline: float | None) -> float:
@@ -270,7 +206,7 @@ class Batcher:
         return now
 
     def _here(
-        self, desk: _Desk, loaded: Loaded, feed: dict[str, Array], *, short: bool
+        self, desk: Desk, loaded: Loaded, feed: dict[str, Array], *, short: bool
     ) -> Prediction:
         """Run in the caller's thread. short: beside whatever else runs."""
         n, start = loaded.model.size(feed), self.clock()
@@ -282,26 +218,26 @@ class Batcher:
                 self._ran(desk)
         return loaded.model.answer(raw, n, loaded.slot)
 
-    def _ran(self, desk: _Desk) -> None:
+    def _ran(self, desk: Desk) -> None:
         with self._lock:
             desk.running -= 1
             if len(desk.queue):
                 desk.changed.notify()
 
-    def _desk(self, model: str) -> _Desk:
+    def _desk(self, model: str) -> Desk:
         desk = self._desks.get(model)
         if desk is None:
-            desk = _Desk(Queue(self.settings), threading.Condition(self._lock))
+            desk = Desk(Queue(self.settings), threading.Condition(self._lock))
             self._desks[model] = desk
         return desk
 
-    def _start(self, desk: _Desk) -> None:
+    def _start(self, desk: Desk) -> None:
         while len(desk.threads) < self.settings.workers:
             thread = threading.Thread(target=self._work, args=(desk,), name="batch", daemon=True)
             desk.threads.append(thread)
             thread.start()
 
-    def _work(self, desk: _Desk) -> None:
+    def _work(self, desk: Desk) -> None:
         while (taken := self._take(desk)) is not None:
             late, batch = taken
             for job in late:
@@ -309,7 +245,7 @@ class Batcher:
             if batch:
                 self._run(desk, batch)
 
-    def _take(self, desk: _Desk) -> tuple[list[_Job], list[_Job]] | None:
+    def _take(self, desk: Desk) -> tuple[list[Job], list[Job]] | None:
         """What is late and what runs now; waits for it. None when all is over."""
         with self._lock:
             while not self._closed:
@@ -325,7 +261,7 @@ class Batcher:
                 desk.changed.wait(wait)
             return None
 
-    def _run(self, desk: _Desk, jobs: list[_Job]) -> None:
+    def _run(self, desk: Desk, jobs: list[Job]) -> None:
         answers: Sequence[Answer]
         try:
             answers = isolate(jobs, partial(self._infer, desk))
@@ -337,7 +273,7 @@ class Batcher:
         for job, answer in zip(jobs, answers, strict=True):
             job.answer(answer)
 
-    def _infer(self, desk: _Desk, jobs: Sequence[_Job]) -> list[Prediction]:
+    def _infer(self, desk: Desk, jobs: Sequence[Job]) -> list[Prediction]:
         loaded, now = jobs[0].loaded, self.clock()
         rows = [job.request.rows for job in jobs]
         feed = jobs[0].feed
@@ -362,38 +298,13 @@ class Batcher:
             for n, end in zip(rows, np.cumsum(rows).tolist(), strict=True)
         ]
 
-    def _turn_away(self, job: _Job, why: LateError | ClosedError) -> None:
+    def _turn_away(self, job: Job, why: LateError | ClosedError) -> None:
         self._runtime.shed(job.loaded, job.request.rows)
         job.answer(why)
 
 
 _KEEP = 0.5
-"""Of what was measured before, in ``_Desk.seconds``."""
+"""Of what was measured before, in ``Desk.seconds``."""
 
 _CLOSED = "the device is stopping, and takes no more requests"
 _LATE = "the deadline passed before the request's turn came"
-
-
-def _handing_over(answers: list[Answer], answered: threading.Lock) -> Callable[[Answer], None]:
-    def done(answer: Answer) -> None:
-        answers.append(answer)
-        answered.release()
-
-    return done
-
-
-def can_merge(signature: Signature) -> bool:
-    """Whether samples of several requests may go into one run: a batch in front, everywhere."""
-    return all(spec.shape[:1] == (-1,) for spec in (*signature.inputs, *signature.outputs))
-
-
-def kind_of(loaded: Loaded, feed: Mapping[str, Array]) -> Hashable:
-    """What runs together: the same loaded model, and shapes that differ in the batch alone."""
-    if not can_merge(loaded.model.signature):
-        return ALONE
-    return (id(loaded), *(value.shape[1:] for value in feed.values()))
-
-
-def bytes_of(feed: Mapping[str, Array]) -> int:
-    """Bytes of a feed's arrays."""
-    return sum(value.nbytes for value in feed.values())

@@ -19,6 +19,8 @@ from edge_client.errors import (
 )
 from edge_client.inference import Prediction
 from edge_client.queueing import BatchSettings
+from edge_client.runtime import Runtime
+from edge_client.telemetry import Windows
 from tests.fakes.edge_models import linear_onnx, loaded, run_onnx, samples
 
 SECONDS = 10
@@ -229,7 +231,7 @@ def test_closing_answers_everything(make) -> None:
 
 def test_a_model_without_a_batch_in_front_runs_one_by_one(make, monkeypatch) -> None:
     runtime, answers = Held(open_=False), Answers()
-    monkeypatch.setattr("edge_client.batching.can_merge", lambda _signature: False)
+    monkeypatch.setattr("edge_client.batching_desk.can_merge", lambda _signature: False)
     batcher = make(runtime)
     occupy(batcher, runtime, answers)
     for i in range(3):
@@ -282,3 +284,23 @@ def test_the_caller_of_predict_hears_why_not(make) -> None:
         batcher.predict(-samples(1))
     assert batcher.predict(samples(1)).n == 1
     assert threading.active_count() < 20
+
+
+def test_the_real_runtime_counts_each_sample_once() -> None:
+    windows = Windows()
+    runtime = Runtime(windows)
+    one = loaded(linear_onnx(0, log_input=True))
+    runtime.swap("digits", one)
+    batcher, answers = Batcher(runtime, BatchSettings(short=0.0)), Answers()
+    try:
+        for i in range(60):
+            batcher.submit(samples(2, seed=i) * (-1 if i == 17 else 1), done=answers.of(i))
+        with pytest.raises(InputError):
+            batcher.submit(np.zeros((1, 9), np.float32), done=print)
+        found = answers.take(60)
+    finally:
+        batcher.close()
+    assert [i for i in found if isinstance(found[i], InferenceError)] == [17]
+    (cut,) = windows.cut()
+    assert (cut.tally.n, cut.tally.errors, cut.tally.rejected) == (120, 2, 1)
+    assert runtime.counts(one.slot) == (120, 2)
