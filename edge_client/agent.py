@@ -11,6 +11,7 @@ from functools import partial
 from edge_client import notify
 from edge_client.errors import EdgeError
 from edge_client.live_file import LiveFile
+from edge_client.local_service import LocalService
 from edge_client.loop import AgentEvent, Events, Jobs, guarded_thread
 from edge_client.opening import usable_journal
 from edge_client.parts import Boot, Parts
@@ -67,6 +68,7 @@ class Agent:
         self._transport, self._uplink = parts.transport, parts.uplink
         self._standing, self._autobench = parts.standing, parts.autobench
         self._updater, self._inbox = parts.updater, parts.inbox
+        self._service = LocalService(self._runtime, settings)
         self._sensor: threading.Thread | None = None
         if source is not None:
             stream = Stream(
@@ -95,10 +97,11 @@ class Agent:
         log.info("device %s, serving %s", self._identity.record.device, serving)
         if self._sensor is not None:
             self._sensor.start()
-        self._transport.start()
-        self._recover()
-        notify.notify(notify.READY, notify.status(f"serving {serving}"))
         try:
+            self._service.start()
+            self._transport.start()
+            self._recover()
+            notify.notify(notify.READY, notify.status(f"serving {serving}"))
             return self._loop()
         finally:
             self._end()
@@ -268,6 +271,8 @@ class Agent:
         self._stop.set()
         notify.notify(notify.STOPPING)
         self._parts.watchdog.stop()
+        self._service.stop()
+        self._runtime.shadow(None)
         keep_times(self._device)
         self._autobench.stop()
         self._transport.stop(STOP_SECONDS)

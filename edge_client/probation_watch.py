@@ -54,6 +54,7 @@ class ProbationWatch:
         self._device, self._apply, self._memory = device, apply, memory
         self._others_now = others or partial(live_counts, device.home.live_counts)
         self._key: Key | None = None
+        self._before = (0, 0)  # what others had counted as it began
         self._base, self._began, self._looked = 0.0, 0.0, 0.0
         self._grown: deque[float] = deque(maxlen=LASTING)
         self._golden: GoldenTrial | None = None
@@ -87,15 +88,19 @@ class ProbationWatch:
         self._key, self._golden = state.offer.key, None
         self._base, self._began, self._looked = state.elapsed, now, now - LOOK_SECONDS
         self._grown.clear()
+        self._before = (0, 0)
+        self._before = self._others(state.slot)
         keep_times(self._device)
 
     def _others(self, slot: Slot) -> tuple[int, int]:
         """What users' processes did with the model: one that only they use is judged by that."""
         try:
-            return self._others_now().get(slot.sha256, (0, 0))
+            n, errors = self._others_now().get(slot.sha256, (0, 0))
         except OSError as error:
             log.warning("what other processes counted cannot be read: %s", error)
             return (0, 0)
+        # One that served these bytes before this probation has counts of then.
+        return (max(0, n - self._before[0]), max(0, errors - self._before[1]))
 
     def _look_at_memory(self, state: OnProbation, now: float) -> None:
         if state.before_mb is None or now - self._looked < LOOK_SECONDS:

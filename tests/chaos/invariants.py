@@ -60,7 +60,7 @@ def telemetry_arrived(puppet: Puppet) -> Iterator[str]:
         for event in puppet.events()
         if event["what"] == "acknowledged"
     ]
-    query = "SELECT lower(hex(boot)), seq, count(*) FROM windows WHERE device_id = ? GROUP BY boot, seq"
+    query = "SELECT boot, seq, count(*) FROM windows WHERE device_id = ? GROUP BY boot, seq"
     kept = {(boot.hex(), seq): n for boot, seq, n in puppet.stand.rows(query, puppet.id)}
     if not acknowledged:
         yield f"{puppet.name}: no telemetry arrived at all"

@@ -139,7 +139,7 @@ class Stand:
         """Hashes of all model files that were ever registered."""
         return {sha for one in self.releases.values() for sha in one.files}
 
-    def roll_out(self, version: int, tag: str) -> str:
+    def roll_out(self, version: int, tag: str, *, shadow: dict[str, Any] | None = None) -> str:
         """Give a version to all devices with a tag, at once; the rollout's id."""
         spec = RolloutSpec.model_validate(
             {
@@ -147,6 +147,7 @@ class Stand:
                 "version": version,
                 "tags": [tag],
                 "waves": [{"percent": 100}],
+                "shadow": shadow,
                 "gates": {
                     "max_failure_rate": 1,
                     "max_error_rate": 1,

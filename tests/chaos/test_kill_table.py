@@ -1,8 +1,8 @@
 """Every state of an update with every fault in it: each pair is a test of its own.
 
-Eight devices go through an update at once. Each stops in a state of its own, right after that
+Nine devices go through an update at once. Each stops in a state of its own, right after that
 state is in the journal; then the fault happens to all of them; then they go on. So a fault costs
-one update, and its row of the table is eight devices.
+one update, and its row of the table is nine devices.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ STATES = {
     "downloading": "Downloading",
     "verified": "Verified",
     "staged": "Staged",
+    "shadowing": "Shadowing",
     "activating": "Activating",
     "probation": "OnProbation",
     "reverting": "Reverting",
@@ -40,11 +41,14 @@ STATES = {
 """By the name in the table: the class of the state in the device's journal."""
 
 AT_ONCE = {
-    "staged": "Activating:before",
+    "staged": "Shadowing:before",
     "activating": "OnProbation:before",
     "reverting": "Ended:before",
 }
 """States whose work is done as soon as it is begun: it is done there, and not yet journalled."""
+
+SHADOW = {"seconds": 0.2, "min_compared": 1, "max_seconds": 5, "min_agreement": None}
+"""So that each update goes through that state, and none fails in it: versions differ here."""
 
 FAULTS = ("sigkill", "power_cut", "broker_restart", "orchestrator_restart")
 BAD = "reverting"
@@ -99,7 +103,8 @@ class Table:
         before = {name: p.points_to() or 0 for name, p in self.puppets.items()}
         for name, puppet in self.puppets.items():
             puppet.stop_at(point(name, where))
-        good, bad = self.stand.roll_out(version, "good"), self.stand.roll_out(self.bad, "bad")
+        good = self.stand.roll_out(version, "good", shadow=SHADOW)
+        bad = self.stand.roll_out(self.bad, "bad")
         wait(lambda: all(p.stopped() for p in self.puppets.values()), REACH)
         reached = {name: p.stopped() for name, p in self.puppets.items()}
         self.strike(fault)
