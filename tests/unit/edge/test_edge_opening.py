@@ -11,10 +11,11 @@ from edge_client.journal import Floor, Journal
 from edge_client.opening import open_buffer, open_journal, usable_journal
 from edge_client.settings import Home, RunSettings
 from edge_client.states import Idle, OnProbation
-from edge_client.telemetry import Buffer
+from edge_client.telemetry_buffer import Buffer
 from schemas.rollout import Probation
 from tests.fakes.edge_bench import NEW, Bench, Fuse, document
 from tests.fakes.edge_trust import Signer
+from tests.fakes.edge_windows import counted, serve
 from tests.fakes.gateway import Ca, enrolled_home
 
 BOOT = "0" * 32
@@ -22,7 +23,7 @@ DEVICE = "dev_0000000000000001"
 
 
 def make(path) -> Buffer:
-    return Buffer(path, device=DEVICE, boot=BOOT, most=10)
+    return Buffer(path, most=10)
 
 
 def full(_path) -> Buffer:
@@ -97,7 +98,7 @@ def test_where_nothing_can_be_written_what_is_on_trial_does_not_serve(bench, mon
     monkeypatch.setattr(opening, "usable_journal", read_only)
     agent = Agent(bench.home, RunSettings())
     agent._serve()
-    assert agent._runtime.slot.version == 1
+    assert agent._runtime.slot().version == 1
     assert agent._birth(1).execution == told, "the journal is not lost"
     monkeypatch.undo()
     bench.start()
@@ -134,43 +135,40 @@ def test_telemetry_without_room_waits_in_memory_and_loses_nothing_on_the_disk(ho
     assert home.telemetry.read_bytes() == before
 
 
-class Slips:
-    """A buffer whose first window does not fit."""
-
-    def __init__(self) -> None:
-        self.kept, self.closed = [], False
-
-    def put(self, tally, _seconds, _cpu_seconds) -> None:
-        if tally == "first":
-            full(None)
-        self.kept.append(tally)
-
-    def close(self) -> None:
-        self.closed = True
-
-
 @pytest.fixture
 def agent(tmp_path):
     home, _ = enrolled_home(tmp_path, Ca(), Signer(), 1)
     agent = Agent(home, RunSettings())
-    agent._buffer.close()
-    agent._buffer = Slips()
-    agent._windows.cut = lambda: [("first", 1.0, 0.1), ("second", 1.0, 0.1)]
     yield agent
     agent._journal.close()
 
 
-def test_a_window_that_cannot_be_kept_does_not_take_the_others_with_it(agent):
-    agent._cut()
-    assert agent._buffer.kept == ["second"]
+def windows_in(home) -> list[int]:
+    buffer = make(home.telemetry)
+    found = [row.window.n for row in buffer.waiting(10)]
+    buffer.close()
+    return found
+
+
+def test_a_window_that_cannot_be_kept_goes_with_the_next_cut(agent, monkeypatch):
+    with monkeypatch.context() as now:
+        now.setattr(agent._buffer, "put", lambda *_args, **_more: full(None))
+        serve(agent._windows, counted(), n=3)
+        agent._cut()
     assert "disk is full" in agent._problem
+    serve(agent._windows, counted(), n=2)
+    agent._cut()
+    assert windows_in(agent._home) == [5]
 
 
 def test_the_last_windows_are_kept_although_the_update_cannot_be_closed(agent, monkeypatch):
+    serve(agent._windows, counted(), n=3)
     monkeypatch.setattr(agent._updater, "close", lambda: full(None))
     monkeypatch.setattr(agent._transport, "stop", lambda _seconds: None)
     agent._end()
-    assert agent._buffer.kept == ["second"]
-    assert agent._buffer.closed
+    assert windows_in(agent._home) == [3]
+    assert list(agent._home.live_counts.iterdir()) == []
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        len(agent._buffer)
     with pytest.raises(JournalError, match="closed"):
         agent._journal.load()
