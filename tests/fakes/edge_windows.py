@@ -34,7 +34,9 @@ def told(device: str, payload: bytes) -> list[Told]:
     return [Told(device, envelope.about[one.about], one) for one in envelope.windows]
 
 
-def counted(version: int = 1, *, manifest: Any = None, provider: str = "CPUExecutionProvider"):
+def counted(
+    version: int = 1, *, manifest: Any = None, provider: str = "CPUExecutionProvider"
+) -> Any:
     """A loaded model as telemetry sees it."""
     slot = Slot(
         model="digits",
@@ -48,7 +50,9 @@ def counted(version: int = 1, *, manifest: Any = None, provider: str = "CPUExecu
     )
 
 
-def serve(windows: Any, loaded: Any, *, n: int = 1, best: int = 0, high: float = 0.9, **more: Any):
+def serve(
+    windows: Any, loaded: Any, *, n: int = 1, best: int = 0, high: float = 0.9, **more: Any
+) -> None:
     """Have a batch of n samples with one answer counted, over three classes."""
     rest = (1 - high) / 2
     row = [high if i == best else rest for i in range(3)]

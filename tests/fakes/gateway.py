@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import paho.mqtt.client as mqtt
 from cryptography import x509
@@ -309,14 +310,14 @@ class Gateway:
         topic = parse_up(message.topic)
         if topic is None:
             return
-        kinds = {
+        kinds: dict[Up, tuple[Any, list[Any]]] = {
             Up.EXEC: (ExecReport, self.reports),
             Up.BIRTH: (Birth, self.births),
             Up.DEATH: (Death, self.deaths),
         }
         if topic.leaf is Up.TIME:
-            ask = TimeAsk.model_validate_json(message.payload)
-            reply = TimeReply(id=ask.id, at=time.time() + self.ahead)
+            asked = TimeAsk.model_validate_json(message.payload)
+            reply = TimeReply(id=asked.id, at=time.time() + self.ahead)
             self._client.publish(down(topic.device, Down.TIME), reply.model_dump_json())
         elif topic.leaf is Up.TELE:
             self.windows += told(topic.device, message.payload)
