@@ -178,6 +178,8 @@ class Connection(asyncio.BufferedProtocol):
             self._handle(item)
         if self._closing or self._transport is None:
             return
+        if not ready and self._quiet():
+            return
         if self._drained() and self._reader.ended:
             self._end()
             return
@@ -234,6 +236,12 @@ class Connection(asyncio.BufferedProtocol):
         self._closing = True
         if self._transport is not None:
             self._transport.close()
+
+    def _quiet(self) -> bool:
+        """Whether nothing is to be done until the next request: what most requests end with."""
+        reader = self._reader
+        waits = self._waiting is not None or self._paused or self._full
+        return not (waits or reader.partial or reader.ended) and self._phase == "idle"
 
     def _drained(self) -> bool:
         return self._waiting is None and not self._reader.ready
