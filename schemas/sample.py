@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from schemas.base import MAX_INTEGER
-from schemas.window import Id, Text, WindowError
+from schemas.window import Id, Label, Text, WindowError
 
 MAX_SAMPLE_BYTES = 256 * 1024
 MAX_INPUTS = 32
@@ -41,9 +41,9 @@ class Sample(msgspec.Struct, array_like=True, frozen=True):
     format: Literal[1]
     boot: Id
     seq: Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
-    model: Text
+    model: Label
     version: Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
-    variant: Text
+    variant: Label
     stream: Stream
     probability: Annotated[float, Meta(gt=0, le=1)]
     at_ms: Annotated[int, Meta(ge=0, le=10**14)]

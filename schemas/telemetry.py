@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field
 
-from schemas.base import Count, UtcTime, VersionNo, Wire
+from schemas.base import UtcTime, Wire
 from schemas.ids import BootId, DeviceId, Name
 
 GAMMA = 2 ** (1 / 8)
@@ -24,9 +24,6 @@ MAX_BUCKET = 256
 """Bucket 0 ends at one unit (a microsecond for latencies), bucket 256 at 2**32."""
 
 MAX_CLASSES = 10_000
-
-Counts = Annotated[dict[int, Annotated[int, Field(ge=0)]], Field(max_length=MAX_BUCKET + 1)]
-
 
 def bucket_of(value: float) -> int:
     """The bucket of a value: 0 for at most one unit, clamped at the last.
@@ -70,50 +67,6 @@ def quantile(histogram: Mapping[int, int], q: float) -> float | None:
         if seen >= rank:
             return bucket_value(bucket)
     return bucket_value(max(histogram))
-
-
-class Window(Wire):
-    """What one device inferred with one variant in one span of time.
-
-    The key is (device, boot, seq): a repeat is stored once. n: inferences tried.
-    errors: those of them that failed. latency_us: microseconds of single inferences.
-    confidence: counts of the highest class probability in ten equal bins.
-    labelled/correct: inferences whose true class the device knew. dropped: windows lost
-    before this one because the device's buffer was full.
-    """
-
-    device: DeviceId
-    boot: BootId
-    seq: Count
-    model: Name
-    version: VersionNo
-    variant: Name
-    role: Literal["active", "shadow"] = "active"
-    start: UtcTime
-    seconds: Annotated[float, Field(ge=0, le=7 * 86400)]
-    n: Count
-    errors: Count = 0
-    labelled: Count = 0
-    correct: Count = 0
-    latency_us: Counts = Field(default_factory=dict)
-    confidence: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=10)] = ()
-    classes: Annotated[dict[int, Annotated[int, Field(ge=0)]], Field(max_length=MAX_CLASSES)] = (
-        Field(default_factory=dict)
-    )
-    provider: Annotated[str, StringConstraints(max_length=64)]
-    rss_mb: Annotated[float, Field(ge=0)] | None = None
-    cpu_seconds: Annotated[float, Field(ge=0)] | None = None
-    dropped: Count = 0
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Window:
-        if max(self.labelled, self.errors) > self.n or self.correct > self.labelled:
-            msg = "correct ≤ labelled ≤ n and errors ≤ n must hold"
-            raise ValueError(msg)
-        if any(not MIN_BUCKET <= b <= MAX_BUCKET for b in self.latency_us):
-            msg = f"latency buckets lie in {MIN_BUCKET}..{MAX_BUCKET}"
-            raise ValueError(msg)
-        return self
 
 
 class Quantiles(Wire):

@@ -34,6 +34,8 @@ SHARES = 10
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
 Id: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Text: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
+Label: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")]
+"""As ``schemas.ids.Name``: a model or a variant."""
 Sparse: TypeAlias = Annotated[list[Count], Meta(max_length=MAX_SPARSE)]
 Shares: TypeAlias = Annotated[list[Count], Meta(max_length=SHARES)]
 
@@ -51,9 +53,9 @@ class About(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=
     """
 
     boot: Id
-    model: Text
+    model: Label
     version: Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
-    variant: Text
+    variant: Label
     role: Role = "active"
     provider: Text = "CPUExecutionProvider"
     wanted: Annotated[str, Meta(max_length=64)] = ""

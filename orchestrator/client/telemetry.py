@@ -104,7 +104,7 @@ def write_npz(target: Path, samples: Sequence[SampleView]) -> None:
     part = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
     try:
         with part.open("wb") as out:
-            np.savez_compressed(out, **arrays)  # type: ignore[arg-type]  # its stub takes a flag by name
+            np.savez_compressed(out, **arrays)
             out.flush()
             os.fsync(out.fileno())
         part.replace(target)

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from pydantic import ValidationError
 
 from orchestrator.errors import Unavailable
-from orchestrator.services import actor, envelopes
+from orchestrator.services import actor
 from orchestrator.services.births import Sign
 from orchestrator.services.devices import DeviceService
 from orchestrator.services.measured import MeasuredService
@@ -18,7 +18,7 @@ from orchestrator.services.ports import Transaction, UnitOfWork
 from orchestrator.services.reports import ReportService
 from orchestrator.services.samples import SampleService
 from orchestrator.services.telemetry import Heard, Taken, TelemetryService
-from schemas import sample
+from schemas import sample, window
 from schemas.device import Birth, Death
 from schemas.measure import BenchReport
 from schemas.rollout import ExecReport
@@ -159,7 +159,7 @@ class Inbox:
         device, leaf, payload = message.topic.device, message.topic.leaf, message.payload
         try:
             if leaf is Up.TELE:
-                return _Read(device, envelopes.read(device, payload), message)
+                return _Read(device, window.decode(payload), message)
             if leaf is Up.SAMPLE:
                 return _Read(device, sample.decode(payload), message)
             kind = _KINDS.get(leaf)

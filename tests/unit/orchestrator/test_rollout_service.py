@@ -18,7 +18,6 @@ from schemas.rollout import (
     RolloutState,
     WaveState,
 )
-from tests.unit.orchestrator.platform import BOOT
 
 S = ExecState
 STEPS = [S.ACCEPTED, S.DOWNLOADING, S.VERIFIED, S.STAGED, S.ACTIVATING, S.PROBATION, S.SUCCEEDED]

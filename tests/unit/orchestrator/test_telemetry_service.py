@@ -129,6 +129,20 @@ def test_a_window_of_an_unknown_version_is_kept_and_told_once_there_is_one(platf
         b"[" * 40_000,
         b"\x91" * 60_000,
         encode(Envelope(1, [About(b"b" * 16, "digits", 1, "v")], [])),
+        encode(
+            Envelope(
+                1,
+                [About(b"b" * 16, "digits", 1, "no\0name")],
+                [Window(0, 0, 0, synced=True, length_ms=0, n=1)],
+            )
+        ),
+        encode(
+            Envelope(
+                1,
+                [About(b"b" * 16, "digits\n", 1, "v")],
+                [Window(0, 0, 0, synced=True, length_ms=0, n=1)],
+            )
+        ),
     ],
 )
 def test_what_cannot_be_read_is_dropped_alone(platform, fleet, payload):
