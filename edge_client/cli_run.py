@@ -25,7 +25,7 @@ from edge_client.cli_common import end, home_option, log_to_stderr
 @click.option("--samples", type=click.IntRange(0, 3600), default=0, show_default=True,
               envvar="ARGOSY_EDGE_SAMPLES", metavar="AN_HOUR",
               help="Send so many inputs an hour of each model to the operator, drawn at random, and"
-              " as many of which it was unsure. Otherwise no input leaves this device.")  # fmt: skip
+              " as many of which it was unsure. Otherwise none leaves this device.")  # fmt: skip
 @click.option("--bandwidth", type=click.IntRange(min=1024), metavar="BYTES_PER_S",
               help="Fetch models no faster than this.")  # fmt: skip
 @click.option("--https/--no-https", default=False, show_default=True, envvar="ARGOSY_EDGE_HTTPS",

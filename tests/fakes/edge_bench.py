@@ -29,7 +29,7 @@ from edge_client.store import Store
 from edge_client.telemetry import Windows
 from edge_client.updater import Updater
 from schemas.model import Manifest
-from schemas.rollout import ExecReport, Probation
+from schemas.rollout import ExecReport, Probation, Shadow
 from schemas.topics import Down
 from schemas.transfer import CHUNK_BYTES, Chunk, Reply, encode_chunk, leaves_of, tag_of
 from schemas.trust import MetadataAnswer, MetadataAsk
@@ -247,10 +247,16 @@ class Bench:
 
 
 def document(
-    bench: Bench, version: Release, *, probation: Probation = RULES, device: str | None = None
+    bench: Bench,
+    version: Release,
+    *,
+    probation: Probation = RULES,
+    shadow: Shadow | None = None,
+    device: str | None = None,
 ) -> bytes:
     """An offer of a version, as the second, which is listed."""
     SIGNER.add(version.manifest, "digits", 2)
     device = device or bench.device
     wanted = assignment(device, version.manifest, version=2, probation=probation)
+    wanted = wanted.model_copy(update={"shadow": shadow})
     return SIGNER.desired(wanted, sequence=1, length=len(version.manifest))
