@@ -9,10 +9,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 import pytest
@@ -21,12 +23,12 @@ from edge_client.enroll_command import Options, Voice, enroll_device
 from edge_client.settings import Home
 from tests.attacks.intruder import Site
 from tests.fakes.edge_models import linear_onnx, release
-from tests.fakes.edge_traffic import Ledger, install
+from tests.fakes.edge_traffic import Ledger, install, send
 from tests.fakes.gateway import Device, until
 
 pytestmark = pytest.mark.integration
 
-DEVICES, PROGRAMS = 20, 4
+DEVICES, PROGRAMS, SERVERS = 20, 4, 4
 WINDOW = "1"
 VOICE = Voice(say=lambda _text: None, pending=lambda _pending: None)
 RELEASE = release(linear_onnx(1, log_input=True))
@@ -114,6 +116,7 @@ class Fleet:
 
     devices: list[Device]
     programs: list[Program]
+    sockets: dict[str, Path]
     ledger: Ledger = field(default_factory=Ledger)
     draw: random.Random = field(default_factory=lambda: random.Random(20))  # noqa: S311 - by seed
 
@@ -129,15 +132,27 @@ class Fleet:
             seeds = [self.draw.randrange(2**31) for _ in self.programs]
             for one in pool.map(Program.send, self.programs, seeds):
                 self.ledger.add(one)
+        for device in self.devices:
+            if device.id in self.sockets:
+                path = self.sockets[device.id]
+                until(path.is_socket, f"{path} of {device.log()[-300:]}")
+                self.ledger.add(send(path, 30, self.draw.randrange(2**31)))
 
-
-def end(device: Device, how: signal.Signals) -> None:
-    device.process.send_signal(how)
-    device.process.wait(20)
+    def end(self, device: Device, how: signal.Signals) -> None:
+        device.process.send_signal(how)
+        device.process.wait(20)
+        if device.id in self.sockets:
+            self.sockets[device.id].unlink(missing_ok=True)
 
 
 @pytest.fixture
-def fleet(site, tmp_path) -> Iterator[Fleet]:
+def folder() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="x-") as made:  # a socket's path is short
+        yield made
+
+
+@pytest.fixture
+def fleet(site, tmp_path, folder) -> Iterator[Fleet]:
     token = site.join_token(max_uses=DEVICES)
     assert site.register("digits") == 1
     devices = []
@@ -147,8 +162,12 @@ def fleet(site, tmp_path) -> Iterator[Fleet]:
         name = enroll_device(home, options, VOICE).record.device
         install(home, RELEASE)
         devices.append(Device(home, name, ("--no-bench", "--window", WINDOW)))
+    sockets = {}
+    for number, device in enumerate(devices[:SERVERS]):
+        sockets[device.id] = Path(folder) / str(number)
+        device.options += ("--serve", f"unix:{sockets[device.id]}")
     homes = [device.home for device in devices]
-    fleet = Fleet(devices, [Program(homes[n::PROGRAMS]) for n in range(PROGRAMS)])
+    fleet = Fleet(devices, [Program(homes[n::PROGRAMS]) for n in range(PROGRAMS)], sockets)
     try:
         for device in devices:
             device.start()
@@ -195,7 +214,7 @@ def test_sums_are_exact_through_kills_of_devices_broker_and_server(site, fleet):
     fleet.serve()
     for number, device in enumerate(fleet.devices):
         if number % 4 < 2:
-            end(device, (kill, term)[number % 4])
+            fleet.end(device, (kill, term)[number % 4])
             device.start()
     for program, how in zip(fleet.programs, (kill, kill, term, None), strict=True):
         program.end(how)  # right after its last answer, with windows open
@@ -204,7 +223,7 @@ def test_sums_are_exact_through_kills_of_devices_broker_and_server(site, fleet):
     fleet.serve()
     site.server().kill()
     for device in fleet.devices[2::4]:
-        end(device, kill)
+        fleet.end(device, kill)
         device.start()
     fleet.serve()
     for program, how in zip(fleet.programs, (term, None, term, kill), strict=True):
@@ -212,7 +231,7 @@ def test_sums_are_exact_through_kills_of_devices_broker_and_server(site, fleet):
     until(site.healthy, "the platform to be back")
     for number, device in enumerate(fleet.devices):
         if number % PROGRAMS == 3:  # what the dead left is looked for once a minute, and now
-            end(device, kill)
+            fleet.end(device, kill)
             device.start()
     wanted = fleet.ledger
     until(lambda: counted(site)[0].n >= wanted.n, f"{wanted} at the server")
