@@ -35,7 +35,7 @@ FIGURES = {
     "loop": {"submit_to_serving", "submit_to_registered", "start_to_registered"},
     "optimize": {"digits_latency_b1", "digits_size", "digits_accuracy"},
     "patches": {"all_fp32_bytes", "all_int8_bytes"},
-    "server": {"server_vs_fastapi"},
+    "server": {"server_vs_fastapi", "server_cpu_vs_fastapi"},
     "telemetry": {"ingest_windows_per_s", "ingest_cpu_us"},
     "transfer": {
         "one_device_mtls_vs_mosquitto",
