@@ -211,7 +211,7 @@ def test_a_model_that_nobody_asks_is_proven_by_its_golden_vectors_and_taken_back
     assert (back.cause, back.seq > proven.seq, active(device)) == (C.OPERATOR, True, 1)
     until(lambda: any(b.rolled_back for b in gateway.births[births:]), "a birth that says so")
     seen = gateway.births[-1]
-    assert (seen.active.version, seen.execution.execution) == (1, second)
+    assert (seen.active[0].version, seen.execution.execution) == (1, second)
     assert (seen.execution.state, seen.execution.seq) == (S.ROLLED_BACK, back.seq)
 
     third = offer(gateway, device, release(linear_onnx(3)), 3, Probation())
