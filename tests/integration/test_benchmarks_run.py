@@ -27,7 +27,13 @@ NAMES = [
     for path in sorted(BENCHMARKS.glob("[!_]*.py"))
 ]
 FIGURES = {
-    "agent": {"agent_rss", "agent_idle_cpu_percent", "agent_connected", "agent_first_answer"},
+    "agent": {
+        "agent_rss",
+        "agent_idle_cpu_percent",
+        "agent_connected",
+        "agent_first_answer",
+        "swap_p99",
+    },
     "batching": {"batching_32_throughput", "batching_32_p99", "batch_rows"},
     "engine": {"offer_statements", "steady_statements", "settle_statements", "abort_statements"},
     "inbox": {"births", "heartbeats", "reports", "windows"},
