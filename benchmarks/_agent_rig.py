@@ -114,7 +114,7 @@ class Rig:
     @property
     def model(self) -> Path:
         """The net's file."""
-        return self.home.blobs / self.slot.sha256
+        return Path(self.home.blobs / self.slot.sha256)
 
     def close(self) -> None:
         """End all of it."""

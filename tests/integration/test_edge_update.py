@@ -424,7 +424,8 @@ def test_a_damaged_database_does_not_keep_the_model_from_serving(gateway, device
     windows, births = len(gateway.windows), len(gateway.births)
     device.start()
     until(lambda: sum(w.n for w in gateway.windows[windows:]) >= 5, "served inferences")
-    until(lambda: any([one.version for one in b.active] == [1] for b in gateway.births[births:]), "birth")
+    versions = lambda birth: [one.version for one in birth.active]  # noqa: E731 - one line
+    until(lambda: any(versions(b) == [1] for b in gateway.births[births:]), "birth")
     damaged = device.home.root / f"{name}.damaged"
     if name == "telemetry.db":
         assert damaged.exists()
