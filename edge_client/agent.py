@@ -9,6 +9,7 @@ import threading
 from functools import partial
 
 from edge_client import notify
+from edge_client.cadence import look_every
 from edge_client.errors import EdgeError
 from edge_client.live_file import LiveFile
 from edge_client.local_service import LocalService
@@ -118,10 +119,9 @@ class Agent:
     # --- the loop ---------------------------------------------------------------------
 
     def _loop(self) -> Exit:
-        every = self._settings.window
         heartbeat = max(1.0, self._identity.record.heartbeat_seconds)
         jobs = Jobs(self._uptime)
-        jobs.add(every, self._cut)
+        jobs.add(look_every(self._settings.window), self._cut_if_due)
         jobs.add(RECOVER_SECONDS, self._recover)
         jobs.add(LIVE_SECONDS, self._windows.power.sample)
         jobs.add(heartbeat, self._transport.announce)
@@ -221,6 +221,14 @@ class Agent:
 
     # --- what the loop does from time to time -----------------------------------------
 
+    @property
+    def _in_peace(self) -> bool:
+        return self._updater.settled and isinstance(self._updater.state, Idle | Ended)
+
+    def _cut_if_due(self) -> None:
+        if self._parts.recorder.due(updating=not self._in_peace):
+            self._cut()
+
     def _cut(self) -> None:
         try:
             self._parts.recorder.cut()
@@ -242,8 +250,7 @@ class Agent:
             self._fail("the journal can be used again")
 
     def _look_for_bench(self) -> None:
-        in_peace = self._updater.settled and isinstance(self._updater.state, Idle | Ended)
-        self._autobench.look(self._runtime.slots(), in_peace=in_peace)
+        self._autobench.look(self._runtime.slots(), in_peace=self._in_peace)
 
     def _write_live(self) -> None:
         live = live_of(self._parts, self._problem)

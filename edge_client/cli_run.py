@@ -20,8 +20,9 @@ from edge_client.cli_common import end, home_option, log_to_stderr
               help="Feed them to this model alone, not to all that they fit.")  # fmt: skip
 @click.option("--rate", type=click.FloatRange(0.001, 10_000), default=10.0, show_default=True,
               help="Samples a second.")  # fmt: skip
-@click.option("--window", type=click.FloatRange(0.2, 3600), default=5.0, show_default=True,
-              help="Seconds between telemetry windows.")  # fmt: skip
+@click.option("--window", type=click.FloatRange(0.2, 3600), metavar="SECONDS",
+              help="Tell what was inferred so often.  [default: every 5 s during an update and 15"
+              " minutes after it, else every 60 s]")  # fmt: skip
 @click.option("--samples", type=click.IntRange(0, 3600), default=0, show_default=True,
               envvar="ARGOSY_EDGE_SAMPLES", metavar="AN_HOUR",
               help="Send so many inputs an hour of each model to the operator, drawn at random, and"

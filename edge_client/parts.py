@@ -100,7 +100,13 @@ class Parts:
         make = partial(Buffer, most=settings.telemetry_windows)
         self.buffer: Buffer = open_buffer(home.telemetry, make)
         self.samples = open_samples(home.samples, settings.samples)
-        self.recorder = Recorder(home, boot=boot.id, windows=self.windows, buffer=self.buffer)
+        self.recorder = Recorder(
+            home,
+            boot=boot.id,
+            windows=self.windows,
+            buffer=self.buffer,
+            every=settings.window,
+        )
         self.spool: Spool = open_spool(home.bench, device=name)
         inlet = Inlet()
         self.transport = MqttTransport(

@@ -11,6 +11,7 @@ import logging
 import sqlite3
 import threading
 
+from edge_client.cadence import is_due, look_every
 from edge_client.errors import EdgeError, JournalError
 from edge_client.gauges import celsius, find_thermometer, rss_mb
 from edge_client.live_counts import files, owned, read_file
@@ -22,7 +23,6 @@ from edge_client.telemetry import Cut, Windows
 from edge_client.telemetry_buffer import Buffer, Entry
 from edge_client.window_form import about_of, lost_window, window_of
 
-WINDOW_SECONDS = 60.0
 JOIN_SECONDS = 5.0
 
 _inherited: list[object] = []
@@ -40,7 +40,7 @@ class Recorder:
         boot: str,
         windows: Windows,
         buffer: Buffer | None = None,
-        every: float = WINDOW_SECONDS,
+        every: float | None = None,
     ) -> None:
         """Open the files.
 
@@ -49,7 +49,7 @@ class Recorder:
             boot: of this process, 32 hex digits drawn at its start.
             windows: what the runtime feeds.
             buffer: the device's windows, already open; it then stays open.
-            every: seconds from one cut to the next, with ``start``.
+            every: seconds from one cut to the next; None as ``cadence`` says.
 
         Raises:
             JournalError: the file of windows cannot be used.
@@ -57,7 +57,7 @@ class Recorder:
         self._home, self._boot, self._windows = home, bytes.fromhex(boot), windows
         self._own = buffer is None
         self.buffer = Buffer(home.telemetry) if buffer is None else buffer
-        self._every = every
+        self._every, self._cut_at = every, windows.clocks.steady()
         self._thermometer = find_thermometer()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -101,12 +101,23 @@ class Recorder:
 
     # --- both ---------------------------------------------------------------------------
 
+    def due(self, *, updating: bool = False) -> bool:
+        """Whether it is time for a cut. updating: an update is under way."""
+        return is_due(
+            self._windows.clocks.steady(),
+            cut_at=self._cut_at,
+            loaded_at=self._windows.loaded_at,
+            updating=updating,
+            every=self._every,
+        )
+
     def cut(self) -> None:
         """Close the open windows and write them; what cannot be written is in the next cut.
 
         Raises:
             JournalError: they could not be written now.
         """
+        self._cut_at = self._windows.clocks.steady()
         self._look_for_opt_in()
         cuts = self._windows.cut()
         dropped, self._windows.dropped = self._windows.dropped, 0
@@ -151,8 +162,9 @@ class Recorder:
         return made
 
     def _run(self) -> None:
-        while not self._stop.wait(self._every):
-            self._tried()
+        while not self._stop.wait(look_every(self._every)):
+            if self.due():
+                self._tried()
 
     def _tried(self) -> bool:
         """Cut; a problem is said once, and is over when it is."""

@@ -153,9 +153,9 @@ class Home:
 class RunSettings:
     """The options of ``argosy-edge run``.
 
-    rate: samples a second. window: seconds between telemetry windows. bandwidth: bytes
-    a second to fetch at most, None for no limit. disk_quota: bytes for models.
-    stage_seconds: how long a trial load may take. https: fetch by links of the server where it
+    rate: samples a second. window: seconds between telemetry windows; None as
+    ``edge_client.cadence`` says. bandwidth: bytes a second to fetch at most, None for no limit.
+    disk_quota: bytes for models. stage_seconds: how long a trial load may take. https: fetch by links of the server where it
     gives them. bench: measure each variant once after it became active. once: end after one
     update. hang_seconds: after which the watchdog ends an agent in which something makes no
     progress. source_model: the only one that samples of ``source`` go to. samples: inputs an
@@ -169,7 +169,7 @@ class RunSettings:
     source: Path | None = None
     source_model: str | None = None
     rate: float = 10.0
-    window: float = 5.0
+    window: float | None = None
     bandwidth: int | None = None
     disk_quota: int = 2 * GIB
     telemetry_windows: int = 20_000

@@ -68,6 +68,7 @@ class Windows:
             rng: draws the inputs that are looked at.
         """
         self.clocks = clocks or Clocks()
+        self.loaded_at: float | None = None
         self.sampler: Sampler | None = None
         self.power = power or Power()
         self.live = LiveCounts()
@@ -181,6 +182,7 @@ class Windows:
 
     def cold(self, loaded: Loaded) -> None:
         """Count a load."""
+        self.loaded_at = self.clocks.steady()
         self._count(loaded, "active", cold=1)
 
     def compared(self, loaded: Loaded, agreed: int, n: int) -> None:
