@@ -145,7 +145,7 @@ def test_no_request_fails_while_models_are_swapped():
     with pytest.raises(NoModelError):
         runtime.predict(samples(1))
     first, second = loaded(linear_onnx(1), 1), loaded(quantized_onnx(1), 2)
-    runtime.swap(first)
+    runtime.swap("digits", first)
     failures, done, stop = [], [0], threading.Event()
 
     def ask() -> None:
@@ -160,7 +160,7 @@ def test_no_request_fails_while_models_are_swapped():
     for thread in threads:
         thread.start()
     for i in range(200):
-        runtime.swap(second if i % 2 else first)
+        runtime.swap("digits", second if i % 2 else first)
         runtime.predict(samples(1))
     stop.set()
     for thread in threads:
@@ -172,12 +172,12 @@ def test_no_request_fails_while_models_are_swapped():
 def test_the_counts_of_a_probation_are_of_the_swapped_in_model():
     runtime = Runtime(Windows())
     model = loaded(linear_onnx(log_input=True))
-    runtime.swap(model)
+    runtime.swap("digits", model)
     runtime.predict(samples(3))
     with pytest.raises(InferenceError):
         runtime.predict(-samples(1))
     with pytest.raises(InputError):
         runtime.predict(samples(1).astype(int))
     assert runtime.counts(model.slot) == (4, 1)
-    runtime.swap(model)
+    runtime.swap("digits", model)
     assert runtime.counts(model.slot) == (0, 0)
