@@ -109,7 +109,8 @@ def activate(device: Device, state: Activating) -> None:
     runtime, model = device.runtime, state.slot.model
     with runtime.busy.doing("a load", state.slot.sha256):
         loaded = load_slot(device.store, state.slot, runtime.session)
-    point(device.home, model, Pointer(active=state.slot, fallback=state.fallback))
+    pointer = Pointer(active=state.slot, fallback=state.fallback)
+    point(device.home, model, pointer, serving=runtime.slots())
     runtime.swap(model, loaded)
 
 
@@ -126,13 +127,14 @@ def restore(device: Device, state: Reverting) -> Restored | Stranded:
         back, older = older, None  # proven too, once: better than what is being taken back
         problems = []
     if problems and _may_stay(device, state):
-        point(device.home, model, Pointer(active=state.slot))
+        point(device.home, model, Pointer(active=state.slot), serving=device.runtime.slots())
         return Stranded(key=key, detail=problems[0].why)
-    point_back(device.home, model, Pointer(active=back, fallback=older))
+    pointer = Pointer(active=back, fallback=older)
+    point_back(device.home, model, pointer, serving=device.runtime.slots())
     return Restored(key=key, serving=back)
 
 
-def point_back(home: Home, model: Name, pointer: Pointer) -> None:
+def point_back(home: Home, model: Name, pointer: Pointer, *, serving: Iterable[Slot] = ()) -> None:
     """Let the pointer of a model name what served before it.
 
     That is of the same name, but in the journal of an agent that served one model at a time.
@@ -141,20 +143,30 @@ def point_back(home: Home, model: Name, pointer: Pointer) -> None:
         OSError: it could not be written; do it again.
     """
     back = pointer.active
-    pointers = read_pointers(home.pointer)
+    pointers = _readable(home, serving)
     if back is not None and back.model != model:
         pointers = pointers.put(model, Pointer())
         model, pointer = back.model, Pointer(active=back)
     write_pointers(home.pointer, pointers.put(model, pointer))
 
 
-def point(home: Home, model: Name, pointer: Pointer) -> None:
+def point(home: Home, model: Name, pointer: Pointer, *, serving: Iterable[Slot] = ()) -> None:
     """Swap the pointer of one model, leaving those of the others as they are.
+
+    serving: what the others are known by, where the pointer and its copy cannot be read.
 
     Raises:
         OSError: it could not be written; do it again.
     """
-    write_pointers(home.pointer, read_pointers(home.pointer).put(model, pointer))
+    write_pointers(home.pointer, _readable(home, serving).put(model, pointer))
+
+
+def _readable(home: Home, serving: Iterable[Slot]) -> Pointers:
+    """What the pointer names; what serves, where it is damaged: that must not be lost, too."""
+    found = find_pointers(home.pointer).pointers
+    if found is not None:
+        return found
+    return Pointers(models={slot.model: Pointer(active=slot) for slot in serving})
 
 
 def put_back(device: Device, fallback: Slot) -> None:
@@ -168,13 +180,15 @@ def put_back(device: Device, fallback: Slot) -> None:
     if runtime.slot(model) != fallback:
         with runtime.busy.doing("a load", fallback.sha256):
             runtime.swap(model, load_slot(device.store, fallback, runtime.session))
-    point(device.home, model, Pointer(active=fallback))
+    point(device.home, model, Pointer(active=fallback), serving=runtime.slots())
 
 
 def _fall_back(device: Device, model: Name, fallback: Slot | None) -> list[Unloadable]:
     """Serve the fallback, beside what serves or, where memory is short, after it has gone."""
     runtime = device.runtime
     if fallback is not None and runtime.slot(fallback.model) == fallback:
+        if fallback.model != model:
+            runtime.swap(model, None)
         return []
     loaded, problems = _load_first(device, fallback)
     if problems and problems[0].cause is DeviceCause.OUT_OF_MEMORY:
@@ -211,13 +225,12 @@ def make_room(device: Device, state: State, files: Iterable[ModelFile]) -> None:
 
     Raises:
         DiskFullError: they do not fit, even so.
-        PointerError: nobody knows what is in use.
     """
     wanted = tuple(files)
     spare = _spare(device, None if isinstance(state, Idle) else state.offer.assignment.model)
     while True:
         try:
-            device.store.make_room(wanted, in_use(device, state))
+            device.store.make_room(wanted, _needed(device, state))
         except DiskFullError:
             model = next(spare, None)
             if model is None:
@@ -236,6 +249,19 @@ def _spare(device: Device, first: Name | None) -> Iterator[Name]:
         pointer = models[model]
         if pointer.fallback is not None and device.runtime.slot(model) == pointer.active:
             yield model
+
+
+def _needed(device: Device, state: State) -> set[str]:
+    """What must stay: all that is there, while nobody knows what is in use.
+
+    An update must go on then as far as there is room, for it writes the pointer anew.
+    """
+    try:
+        return in_use(device, state)
+    except PointerError as error:
+        device.problems.note(str(error))
+        home = device.home
+        return {path.stem for folder in (home.blobs, home.manifests) for path in folder.iterdir()}
 
 
 def in_use(device: Device, state: State) -> set[str]:

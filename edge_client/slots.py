@@ -59,7 +59,16 @@ class Pointers:
         return self.models.get(model, Pointer())
 
     def put(self, model: Name, pointer: Pointer) -> Pointers:
-        """The same with another pointer for one model; an empty one takes the model out."""
+        """The same with another pointer for one model; an empty one takes the model out.
+
+        What is of another model, as in the journal of an agent that served one at a time, is
+        nobody's fallback.
+        """
+        active, fallback = (
+            slot if slot is not None and slot.model == model else None
+            for slot in (pointer.active, pointer.fallback)
+        )
+        pointer = Pointer(active=active, fallback=fallback)
         others = {name: kept for name, kept in self.models.items() if name != model}
         new = {model: pointer} if pointer.slots else {}
         return Pointers(models=dict(sorted((others | new).items())))

@@ -82,7 +82,12 @@ _ROWS: dict[type[Any], dict[type[Any], Handler]] = {
     Downloading: _EARLY | {Progressed: before.progressed, Fetched: before.fetched},
     Verified: _EARLY | {TrialPassed: before.trial_passed},
     Staged: _EARLY | {Proceeded: before.proceeded, ShadowDue: before.shadow_due},
-    Shadowing: _EARLY | {Proceeded: before.proceeded, Compared: before.compared},
+    Shadowing: _EARLY
+    | {
+        Proceeded: before.proceeded,
+        Compared: before.compared,
+        Booted: before.booted_shadowing,
+    },
     Activating: {
         Offered: swapping.offer_later,
         CancelRequested: swapping.cancel_late,

@@ -98,11 +98,13 @@ class Staged:
 class Shadowing:
     """The model runs beside the one that serves; its answers are compared.
 
-    elapsed: seconds of it, over all boots. before_mb: as in ``Activating``.
+    elapsed: seconds of it, over all boots, of which it was begun again so often. before_mb: as in
+    ``Activating``.
     """
 
     offer: Offer
     slot: Slot
+    boots: int = 0
     elapsed: float = 0.0
     before_mb: float | None = None
     kind: Literal["shadowing"] = "shadowing"

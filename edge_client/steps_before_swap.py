@@ -200,6 +200,18 @@ def booted_early(state: Any, _event: Booted, _now: float) -> Step:
     return state, (again, Begin())
 
 
+def booted_shadowing(state: Shadowing, event: Booted, _now: float) -> Step:
+    """Count the start: what ends the agent beside another model must not do so for ever."""
+    if event.hung is not None:
+        return end(state, ExecState.FAILED, cause=DeviceCause.HUNG, detail=event.hung)
+    boots, most = state.boots + 1, state.offer.assignment.probation.max_boots
+    if boots > most:
+        detail = f"the agent started {boots} times while it ran as a shadow (at most {most})"
+        return end(state, ExecState.FAILED, cause=DeviceCause.BOOT_LOOP, detail=detail)
+    counted = replace(state, boots=boots)
+    return counted, (Report(key=state.offer.key, state=ExecState.SHADOWING), Begin())
+
+
 def rollback_idle(state: Idle, event: RollbackWanted, _now: float) -> Step:
     """No update is concerned: what this journal knew of it is lost, or was another identity's."""
     return state, (PutBack(fallback=event.fallback),)

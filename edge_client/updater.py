@@ -219,12 +219,12 @@ class Updater:
         self._collect(self._state)
 
     def _hung(self) -> str | None:
-        """How the model on trial brought the last run to an end, if it did."""
+        """How the model on trial, or the shadow, brought the last run to an end, if it did."""
         note = read_hang(self._device.home)
         if note is None:
             return None
         self._device.problems.note(f"the watchdog ended the agent: {note.what} {note.why}")
-        if not isinstance(self._state, Activating | OnProbation):
+        if not isinstance(self._state, Shadowing | Activating | OnProbation):
             return None
         if note.sha256 != self._state.slot.sha256:
             return None

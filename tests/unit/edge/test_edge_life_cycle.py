@@ -1,0 +1,176 @@
+"""What must not go wrong in a device's life: shadows, older homes, a lost pointer."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+
+import pytest
+
+from edge_client.events import Booted
+from edge_client.hang import Hang, write_hang
+from edge_client.slots import (
+    Pointer,
+    Pointers,
+    Slot,
+    copy_of,
+    find_pointers,
+    read_pointers,
+    write_pointers,
+)
+from edge_client.states import Activating, Ended, OnProbation, Reverting, Shadowing
+from edge_client.store import Store
+from schemas.errors import DeviceCause
+from schemas.model import Manifest
+from schemas.rollout import ExecState, Probation, Shadow
+from tests.fakes.edge_bench import GIB, NEW, Bench, Fuse, document
+from tests.fakes.edge_models import linear_onnx, release, samples
+
+OTHER = release(linear_onnx(7))
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    """A device that serves digits, and gestures beside it."""
+    bench = Bench(tmp_path, monkeypatch, Fuse(None))
+    file = Manifest.model_validate_json(OTHER.manifest).variants[0].file
+    store = Store(bench.home, GIB)
+    store.save_manifest(OTHER.sha256, OTHER.manifest)
+    (bench.home.blobs / file.sha256).write_bytes(OTHER.onnx)
+    bench.beside = Slot(model="gestures", version=1, variant="fp32", sha256=file.sha256,
+                        manifest_sha256=OTHER.sha256)  # fmt: skip
+    pointers = read_pointers(bench.home.pointer)
+    write_pointers(bench.home.pointer, pointers.put("gestures", Pointer(active=bench.beside)))
+    bench.start()
+    yield bench
+    with contextlib.suppress(Exception):
+        bench.runtime.shadow(None)
+        bench.die()
+
+
+class TestShadowThatHarms:
+    """What brings the agent down while it only runs beside another must not come back for ever."""
+
+    def shadowing(self, bench) -> None:
+        rules = Shadow(seconds=60, min_compared=1000)
+        offered = document(bench, NEW, shadow=rules, probation=Probation(max_boots=2))
+        bench.inbox.desired(offered)
+        bench.go_to(Shadowing)
+
+    def again(self, bench) -> None:
+        bench.runtime.shadow(None)
+        bench.die()
+        bench.start()
+
+    def test_one_that_ends_the_agent_again_and_again_is_given_up(self, bench):
+        self.shadowing(bench)
+        for _ in range(2):
+            self.again(bench)
+            assert isinstance(bench.updater.state, Shadowing)
+        self.again(bench)
+        assert bench.updater.state.outcome is ExecState.FAILED
+        assert bench.reports()[-1].cause is DeviceCause.BOOT_LOOP
+        assert bench.runtime.shadowing is None
+        assert [one.version for one in bench.runtime.slots()] == [1, 1]
+
+    def test_its_start_is_counted_before_it_is_loaded(self, bench):
+        self.shadowing(bench)
+        bench.runtime.shadow(None)
+        bench.die()
+        bench.fuse.left = 0  # the journal cannot be written: so it must not run
+        with contextlib.suppress(BaseException):
+            bench.start()
+        assert bench.runtime.shadowing is None
+
+    def test_one_for_which_the_watchdog_ended_the_agent_is_given_up(self, bench):
+        self.shadowing(bench)
+        candidate = bench.updater.state.slot.sha256
+        write_hang(bench.home, Hang(what="a shadow's inference", seconds=60, sha256=candidate))
+        self.again(bench)
+        assert bench.updater.state.outcome is ExecState.FAILED
+        last = bench.reports()[-1]
+        assert last.cause is DeviceCause.HUNG
+        assert "a shadow's inference" in last.detail
+
+    def test_the_active_version_that_hung_is_not_its_fault(self, bench):
+        self.shadowing(bench)
+        write_hang(bench.home, Hang(what="an inference", seconds=60, sha256=bench.beside.sha256))
+        self.again(bench)
+        assert isinstance(bench.updater.state, Shadowing)
+
+
+class TestOlderJournal:
+    """An agent that served one model at a time went from one model to another by an update."""
+
+    def with_state(self, bench, make) -> None:
+        """The journal as it was left; the old pointer names one model."""
+        bench.inbox.desired(document(bench, NEW, probation=Probation(min_inferences=1)))
+        bench.go_to(OnProbation)
+        state = bench.updater.state
+        bench.journal.commit(make(state), (), uptime=0.0)
+        bench.die()
+
+    def test_a_swap_from_another_model_that_was_cut_off_goes_on(self, bench):
+        def make(state: OnProbation) -> Activating:
+            return Activating(offer=state.offer, slot=state.slot, fallback=bench.beside)
+
+        self.with_state(bench, make)
+        before = Pointers().put("gestures", Pointer(active=bench.beside))
+        write_pointers(bench.home.pointer, before)
+        bench.start()
+        for _ in range(50):
+            bench.go_on(NEW, samples(2))
+        assert bench.updater.state.outcome is ExecState.SUCCEEDED
+        found = find_pointers(bench.home.pointer)
+        assert found.damage is None
+        assert [one.model for one in found.pointers.active] == ["digits", "gestures"]
+
+    def test_it_goes_back_to_the_other_model(self, bench):
+        def make(state: OnProbation) -> Reverting:
+            return Reverting(offer=state.offer, slot=state.slot, fallback=bench.beside,
+                             cause=DeviceCause.PROBATION_FAILED, detail="it failed")  # fmt: skip
+
+        self.with_state(bench, make)
+        before = Pointers().put("gestures", Pointer(active=bench.beside))
+        write_pointers(bench.home.pointer, before)
+        bench.start()
+        assert bench.updater.state.outcome is ExecState.ROLLED_BACK
+        assert bench.runtime.slots() == (bench.beside,)
+        assert read_pointers(bench.home.pointer).active == (bench.beside,)
+
+    def test_what_was_taken_back_serves_no_more_beside_the_other_model(self, bench):
+        self.with_state(bench, lambda state: replace(state, fallback=bench.beside))
+        bench.start()
+        assert len(bench.runtime.slots()) == 2
+        bench.updater.apply(Booted(hung="it hung"))
+        assert bench.updater.state.outcome is ExecState.ROLLED_BACK
+        assert bench.runtime.slots() == (bench.beside,)
+        assert read_pointers(bench.home.pointer).active == (bench.beside,)
+
+    def test_a_fallback_of_a_fallback_that_is_of_another_model_spoils_nothing(self, bench):
+        digits = read_pointers(bench.home.pointer).of("digits").active
+
+        def make(state: OnProbation) -> Reverting:
+            return Reverting(offer=state.offer, slot=state.slot, fallback=digits,
+                             older=bench.beside, cause=DeviceCause.OPERATOR,
+                             detail="by hand")  # fmt: skip
+
+        self.with_state(bench, make)
+        bench.start()
+        assert bench.updater.state.outcome is ExecState.ROLLED_BACK
+        found = find_pointers(bench.home.pointer)
+        assert found.damage is None
+        assert found.pointers.of("digits") == Pointer(active=digits)
+
+
+def test_a_pointer_lost_while_the_agent_runs_loses_no_model_at_the_next_swap(bench):
+    bench.inbox.desired(document(bench, NEW))
+    bench.home.pointer.write_bytes(b"rot")
+    copy_of(bench.home.pointer).write_bytes(b"rot")
+    for _ in range(200):
+        bench.go_on(NEW, samples(2))
+        if isinstance(bench.updater.state, Ended):
+            break
+    assert bench.updater.state.outcome is ExecState.SUCCEEDED
+    active = read_pointers(bench.home.pointer).active
+    assert [(one.model, one.version) for one in active] == [("digits", 2), ("gestures", 1)]
