@@ -1,26 +1,63 @@
-"""Keeps what a device never uses out of the agent's memory."""
+"""Keeps what a device does not need out of the agent's memory."""
 
 from __future__ import annotations
 
 import importlib
 import sys
+from typing import Any
 
-_CLOUD_SDKS = ("boto3", "botocore", "azure.core", "google.cloud.kms", "hvac")
-"""By which TUF's library signs with keys in a cloud, and which it imports where they are installed
-(``securesystemslib.signer``). A device only verifies: boto3 alone is 11 MB and 0.25 s."""
+_HIDDEN = ("boto3", "botocore", "azure.core", "google.cloud.kms", "hvac", "cryptography")
+"""What TUF's library imports where it is installed (``securesystemslib.signer``): to sign with keys
+in a cloud, and ``cryptography`` for more kinds of keys than ed25519, which it verifies without
+(4 ms each). All keys of Argosy's trust metadata are ed25519; a signature by another kind of key
+does not verify then, and counts for nothing. boto3 alone is 11 MB and 0.25 s; cryptography 8 MB."""
+
+_ORDER = 2**252 + 27742317777372353535851937790883648493
+"""Of the base point of ed25519 (RFC 8032, 5.1)."""
+
+_SIGNATURE_BYTES = 64
 
 
 def import_signers() -> None:
-    """Import TUF's signers as where no cloud's SDK is installed; to be called before all else.
+    """Import TUF's keys as where none of those is installed; to be called before all else.
 
     A module that is None in ``sys.modules`` is not found, as the import system documents; this is
-    undone at the end, so that whoever wants such an SDK later gets it.
+    undone at the end, so that whoever wants such a library later gets it.
     """
-    hidden = [name for name in _CLOUD_SDKS if name not in sys.modules]
+    if "securesystemslib.signer" in sys.modules:
+        return
+    hidden = [name for name in _HIDDEN if name not in sys.modules]
     for name in hidden:
         sys.modules[name] = None  # type: ignore[assignment]
     try:
-        importlib.import_module("securesystemslib.signer")
+        signer = importlib.import_module("securesystemslib.signer")
     finally:
         for name in hidden:
             del sys.modules[name]
+    if "cryptography" in hidden:
+        signer.KEY_FOR_TYPE_AND_SCHEME[("ed25519", "ed25519")] = _strict(signer)
+
+
+def _strict(signer: Any) -> type:  # Any: not to be imported before it is
+    """A key that takes no second form of a signature, as the library's own verification would."""
+    unverified = importlib.import_module("securesystemslib.exceptions").UnverifiedSignatureError
+
+    class Ed25519Key(signer.SSlibKey):  # type: ignore[misc]  # known only at run time
+        """Checks S < L first, as RFC 8032 (5.1.7) says and OpenSSL does."""
+
+        def verify_signature(self, signature: Any, data: bytes) -> None:
+            if not _canonical(signature.signature):
+                msg = f"Failed to verify signature by {self.keyid}"
+                raise unverified(msg)
+            super().verify_signature(signature, data)
+
+    return Ed25519Key
+
+
+def _canonical(signature: str) -> bool:
+    """Whether hex is a signature's, R and S, with S in its least form."""
+    try:
+        raw = bytes.fromhex(signature)
+    except ValueError:
+        return False
+    return len(raw) == _SIGNATURE_BYTES and int.from_bytes(raw[32:], "little") < _ORDER

@@ -13,7 +13,7 @@ from edge_client.status import Live
 
 WITHOUT = {
     "httpx", "rich", "pygments", "rich_click", "click", "grpc", "PIL", "pyarrow", "pandas",
-    "onnx", "torch", "boto3", "botocore", "azure",
+    "cryptography", "onnx", "torch", "boto3", "botocore", "azure",
     "psutil", "fastapi", "sqlalchemy", "edge_client.bench", "edge_client.enroll",
 }  # fmt: skip
 
