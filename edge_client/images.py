@@ -14,6 +14,9 @@ MAX_IMAGE_BYTES = 64 * 1024**2
 MAX_IMAGE_PIXELS = 50_000_000
 """As a camera of today takes; 150 MB when decoded. A small file can claim any size."""
 
+MAX_IMAGE_SIDE = 65_535
+"""As JPEG has it: memory for each row is taken before anything is read."""
+
 _FORMATS = ("PNG", "JPEG")
 _DEEP = ("I", "F")
 """What Pillow calls modes of more than 8 bits (``I;16`` and the like begin so, too)."""
@@ -65,6 +68,9 @@ def decode(data: bytes, mode: Literal["L", "RGB"]) -> Array:
 
 def _refuse(image: Any) -> None:
     width, height = image.size
+    if max(width, height) > MAX_IMAGE_SIDE:
+        msg = f"the image has {width} x {height} pixels, more than {MAX_IMAGE_SIDE} at a side"
+        raise InputError(msg, hint="cut it to a more usual form first")
     if width * height > MAX_IMAGE_PIXELS:
         msg = f"the image has {width} x {height} pixels, more than {MAX_IMAGE_PIXELS} in all"
         raise InputError(msg, hint="make it smaller before giving it to the model")

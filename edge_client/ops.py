@@ -23,6 +23,12 @@ from schemas.ops import CenterCrop, Decode, Preprocess, Resize, Threshold, TopK,
 MAX_SAMPLES = 100_000
 """That one call may give or make: a window each step of one can make very many."""
 
+MAX_MADE_BYTES = 256 * 1024**2
+"""Of what one call makes, together: small files can hold large pictures."""
+
+MAX_IMAGE_VALUES = 3 * MAX_IMAGE_PIXELS
+"""Pixels by channels of what a resize makes, and passes through."""
+
 Raw: TypeAlias = bytes | Array | Sequence[bytes | Array]
 
 _PLANES = {"L": 1, "RGB": 3}
@@ -67,13 +73,28 @@ class Preprocessor:
         Raises:
             InputError: a step cannot be done; says which sample.
         """
-        samples = self._samples(raw)
-        for op in self._ops:
-            samples = [made for i, one in enumerate(samples) for made in _at(i, op, one)]
-            if len(samples) > MAX_SAMPLES:
-                msg = f"step {op.op} made {len(samples)} samples, more than {MAX_SAMPLES}"
+        found: list[Array] = []
+        size = 0
+        # One sample at a time through all steps: a picture is large only between them.
+        for i, one in enumerate(self._samples(raw)):
+            made = self._through(i, one)
+            found += made
+            size += sum(sample.nbytes for sample in made)
+            if len(found) > MAX_SAMPLES or size > MAX_MADE_BYTES:
+                most = f"{MAX_SAMPLES} of {MAX_MADE_BYTES} bytes may be"
+                msg = f"the first {i + 1} samples make {len(found)} of {size} bytes, {most}"
                 raise InputError(msg, hint="give less at a time")
-        return {self._spec.name: self._together(samples)}
+        return {self._spec.name: self._together(found)}
+
+    def _through(self, number: int, sample: Any) -> list[Array]:
+        """All steps of one sample. What is made is no view of something much larger."""
+        samples = [sample]
+        for op in self._ops:
+            samples = [made for one in samples for made in _at(number, op, one)]
+            if len(samples) > MAX_SAMPLES:
+                msg = f"sample {number}: step {op.op} makes more than {MAX_SAMPLES} samples"
+                raise InputError(msg, hint="give less at a time")
+        return [one.copy() for one in samples] if self._encoded else samples
 
     def _samples(self, raw: Raw) -> list[Any]:
         first = self._ops[0] if self._ops else None
@@ -162,9 +183,11 @@ def _resized(op: Resize, image: Array) -> Array:
     height, width = op.height, op.width
     if op.keep_aspect:
         height, width = covering(image.shape[0], image.shape[1], height, width)
-    if height * width > MAX_IMAGE_PIXELS:
-        msg = f"it would become {width} x {height} pixels, more than {MAX_IMAGE_PIXELS} in all"
-        raise InputError(msg)
+    # The width goes first: what is narrow and very high would be large in between.
+    for tall in (height, image.shape[0]):
+        if tall * width > MAX_IMAGE_PIXELS or tall * width * image.shape[2] > MAX_IMAGE_VALUES:
+            msg = f"it would become {width} x {tall} pixels, more than {MAX_IMAGE_PIXELS} in all"
+            raise InputError(msg, hint="cut it to a more usual form first")
     return resize(image, height, width, op.interpolation)
 
 

@@ -10,6 +10,7 @@ is shorter, which differs by a level at most, or more only where a cubic's overs
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -22,6 +23,9 @@ Interpolation = Literal["nearest", "bilinear", "bicubic"]
 _BITS = 22
 """Of the weights of uint8 images: 32, less 8 for the pixel and 2 for what the sum may exceed."""
 
+_BLOCK = 1 << 20
+"""Values that are held as floats at a time."""
+
 _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
 _CUBIC = -0.5
 
@@ -32,9 +36,8 @@ def resize(image: Array, height: int, width: int, how: Interpolation) -> Array:
     Integers are rounded and clipped to their range; floats are computed in float64.
     """
     if how == "nearest":
-        return np.ascontiguousarray(
-            image[_nearest(image.shape[0], height)][:, _nearest(image.shape[1], width)]
-        )
+        rows, columns = _nearest(image.shape[0], height), _nearest(image.shape[1], width)
+        return np.ascontiguousarray(image[rows[:, None], columns])
     if image.shape[1] != width:
         turned = _rows(np.ascontiguousarray(image.swapaxes(0, 1)), width, how)
         image = np.ascontiguousarray(turned.swapaxes(0, 1))
@@ -62,34 +65,34 @@ def _nearest(size: int, wanted: int) -> npt.NDArray[np.intp]:
 
 
 def _rows(image: Array, wanted: int, how: Interpolation) -> Array:
-    """Resample the first axis. Only the rows that a filter reaches are held as floats."""
+    """Resample the first axis. Only a block of what a filter reaches is held as floats."""
     size = image.shape[0]
     flat = image.reshape(size, -1)
     whole = image.dtype.kind in "ui"
     fixed = image.dtype == np.uint8
     found = np.empty((wanted, flat.shape[1]), image.dtype)
     for row, (start, weights) in enumerate(filters(size, wanted, how)):
-        pixels = flat[start : start + len(weights)].astype(np.float64)
+        end, step = start + len(weights), max(1, _BLOCK // len(weights))
         if fixed:  # whole numbers below 2**53: exact, in whatever order they are added
-            scaled = np.trunc(weights * 2**_BITS + np.copysign(0.5, weights))
-            level = np.floor((scaled @ pixels + 2 ** (_BITS - 1)) / 2**_BITS)
-        else:
-            level = weights @ pixels
-        if whole:
-            info = np.iinfo(image.dtype)
-            level = np.clip(np.rint(level), info.min, info.max)
-        found[row] = level
+            weights = np.trunc(weights * 2**_BITS + np.copysign(0.5, weights))  # noqa: PLW2901 - the same, as fixed point
+        for at in range(0, flat.shape[1], step):
+            level = weights @ flat[start:end, at : at + step].astype(np.float64)
+            if fixed:
+                level = np.floor((level + 2 ** (_BITS - 1)) / 2**_BITS)
+            if whole:
+                info = np.iinfo(image.dtype)
+                level = np.clip(np.rint(level), info.min, info.max)
+            found[row, at : at + step] = level
     return found.reshape(wanted, *image.shape[1:])
 
 
 def filters(
     size: int, wanted: int, how: Interpolation
-) -> list[tuple[int, npt.NDArray[np.float64]]]:
+) -> Iterator[tuple[int, npt.NDArray[np.float64]]]:
     """For each place: the first row that it is made of, and the weights from there on."""
     scale = size / wanted
     stretch = max(scale, 1.0)
     reach = _SUPPORT[how] * stretch
-    found = []
     for place in range(wanted):
         center = (place + 0.5) * scale
         start = max(0, int(center - reach + 0.5))
@@ -98,8 +101,7 @@ def filters(
             np.arange(start, end, dtype=np.float64) - center + 0.5
         ) / stretch
         weights = _triangle(offsets) if how == "bilinear" else _cubic(offsets)
-        found.append((start, weights / weights.sum()))
-    return found
+        yield start, weights / weights.sum()
 
 
 def _triangle(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import sys
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -122,6 +123,33 @@ def test_a_narrow_picture_does_not_grow_without_bounds():
     made = Preprocessor(manifest(Resize(height=4000, width=4000, keep_aspect=True)))
     with pytest.raises(InputError, match="it would become"):
         made.prepare([np.zeros((1, 10_000, 1), np.uint8)])
+
+
+def test_what_is_narrow_and_high_is_not_large_in_between():
+    made = Preprocessor(manifest(Resize(height=224, width=224)))
+    for shape in ((300_000, 1, 1), (1, 1, 500_000)):
+        with pytest.raises(InputError, match="it would become 224 x"):
+            made.prepare([np.zeros(shape, np.uint8)])
+    with pytest.raises(InputError, match="65535 at a side"):
+        decode(encoded(np.zeros((70_000, 1), np.uint8)), "L")
+    wide = Preprocessor(manifest(Resize(height=224, width=1, interpolation="nearest")))
+    assert wide.prepare([np.zeros((1, 300_000, 3), np.uint8)])["pixels"].shape == (1, 224, 1, 3)
+
+
+def test_small_files_of_large_pictures_are_decoded_one_at_a_time(monkeypatch):
+    large = encoded(np.zeros((1000, 1000, 3), np.uint8))
+    made = Preprocessor(manifest(Decode(), Resize(height=8, width=8)))
+    tracemalloc.start()
+    assert made.prepare([large] * 30)["pixels"].shape == (30, 8, 8, 3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30e6  # one has 3 MB
+    monkeypatch.setattr("edge_client.ops.MAX_MADE_BYTES", 3 * 8 * 8 * 30 - 1)
+    with pytest.raises(InputError, match="the first 30 samples make 30 of 5760 bytes"):
+        made.prepare([large] * 30)
+    series = Preprocessor(manifest(Window(length=50, step=1), dtype="float32", shape=(-1, 50)))
+    with pytest.raises(InputError, match="the first 1 samples make 51 of 10200 bytes"):
+        series.prepare(np.zeros(100, np.float32))
 
 
 def test_a_missing_pillow_names_the_extra(monkeypatch):
