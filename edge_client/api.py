@@ -19,7 +19,7 @@ from edge_client.ops import Finding, Postprocessor, Preprocessor, Raw
 from edge_client.runtime import Runtime
 from edge_client.sessions import SessionSettings
 from edge_client.settings import Home
-from edge_client.slots import Slot, read_pointers
+from edge_client.slots import Slot, require_pointers
 from edge_client.user_telemetry import UserTelemetry, forked
 from schemas.ids import Name
 
@@ -38,8 +38,12 @@ class Edge:
         self._home = home_of(home)
 
     def models(self) -> tuple[Slot, ...]:
-        """What is active on the device, sorted by model."""
-        return read_pointers(self._home.pointer).active
+        """What is active on the device, sorted by model.
+
+        Raises:
+            PointerError: it cannot be read, as by another user than the agent's.
+        """
+        return require_pointers(self._home.pointer).active
 
     def model(
         self,
@@ -59,7 +63,7 @@ class Edge:
         Raises:
             NoModelError: there is none yet, or none of that name.
             UsageError: there are several, and none was named.
-            UpdateError: its files are damaged, or it cannot be loaded here.
+            UpdateError: its files are damaged or may not be read, or it cannot be loaded here.
         """
         return ServedModel(self._home, name, telemetry=telemetry, session=session)
 
@@ -82,7 +86,7 @@ class ServedModel:
     ) -> None:
         """As ``Edge.model``."""
         self._process = os.getpid()
-        pointers = read_pointers(home.pointer)
+        pointers = require_pointers(home.pointer)
         self.name: Name = pointers.one(name, "that is meant") or ""
         if pointers.of(self.name).active is None:
             raise _no_model(home, name, pointers.active)

@@ -24,7 +24,7 @@ from edge_client.errors import BenchError, NoModelError
 from edge_client.hardware import board, cpu_name, free_mb
 from edge_client.measure import Ask, Loading
 from edge_client.settings import MIB, Home
-from edge_client.slots import Slot, read_pointers
+from edge_client.slots import Slot, require_pointers
 from edge_client.subject import Subjected, start, work_folder
 from schemas.ids import Name
 from schemas.measure import Benchmark, BenchReport, Energy
@@ -78,7 +78,7 @@ def installed(home: Home, model: Name | None = None) -> tuple[Slot, ...]:
     Raises:
         NoModelError: there is none.
     """
-    slots = read_pointers(home.pointer).slots
+    slots = require_pointers(home.pointer).slots
     found = {slot.sha256: slot for slot in reversed(slots) if model in {None, slot.model}}
     if found:
         return tuple(reversed(found.values()))

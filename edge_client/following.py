@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from edge_client.errors import EdgeError, NoModelError, UpdateError
+from edge_client.errors import EdgeError, NoModelError
 from edge_client.loading import load_slot
 from edge_client.runtime import Runtime
 from edge_client.settings import GIB, Home
@@ -49,7 +49,7 @@ class Follower:
             raise NoModelError(msg)
         try:
             self._take(pointer.active)
-        except UpdateError as error:
+        except (EdgeError, OSError) as error:
             if pointer.fallback is None:
                 raise
             log.warning("%s: %s; its fallback serves", _words(pointer.active), error)
@@ -70,8 +70,8 @@ class Follower:
         """Take over what has changed; what cannot be loaded leaves the old version in place."""
         stamp = _stamp(self._path)
         due = self._again_at is not None and time.monotonic() >= self._again_at
-        if stamp == self._seen and not due:
-            return
+        if (stamp == self._seen and not due) or stamp is None:
+            return  # gone, as with a disk that is: what serves goes on
         pointer = self._pointer()
         if pointer is None:
             return  # damaged: the agent mends it

@@ -13,7 +13,7 @@ from edge_client.recorder import Recorder
 from edge_client.runtime import Runtime
 from edge_client.sessions import SessionSettings
 from edge_client.settings import Home
-from edge_client.slots import Slot, read_pointers
+from edge_client.slots import Slot, require_pointers
 from edge_client.store import Store
 from edge_client.telemetry import Windows
 
@@ -27,9 +27,10 @@ def find_slot(home: Home, model: str | None, version: str | None = None) -> Slot
 
     Raises:
         NoModelError: it is not installed.
+        PointerError: the pointer cannot be read, as by another user than the agent's.
         UsageError: there are several models, and none was named.
     """
-    pointers = read_pointers(home.pointer)
+    pointers = require_pointers(home.pointer)
     if not pointers.active:
         msg = f"no model is active in {home.root} yet"
         raise NoModelError(msg, hint="start a rollout to this device; see `argosy-edge status`")
@@ -49,6 +50,8 @@ def find_slot(home: Home, model: str | None, version: str | None = None) -> Slot
             raise NoModelError(msg, hint=f"it has {', '.join(names)}")
         have = ", ".join(str(slot.version) for slot in pointer.slots)
         msg = f"version {version} of {model} is not installed here"
+        if version == FALLBACK:
+            msg = f"{model} has no fallback here"
         raise NoModelError(msg, hint=f"it has {have}")
     return slot
 

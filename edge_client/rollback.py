@@ -13,7 +13,7 @@ from edge_client.events import RollbackWanted
 from edge_client.files import read_limited, write_atomic
 from edge_client.loading import load_slot
 from edge_client.settings import Home
-from edge_client.slots import Pointer, Pointers, Slot, read_pointers
+from edge_client.slots import Pointer, Pointers, Slot, require_pointers
 from edge_client.states import (
     Accepted,
     Activating,
@@ -60,7 +60,7 @@ def wanted(home: Home, *, id_: str, give_up: bool, model: Name | None = None) ->
         NothingBeforeError: no model is kept from before the active one.
         UsageError: there are several models, and none was named.
     """
-    pointers = read_pointers(home.pointer)
+    pointers = require_pointers(home.pointer)
     name = pointers.one(model, "to go back with: argosy-edge rollback MODEL")
     pointer = Pointer() if name is None else pointers.of(name)
     if pointer.active is None:

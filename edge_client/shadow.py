@@ -6,6 +6,7 @@ active model's requests pay for what is compared and for nothing else.
 
 from __future__ import annotations
 
+import logging
 import queue
 import statistics
 import threading
@@ -26,13 +27,15 @@ from schemas.ids import Name
 
 MAX_WAITING = 16
 MAX_BYTES = 16 * 1024**2
-"""Inputs that wait, together."""
+"""Inputs and answers that wait, together."""
 
 BURST_SECONDS = 0.02
 """CPU time that may be used ahead of the share."""
 
 NEWEST = 256
 SHADOWING = "a shadow's inference"
+
+log = logging.getLogger(__name__)
 
 
 class _Copy(NamedTuple):
@@ -104,14 +107,18 @@ class Shadow:
         self, active: Loaded, feed: dict[str, Array], raw: Sequence[Array], n: int, seconds: float
     ) -> None:
         """Take a copy of what was just answered, if there is room for it."""
-        size = sum(value.nbytes for value in feed.values())
+        size = sum(value.nbytes for value in (*feed.values(), *raw))
         if self._waiting.qsize() >= MAX_WAITING or self._bytes + size > MAX_BYTES:
             self._skipped += n  # racing threads may lose one: nothing is decided by it
             return
+        try:
+            copied = {name: value.copy() for name, value in feed.items()}
+            answers = [value.copy() for value in raw]
+        except MemoryError:  # who asked has an answer, and must get it
+            self._skipped += n
+            return
         with self._lock:
             self._bytes += size
-        copied = {name: value.copy() for name, value in feed.items()}
-        answers = [value.copy() for value in raw]
         self._waiting.put(_Copy(active, copied, answers, n, size, seconds / (n or 1)))
 
     def seen(self) -> Seen:
@@ -143,7 +150,11 @@ class Shadow:
                 return
             if ahead < 0:  # what was not used is not saved up
                 began, spent = self._steady(), self._cpu()
-            self._compare(item)
+            try:
+                self._compare(item)
+            except Exception:  # what cannot be compared must not pass for want of a comparison
+                log.exception("a shadow's answers could not be compared")
+                self._count(item, 0, errors=item.n)
             with self._lock:
                 self._bytes -= item.size
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edge_client.device import Device
 from edge_client.loading import load_slot
 from edge_client.shadow import Seen
@@ -57,7 +59,9 @@ class ShadowWatch:
     def _begin(self, state: Shadowing) -> None:
         device, rules = self._device, state.offer.assignment.shadow
         with device.runtime.busy.doing("a load", state.slot.sha256):
-            loaded = load_slot(device.store, state.slot, device.runtime.session)
+            # One thread, as the share of a core is measured on that of the shadow alone.
+            session = replace(device.runtime.session, threads=1, spinning=False)
+            loaded = load_slot(device.store, state.slot, session)
         now = device.clock.steady()
         self._key = state.offer.key
         self._base, self._began, self._looked, self._asked = state.elapsed, now, now, 0.0

@@ -6,13 +6,14 @@ whole. One that an older agent wrote, for one model, is read too.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from edge_client.errors import UsageError
+from edge_client.errors import PointerError, UsageError
 from edge_client.files import write_atomic
 from schemas.device import ActiveModel
 from schemas.ids import Name, Sha256
@@ -168,6 +169,22 @@ def find_pointers(path: Path) -> Found:
 def read_pointers(path: Path) -> Pointers:
     """The pointer or its copy; an empty one when there is none or both are damaged."""
     return find_pointers(path).pointers or Pointers()
+
+
+def require_pointers(path: Path) -> Pointers:
+    """The pointer or its copy, for whom what cannot be read must not look like nothing.
+
+    Raises:
+        PointerError: neither can be read.
+    """
+    found = find_pointers(path)
+    if found.pointers is not None:
+        return found.pointers
+    hint = "start the agent, and roll out a version to this device: it writes the pointer anew"
+    if not os.access(path, os.R_OK):
+        hint = f"run this as the user to whom {path.parent} belongs; others ask the local server"
+    msg = f"{path.parent}: {found.damage}"
+    raise PointerError(msg, hint=hint)
 
 
 def read_pointer(path: Path, model: Name | None = None) -> Pointer:

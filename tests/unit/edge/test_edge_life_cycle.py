@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from edge_client import shadow_watch
+from edge_client.api import Edge
+from edge_client.errors import PointerError
 from edge_client.events import Booted
+from edge_client.following import Follower
 from edge_client.hang import Hang, write_hang
+from edge_client.meter import NoMeter
+from edge_client.own_runtime import find_slot
+from edge_client.runtime import Runtime
+from edge_client.sessions import SessionSettings
 from edge_client.slots import (
     Pointer,
     Pointers,
@@ -24,6 +33,7 @@ from schemas.errors import DeviceCause
 from schemas.model import Manifest
 from schemas.rollout import ExecState, Probation, Shadow
 from tests.fakes.edge_bench import GIB, NEW, Bench, Fuse, document
+from tests.fakes.edge_installed import install
 from tests.fakes.edge_models import linear_onnx, release, samples
 
 OTHER = release(linear_onnx(7))
@@ -174,3 +184,103 @@ def test_a_pointer_lost_while_the_agent_runs_loses_no_model_at_the_next_swap(ben
     assert bench.updater.state.outcome is ExecState.SUCCEEDED
     active = read_pointers(bench.home.pointer).active
     assert [(one.model, one.version) for one in active] == [("digits", 2), ("gestures", 1)]
+
+
+class TestShadowThread:
+    """A comparison that cannot be made must neither pass a candidate nor fail a request."""
+
+    def test_answers_that_cannot_be_compared_count_as_different(self, bench, monkeypatch):
+        def fail(*_args) -> int:
+            raise ValueError
+
+        monkeypatch.setattr("edge_client.shadow.agreeing", fail)
+        rules = Shadow(seconds=0.5, min_compared=4, max_seconds=30, cpu_share=1.0)
+        bench.inbox.desired(document(bench, NEW, shadow=rules))
+        for _ in range(3000):
+            bench.runtime.predict(samples(2), model="digits")
+            bench.go_on(NEW, samples(2))
+            if isinstance(bench.updater.state, Ended):
+                break
+        assert bench.updater.state.outcome is ExecState.FAILED
+        assert bench.reports()[-1].cause is DeviceCause.SHADOW_DISAGREED
+
+    def test_a_request_is_answered_where_memory_is_short_for_its_copy(self, bench):
+        class Greedy:
+            nbytes = 8
+
+            def copy(self) -> None:
+                raise MemoryError
+
+        bench.runtime.shadow(bench.runtime.loaded("digits"))
+        shadow = bench.runtime.shadowing
+        shadow.offer(bench.runtime.loaded("digits"), {"x": Greedy()}, [], 3, 0.1)
+        assert shadow.seen().skipped == 3
+        assert shadow._bytes == 0
+
+    def test_large_answers_count_as_memory_that_waits(self, bench):
+        class Large:
+            nbytes = 32 * 1024**2
+
+        bench.runtime.shadow(bench.runtime.loaded("digits"))
+        shadow = bench.runtime.shadowing
+        shadow.offer(bench.runtime.loaded("digits"), {}, [Large()], 1, 0.1)
+        assert shadow.seen().skipped == 1
+
+    def test_it_runs_on_one_thread_whatever_the_active_one_may_use(self, bench, monkeypatch):
+        seen = []
+        load = shadow_watch.load_slot
+
+        def loading(store, slot, session):
+            seen.append(session)
+            return load(store, slot, session)
+
+        monkeypatch.setattr(shadow_watch, "load_slot", loading)
+        bench.runtime.session = SessionSettings(threads=2, spinning=True)
+        bench.inbox.desired(document(bench, NEW, shadow=Shadow()))
+        bench.go_to(Shadowing)
+        assert [(one.threads, one.spinning) for one in seen] == [(1, False)]
+
+
+class TestProgram:
+    def test_a_home_of_another_user_is_said_to_be_one(self, tmp_path, monkeypatch):
+        home = install(tmp_path / "home", OTHER)
+        read = Path.read_bytes
+
+        def refused(path: Path) -> bytes:
+            if path.name.startswith("active.json"):
+                raise PermissionError(13, "Permission denied")
+            return read(path)
+
+        monkeypatch.setattr(Path, "read_bytes", refused)
+        monkeypatch.setattr("os.access", lambda *_: False)
+        for ask in (Edge(home.root).model, Edge(home.root).models,
+                    lambda: find_slot(home, None)):  # fmt: skip
+            with pytest.raises(PointerError, match="Permission denied") as caught:
+                ask()
+            assert "as the user to whom" in caught.value.hint
+
+    def test_a_damaged_file_that_cannot_be_removed_gives_way_to_the_fallback(
+        self, tmp_path, monkeypatch
+    ):
+        home = install(tmp_path / "home", OTHER, release(linear_onnx(3)))
+        active = read_pointers(home.pointer).of("digits").active
+        (home.blobs / active.sha256).write_bytes(b"rot")
+
+        def refused(_path, **_more) -> None:
+            raise OSError(30, "Read-only file system")
+
+        monkeypatch.setattr(Path, "unlink", refused)
+        with Edge(home.root).model(telemetry=False) as model:
+            assert model.slot.version == 2
+
+    def test_a_home_that_is_gone_for_a_while_takes_no_model_away(self, tmp_path):
+        home = install(tmp_path / "home", OTHER)
+        runtime = Runtime(NoMeter())
+        follower = Follower(home, runtime, "digits")
+        follower.first()
+        home.root.rename(tmp_path / "away")
+        follower.look()
+        assert runtime.slot("digits") is not None
+        (tmp_path / "away").rename(home.root)
+        follower.look()
+        assert runtime.slot("digits") is not None
