@@ -132,6 +132,7 @@ class Run:
             return None, {}
         batch = _batch_of(self.loaded)
         most = self.size if batch == -1 else max(1, batch or 1)
+        most = most if self.loaded.model.apart or batch != -1 else 1
         outputs: list[list[Array]] = []
         failed: dict[int, str] = {}
         for at in range(0, len(rows), most):

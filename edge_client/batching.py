@@ -234,8 +234,8 @@ class Batcher:
     def _start(self, desk: Desk) -> None:
         while len(desk.threads) < self.settings.workers:
             thread = threading.Thread(target=self._work, args=(desk,), name="batch", daemon=True)
-            desk.threads.append(thread)
             thread.start()
+            desk.threads.append(thread)
 
     def _work(self, desk: Desk) -> None:
         while (taken := self._take(desk)) is not None:

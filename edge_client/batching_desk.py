@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from edge_client.errors import EdgeError
-from edge_client.inference import Array, Loaded, Prediction
+from edge_client.inference import Array, Loaded, Model, Prediction
 from edge_client.queueing import ALONE, Queue, Request
-from schemas.signature import Signature
 
 Answer: TypeAlias = Prediction | EdgeError
 
@@ -91,14 +90,15 @@ def handing_over(answers: list[Answer], answered: threading.Lock) -> Callable[[A
     return done
 
 
-def can_merge(signature: Signature) -> bool:
+def can_merge(model: Model) -> bool:
     """Whether samples of several requests may go into one run: a batch in front, everywhere."""
-    return all(spec.shape[:1] == (-1,) for spec in (*signature.inputs, *signature.outputs))
+    sides = (*model.signature.inputs, *model.signature.outputs)
+    return model.apart and all(spec.shape[:1] == (-1,) for spec in sides)
 
 
 def kind_of(loaded: Loaded, feed: Mapping[str, Array]) -> Hashable:
     """What runs together: the same loaded model, and shapes that differ in the batch alone."""
-    if not can_merge(loaded.model.signature):
+    if not can_merge(loaded.model):
         return ALONE
     return (id(loaded), *(value.shape[1:] for value in feed.values()))
 

@@ -27,6 +27,27 @@ def batched(inputs: list[Any]) -> tuple[str, ...]:
     return tuple(node.name for node in inputs if node.shape[:1] == first)
 
 
+def apart(inputs: list[Any], outputs: list[Any]) -> bool:
+    """Whether samples of several requests come apart again after one run, as the graph says.
+
+    Not where inputs have batches of their own, where an output's rows are something else than
+    samples (the boxes that were found, say), or where a side of an output may depend on what
+    else is in the batch. Axes without a name are taken for the batch in front, else not.
+    """
+    front, *others = (node.shape[:1] for node in inputs)
+    batch = front[0] if front else 0
+    if isinstance(batch, int) or (others and (batch is None or any(f != front for f in others))):
+        return False
+    sides = {side for node in inputs for side in node.shape[1:]} - {batch, None}
+    for node in outputs:
+        first, rest = node.shape[:1], node.shape[1:]
+        if not first or (None not in {first[0], batch} and first[0] != batch):
+            return False
+        if any(not isinstance(side, int) and side not in sides for side in rest):
+            return False
+    return True
+
+
 def compare(side: str, specs: tuple[TensorSpec, ...], actual: list[Any]) -> None:
     """See that the graph's inputs or outputs (``side``) are what the signature says.
 

@@ -12,7 +12,7 @@ import numpy as np
 from edge_client.checks import Feed, Inputs, compile_check, compile_finite
 from edge_client.classify import Array
 from edge_client.errors import InferenceError, LoadError
-from edge_client.graph_sides import batched, compare
+from edge_client.graph_sides import apart, batched, compare
 from edge_client.opened import first_line, open_session, says_no_memory
 from edge_client.prediction import Prediction
 from edge_client.providers import CPU
@@ -47,6 +47,7 @@ class Model:
         provider: the execution provider in use.
         wanted: the one that was asked for, where that is another; else "".
         nodes: how many nodes of the graph each provider runs, where there are several.
+        apart: samples of several requests may go into one run.
         session: ONNX Runtime's own, for what is not offered here.
     """
 
@@ -98,7 +99,8 @@ class Model:
         try:
             inputs = opened.session.get_inputs()
             compare("input", self.signature.inputs, inputs)
-            compare("output", self.signature.outputs, opened.session.get_outputs())
+            outputs = opened.session.get_outputs()
+            compare("output", self.signature.outputs, outputs)
         except LoadError:
             if opened.profile is not None:
                 opened.profile.drop()
@@ -107,6 +109,7 @@ class Model:
         self._one = self._names[0] if len(self._names) == 1 else None
         self.finite = compile_finite(self.signature.outputs)
         self.check = compile_check(self.signature.inputs, batched(inputs))
+        self.apart = apart(inputs, [one for one in outputs if one.name in self._names])
         if opened.profile is not None:
             self.warm_up(runs=1)
             self.nodes = opened.profile.nodes(opened.session)

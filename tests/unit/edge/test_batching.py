@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import queue
 import threading
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from edge_client.batching import Batcher
 from edge_client.errors import (
@@ -17,11 +19,14 @@ from edge_client.errors import (
     LateError,
     NoModelError,
 )
+from edge_client.graph_sides import apart
 from edge_client.inference import Prediction
 from edge_client.queueing import BatchSettings
 from edge_client.runtime import Runtime
 from edge_client.telemetry import Windows
+from schemas.signature import Signature, TensorSpec
 from tests.fakes.edge_models import linear_onnx, loaded, run_onnx, samples
+from tests.fakes.edge_serving import packaged
 
 SECONDS = 10
 
@@ -231,7 +236,7 @@ def test_closing_answers_everything(make) -> None:
 
 def test_a_model_without_a_batch_in_front_runs_one_by_one(make, monkeypatch) -> None:
     runtime, answers = Held(open_=False), Answers()
-    monkeypatch.setattr("edge_client.batching_desk.can_merge", lambda _signature: False)
+    monkeypatch.setattr("edge_client.batching_desk.can_merge", lambda _model: False)
     batcher = make(runtime)
     occupy(batcher, runtime, answers)
     for i in range(3):
@@ -239,6 +244,66 @@ def test_a_model_without_a_batch_in_front_runs_one_by_one(make, monkeypatch) -> 
     runtime.gate.set()
     answers.take(4)
     assert runtime.sizes == [1, 1, 1, 1]
+
+
+def pairs_onnx() -> bytes:
+    """[n, 4] → [n, n]: the products of all samples, where a neighbour's must not be seen."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0]),
+            helper.make_node("MatMul", ["x", "t"], ["y"]),
+        ],
+        "pairs",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", "n"])],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return made.SerializeToString()
+
+
+def test_samples_that_see_each_other_are_not_mixed_with_other_requests(make) -> None:
+    runtime, answers = Held(open_=False), Answers()
+    signature = Signature(
+        inputs=(TensorSpec(name="x", dtype="float32", shape=(-1, 4)),),
+        outputs=(TensorSpec(name="y", dtype="float32", shape=(-1, -1)),),
+    )
+    runtime.serving["digits"] = packaged(pairs_onnx(), signature, name="digits")
+    batcher = make(runtime)
+    occupy(batcher, runtime, answers)
+    asked = [samples(2, seed=i) for i in range(3)]
+    for i, x in enumerate(asked):
+        batcher.submit(x, done=answers.of(i))
+    runtime.gate.set()
+    found = answers.take(4)
+    for i, x in enumerate(asked):
+        np.testing.assert_allclose(found[i].outputs["y"], x @ x.T, rtol=1e-5)
+
+
+class Side(NamedTuple):
+    name: str
+    shape: list[int | str | None]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "expected"),
+    [
+        ([["n", 4]], [["n", 3]], True),
+        ([[None, 4]], [[None, 3]], True),  # without names
+        ([["n", 4]], [[None, 3], ["n"]], True),
+        ([["n", 3, "h", "w"]], [["n", 5, "h", "w"]], True),
+        ([["n", 3, "h", "w"]], [["n", 5, "boxes"]], False),
+        ([["n", 4]], [["found", 7]], False),
+        ([["n", 4], ["n", 2]], [["n", 3]], True),
+        ([["n", 4], ["m", 4]], [["n", "m"]], False),
+        ([[None, 4], [None, 4]], [[None, 3]], False),
+        ([[None, 4]], [[None, None]], False),
+        ([[8, 4]], [[8, 3]], False),
+        ([[]], [["n"]], False),
+    ],
+)
+def test_what_comes_apart_again_is_what_the_graph_says(inputs, outputs, expected) -> None:
+    sides = [[Side("", shape) for shape in one] for one in (inputs, outputs)]
+    assert apart(*sides) is expected
 
 
 def test_a_caller_whose_function_fails_stops_nobody(make) -> None:
