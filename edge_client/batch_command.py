@@ -73,6 +73,9 @@ def run_batch(home: Home, wish: Wish, voice: Voice) -> tuple[Progress, Place]:
     if place.out.parent.is_file() or not place.out.parent.is_dir():
         msg = f"the folder {place.out.parent} is not there"
         raise UsageError(msg, hint="make it first")
+    if place.holds(wish.source):
+        msg = f"the results in {wish.out} would replace the input {wish.source}"
+        raise UsageError(msg, hint="give another name for the results")
     slot = find_slot(home, wish.model, wish.version)
     with own_runtime(home, slot, wish.session, telemetry=wish.telemetry, say=voice.say) as runtime:
         loaded = runtime.loaded(slot.model)

@@ -64,7 +64,15 @@ class Place:
     @property
     def errors(self) -> Path:
         """The rows without an answer, with their reasons."""
-        return self.out.with_suffix(".errors.csv") if self.single else self.out / "errors.csv"
+        if self.single:  # by its whole name: r.csv and r.npz have errors of their own
+            return self.out.with_name(f"{self.out.name}.errors.csv")
+        return self.out / "errors.csv"
+
+    def holds(self, source: Path) -> bool:
+        """Whether results would be written over an input, or cleared away with it."""
+        named = {path.resolve() for path in (self.out, self.work, self.errors)}
+        source = source.resolve()
+        return source in named or self.work.resolve() in source.parents or _same(source, self.out)
 
     def part(self, number: int) -> Path:
         """Answers."""
@@ -118,16 +126,46 @@ def _found(place: Place, key: Key, *, restart: bool) -> Progress:
             raise OtherRunError(msg, hint="give another name, or --restart to replace it")
         progress = fresh
     elif progress.key != key:
-        odd = [
-            f"{name} {getattr(progress.key, name)} there, {getattr(key, name)} now"
-            for name in ("model", "version", "input", "start", "stop", "columns", "raw", "format")
-            if getattr(progress.key, name) != getattr(key, name)
-        ]
-        msg = f"{place.work} belongs to another run ({odd[0] if odd else 'another variant'})"
-        raise OtherRunError(
-            msg, hint="give what it began with (--version for the model), or --restart"
-        )
+        msg = f"{place.work} belongs to another run: {_difference(progress.key, key)}"
+        raise OtherRunError(msg, hint="give what it began with, or --restart to begin anew")
     return progress
+
+
+def _difference(there: Key, now: Key) -> str:
+    """The first of what differs, in the words of the command line."""
+    if (there.model, there.version) != (now.model, now.version):
+        asked = f"{now.model} version {now.version}"
+        return f"it began with {there.model} version {there.version}, and this is {asked}"
+    if there.sha256 != now.sha256:
+        return "it began with another variant of this version"
+    if there.input != now.input:
+        return "its input was another one, or has been changed since"
+    options: dict[str, Callable[[Key], str]] = {
+        "--rows": _rows,
+        "--columns": _columns,
+        "--id": lambda key: key.id or "none",
+        "--raw": lambda key: "yes" if key.raw else "no",
+        "--format": lambda key: key.format,
+    }
+    for name, shown in options.items():
+        if shown(there) != shown(now):
+            return f"{name} was {shown(there)}, and is {shown(now)} now"
+    return "it began otherwise"
+
+
+def _rows(key: Key) -> str:
+    return f"{key.start}:{'' if key.stop is None else key.stop}"
+
+
+def _columns(key: Key) -> str:
+    return ",".join(key.columns) or "none"
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def _clear(place: Place) -> None:

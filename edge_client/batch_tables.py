@@ -138,6 +138,8 @@ class CsvSource:
         for row, line in enumerate(cells, at):
             name = str(row) if self._id is None or self._id >= len(line) else line[self._id]
             try:
+                if len(line) != len(self._names):  # by one comma too many, columns are shifted
+                    raise IndexError  # noqa: TRY301 - said by _wrong, as what follows
                 values = [[_CASTS[t.spec.dtype](line[i]) for i in t.columns] for t in self._taken]
             except (ValueError, IndexError):
                 chunk.bad.append(Bad(row, name, self._wrong(line)))
@@ -153,10 +155,10 @@ class CsvSource:
 
     def _wrong(self, line: list[str]) -> str:
         """What is wrong with a line."""
+        if len(line) != len(self._names):
+            return f"it has {len(line)} cells, the first line has {len(self._names)}"
         for taken in self._taken:
             for i in taken.columns:
-                if i >= len(line):
-                    return f"it has {len(line)} cells, the first line has {len(self._names)}"
                 try:
                     _CASTS[taken.spec.dtype](line[i])
                 except ValueError:

@@ -75,7 +75,7 @@ def batch(
 
     IN is a folder of PNG, JPEG or npy files, or an npy, npz, csv or parquet file. OUT is a file
     (csv, jsonl, npz or parquet, by its suffix), or a folder for a file per part. Rows without an
-    answer are named in OUT's errors.csv, with their reasons.
+    answer are named in OUT.errors.csv (errors.csv in a folder), with their reasons.
 
     Cut off at any time, the same command goes on where it was. Ends with 0 when each row has its
     answer, 7 when all is done and some rows failed, 1 when it stopped before.

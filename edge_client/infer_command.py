@@ -19,7 +19,7 @@ from edge_client.ops import Postprocessor, Preprocessor
 from edge_client.own_runtime import find_slot, own_runtime
 from edge_client.sessions import SessionSettings
 from edge_client.settings import MIB, Home
-from edge_client.slots import read_pointers
+from edge_client.slots import require_pointers
 from schemas.signature import TensorSpec
 
 MAX_INPUT_BYTES = 256 * MIB
@@ -47,12 +47,15 @@ def split(home: Home, words: Sequence[str]) -> tuple[str | None, tuple[str, ...]
     Raises:
         UsageError: there is no input.
     """
-    names = {slot.model for slot in read_pointers(home.pointer).active}
+    names = {slot.model for slot in require_pointers(home.pointer).active}
     if len(words) > 1 and words[0] in names:
         return words[0], tuple(words[1:])
     if not words or (words[0] in names and not Path(words[0]).exists()):
         msg = "there is no input"
         raise UsageError(msg, hint="give npy, npz, json, png or jpg files, or - for JSON on stdin")
+    if len(words) > 1 and words[0] != STDIN and names and not Path(words[0]).exists():
+        msg = f"{words[0]} is neither a model of this device nor a file"
+        raise UsageError(msg, hint=f"its models: {', '.join(sorted(names))}")
     return None, tuple(words)
 
 
@@ -145,7 +148,7 @@ def say_of(name: str, prediction: Prediction, loaded: Loaded, *, raw: bool) -> l
 
 def table(found: Sequence[Said]) -> list[str]:
     """For people: a line per sample, and one more for each further guess."""
-    rows = [("input", "class", "label", "probability")]
+    rows: list[tuple[str, ...]] = [("input", "class", "label", "probability")]
     for said in found:
         head = f"{said.input}[{said.sample}]"
         for guess in said.record.get("top", ()):
@@ -154,10 +157,11 @@ def table(found: Sequence[Said]) -> list[str]:
             shown = label if known or head == "" else f"unknown ({label})"
             rows.append((head, str(guess["class"]), shown, f"{guess['probability']:.4f}"))
             head = ""
-        if said.outputs is not None:
-            rows += [(head, "", f"{name} {value}", "") for name, value in said.outputs.items()]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
+        if said.outputs is not None:  # as wide as they are: they set no column's width
+            rows += [(head, f"{name} {value}") for name, value in said.outputs.items()]
+    full = [row for row in rows if len(row) == len(rows[0])]
+    widths = [max(len(row[i]) for row in full) for i in range(len(rows[0]))]
+    lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=False)) for row in rows)
     return [line.rstrip() for line in lines]
 
 

@@ -62,7 +62,7 @@ def test_killed_at_any_time_it_comes_to_the_same_results(tmp_path) -> None:
     assert last.wait(60) == 7
     assert "going on with row" in last.stderr.read()
     assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
-    errors = out.with_suffix(".errors.csv").read_text().splitlines()
+    errors = (tmp_path / "out.csv.errors.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in errors] == ["row", "5", "30000", str(ROWS - 1)]
 
 

@@ -131,19 +131,50 @@ def test_some_rows_of_a_file(home, tmp_path, name) -> None:
 
 def test_bad_rows_are_kept_apart_with_their_reasons(home, tmp_path) -> None:
     lines = ["id,a,b,c,d", "u,1,1,1,1", "v,1,oops,1,1", "w,-1,1,1,1", "x,1,1", "y,nan,1,1,1",
-             "z,2,2,2,2", "q,1e9,1,1,1", "r,,1,1,1"]  # fmt: skip
+             "z,2,2,2,2", "q,1e9,1,1,1", "r,,1,1,1", "s,1,1,1,1,1"]  # fmt: skip
     (tmp_path / "in.csv").write_text("\n".join(lines) + "\n")
     done, place = do(home, tmp_path / "in.csv", tmp_path / "o.csv", id="id")
-    assert (done.answered, done.failed) == (2, 6)
+    assert (done.answered, done.failed) == (2, 7)
     assert [(r["row"], r["id"]) for r in read(place.out)] == [("0", "u"), ("5", "z")]
     bad = {r["id"]: r["reason"] for r in read(place.errors)}
-    assert list(bad) == ["v", "w", "x", "y", "q", "r"]
+    assert list(bad) == ["v", "w", "x", "y", "q", "r", "s"]
     assert bad["v"] == "column 'b' holds 'oops', no float32"
     assert "NaN" in bad["w"]  # the logarithm of a negative number: the model failed
     assert bad["x"] == "it has 3 cells, the first line has 5"
     assert "'x'" in bad["y"]
     assert "100" in bad["q"]
     assert bad["r"] == "column 'a' holds '', no float32"
+    assert bad["s"] == "it has 6 cells, the first line has 5"  # its columns may be shifted
+
+
+def test_results_never_replace_their_input(home, tmp_path) -> None:
+    """By a slip of the hand, with --restart, the only copy of the data would be gone."""
+    source, folder = tmp_path / "in.csv", tmp_path / "folder"
+    folder.mkdir()
+    for path in (source, tmp_path / "o.csv.errors.csv", folder / "part-000000.csv"):
+        path.write_text("a,b,c,d\n1,2,3,4\n")
+    (tmp_path / "link.csv").symlink_to(source)
+    (tmp_path / "hard.csv").hardlink_to(source)
+    for given, out in (
+        (source, source),
+        (source, tmp_path / "link.csv"),
+        (source, tmp_path / "hard.csv"),
+        (tmp_path / "o.csv.errors.csv", tmp_path / "o.csv"),
+        (folder / "part-000000.csv", folder),
+    ):
+        with pytest.raises(UsageError, match="would replace the input"):
+            do(home, given, out, restart=True)
+        assert given.read_text() == "a,b,c,d\n1,2,3,4\n"
+
+
+def test_results_of_one_name_in_two_forms_keep_their_own_errors(home, tmp_path) -> None:
+    x = samples(6)
+    np.save(tmp_path / "good.npy", x)
+    x[2] *= -1
+    np.save(tmp_path / "bad.npy", x)
+    _, csv_place = do(home, tmp_path / "bad.npy", tmp_path / "o.csv")
+    do(home, tmp_path / "good.npy", tmp_path / "o.npz")
+    assert [r["row"] for r in read(csv_place.errors)] == ["2"]
 
 
 def test_nulls_and_numbers_that_do_not_fit_are_bad_rows(home, tmp_path) -> None:
@@ -226,9 +257,11 @@ def test_what_belongs_to_another_run_is_refused_and_said(home, tmp_path, monkeyp
     out = tmp_path / "o.csv"
     with pytest.raises(BatchRunError, match="1 rows have failed, more than --limit 0"):
         do(home, tmp_path / "x.npy", out, limit=0)
-    with pytest.raises(OtherRunError, match="another run \\(input"):
+    with pytest.raises(OtherRunError, match="its input was another one"):
         do(home, tmp_path / "z.npy", out)
-    with pytest.raises(OtherRunError, match="version 1 there, 2 now"):
+    with pytest.raises(
+        OtherRunError, match="it began with digits version 1, and this is digits version 2"
+    ):
         do(home, tmp_path / "x.npy", out, version="fallback")
     with pytest.raises(BatchRunError, match="--limit 0"):
         do(home, tmp_path / "x.npy", out, limit=0)
@@ -354,6 +387,8 @@ def test_infer_takes_files_and_standard_input(home, tmp_path) -> None:
     shown = runs.invoke(infer, [str(tmp_path / "x.npy"), *asked])
     assert shown.output.splitlines()[0].split() == ["input", "class", "label", "probability"]
     assert len(shown.output.splitlines()) == 3
+    wide = runs.invoke(infer, [str(tmp_path / "x.npy"), "--raw", *asked])
+    assert wide.output.splitlines()[:2] == shown.output.splitlines()[:2]  # outputs widen no column
 
 
 def test_infer_refuses_in_words(home, tmp_path) -> None:
@@ -366,6 +401,7 @@ def test_infer_refuses_in_words(home, tmp_path) -> None:
         ([str(tmp_path / "y.json")], "y.json"),
         ([str(tmp_path / "none.npy")], "none.npy: it cannot be read"),
         (["digits"], "there is no input"),
+        (["digit", str(tmp_path / "x.json")], "digit is neither a model of this device nor a file"),
         ([str(tmp_path / "p.png")], "p.png"),
     ):
         found = runs.invoke(infer, [*words, "--home", str(home.root), "--no-telemetry"])
