@@ -155,11 +155,11 @@ class RunSettings:
 
     rate: samples a second. window: seconds between telemetry windows; None as
     ``edge_client.cadence`` says. bandwidth: bytes a second to fetch at most, None for no limit.
-    disk_quota: bytes for models. stage_seconds: how long a trial load may take. https: fetch by links of the server where it
-    gives them. bench: measure each variant once after it became active. once: end after one
-    update. hang_seconds: after which the watchdog ends an agent in which something makes no
-    progress. source_model: the only one that samples of ``source`` go to. samples: inputs an
-    hour of each model and stream that the operator gets, by opt-in.
+    disk_quota: bytes for models. stage_seconds: how long a trial load may take. https: fetch by
+    links of the server where it gives them. bench: measure each variant once after it became
+    active. once: end after one update. hang_seconds: after which the watchdog ends an agent in
+    which something makes no progress. source_model: the only one that samples of ``source`` go
+    to. samples: inputs an hour of each model and stream that the operator gets, by opt-in.
 
     threads, provider, provider_fallback, spin, arena: of sessions (``edge_client.sessions``).
     serve, serve_grpc: addresses of the local server. max_batch: samples in one inference;
