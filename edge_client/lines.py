@@ -78,12 +78,11 @@ class Line:
         self.scored = first.ndim == 2 and first.dtype.kind == "f"  # noqa: PLR2004 - [n, classes]
         self.width = first.nbytes // max(1, n) if self.scored else 0
 
-    def choose(self, n: int) -> tuple[list[int], float, int | None]:
+    def choose(self, n: int, feed: Feed) -> tuple[list[int], float, int | None]:
         """Rows to look at of the next n samples, the chance of each, one for the uniform stream."""
         if self.picker is None:
             return [], 0.0, None
-        chance = self.picker.chance
-        rows = self.picker.rows(n)
+        rows, chance = self.picker.rows(n, sum(x.nbytes for x in feed.values()) // max(1, n))
         drawn = None if self.stream is None else self.stream.draw(n)
         # With samples to be set aside every batch is asked about; else only what is drawn.
         self.skip = 0 if self.stream is not None else self.picker.skip

@@ -12,7 +12,8 @@ VALUES_PER_SECOND = 2_000_000.0
 """And so many numbers in them: 10 ns each are 2 % of a core."""
 
 MAX_ROWS = 256
-"""Of one batch."""
+MAX_BYTES = 1024 * 1024
+"""Of one batch: what is drawn is copied, and waits in memory."""
 
 
 class Picker:
@@ -27,14 +28,20 @@ class Picker:
         self.chance = 1.0
         self.skip = 0
 
-    def rows(self, n: int) -> list[int]:
-        """Which of the next n samples are drawn. Of very many a random part, still ascending."""
+    def rows(self, n: int, size: int = 0) -> tuple[list[int], float]:
+        """Which of the next n samples are drawn, ascending, and the chance that each had.
+
+        Of very many, or large ones, it is a random part. size: bytes of one sample.
+        """
         drawn = []
         while self.skip < n:
             drawn.append(self.skip)
             self.skip += 1 + self._gap()
         self.skip -= n
-        return drawn if len(drawn) <= MAX_ROWS else sorted(self._rng.sample(drawn, MAX_ROWS))
+        most = max(1, min(MAX_ROWS, MAX_BYTES // max(1, size)))
+        if len(drawn) <= most:
+            return drawn, self.chance
+        return sorted(self._rng.sample(drawn, most)), self.chance * most / len(drawn)
 
     def adapt(self, seen: int, seconds: float, values: float) -> None:
         """Follow the load.

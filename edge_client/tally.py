@@ -46,6 +46,14 @@ class Picked(NamedTuple):
     uniform: tuple[int, dict[str, npt.NDArray[Any]]] | None = None
     at: tuple[float, float] = (0.0, 0.0)
 
+    @property
+    def size(self) -> int:
+        """Bytes that it holds."""
+        held = [] if self.x is None else [self.x]
+        held += (self.inputs or {}).values()
+        held += () if self.uniform is None else self.uniform[1].values()
+        return sum(x.nbytes for x in held)
+
 
 class Served(NamedTuple):
     """An answered batch. scores: its first output, where that is [n, classes]."""

@@ -148,7 +148,7 @@ class Windows:
         picked = None
         if line.skip < n:
             with self._lock:
-                chosen = line.choose(n)
+                chosen = line.choose(n, feed)
             picked = line.copy(feed, n, chosen, self.clocks)
         elif line.picker is not None:
             line.picker.skip = line.skip = line.skip - n
@@ -164,6 +164,8 @@ class Windows:
             self._words[line.at + _N] += n
             line.pending.append((scores, seconds, queue_seconds, n, runs, truth, picked))
             self._held += ITEM_BYTES + line.width * n
+            if picked is not None:
+                self._held += picked.size
             full = self._held > MAX_PENDING_BYTES
         if full:
             self.drain()

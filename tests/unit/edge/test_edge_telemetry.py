@@ -24,7 +24,7 @@ from edge_client.recorder import Recorder
 from edge_client.runtime import Runtime
 from edge_client.settings import Home
 from edge_client.stream import Stream, fit, read_source
-from edge_client.telemetry import MAX_PENDING, Clocks, Windows
+from edge_client.telemetry import MAX_PENDING, MAX_PENDING_BYTES, Clocks, Windows
 from edge_client.telemetry_buffer import Buffer
 from edge_client.transport import Acknowledged
 from schemas.dataset import Baseline
@@ -204,6 +204,22 @@ def test_of_very_many_inputs_a_random_part_is_looked_at(home, hand):
     assert 700 < looked < 2500, "about 16 a second, and all of the first"
     spread = np.array(window.features[0][3:]) / looked
     assert np.abs(spread - 1 / len(spread)).max() < 0.03, "none is preferred"
+
+
+def test_large_inputs_that_wait_are_bounded_in_memory(home, hand):
+    """Before the load is known, all would be looked at: 64 MiB of each of these batches."""
+    model, _, _ = based()
+    x = np.zeros((64, 1, 512, 512), np.float32)
+    keeper, windows, buffer = recorder(home, hand)
+    held = []
+    for _ in range(20):
+        serve(windows, model, n=len(x), feed={"x": x})
+        waiting = (item[-1] for line in windows._open() for item in line.pending)
+        held.append(sum(picked.size for picked in waiting if picked is not None))
+        hand.now += 0.01
+    assert max(held) <= MAX_PENDING_BYTES
+    keeper.cut()
+    assert 0 < sum(stored(buffer)[0].features[0]) <= 20
 
 
 @pytest.mark.parametrize(("rate", "most"), [(10, 270), (330, 350)])
