@@ -89,28 +89,28 @@ def files(folder: Path) -> list[tuple[bytes, Path]]:
     return sorted(found)[:MAX_FILES]
 
 
-def live_processes(folder: Path) -> dict[bytes, dict[str, Totals]]:
-    """What each other living process counted of each model file, by boot and SHA-256."""
-    found: dict[bytes, dict[str, Totals]] = {}
+def live_records(folder: Path) -> dict[tuple[bytes, int], Record]:
+    """What other living processes count of what serves, by boot and serial.
+
+    A record only grows; it goes with its process, or once it was idle, and then for good.
+    """
+    found: dict[tuple[bytes, int], Record] = {}
     for boot, path in files(folder):
         if path.name in OWN or not _held(path):
             continue
         left = read_file(path)
-        by_file: dict[str, Totals] = {}
         for record in () if left is None else left.records:
             if record.subject.role == "active":
-                sha256 = record.subject.slot.sha256
-                by_file[sha256] = _sum(by_file.get(sha256, NOTHING), record.totals)
-        found[boot] = by_file
+                found[boot, record.serial] = record
     return found
 
 
 def live_counts(folder: Path) -> dict[str, tuple[int, int]]:
     """(n, errors) of each model file by other living processes, since each began with it."""
     found: dict[str, Totals] = {}
-    for by_file in live_processes(folder).values():
-        for sha256, totals in by_file.items():
-            found[sha256] = _sum(found.get(sha256, NOTHING), totals)
+    for record in live_records(folder).values():
+        sha256 = record.subject.slot.sha256
+        found[sha256] = _sum(found.get(sha256, NOTHING), record.totals)
     return {sha256: (totals.n, totals.errors) for sha256, totals in found.items()}
 
 

@@ -13,7 +13,8 @@ from edge_client.errors import UpdateError
 from edge_client.events import Event, Observed
 from edge_client.gauges import rss_mb
 from edge_client.inference import Loaded
-from edge_client.live_counts import live_counts
+from edge_client.live_counts import live_records
+from edge_client.live_layout import NOTHING, Record, Totals
 from edge_client.probation import Figures, GoldenRun, Times
 from edge_client.probe import MAX_GOLDEN_BYTES, check_golden, read_golden
 from edge_client.runtime import Runtime
@@ -41,7 +42,7 @@ class ProbationWatch:
         *,
         apply: Callable[[Event], None],
         memory: Callable[[], float | None] = rss_mb,
-        others: Callable[[], Mapping[str, tuple[int, int]]] | None = None,
+        others: Callable[[], Mapping[tuple[bytes, int], Record]] | None = None,
     ) -> None:
         """Put together.
 
@@ -49,12 +50,13 @@ class ProbationWatch:
             device: its parts.
             apply: takes what was observed, at once.
             memory: of this process, in MiB.
-            others: what other living processes counted, by model file: (samples, failed ones).
+            others: what other living processes count, by boot and serial.
         """
         self._device, self._apply, self._memory = device, apply, memory
-        self._others_now = others or partial(live_counts, device.home.live_counts)
+        self._others_now = others or partial(live_records, device.home.live_counts)
         self._key: Key | None = None
-        self._before = (0, 0)  # what others had counted as it began
+        self._before: dict[tuple[bytes, int], Totals] = {}  # others' records as it began
+        self._since: dict[tuple[bytes, int], Totals] = {}  # and since, also of those that ended
         self._base, self._began, self._looked = 0.0, 0.0, 0.0
         self._grown: deque[float] = deque(maxlen=LASTING)
         self._golden: GoldenTrial | None = None
@@ -88,19 +90,23 @@ class ProbationWatch:
         self._key, self._golden = state.offer.key, None
         self._base, self._began, self._looked = state.elapsed, now, now - LOOK_SECONDS
         self._grown.clear()
-        self._before = (0, 0)
-        self._before = self._others(state.slot)
+        self._before, self._since = {}, {}
+        self._others(state.slot)
+        self._before, self._since = self._since, {}
         keep_times(self._device)
 
     def _others(self, slot: Slot) -> tuple[int, int]:
         """What users' processes did with the model: one that only they use is judged by that."""
         try:
-            n, errors = self._others_now().get(slot.sha256, (0, 0))
+            for key, record in self._others_now().items():
+                if record.subject.slot.sha256 == slot.sha256:
+                    # One that served these bytes before this probation has counts of then.
+                    before = self._before.get(key, NOTHING)
+                    self._since[key] = record.totals.beyond(before)
         except OSError as error:
             log.warning("what other processes counted cannot be read: %s", error)
-            return (0, 0)
-        # One that served these bytes before this probation has counts of then.
-        return (max(0, n - self._before[0]), max(0, errors - self._before[1]))
+        since = self._since.values()
+        return (sum(one.n for one in since), sum(one.errors for one in since))
 
     def _look_at_memory(self, state: OnProbation, now: float) -> None:
         if state.before_mb is None or now - self._looked < LOOK_SECONDS:

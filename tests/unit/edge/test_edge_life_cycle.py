@@ -14,8 +14,10 @@ from edge_client.errors import PointerError
 from edge_client.events import Booted
 from edge_client.following import Follower
 from edge_client.hang import Hang, write_hang
+from edge_client.live_layout import Record, Totals
 from edge_client.meter import NoMeter
 from edge_client.own_runtime import find_slot
+from edge_client.probation_watch import ProbationWatch
 from edge_client.runtime import Runtime
 from edge_client.sessions import SessionSettings
 from edge_client.slots import (
@@ -29,6 +31,7 @@ from edge_client.slots import (
 )
 from edge_client.states import Activating, Ended, OnProbation, Reverting, Shadowing
 from edge_client.store import Store
+from edge_client.tally import Subject
 from schemas.errors import DeviceCause
 from schemas.model import Manifest
 from schemas.rollout import ExecState, Probation, Shadow
@@ -284,3 +287,33 @@ class TestProgram:
         (tmp_path / "away").rename(home.root)
         follower.look()
         assert runtime.slot("digits") is not None
+
+
+class TestOthersOnProbation:
+    """What programs of the device's user do with a model, counted once and for good."""
+
+    def record(self, slot: Slot, n: int, errors: int = 0, serial: int = 1) -> Record:
+        subject = Subject(slot=slot, role="active", provider="cpu", wanted="")
+        totals = Totals(n=n, errors=errors)
+        return Record(serial=serial, subject=subject, totals=totals, since=0, last=0, date=0)
+
+    def test_a_process_that_ended_still_counts_and_one_of_before_does_not(self, bench):
+        bench.inbox.desired(document(bench, NEW, probation=Probation(min_inferences=500)))
+        bench.go_to(OnProbation)
+        state, seen, found = bench.updater.state, [], {}
+        watch = ProbationWatch(bench.updater._device, apply=seen.append, others=lambda: found)
+
+        def look(*records: tuple[bytes, Record]) -> tuple[int, int]:
+            found.clear()
+            found.update({(boot, one.serial): one for boot, one in records})
+            watch.look(state)
+            return (seen[-1].figures.n, seen[-1].figures.errors)
+
+        old, new = b"a" * 16, b"b" * 16
+        assert look((old, self.record(state.slot, 1000, 100))) == (0, 0)
+        assert look((old, self.record(state.slot, 1010, 101))) == (10, 1)
+        assert look() == (10, 1)  # it ended
+        assert look((new, self.record(state.slot, 5, 2))) == (15, 3)
+        # Its record was let go of as it was idle; it took another one.
+        assert look((new, self.record(state.slot, 4, 0, serial=2))) == (19, 3)
+        assert look((new, self.record(bench.beside, 99, 99, serial=3))) == (19, 3)
