@@ -93,13 +93,14 @@ class Agent:
             a part died.
         """
         self._parts.watchdog.start()
-        self._serve()
-        serving = names_of(self._runtime.slots())
-        log.info("device %s, serving %s", self._identity.record.device, serving)
-        if self._sensor is not None:
-            self._sensor.start()
         try:
+            # First: an address that is taken must not count as a start that a model brought down.
             self._service.start()
+            self._serve()
+            serving = names_of(self._runtime.slots())
+            log.info("device %s, serving %s", self._identity.record.device, serving)
+            if self._sensor is not None:
+                self._sensor.start()
             self._transport.start()
             self._recover()
             notify.notify(notify.READY, notify.status(f"serving {serving}"))

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edge_client import shadow_watch
+from edge_client.agent import Agent
 from edge_client.api import Edge
-from edge_client.errors import PointerError
+from edge_client.errors import PointerError, ServeError
 from edge_client.events import Booted
 from edge_client.following import Follower
 from edge_client.hang import Hang, write_hang
+from edge_client.journal import Journal
 from edge_client.live_layout import Record, Totals
 from edge_client.meter import NoMeter
 from edge_client.own_runtime import find_slot
 from edge_client.probation_watch import ProbationWatch
 from edge_client.runtime import Runtime
 from edge_client.sessions import SessionSettings
+from edge_client.settings import RunSettings
 from edge_client.slots import (
     Pointer,
     Pointers,
@@ -317,3 +321,18 @@ class TestOthersOnProbation:
         # Its record was let go of as it was idle; it took another one.
         assert look((new, self.record(state.slot, 4, 0, serial=2))) == (19, 3)
         assert look((new, self.record(bench.beside, 99, 99, serial=3))) == (19, 3)
+
+
+def test_an_address_that_is_taken_is_not_counted_against_a_model_on_trial(bench):
+    bench.inbox.desired(document(bench, NEW, probation=Probation(min_inferences=500)))
+    bench.go_to(OnProbation)
+    bench.die()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ServeError):
+            Agent(bench.home, RunSettings(serve=(address,))).run()
+    journal = Journal(bench.home.journal, boot="0" * 32)
+    state = journal.load()
+    journal.close()
+    assert isinstance(state, OnProbation)
+    assert state.boots == 0
