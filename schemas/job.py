@@ -11,8 +11,9 @@ from schemas.base import Count, Line, UtcTime, VersionNo, Wire, at_most
 from schemas.dataset import DatasetProfile
 from schemas.ids import JobId, Name
 from schemas.jobfile import JobSpec
+from schemas.lineage import Choice
 from schemas.model import Manifest
-from schemas.sweep import MAX_TRIALS, Choice, SweptKey
+from schemas.sweep import MAX_TRIALS, SweptKey
 
 
 class JobState(StrEnum):

@@ -7,18 +7,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from schemas.base import Authored, PlainText
-from schemas.ids import JobId, Name, Sha256
+from schemas.ids import JobId, Name
+from schemas.lineage import Code, ModelRef
 from schemas.optimize import OnnxSource, Optimize
 from schemas.place import Place
 from schemas.plain import check_plain
 from schemas.sweep import Sweep
 from schemas.workers import WorkerRange, Workers
-
-MAX_CODE_BYTES = 64 * 1024**2
-"""Of a packed code folder, which is a zip archive of plain files."""
-
-MAX_UNPACKED_BYTES = 256 * 1024**2
-MAX_CODE_FILES = 20_000
 
 RESERVED_MODULES = frozenset({"schemas", "workers", "orchestrator", "edge_client", "ray", "torch"})
 """No file or folder at the top of a code folder may be such a module: it would shadow ours."""
@@ -29,27 +24,6 @@ Entrypoint = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", max_length=300)
 ]
 """A task class as ``module:Class``."""
-
-ModelRef = Annotated[
-    str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?@[1-9][0-9]{0,9}$")
-]
-"""A model version as ``name@number``."""
-
-
-class Code(Authored):
-    """The user's folder, packed and uploaded; in a job file: the folder's path.
-
-    sha256, size: of the archive, which is the artifact of that digest. files: how many it
-    holds. requirements: it has a ``requirements.txt`` to install. git_commit: what the
-    folder was checked out from, if anything; git_dirty: with changes of its own.
-    """
-
-    sha256: Sha256
-    size: Annotated[int, Field(gt=0, le=MAX_CODE_BYTES)]
-    files: Annotated[int, Field(ge=1, le=MAX_CODE_FILES)]
-    requirements: bool = False
-    git_commit: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40,64}$")] | None = None
-    git_dirty: bool = False
 
 
 class Dataset(Authored):

@@ -10,12 +10,11 @@ from schemas.base import Authored, Line, PlainText, UtcTime, VersionNo, Wire
 from schemas.budget import Budget
 from schemas.dataset import Baseline
 from schemas.ids import JobId, Name, Sha256
-from schemas.jobfile import Code, ModelRef
+from schemas.lineage import Choice, Code, ModelRef
 from schemas.measure import Accuracy, Benchmark, Golden, MeasuredVariant, ModelFile
 from schemas.ops import Postprocess, Preprocess
 from schemas.paired import Paired
 from schemas.signature import Signature
-from schemas.sweep import Choice
 
 # A manifest travels in one reply, which a broker passes on up to 1 MiB.
 MAX_MANIFEST_BYTES = 512 * 1024

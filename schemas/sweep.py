@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from schemas.base import Authored, PlainText
+from schemas.base import Authored
+from schemas.lineage import Choice
 
 MAX_TRIALS = 256
 
-Choice = Annotated[PlainText, StringConstraints(max_length=1000)] | int | float | bool | None
 SweptKey = Annotated[
     str, StringConstraints(pattern=r"^(config|training)\.[A-Za-z_][\w.]*$|^seed$", max_length=109)
 ]

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 from orchestrator.cli.authored import plain
 from orchestrator.cli.failures import Located
 from orchestrator.cli.yamlfile import Place
-from schemas.jobfile import Code, JobSpec
+from schemas.jobfile import JobSpec
+from schemas.lineage import Code
 from schemas.signature import Signature
 from schemas.workers import WorkerRange
 

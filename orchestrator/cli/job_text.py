@@ -7,7 +7,8 @@ from typing import Any
 
 from orchestrator.cli import console
 from schemas.job import Cost, JobState, JobView, Live, Trial, Usage
-from schemas.jobfile import Code, JobSpec
+from schemas.jobfile import JobSpec
+from schemas.lineage import Code
 
 _HOUR = 3600.0
 _SHORT = 12

@@ -16,7 +16,8 @@ from orchestrator.cli.yamlfile import Document, Place, load
 from orchestrator.errors import Invalid
 from schemas.job import JobView
 from schemas.jobfile import RESERVED_MODULES as OURS
-from schemas.jobfile import Code, JobSpec
+from schemas.jobfile import JobSpec
+from schemas.lineage import Code
 
 RECIPES = "workers.recipes."
 _ANY_CODE = {"sha256": "0" * 64, "size": 1, "files": 1}

@@ -18,13 +18,8 @@ from orchestrator.client.secrecy import MAX_SCANNED, Secret, secret_name, secret
 from orchestrator.client.selection import Found, select
 from orchestrator.errors import Invalid, TooLarge, Unavailable
 from schemas.errors import FieldError
-from schemas.jobfile import (
-    MAX_CODE_BYTES,
-    MAX_CODE_FILES,
-    MAX_UNPACKED_BYTES,
-    RESERVED_MODULES,
-    Code,
-)
+from schemas.jobfile import RESERVED_MODULES
+from schemas.lineage import MAX_CODE_BYTES, MAX_CODE_FILES, MAX_UNPACKED_BYTES, Code
 from schemas.modules import hidden_by
 
 FREE_BYTES = 64 * 1024**2

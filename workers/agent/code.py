@@ -18,7 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NoReturn
 
 from schemas.job import JobCause
-from schemas.jobfile import MAX_CODE_FILES, MAX_UNPACKED_BYTES, RESERVED_MODULES, Code
+from schemas.jobfile import RESERVED_MODULES
+from schemas.lineage import MAX_CODE_FILES, MAX_UNPACKED_BYTES, Code
 from schemas.modules import hidden_by
 from workers.errors import JobFailed, RefusedError
 from workers.files import drop_stale

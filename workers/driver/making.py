@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from schemas.job import JobCause, JobState
 from schemas.jobfile import JobSpec
-from schemas.sweep import Choice
+from schemas.lineage import Choice
 from workers.client import Api
 from workers.driver.ending import Ending
 from workers.driver.places import local, package_folder, timed

@@ -20,10 +20,10 @@ from torch import nn
 
 from schemas.dataset import DatasetProfile
 from schemas.job import JobCause, JobState
-from schemas.jobfile import Code, JobSpec
+from schemas.jobfile import JobSpec
+from schemas.lineage import Choice, Code
 from schemas.measure import ModelFile
 from schemas.model import ExportedFile, Lineage, Pass
-from schemas.sweep import Choice
 from workers.blame import user_code
 from workers.errors import JobFailed
 from workers.files import describe, sha256_bytes, sha256_file, write_atomic

@@ -16,7 +16,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from schemas.jobfile import JobSpec
-from schemas.sweep import Choice, Span, Sweep
+from schemas.lineage import Choice
+from schemas.sweep import Span, Sweep
 from schemas.workers import WorkerRange
 from workers.errors import UsageError
 

@@ -14,7 +14,8 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from schemas.job import JobCause
-from schemas.jobfile import RESERVED_MODULES, Code, JobSpec
+from schemas.jobfile import RESERVED_MODULES, JobSpec
+from schemas.lineage import Code
 from schemas.signature import Signature
 from schemas.workers import WorkerRange
 

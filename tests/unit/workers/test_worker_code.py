@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from schemas.job import JobCause
-from schemas.jobfile import MAX_CODE_FILES, MAX_UNPACKED_BYTES, Code
+from schemas.lineage import MAX_CODE_FILES, MAX_UNPACKED_BYTES, Code
 from workers.agent import code as subject
 from workers.agent.code import CodeCache, unpack
 from workers.errors import JobFailed

@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from schemas.job import JobCause
-from schemas.jobfile import Code, JobSpec
+from schemas.jobfile import JobSpec
+from schemas.lineage import Code
 from schemas.signature import TensorSpec
 from workers.errors import JobFailed
 from workers.inspection.dataset import profile_splits
