@@ -58,6 +58,7 @@ class Batcher:
         *,
         done: Callable[[Answer], None],
         model: str | None = None,
+        loaded: Loaded | None = None,
         priority: int = 0,
         deadline: float | None = None,
     ) -> None:
@@ -67,6 +68,7 @@ class Batcher:
             inputs: as for ``ServedModel.predict``; not to be changed before the answer is there.
             done: is called once with the answer, in another thread; it must not block.
             model: None for the only one.
+            loaded: what is to run it, which need not serve any more; None: what serves now.
             priority: 0 to ``MAX_PRIORITY``; the highest goes first.
             deadline: the time by ``clock`` from which on an answer is of no use.
 
@@ -75,7 +77,7 @@ class Batcher:
             InputError: the inputs do not fit it; counted as rejected.
             FullError, LateError, ClosedError: it may not wait; counted as shed.
         """
-        loaded, feed = self._checked(inputs, model, priority)
+        loaded, feed = self._checked(inputs, model, priority, loaded)
         try:
             with self._lock:
                 desk = self._desk(loaded.slot.model)
@@ -151,9 +153,13 @@ class Batcher:
                 thread.join()
 
     def _checked(
-        self, inputs: Array | Mapping[str, Array], model: str | None, priority: int
+        self,
+        inputs: Array | Mapping[str, Array],
+        model: str | None,
+        priority: int,
+        loaded: Loaded | None = None,
     ) -> tuple[Loaded, dict[str, Array]]:
-        loaded = self._runtime.loaded(model)
+        loaded = loaded or self._runtime.loaded(model)
         if loaded is None:
             msg = "no model is active on this device yet"
             raise NoModelError(msg, hint="start a rollout to it; see `argosy-edge status`")

@@ -249,11 +249,14 @@ class Finding:
 
 
 class Postprocessor:
-    """From scores to findings. Without steps: the best class of each sample, always known."""
+    """From scores to findings. Without steps: the best class of each sample, always known.
+
+    k: guesses per sample, at most.
+    """
 
     def __init__(self, manifest: Manifest) -> None:
         top, least = _last(manifest.postprocess, TopK), _last(manifest.postprocess, Threshold)
-        self._k = 1 if top is None else top.k
+        self.k = 1 if top is None else top.k
         self._least = 0.0 if least is None else least.min
 
     def finish(self, prediction: Prediction) -> list[Finding]:
@@ -270,7 +273,7 @@ class Postprocessor:
             )
         shares = probabilities(scores)
         # Stable, by the scores themselves: of equals the first, as Prediction.classes has it.
-        best = np.argsort(-scores, axis=1, kind="stable")[:, : self._k]
+        best = np.argsort(-scores, axis=1, kind="stable")[:, : self.k]
         name = _namer(prediction.labels)
         return [
             self._finding([Guess(int(c), name(int(c)), float(row[c])) for c in order])

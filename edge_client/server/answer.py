@@ -13,6 +13,7 @@ from edge_client.inference import Array
 from edge_client.server.coding import encoded, wanted_coding
 from edge_client.server.datatypes import BYTES, datatype_of, texts_to_bytes, to_bytes
 from edge_client.server.failures import Kind, invalid, kind_of, text_of
+from edge_client.server.limits import MAX_TEXTS
 from edge_client.server.messages import Failure, InferAnswer, OutTensor
 from edge_client.server.request import Ask, Wanted
 from edge_client.server.served import Served
@@ -91,6 +92,11 @@ def texts_of(wanted: Wanted, served: Served) -> tuple[list[int], list[bytes]]:
     scores = served.outputs[wanted.name]
     if scores.dtype.kind == "b" or not scores.size or scores.size % max(1, served.n):
         msg = f"output {wanted.name!r} holds no scores to rank (classification)"
+        raise invalid(msg)
+    if min(wanted.classes * served.n, scores.size) > MAX_TEXTS:
+        msg = (
+            f"output {wanted.name!r}: the best {wanted.classes} of {served.n} samples are too many"
+        )
         raise invalid(msg)
     best = ranked(scores, served.n, wanted.classes, list(served.labels))
     return list(best.shape), best.ravel().tolist()

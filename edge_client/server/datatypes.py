@@ -22,6 +22,8 @@ from edge_client.server.failures import invalid
 
 BYTES = "BYTES"
 MAX_NDIM = 8
+MAX_SIDE = 2**40
+_LONG = 2**64
 
 _BY_DATATYPE = {
     "BOOL": "bool",
@@ -67,8 +69,12 @@ def elements(shape: Sequence[int], where: str) -> int:
     Raises:
         RequestError: it has too many dimensions, or one below 0.
     """
-    if len(shape) > MAX_NDIM or min(shape, default=0) < 0:
-        msg = f"{where} has shape {list(shape)[:16]}: give at most {MAX_NDIM} sizes, none below 0"
+    if len(shape) > MAX_NDIM or min(shape, default=0) < 0 or max(shape, default=0) > MAX_SIDE:
+        shown = [side if abs(side) < _LONG else "…" for side in shape[:16]]
+        msg = f"{where} has shape {shown}: give at most {MAX_NDIM} sizes of 0 to {MAX_SIDE}"
+        raise invalid(msg)
+    if 0 in shape:
+        msg = f"{where} has shape {list(shape)}: there is nothing to infer in it"
         raise invalid(msg)
     return math.prod(shape)
 
@@ -99,7 +105,8 @@ def from_json(raw: msgspec.Raw, datatype: str, shape: Sequence[int], where: str)
     expected = elements(shape, where)
     try:
         values = _decoder(_ELEMENT[dtype.kind], _depth(raw)).decode(raw)
-        array = np.array(values, dtype)
+        with np.errstate(over="ignore"):  # what becomes infinite is refused as such
+            array = np.array(values, dtype)
     except (msgspec.MsgspecError, ValueError, OverflowError) as error:
         msg = f"{where}: the data is no array of {datatype}: {_short(error)}"
         raise invalid(msg) from error

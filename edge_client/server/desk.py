@@ -8,6 +8,7 @@ began, and the answer names that one.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +17,12 @@ from typing import Protocol
 import numpy as np
 
 from edge_client.batching import Answer, Batcher, Runs
-from edge_client.errors import EdgeError, InputError
+from edge_client.errors import EdgeError, FullError, InputError, LateError
 from edge_client.inference import Array, Loaded, Prediction
 from edge_client.queueing import MAX_PRIORITY
 from edge_client.server.datatypes import datatype_of
 from edge_client.server.failures import Kind, RequestError
+from edge_client.server.limits import Limits
 from edge_client.server.messages import (
     IndexEntry,
     ModelMetadata,
@@ -43,6 +45,12 @@ EXTENSIONS = (
     "statistics",
 )
 PLATFORM = "onnxruntime_onnx"
+_MANY = 64
+"""Samples that no answer gets too large by."""
+
+_LATE = "the request's timeout passed before it ran"
+_HELD, _HELD_TEXT = 4096, 48
+"""Bytes of a waiting request, and of each of its texts, beside what they carry."""
 
 log = logging.getLogger(__name__)
 
@@ -58,13 +66,13 @@ class Desk:
     """Answers for one runtime. ``infer`` is called from one thread; the rest from any."""
 
     def __init__(
-        self, runtime: Inferrer, batcher: Batcher, *, version: str, inline_seconds: float
+        self, runtime: Inferrer, batcher: Batcher, *, version: str, limits: Limits
     ) -> None:
         self._runtime, self._batcher, self._version = runtime, batcher, version
-        self._pace = Pace(inline_seconds)
+        self._limits, self._pace = limits, Pace(limits.inline_seconds)
         self._steps = Steps()
         self._helper = ThreadPoolExecutor(1, "local-server-images")
-        self._elsewhere = 0
+        self._elsewhere = self._held = 0
         self.statistics = Statistics()
 
     def close(self) -> None:
@@ -148,9 +156,11 @@ class Desk:
     def heard(self, ask: Ask, outcome: Outcome) -> None:
         """What a request that ran elsewhere came to."""
         self._elsewhere -= 1
+        self._held -= held_by(ask)
         seconds = time.perf_counter() - ask.began
         if isinstance(outcome, Served):
-            self._pace.answered(outcome.slot.sha256, outcome.n, seconds)
+            if not needs_preparing(ask):
+                self._pace.answered(outcome.slot.sha256, _values(plain(ask)), seconds)
             return
         loaded = self._runtime.loaded(ask.model)
         if loaded is not None:
@@ -158,24 +168,55 @@ class Desk:
 
     def _infer(self, ask: Ask, loaded: Loaded, done: Callable[[Outcome], None]) -> Outcome | None:
         if needs_preparing(ask):
+            self._require_room(ask, loaded)
             # Pictures take milliseconds: others are not to wait for them.
             self._helper.submit(self._prepare, ask, loaded, done)
         else:
             inputs = plain(ask)
-            if not self._elsewhere and self._pace.short(loaded.slot.sha256, _samples(inputs)):
+            if _samples(inputs) > _MANY:
+                self._require_few(loaded, inputs)
+            if not self._elsewhere and self._pace.short(loaded.slot.sha256, _values(inputs)):
                 return self._here(ask, loaded, inputs)
+            self._require_room(ask, loaded)
             self._submit(ask, loaded, inputs, done)
         self._elsewhere += 1
+        self._held += held_by(ask)
         return None
+
+    def _require_room(self, ask: Ask, loaded: Loaded) -> None:
+        """Bodies are counted as they came; what was compressed, or is text, is more here."""
+        if self._held + held_by(ask) > self._limits.held:
+            self._runtime.shed(loaded)
+            msg = f"requests of {self._held} bytes wait already"
+            raise FullError(msg, hint="ask again later, or less often")
+
+    def _require_few(self, loaded: Loaded, inputs: Mapping[str, Array]) -> None:
+        """A small request of very many samples must not become an answer that fills the memory."""
+        signature, n = loaded.model.signature, _samples(inputs)
+        if signature.inputs[0].shape[:1] != (-1,):
+            return
+        each = sum(
+            np.dtype(spec.dtype).itemsize * math.prod(max(1, side) for side in spec.shape[1:])
+            for spec in signature.outputs
+        )
+        most = max(1, min(self._limits.samples, self._limits.held // each))
+        if n > most:
+            self._runtime.rejected(loaded)
+            msg = f"the request has {n} samples; {most} may be at once"
+            raise InputError(msg, hint="ask for fewer at a time")
 
     def _prepare(self, ask: Ask, loaded: Loaded, done: Callable[[Outcome], None]) -> None:
         """Do the manifest's steps, then submit. In another thread."""
         try:
+            if ask.deadline is not None and time.perf_counter() > ask.deadline:
+                self._runtime.shed(loaded)
+                raise LateError(_LATE)  # noqa: TRY301 - told as all else
             try:
                 inputs = self._steps.prepare(ask, loaded)
             except InputError:
                 self._runtime.rejected(loaded)
                 raise
+            self._require_few(loaded, inputs)
             self._submit(ask, loaded, inputs, done)
         except EdgeError as error:
             done(error)
@@ -197,7 +238,7 @@ class Desk:
 
         self._batcher.submit(
             inputs,
-            model=ask.model,
+            loaded=loaded,  # the one whose steps were done
             priority=urgency(ask.priority),
             deadline=ask.deadline,
             done=finish,
@@ -214,10 +255,10 @@ class Desk:
         start = time.perf_counter()
         if ask.deadline is not None and start > ask.deadline:
             self._runtime.shed(loaded, n)
-            raise RequestError(Kind.UNAVAILABLE, "the request's timeout passed before it ran")
+            raise LateError(_LATE)
         raw = self._runtime.infer(loaded, feed, n=n)
         took = time.perf_counter() - start
-        self._pace.ran(loaded.slot.sha256, n, took)
+        self._pace.ran(loaded.slot.sha256, _values(inputs), took)
         answer = model.answer(raw, n, loaded.slot)
         return self._served(ask, loaded, answer, Times(read=start - ask.began, infer=took))
 
@@ -227,7 +268,6 @@ class Desk:
             return answer
         times = Times(read=submitted - ask.began, infer=time.perf_counter() - submitted)
         try:
-            _same_version(answer.slot or loaded.slot, ask.version)
             return self._served(ask, loaded, answer, times)
         except EdgeError as error:
             return error
@@ -260,6 +300,21 @@ def _same_version(slot: Slot, version: str) -> None:
 def plain(ask: Ask) -> Mapping[str, Array]:
     """The inputs of a request that needs no preparing."""
     return {name: value for name, value in ask.inputs.items() if not isinstance(value, list)}
+
+
+def held_by(ask: Ask) -> int:
+    """Bytes of what a request holds while it waits, about."""
+    size = _HELD
+    for value in ask.inputs.values():
+        if isinstance(value, list):
+            size += sum(map(len, value)) + _HELD_TEXT * len(value)
+        else:
+            size += value.nbytes
+    return size
+
+
+def _values(inputs: Mapping[str, Array]) -> int:
+    return sum(value.size for value in inputs.values())
 
 
 def _samples(inputs: Mapping[str, Array]) -> int:

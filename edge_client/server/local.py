@@ -60,7 +60,7 @@ class LocalServer:
             runtime,
             batcher,
             version=metadata.version("argosy"),
-            inline_seconds=self.limits.inline_seconds,
+            limits=self.limits,
         )
         self.routes = Routes(self.desk, body_limit=self.limits.body)
         self.loop: asyncio.AbstractEventLoop | None = None

@@ -10,11 +10,12 @@ _WORTH_A_TRY = 5.0
 
 
 class Pace:
-    """Follows the seconds per sample of each model file.
+    """Follows the seconds per value of the inputs, of each model file.
 
-    A model is run where its request was read while a run takes less than ``limit``. An unknown
-    one, and one that became slow, is first run elsewhere; when its whole answer came within a few
-    times the limit, it is tried again. Used from one thread.
+    By values, not samples: where a sample may have any size, one can be a thousand others. A model
+    is run where its request was read while a run takes less than ``limit``. An unknown one, and one
+    that became slow, is first run elsewhere; when its whole answer came within a few times the
+    limit, it is tried again. Used from one thread.
     """
 
     def __init__(self, limit: float) -> None:
@@ -23,22 +24,22 @@ class Pace:
         self._elsewhere: dict[str, int] = {}
 
     def short(self, sha256: str, n: int) -> bool:
-        """Whether a run of n samples is expected to be short."""
+        """Whether a run of n values is expected to be short."""
         seconds = self._seconds.get(sha256)
         return seconds is not None and seconds * n <= self._limit
 
     def ran(self, sha256: str, n: int, seconds: float) -> None:
-        """A run of n samples took so long. One slow run alone, by chance, changes little."""
-        each = seconds / max(1, n)
-        before = self._seconds.get(sha256)
+        """A run of n values took so long. One slow run alone, by chance, changes little."""
+        n = max(1, n)
+        each, before = seconds / n, self._seconds.get(sha256)
         if before is not None:
-            each = before + _SHARE * (min(each, _OUTLIER * self._limit) - before)
+            each = before + _SHARE * (min(each, _OUTLIER * self._limit / n) - before)
         self._seconds[sha256] = each
-        if each <= self._limit:
+        if each * n <= self._limit:
             self._elsewhere.pop(sha256, None)
 
     def answered(self, sha256: str, n: int, seconds: float) -> None:
-        """A request was answered elsewhere, in so many seconds with all waiting."""
+        """A request of n values was answered elsewhere, in so many seconds with all waiting."""
         count = self._elsewhere.get(sha256, 0) + 1
         due = count == 1 or count % _TRY_AGAIN == 0
         if due and seconds <= _WORTH_A_TRY * self._limit:

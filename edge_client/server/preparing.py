@@ -15,6 +15,7 @@ from edge_client.errors import InputError, LoadError
 from edge_client.inference import Array, Loaded, Prediction
 from edge_client.ops import Postprocessor, Preprocessor
 from edge_client.server.failures import Kind, RequestError
+from edge_client.server.limits import MAX_TEXTS
 from edge_client.server.request import Ask
 
 MAX_KEPT = 32
@@ -60,8 +61,13 @@ class Steps:
 
         Raises:
             InferenceError: the model gives no scores over classes.
+            InputError: there would be too many.
         """
-        found = self._of(loaded)[1].finish(answer)
+        after = self._of(loaded)[1]
+        if answer.n * after.k > MAX_TEXTS:
+            msg = f"records of {answer.n} samples are too many for one answer"
+            raise InputError(msg, hint="ask for fewer samples at a time")
+        found = after.finish(answer)
         return tuple(_ENCODER.encode(one.record()) for one in found)
 
     def _of(self, loaded: Loaded) -> tuple[Preprocessor | LoadError, Postprocessor]:
