@@ -87,8 +87,8 @@ def test_too_many_are_refused():
 
 VERIFY = """
 import json, sys
-from edge_client.lean import import_signers
-import_signers()
+from edge_client.lean import import_trust
+import_trust()
 from securesystemslib.signer import Key, Signature
 from securesystemslib.exceptions import UnverifiedSignatureError
 from tuf.api.metadata import Metadata
