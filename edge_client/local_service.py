@@ -5,6 +5,7 @@ Nothing of it is imported otherwise: a device that serves nobody has no use for 
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from edge_client.runtime import Runtime
@@ -13,6 +14,9 @@ from edge_client.settings import RunSettings
 if TYPE_CHECKING:
     from edge_client.batching import Batcher
     from edge_client.server.local import LocalServer
+
+
+log = logging.getLogger(__name__)
 
 
 class LocalService:
@@ -49,8 +53,12 @@ class LocalService:
         Raises:
             ServeError: an address cannot be taken, or gRPC is not installed.
         """
-        if self._server is not None:
-            self._server.start()
+        if self._server is None:
+            return
+        self._server.start()
+        for kind, places in (("HTTP", self._server.bound), ("gRPC", self._server.grpc_bound)):
+            if places:
+                log.info("answers inference requests (%s) at %s", kind, ", ".join(map(str, places)))
 
     def stop(self) -> None:
         """Answer what was asked, for some seconds at most, and end."""

@@ -115,7 +115,8 @@ class MqttTransport:
         if client is not None:
             client.disconnect(ReasonCode(PacketTypes.DISCONNECT, identifier=_WITH_WILL))
         self._wake.set()
-        self._thread.join(timeout)
+        if self._thread.ident is not None:  # the agent may end before it began to connect
+            self._thread.join(timeout)
 
     def publish(self, leaf: Up, payload: str | bytes, *, qos: Literal[0, 1] = 1) -> Ticket | None:
         """Send; None when there is no connection."""

@@ -171,7 +171,8 @@ def _listen(server: Any, where: str) -> int:
     try:
         return int(server.add_insecure_port(where))
     except RuntimeError as error:
-        msg = f"cannot listen on {where} for gRPC: {str(error).splitlines()[0][:200]}"
+        # It says no more, and the reason to stderr by itself.
+        msg = f"cannot listen on {where} for gRPC: it is taken, or may not be used"
         raise ServeError(msg, hint="choose another address") from error
 
 
