@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from schemas.base import MAX_INTEGER
+
 AHEAD_MS = 5 * 60_000
 """How far a clock may run ahead before its time is replaced by ours."""
 
@@ -75,5 +77,5 @@ def nodes(counts: Mapping[str, int]) -> dict[str, int]:
     found: dict[str, int] = {}
     for name, count in counts.items():
         key = provider(name)
-        found[key] = found.get(key, 0) + count
+        found[key] = min(found.get(key, 0) + count, MAX_INTEGER)
     return found

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from orchestrator.domain import placing
 from orchestrator.errors import Invalid
+from orchestrator.services.names_told import NamesTold
 from orchestrator.services.ports import Clock, Transaction, UnitOfWork
 from orchestrator.services.records import SamplePage, SampleRecord
 from schemas import sample as wire
 from schemas.sample import Sample
 from schemas.telemetry import SampleInput, SampleView
+
+log = logging.getLogger(__name__)
 
 SAMPLE_DAYS = 30
 MODEL_BYTES = 128 * 1024**2
@@ -51,10 +55,15 @@ class SampleService:
         self._age = timedelta(days=days)
         self._most = most
         self._most_in_all = most_in_all
+        self._names = NamesTold()
 
     def take(self, tx: Transaction, given: Sequence[tuple[str, Sample, bytes]]) -> None:
         """Store samples with the whole message, each once; the oldest make room."""
         now_ms = _ms(self._clock())
+        names = [(device, (one.model, one.version, one.variant)) for device, one, _ in given]
+        refused = self._names.refused(tx, names)
+        if refused:
+            log.warning("samples of too many versions that are unknown here are dropped")
         records = [
             SampleRecord(
                 device_id=device,
@@ -67,7 +76,8 @@ class SampleService:
                 received_ms=now_ms,
                 body=payload,
             )
-            for device, sample, payload in given
+            for name, (device, sample, payload) in zip(names, given, strict=True)
+            if name not in refused
         ]
         if tx.samples.add(records):
             self._make_room(tx)

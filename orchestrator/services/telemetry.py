@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -12,6 +12,7 @@ import msgspec
 
 from orchestrator.domain import placing
 from orchestrator.domain.rollup import HOUR_MS, ClassHour, DeviceHour, Kept, Sums
+from orchestrator.services.names_told import NamesTold
 from orchestrator.services.ports import Clock, Transaction
 from orchestrator.services.records import WindowRecord
 from schemas.window import About, Envelope, Window
@@ -37,12 +38,17 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a batch added. repeated: windows that were there already; old: too old to be taken."""
+    """What a batch added.
+
+    repeated: windows that were there already; old: too old to be taken; strange: of too many names
+    that nobody registered.
+    """
 
     classes: Mapping[ClassHour, Sums]
     stored: int = 0
     repeated: int = 0
     old: int = 0
+    strange: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,7 @@ class Series:
 
 
 NOBODY = Series("", 0, "", "", "")
-"""What is counted where there are too many series."""
+"""What is counted where there are too many series, and of names that nobody registered."""
 
 
 class TelemetryService:
@@ -72,7 +78,8 @@ class TelemetryService:
         self._clock = clock
         self._keep_ms = round(timedelta(days=days).total_seconds() * 1000)
         self._lock = threading.Lock()
-        self._counters = {"stored": 0, "repeated": 0, "old": 0, "malformed": 0}
+        self._counters = {"stored": 0, "repeated": 0, "old": 0, "strange": 0, "malformed": 0}
+        self._names = NamesTold()
         self._series: dict[Series, Sums] = {}
 
     def take(self, tx: Transaction, heard: Sequence[Heard]) -> Taken:
@@ -80,7 +87,12 @@ class TelemetryService:
 
         Nothing is counted for Prometheus before ``committed`` is told of the answer.
         """
-        batch = _Batch(_ms(self._clock()), self._keep_ms)
+        told = (
+            (one.device, (about.model, about.version, about.variant))
+            for one in heard
+            for about in one.envelope.about
+        )
+        batch = _Batch(_ms(self._clock()), self._keep_ms, self._names.refused(tx, told))
         for one in heard:
             batch.read(one)
         new = tx.telemetry.add([window.record for window in batch.found.values()])
@@ -88,7 +100,7 @@ class TelemetryService:
         if new:
             _add_up(tx, devices, classes)
         repeated = batch.repeated + len(batch.found) - len(new)
-        return Taken(classes, len(new), repeated, batch.old)
+        return Taken(classes, len(new), repeated, batch.old, batch.strange)
 
     def committed(self, taken: Taken) -> None:
         """Count what was stored, now that it is."""
@@ -96,13 +108,17 @@ class TelemetryService:
             self._counters["stored"] += taken.stored
             self._counters["repeated"] += taken.repeated
             self._counters["old"] += taken.old
+            self._counters["strange"] += taken.strange
             for key, sums in taken.classes.items():
                 series = Series(key.model, key.version, key.variant, key.device_class, key.role)
-                if series not in self._series and len(self._series) >= MAX_SERIES:
+                full = series not in self._series and len(self._series) >= MAX_SERIES
+                if full or not self._names.registered((key.model, key.version, key.variant)):
                     series = NOBODY
                 self._series.setdefault(series, Sums()).merge(sums)
         if taken.old:
             log.warning("%d windows are too old to be taken (ARGOSY_WINDOW_DAYS)", taken.old)
+        if taken.strange:
+            log.warning("%d windows are of too many versions that are unknown here", taken.strange)
 
     def malformed(self) -> None:
         """Count an envelope that could not be read."""
@@ -134,9 +150,11 @@ class _Batch:
 
     now_ms: int
     keep_ms: int
+    refused: Collection[tuple[str, tuple[str, int, str]]] = ()
     found: dict[tuple[str, bytes, int], _Found] = field(default_factory=dict)
     repeated: int = 0
     old: int = 0
+    strange: int = 0
 
     def read(self, heard: Heard) -> None:
         envelope = heard.envelope
@@ -146,6 +164,10 @@ class _Batch:
             rest = 0
 
     def _window(self, heard: Heard, about: About, window: Window, size: int) -> None:
+        name = (about.model, about.version, about.variant)
+        if self.refused and (heard.device, name) in self.refused:
+            self.strange += 1
+            return
         placed = placing.place(window.start_ms, self.now_ms, self.keep_ms, synced=window.synced)
         key = (heard.device, about.boot, window.seq)
         if placed is None or key in self.found:

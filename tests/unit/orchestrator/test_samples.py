@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.client import Argosy
 from orchestrator.client.errors import Forbidden, Invalid
+from orchestrator.services.names_told import MAX_STRANGE
 from orchestrator.services.ports import AuditQuery
 from orchestrator.services.records import SamplePage
 from orchestrator.services.samples import SampleService
@@ -125,6 +126,12 @@ def test_the_oldest_make_room_and_streams_do_not_push_each_other_out(platform, d
     while retention.tick():
         pass
     assert set(kept(platform).values()) == {0}
+
+
+def test_invented_models_do_not_push_real_samples_out(platform, device):
+    for seq in range(40):
+        platform.receive(device, Up.SAMPLE, sample(platform, seq, model=f"m{seq}"))
+    assert len(kept(platform)) == MAX_STRANGE
 
 
 def test_a_malformed_sample_is_dropped(platform, device):

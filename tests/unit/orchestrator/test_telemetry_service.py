@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 from orchestrator.adapters.tables import ClassHourRow, DeviceHourRow, WindowRow
 from orchestrator.errors import Invalid, NotFound
 from orchestrator.services.inbox import UpMessage
+from orchestrator.services.names_told import MAX_STRANGE
 from orchestrator.services.telemetry_queries import Question
 from orchestrator.services.telemetry_retention import Ages, TelemetryRetention
 from schemas.device import DeviceState
@@ -59,7 +60,9 @@ def test_an_envelope_of_several_windows_and_models_is_taken_whole(platform, flee
     assert (shadow.n, shadow.agreement) == (20, 0.75)
     assert platform.summary(version=2) == []
     assert active.telemetry_bytes + shadow.telemetry_bytes == len(payload)
-    assert platform.intake.counters() == {"stored": 4, "repeated": 4, "old": 0, "malformed": 0}
+    assert platform.intake.counters() == {
+        "stored": 4, "repeated": 4, "old": 0, "strange": 0, "malformed": 0
+    }  # fmt: skip
 
 
 def test_duplicates_in_a_batch_and_across_batches_count_once(platform, fleet):
@@ -118,6 +121,34 @@ def test_a_window_of_an_unknown_version_is_kept_and_told_once_there_is_one(platf
         platform.summary(version=2)
     platform.models.register("digits", platform.manifest(content=b"second"), None)
     assert platform.summary(version=2)[0].n == 100
+
+
+def test_a_device_that_invents_names_fills_neither_the_database_nor_prometheus(platform, fleet):
+    def invented(seq: int, device: str) -> None:
+        abouts = [About(b"b" * 16, f"m{seq * 64 + i}", 1, "v") for i in range(64)]
+        windows = [
+            Window(i, seq * 64 + i, now_ms(platform), synced=True, length_ms=1, n=1)
+            for i in range(64)
+        ]
+        platform.receive(device, Up.TELE, encode(Envelope(1, abouts, windows)))
+
+    for seq in range(3):
+        invented(seq, fleet[0])
+    assert rows(platform, ClassHourRow) == rows(platform, WindowRow) == MAX_STRANGE
+    assert platform.intake.counters()["strange"] == 3 * 64 - MAX_STRANGE
+    platform.window(fleet[0], 999)
+    assert platform.summary()[0].n == 100, "what is registered still counts"
+    variants = {series.model for series in platform.intake.series()}
+    assert variants == {"digits", ""}
+    odd = encode(platform.envelope(1000, about={"variant": "invented"}))
+    platform.receive(fleet[0], Up.TELE, odd)
+    assert [one.variant for one in platform.summary()] == ["int8"]
+
+
+def test_nodes_beyond_all_numbers_do_not_lose_the_window(platform, fleet):
+    nodes = {f"Odd{i}": 2**63 - 1 for i in range(16)}
+    platform.receive(fleet[0], Up.TELE, encode(platform.envelope(about={"nodes": nodes})))
+    assert platform.summary()[0].nodes == {"other": 2**63 - 1}
 
 
 @pytest.mark.parametrize(
