@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeAlias
 
+from pydantic import ValidationError
+
 from orchestrator.services.ports import Transaction
 from schemas.model import Manifest
 
@@ -58,6 +60,9 @@ class NamesTold:
             record = tx.models.get(model, version)
             if record is None:
                 return False
-            variants = Manifest.model_validate_json(record.manifest).variants
+            try:
+                variants = Manifest.model_validate_json(record.manifest).variants
+            except ValidationError:
+                return False  # written by another version of ours: no reason to hear nobody
             self._registered[model, version] = frozenset(one.id for one in variants)
         return self.registered(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from orchestrator.services.names_told import NamesTold
 from orchestrator.services.ports import Clock, Transaction, UnitOfWork
 from orchestrator.services.records import SamplePage, SampleRecord
 from schemas import sample as wire
+from schemas.base import MAX_INTEGER
 from schemas.sample import Sample
 from schemas.telemetry import SampleInput, SampleView
 
@@ -28,6 +30,7 @@ PAGE_BYTES = 8 * 1024**2
 """Of one answer."""
 
 _READ_AT_ONCE = 50
+_CURSOR = re.compile(r"(\d{1,19})\.([a-z0-9_]{0,64})\.((?:[0-9a-f]{2}){0,16})\.(\d{1,19})")
 
 
 class SampleService:
@@ -140,12 +143,11 @@ def from_cursor(text: str | None) -> Key | None:
     """
     if text is None:
         return None
-    try:
-        received, device, boot, seq = text.split(".")
-        return int(received), device, bytes.fromhex(boot), int(seq)
-    except ValueError as error:
-        msg = f"cursor: {text!r} is not one that this listing gave"
-        raise Invalid(msg) from error
+    form = _CURSOR.fullmatch(text)
+    if form is None or max(int(form[1]), int(form[4])) > MAX_INTEGER:
+        msg = f"cursor: {text[:100]!r} is not one that this listing gave"
+        raise Invalid(msg)
+    return int(form[1]), form[2], bytes.fromhex(form[3]), int(form[4])
 
 
 def _fitting(tx: Transaction, asked: SamplePage) -> tuple[list[SampleRecord], Key | None]:

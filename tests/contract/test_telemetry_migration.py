@@ -76,3 +76,26 @@ def test_windows_move_along_and_are_added_up(engine):
         assert body["latency_us"] == PAYLOAD["latency_us"]
         assert (body["dropped"], body["cpu_seconds"]) == (2, 1.5)
     migrate(engine)
+
+
+def test_numbers_of_any_size_from_devices_do_not_keep_a_server_from_its_upgrade(engine):
+    uow = SqlUnitOfWork(engine)
+    one = device()
+    with uow() as tx:
+        tx.devices.add(one)
+        tx.models.add(VERSION)
+    downgraded(engine)
+    odd = PAYLOAD | {
+        "latency_us": {"40": 10**30}, "confidence": [10**25], "classes": {"-5": 1, str(10**12): 2},
+        "rss_mb": 1e300, "cpu_seconds": 1e308,
+    }  # fmt: skip
+    row = {"device": one.id, "boot": "ab" * 16, "seq": 0, "payload": json.dumps(odd)}
+    with engine.begin() as connection:
+        connection.execute(text(INSERT), row | {"start": START})
+    migrate(engine)
+    queries = TelemetryQueries(uow, lambda: START + timedelta(hours=2))
+    (point,) = queries.series(Question(model="digits", version=1, since=START), "1m")
+    assert (point.n, point.classes) == (10, {0: 1, 9_999: 2})
+    assert point.rss_mib == point.confidence[0] == 2**63 - 1
+    downgraded(engine)
+    migrate(engine)

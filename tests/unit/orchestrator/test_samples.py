@@ -140,6 +140,10 @@ def test_a_malformed_sample_is_dropped(platform, device):
     assert kept(platform) == {}
 
 
-def test_a_cursor_that_was_never_given_is_refused(platform, sdk):
+@pytest.mark.parametrize(
+    "cursor",
+    ["1.dev.zz.3", f"{2**63}.dev_1.00.3", f"1.dev_1.00.{2**64}", "1.dev\0.00.3", "-1.d.00.1"],
+)
+def test_a_cursor_that_was_never_given_is_refused(platform, sdk, cursor):
     with pytest.raises(Invalid):
-        sdk()._transport.raw("/v1/telemetry/samples", {"model": "digits", "cursor": "1.dev.zz.3"})
+        sdk()._transport.raw("/v1/telemetry/samples", {"model": "digits", "cursor": cursor})

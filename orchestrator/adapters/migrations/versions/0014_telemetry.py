@@ -22,7 +22,8 @@ from alembic import op
 from orchestrator.adapters import tables
 from orchestrator.domain import placing, rollup
 from orchestrator.domain.rollup import HOUR_MS, ClassHour, DeviceHour, Kept, Sums
-from schemas.telemetry import MAX_BUCKET
+from schemas.base import MAX_INTEGER
+from schemas.telemetry import MAX_BUCKET, MAX_CLASSES
 from schemas.window import Window, pack, unpack
 
 revision = "0014"
@@ -33,6 +34,9 @@ depends_on = None
 _TIME = tables.UtcDateTime(timezone=True)
 _INT = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _PORTION = 1000
+MAX_START_MS = 10**14
+"""As ``schemas.window`` has it."""
+
 _KEY = ("device_id", "boot", "seq")
 _SHARED = ("model", "version", "variant", "role", "n", "errors", "labelled", "correct")
 
@@ -215,14 +219,14 @@ def _upgraded(row: Mapping[str, Any]) -> tuple[dict[str, Any], Kept]:
         length_ms=round(payload.get("seconds", 0) * 1000),
         n=row["n"],
         errors=row["errors"],
-        latency=pack({int(k): v for k, v in payload.get("latency_us", {}).items()}),
-        confidence=list(payload.get("confidence", ())),
-        classes=pack({int(k): v for k, v in payload.get("classes", {}).items()}),
-        cpu_ms=round((payload.get("cpu_seconds") or 0) * 1000),
-        rss_mib=round((payload.get("rss_mb") or 0) * 1e6 / 2**20),
+        latency=_sparse(payload.get("latency_us", {}), MAX_BUCKET),
+        confidence=[_count(share) for share in payload.get("confidence", ())],
+        classes=_sparse(payload.get("classes", {}), MAX_CLASSES - 1),
+        cpu_ms=_count((payload.get("cpu_seconds") or 0) * 1000),
+        rss_mib=_count((payload.get("rss_mb") or 0) * (1e6 / 2**20)),
         labelled=row["labelled"],
         correct=row["correct"],
-        dropped=payload.get("dropped", 0),
+        dropped=_count(payload.get("dropped", 0)),
     )
     kept = Kept(window, placing.provider(payload.get("provider") or placing.OTHER))
     new = {name: row[name] for name in (*_SHARED, "device_id", "seq")} | {
@@ -233,6 +237,19 @@ def _upgraded(row: Mapping[str, Any]) -> tuple[dict[str, Any], Kept]:
         "body": msgspec.msgpack.encode(kept),
     }
     return new, kept
+
+
+def _sparse(counts: Mapping[str, int], most: int) -> list[int]:
+    """Counts by bucket; devices could send any whole numbers, and windows have bounds now."""
+    found: dict[int, int] = {}
+    for name, count in counts.items():
+        bucket = min(max(0, int(name)), most)
+        found[bucket] = _count(found.get(bucket, 0) + count)
+    return pack(found)
+
+
+def _count(value: float) -> int:
+    return MAX_INTEGER if value >= MAX_INTEGER else max(0, round(value))
 
 
 def _downgraded(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -264,4 +281,4 @@ def _named(counts: Mapping[int, int]) -> dict[str, int]:
 
 
 def _ms(at: datetime) -> int:
-    return max(0, round(at.timestamp() * 1000))
+    return min(max(0, round(at.timestamp() * 1000)), MAX_START_MS)
