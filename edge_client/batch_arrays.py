@@ -236,25 +236,28 @@ class FolderSource:
     def read(self, start: int, stop: int | None, size: int) -> Iterator[Chunk]:
         """As ``Source.read``."""
         end = len(self._files) if stop is None else min(stop, len(self._files))
-        for at in range(start, end, size):
-            yield self._chunk(range(at, min(at + size, end)))
-
-    def _chunk(self, rows: Sequence[int]) -> Chunk:
-        chunk = Chunk(rows[-1] + 1, [], [], {})
-        samples: list[Array] = []
-        for row in rows:
+        chunk, samples = Chunk(start, [], [], {}), list[Array]()
+        for row in range(start, end):
             name, file = self._files[row]
             try:
                 sample = self._sample(file)
-                if samples and sample.shape != samples[0].shape:
-                    chunk.bad.append(Bad(row, name, "its shape is not that of the others"))
-                    continue
-            except (InputError, UsageError, OSError, ValueError, EOFError) as error:
-                chunk.bad.append(Bad(row, name, str(error)))
-                continue
-            samples.append(sample)
-            chunk.rows.append(row)
-            chunk.ids.append(name)
+            except (InputError, UsageError, OSError, ValueError, EOFError, MemoryError) as error:
+                chunk.bad.append(Bad(row, name, str(error) or "it takes too much memory"))
+            else:
+                if samples and not _together(samples, sample):
+                    yield self._whole(chunk, samples)
+                    chunk, samples = Chunk(row, [], [], {}), []
+                samples.append(sample)
+                chunk.rows.append(row)
+                chunk.ids.append(name)
+            chunk.stop = row + 1
+            if len(chunk.rows) + len(chunk.bad) >= size:
+                yield self._whole(chunk, samples)
+                chunk, samples = Chunk(row + 1, [], [], {}), []
+        if chunk.rows or chunk.bad:
+            yield self._whole(chunk, samples)
+
+    def _whole(self, chunk: Chunk, samples: Sequence[Array]) -> Chunk:
         if samples:
             chunk.feed = {self._name: np.stack(samples)}
         return chunk
@@ -275,3 +278,10 @@ class FolderSource:
             msg = f"it makes {len(made)} samples, not one"
             raise InputError(msg)
         return np.asarray(made[0])
+
+
+def _together(samples: Sequence[Array], one: Array) -> bool:
+    """Whether one more goes with them: a row that is odd spoils no other, nor takes its type."""
+    first = samples[0]
+    alike = one.shape == first.shape and one.dtype == first.dtype
+    return alike and (len(samples) + 1) * one.nbytes <= CHUNK_BYTES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from edge_client.batch_results import Format
-from edge_client.errors import OtherRunError
-from edge_client.files import disk_errors
+from edge_client.errors import BatchRunError, OtherRunError
+from edge_client.files import disk_errors, fsync_folder
 from schemas.base import Wire
+
+_OURS = re.compile(r"(part|errors)-\d{6,}\.[a-z]+|errors\.csv")
 
 
 class Key(Wire):
@@ -84,7 +87,16 @@ class Place:
 
     def numbered(self, made: int, path: Callable[[int], Path]) -> list[Path]:
         """Those of the first ``made`` that are there: a part may have no answers, or no errors."""
+        for i in range(made):
+            if not (self.part(i).exists() or self.bad(i).exists()):
+                msg = f"part {i} in {self.work} is gone"
+                raise BatchRunError(msg, hint="begin anew with --restart")
         return [path(i) for i in range(made) if path(i).exists()]
+
+    def forget(self) -> None:
+        """Remove the journal, for good, before the parts of which it speaks."""
+        self.journal.unlink(missing_ok=True)
+        fsync_folder(self.work)
 
 
 @contextmanager
@@ -169,8 +181,9 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _clear(place: Place) -> None:
-    for path in sorted(place.work.iterdir()):
-        if path.name.startswith(("part-", "errors-", "run.json", "errors.csv")):
+    place.forget()
+    for path in place.work.iterdir():
+        if _OURS.fullmatch(path.name):
             path.unlink()
     if place.single:
         place.out.unlink(missing_ok=True)

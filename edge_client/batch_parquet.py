@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_client.batch_arrays import Bad, Chunk, file_print, is_batched, row_shape
+from edge_client.batch_arrays import CHUNK_BYTES, Bad, Chunk, file_print, is_batched, row_shape
 from edge_client.batch_tables import Taken, match, typed
 from edge_client.errors import BatchRunError, UsageError
 from edge_client.inference import Array
@@ -38,6 +38,7 @@ class ParquetSource:
         except (arrow.ArrowException, OSError) as error:
             msg = f"{path.name} cannot be read as Parquet: {error}"
             raise UsageError(msg) from error
+        self._mask = arrow.array
         self._errors, self._groups = arrow.ArrowException, groups
         names = list(schema.names)
         if id_ is not None and id_ not in names:
@@ -62,6 +63,9 @@ class ParquetSource:
         wanted = {self._names[i] for t in self._taken for i in t.columns}
         wanted |= {self._id} if self._id else set()
         end = self.rows if stop is None else min(stop, self.rows or 0)
+        size = max(
+            1, min(size, CHUNK_BYTES // (_VALUE_BYTES * sum(prod(t.shape) for t in self._taken)))
+        )
         with self._open(self._path) as file:
             groups = range(first, len(self._groups))
             pieces = file.iter_batches(size, row_groups=list(groups), columns=sorted(wanted))
@@ -112,10 +116,17 @@ class ParquetSource:
                 chunk.ids.append(name)
         keep = np.array([i not in wrong for i in range(n)])
         for taken in self._taken if chunk.rows else ():
-            values = [_values(columns[self._names[i]], keep) for i in taken.columns]
+            values = [self._values(columns[self._names[i]], keep) for i in taken.columns]
             joined = values[0] if len(values) == 1 else np.stack(values, axis=1)
             chunk.feed[taken.spec.name] = joined.reshape(len(chunk.rows), *taken.shape)
         return typed(chunk, self._taken)
+
+    def _values(self, column: Any, keep: Array) -> Array:
+        # Nulls are left out before: a whole number beside one would pass through a float.
+        column = column.filter(self._mask(keep))
+        if hasattr(column, "flatten"):
+            return np.array(column.to_pylist())
+        return np.asarray(column.to_numpy(zero_copy_only=False))
 
     def _nulls(self, columns: Mapping[str, Any], n: int) -> dict[int, str]:
         wrong: dict[int, str] = {}
@@ -131,14 +142,12 @@ class ParquetSource:
         return wrong
 
 
+_VALUE_BYTES = 64
+"""Of a value as Python has it, about."""
+
+
 def _is_list(kind: Any, kinds: Any) -> bool:
     return bool(kinds.is_list(kind) or kinds.is_fixed_size_list(kind) or kinds.is_large_list(kind))
-
-
-def _values(column: Any, keep: Array) -> Array:
-    if hasattr(column, "flatten"):
-        return np.array([row for row, kept in zip(column.to_pylist(), keep, strict=True) if kept])
-    return np.asarray(column.to_numpy(zero_copy_only=False)[keep])
 
 
 def need_pyarrow() -> tuple[Any, Any]:

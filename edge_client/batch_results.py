@@ -17,7 +17,7 @@ import numpy as np
 
 from edge_client.batch_arrays import Bad
 from edge_client.batch_parquet import need_pyarrow
-from edge_client.errors import UsageError
+from edge_client.errors import BatchRunError, UsageError
 from edge_client.files import fsync_folder, write_atomic
 from edge_client.inference import Array, Prediction
 from edge_client.ops import Postprocessor
@@ -102,8 +102,15 @@ class Columns:
 
 
 def encode(part: Part, kind: Format) -> bytes:
-    """A part's answers as a file of its own."""
-    return _ENCODERS[kind](part)
+    """A part's answers as a file of its own.
+
+    Raises:
+        BatchRunError: the format cannot hold them.
+    """
+    try:
+        return _ENCODERS[kind](part)
+    except ValueError as error:  # by numpy and pyarrow, where rows differ in shape
+        raise _odd(kind) from error
 
 
 def encode_bad(bad: Sequence[Bad]) -> bytes:
@@ -172,6 +179,7 @@ def join(parts: Sequence[Path], out: Path, kind: Format) -> None:
     """Put parts together to one file, which is there whole or not at all. Holds a part at a time.
 
     Raises:
+        BatchRunError: the parts are of different shapes.
         OSError: it cannot be written; the parts are as they were.
     """
     temp = out.with_name(f".{out.name}.joining")
@@ -184,9 +192,11 @@ def join(parts: Sequence[Path], out: Path, kind: Format) -> None:
             file.flush()
             os.fsync(file.fileno())
         temp.replace(out)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temp.unlink()
+        if isinstance(error, ValueError):
+            raise _odd(kind) from error
         raise
     fsync_folder(out.parent)
 
@@ -199,12 +209,22 @@ def join_bad(parts: Sequence[Path], out: Path) -> None:
         out.unlink(missing_ok=True)
 
 
+def _odd(kind: Format) -> BatchRunError:
+    msg = f"outputs of different shapes do not go into one {kind} file"
+    return BatchRunError(msg, hint="write them to a .jsonl file")
+
+
 def _join_lines(parts: Sequence[Path], file: IO[bytes], *, headed: bool) -> None:
-    for i, part in enumerate(parts):
+    first = b""
+    for part in parts:
         with part.open("rb") as one:
-            heading = one.readline() if headed else b""
-            if i == 0:
-                file.write(heading)
+            if headed:
+                heading = one.readline()
+                if not first:
+                    first = heading
+                    file.write(heading)
+                elif heading != first:
+                    raise ValueError(heading)
             while data := one.read(_COPY):
                 file.write(data)
 
@@ -215,9 +235,11 @@ def _join_npz(parts: Sequence[Path], file: IO[bytes]) -> None:
         with np.load(part) as arrays:
             for name in arrays.files:
                 value: Array = arrays[name]
-                n, _, dtype = shapes.get(name, (0, (), value.dtype))
+                n, shape, dtype = shapes.get(name, (0, value.shape[1:], value.dtype))
+                if shape != value.shape[1:]:
+                    raise ValueError(shape)
                 wide = np.promote_types(dtype, value.dtype)
-                shapes[name] = (n + len(value), value.shape[1:], wide)
+                shapes[name] = (n + len(value), shape, wide)
     with zipfile.ZipFile(file, "w") as archive:
         for name, (n, shape, dtype) in shapes.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:

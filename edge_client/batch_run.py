@@ -154,7 +154,7 @@ class Run:
             return None, failed
         if len(outputs) == 1:
             return outputs[0], failed
-        return [np.concatenate(parts) for parts in zip(*outputs, strict=True)], failed
+        return [_joined(parts) for parts in zip(*outputs, strict=True)], failed
 
     def _apart(self, feed: dict[str, Array], rows: list[int]) -> list[list[Array] | EdgeError]:
         def run(some: Sequence[int]) -> list[list[Array]]:
@@ -217,7 +217,19 @@ class Run:
             join_bad(place.numbered(made, place.bad), place.errors)
             if place.single:
                 join(place.numbered(made, place.part), place.out, place.kind)
+                place.forget()
                 shutil.rmtree(place.work, ignore_errors=True)
+
+
+def _joined(parts: Sequence[Array]) -> Array:
+    """Outputs one after the other; an array of arrays where rows have shapes of their own."""
+    rows = {part.shape[1:] for part in parts}
+    if len(rows) == 1:
+        return np.concatenate(parts)
+    found = np.empty(sum(map(len, parts)), object)
+    for i, row in enumerate(row for part in parts for row in part):
+        found[i] = row
+    return found
 
 
 def _batch_of(loaded: Loaded) -> int | None:

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from edge_client.batch_arrays import Bad, Chunk, file_print, is_batched, row_shape
+from edge_client.batch_arrays import CHUNK_BYTES, Bad, Chunk, file_print, is_batched, row_shape
 from edge_client.errors import BatchRunError, UsageError
 from schemas.signature import Signature, TensorSpec
 
 MAX_COLUMNS = 100_000
+_CELL_BYTES = 128
+"""Of a cell as text and as a number, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,7 @@ class CsvSource:
 
     def read(self, start: int, stop: int | None, size: int) -> Iterator[Chunk]:
         """As ``Source.read``."""
+        size = max(1, min(size, CHUNK_BYTES // (_CELL_BYTES * len(self._names))))
         with self._lines() as lines:
             if self._headed:
                 next(lines, None)

@@ -24,6 +24,7 @@ from schemas.signature import TensorSpec
 
 MAX_INPUT_BYTES = 256 * MIB
 STDIN = "-"
+_DAMAGED = (zipfile.BadZipFile, EOFError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,10 @@ def read_input(name: str, stdin: bytes | None, loaded: Loaded) -> dict[str, Arra
     except OSError as error:
         msg = f"it cannot be read: {error.strerror or error}"
         raise InputError(msg) from error
-    except (ValueError, zipfile.BadZipFile, EOFError, RecursionError) as error:
+    except MemoryError as error:
+        msg = "there is not enough memory for it"
+        raise InputError(msg) from error
+    except (ValueError, TypeError, OverflowError, *_DAMAGED) as error:
         msg = f"it cannot be read: {str(error).splitlines()[0] if str(error) else 'damaged'}"
         raise InputError(msg) from error
     specs = {spec.name: spec for spec in loaded.manifest.signature.inputs}
