@@ -6,7 +6,9 @@ here is counted in the device's telemetry, and in a probation, as if the agent h
 
 from __future__ import annotations
 
+import atexit
 import os
+import threading
 import weakref
 from pathlib import Path
 from types import TracebackType
@@ -100,7 +102,8 @@ class ServedModel:
             raise
         self._follower.start()
         self._steps: tuple[Loaded, Preprocessor, Postprocessor] | None = None
-        self._end = weakref.finalize(self, _end, self._follower, self._telemetry)
+        self._end = weakref.finalize(self, _garbage, self._follower, self._telemetry)
+        self._end.atexit = False  # ``_at_exit`` does it
         _open.add(self)
 
     @property
@@ -195,10 +198,26 @@ class ServedModel:
 _open: weakref.WeakSet[ServedModel] = weakref.WeakSet()
 
 
+def _garbage(follower: Follower, telemetry: UserTelemetry) -> None:
+    """Nobody uses a model any more, which was found out in the middle of anything.
+
+    That may be one of the threads that are to be ended, or hold a lock that this needs.
+    """
+    args = (follower, telemetry)
+    threading.Thread(target=_end, args=args, name="close a model", daemon=False).start()
+
+
 def _end(follower: Follower, telemetry: UserTelemetry) -> None:
-    """What is left to do once nobody uses a model any more, or the program ends."""
     follower.stop()
     telemetry.close()
+
+
+def _at_exit() -> None:
+    for one in tuple(_open):
+        one.close()
+
+
+atexit.register(_at_exit)
 
 
 def _in_child() -> None:

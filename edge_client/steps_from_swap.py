@@ -164,6 +164,8 @@ def restored(state: Reverting, event: Restored, _now: float) -> Step:
 def stranded(state: Reverting, event: Stranded, _now: float) -> Step:
     """There is nothing to go back to: a model that was verified is better than none."""
     if state.after_success:
+        if state.pending is not None:
+            return accept(state.pending, None)
         return Ended(offer=state.offer, outcome=ExecState.SUCCEEDED), ()
     report = Report(
         key=event.key,

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from edge_client import shadow_watch
+from edge_client import shadow_watch, user_telemetry
+from edge_client.actions import Report
 from edge_client.agent import Agent
 from edge_client.api import Edge
 from edge_client.errors import PointerError, ServeError
-from edge_client.events import Booted
+from edge_client.events import Booted, Stranded
 from edge_client.following import Follower
 from edge_client.hang import Hang, write_hang
 from edge_client.journal import Journal
@@ -33,7 +36,8 @@ from edge_client.slots import (
     read_pointers,
     write_pointers,
 )
-from edge_client.states import Activating, Ended, OnProbation, Reverting, Shadowing
+from edge_client.state_machine import step
+from edge_client.states import Accepted, Activating, Ended, OnProbation, Reverting, Shadowing
 from edge_client.store import Store
 from edge_client.tally import Subject
 from schemas.errors import DeviceCause
@@ -336,3 +340,41 @@ def test_an_address_that_is_taken_is_not_counted_against_a_model_on_trial(bench)
     journal.close()
     assert isinstance(state, OnProbation)
     assert state.boots == 0
+
+
+def test_a_model_that_is_found_to_be_garbage_in_the_middle_of_anything_is_closed(tmp_path):
+    home = install(tmp_path / "home", OTHER)
+    root = home.root.absolute()
+
+    def in_the_middle() -> None:
+        model = Edge(home.root).model()
+        model.predict(samples(1))
+        ring = [model]
+        ring.append(ring)
+        with user_telemetry._lock:  # which closing it needs, too
+            del model, ring
+            gc.collect()
+
+    thread = threading.Thread(target=in_the_middle, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    for _ in range(1000):
+        if root not in user_telemetry._shared:
+            break
+        threading.Event().wait(0.02)
+    assert root not in user_telemetry._shared
+
+
+def test_an_offer_that_waited_is_taken_up_where_going_back_by_hand_comes_to_nothing(bench):
+    bench.inbox.desired(document(bench, NEW))
+    bench.go_to(OnProbation)
+    state = bench.updater.state
+    wanted = state.offer.assignment.model_copy(update={"execution": "exe_0000000000000009"})
+    waiting = replace(state.offer, assignment=wanted, sequence=9)
+    back = Reverting(offer=state.offer, slot=state.slot, fallback=None, pending=waiting,
+                     cause=DeviceCause.OPERATOR, detail="", after_success=True)  # fmt: skip
+    new, actions = step(back, Stranded(key=state.offer.key, detail="it is lost"), 0.0)
+    assert isinstance(new, Accepted)
+    assert new.offer == waiting
+    assert [one.key for one in actions if isinstance(one, Report)] == [waiting.key]
