@@ -12,6 +12,7 @@ from edge_client.events import (
     Booted,
     Broke,
     CancelRequested,
+    Compared,
     Fetched,
     ManifestAccepted,
     Observed,
@@ -21,11 +22,14 @@ from edge_client.events import (
     Refused,
     Restored,
     RollbackWanted,
+    ShadowDue,
     Stranded,
     Swapped,
     TrialPassed,
 )
 from edge_client.probation import Figures, GoldenRun, Times
+from edge_client.shadow import Seen
+from edge_client.shadowing import Beside
 from edge_client.slots import Slot
 from edge_client.state_machine import EVENTS, STATES, TABLE, step
 from edge_client.states import (
@@ -37,15 +41,23 @@ from edge_client.states import (
     Offer,
     OnProbation,
     Reverting,
+    Shadowing,
     Staged,
     Verified,
     key_of,
 )
 from schemas.errors import DeviceCause
-from schemas.rollout import DEVICE_REPORTED, DEVICE_TERMINAL, Assignment, ExecState, Probation
+from schemas.rollout import (
+    DEVICE_REPORTED,
+    DEVICE_TERMINAL,
+    Assignment,
+    ExecState,
+    Probation,
+    Shadow,
+)
 
 DEVICE = "dev_0000000000000001"
-EARLY = (Accepted, Downloading, Verified, Staged)
+EARLY = (Accepted, Downloading, Verified, Staged, Shadowing)
 LATE = (Activating, OnProbation, Reverting)
 
 
@@ -66,6 +78,7 @@ def offer_of(number: int, attempt: int = 1, rules: Probation | None = None) -> O
         variant="int8",
         manifest_sha256=f"{number:064x}",
         probation=rules or Probation(min_inferences=10, max_error_rate=0.1, max_boots=2),
+        shadow=Shadow(min_compared=10),
     )
     return Offer(assignment=assignment, sequence=number, length=10)
 
@@ -95,6 +108,13 @@ states = st.one_of(
     st.builds(Verified, offer=offers, slot=st.builds(slot_of, numbers)),
     st.builds(Staged, offer=offers, slot=st.builds(slot_of, numbers)),
     st.builds(
+        Shadowing,
+        offer=offers,
+        slot=st.builds(slot_of, numbers),
+        boots=st.integers(0, 3),
+        elapsed=st.floats(0, 1e6),
+    ),
+    st.builds(
         Activating,
         offer=offers,
         slot=st.builds(slot_of, numbers),
@@ -112,6 +132,7 @@ states = st.one_of(
         errors=counts,
         elapsed=st.floats(0, 1e6),
         golden_due=st.booleans(),
+        pending=pendings,
     ),
     st.builds(
         Reverting,
@@ -141,6 +162,12 @@ figures = st.builds(
     grown_mb=st.none() | st.floats(-1e4, 1e4),
     golden=st.none() | st.builds(GoldenRun, cause=causes, detail=st.none() | st.just("off")),
 )
+besides = st.builds(
+    Beside,
+    asked=st.floats(0, 120),
+    elapsed=st.floats(0, 7200),
+    seen=st.builds(Seen, compared=counts, agreed=counts, errors=counts),
+)
 good_figures = st.builds(Figures, n=st.integers(0, 30), errors=st.integers(0, 3))
 events = st.one_of(
     st.builds(Offered, offer=offers, active=slots),
@@ -152,6 +179,8 @@ events = st.one_of(
     st.builds(TrialPassed, key=keys),
     st.builds(Broke, key=keys, cause=causes, detail=st.just("broke")),
     st.builds(Proceeded, key=keys, fallback=slots),
+    st.builds(ShadowDue, key=keys),
+    st.builds(Compared, key=keys, beside=besides, fallback=slots),
     st.builds(Swapped, key=keys),
     st.builds(Observed, key=keys, figures=figures),
     st.builds(Booted, hung=st.none() | st.just("it hung")),
@@ -168,6 +197,8 @@ BY_TYPE = {
     Fetched: st.builds(Fetched, key=keys, fetched=counts),
     TrialPassed: st.builds(TrialPassed, key=keys),
     Proceeded: st.builds(Proceeded, key=keys, fallback=slots),
+    ShadowDue: st.builds(ShadowDue, key=keys),
+    Compared: st.builds(Compared, key=keys, beside=besides, fallback=slots),
     Swapped: st.builds(Swapped, key=keys),
     Observed: st.builds(Observed, key=keys, figures=good_figures),
     Restored: st.builds(Restored, key=keys, serving=slots),
@@ -248,7 +279,7 @@ def answering(state, event, proven, serving, older):
     """An event as the updater would fill it in for the present state."""
     if isinstance(event, Offered):
         return replace(event, active=serving)
-    if isinstance(event, Proceeded):
+    if isinstance(event, Proceeded | Compared):
         event = replace(event, fallback=proven)
     if isinstance(event, RollbackWanted):
         on_trial = isinstance(state, OnProbation)
@@ -268,7 +299,8 @@ FORWARD = {
     Accepted: ManifestAccepted,
     Downloading: Fetched,
     Verified: TrialPassed,
-    Staged: Proceeded,
+    Staged: ShadowDue,
+    Shadowing: Compared,
     Activating: Swapped,
     OnProbation: Observed,
     Reverting: Restored,
