@@ -31,6 +31,9 @@ def find_slot(home: Home, model: str | None, version: str | None = None) -> Slot
         UsageError: there are several models, and none was named.
     """
     pointers = require_pointers(home.pointer)
+    if not pointers.active and not home.root.is_dir():
+        msg = f"the home {home.root} is not there"
+        raise NoModelError(msg, hint="give the device's with --home, or $ARGOSY_EDGE_HOME")
     if not pointers.active:
         msg = f"no model is active in {home.root} yet"
         raise NoModelError(msg, hint="start a rollout to this device; see `argosy-edge status`")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edge_client import notify
 from edge_client.parts import Parts
 from edge_client.slots import Slot
-from edge_client.states import exec_state, key_of
+from edge_client.states import Shadowing, exec_state, key_of
 from edge_client.status import Live
 from schemas.device import Birth
 
@@ -34,6 +34,7 @@ def live_of(parts: Parts, problem: str | None) -> Live:
         serving=tuple(slot.as_active() for slot in parts.runtime.slots()),
         execution=None if key is None else key[0],
         state=exec_state(state),
+        shadow_idle=isinstance(state, Shadowing) and not _compared(parts),
         windows_waiting=len(parts.buffer),
         refused=parts.standing.refusal,
         next_renewal=renewer.due,
@@ -41,6 +42,11 @@ def live_of(parts: Parts, problem: str | None) -> Live:
         read_only=parts.read_only,
         last_error=problem or parts.device.problems.last,
     )
+
+
+def _compared(parts: Parts) -> int:
+    shadow = parts.runtime.shadowing
+    return 0 if shadow is None else shadow.seen().compared
 
 
 def status_line(live: Live, slots: tuple[Slot, ...]) -> str:

@@ -46,13 +46,14 @@ def compare(rules: Shadow, beside: Beside) -> Verdict:
         return Passed(f"{few} were compared with the active version: too few for a verdict")
     share, least = seen.agreed / seen.compared, rules.min_agreement
     if least is not None and share < least:
-        wanted = f"at least {least:.1%} must be"
-        return Failed(DeviceCause.SHADOW_DISAGREED, f"{_figures(seen, share)} ({wanted})")
+        return Failed(DeviceCause.SHADOW_DISAGREED, _figures(seen, share, least))
     return Passed(_figures(seen, share))
 
 
-def _figures(seen: Seen, share: float) -> str:
+def _figures(seen: Seen, share: float, wanted: float | None = None) -> str:
     text = f"{share:.1%} of {seen.compared} answers were those of the active version"
+    if wanted is not None:
+        text += f", at least {wanted:.1%} must be"
     if seen.errors:
         text += f", {seen.errors} failed"
     if seen.median is not None and seen.before is not None:

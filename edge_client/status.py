@@ -27,7 +27,8 @@ class Live(Wire):
     """``agent.json``: what the running agent knows, at most a second or two old.
 
     uptime: when it was written: as soon as anything else changes, and once a minute.
-    serving: in memory; the pointer may lag behind it while the disk is full. read_only: why no
+    serving: in memory; the pointer may lag behind it while the disk is full. shadow_idle: a shadow
+    runs, and there was nothing to compare yet. read_only: why no
     updates are taken.
     """
 
@@ -37,6 +38,7 @@ class Live(Wire):
     serving: ActiveModels = ()
     execution: ExecutionId | None = None
     state: ExecState | None = None
+    shadow_idle: bool = False
     windows_waiting: int = 0
     refused: Refusal | None = None
     next_renewal: UtcTime | None = None
@@ -199,7 +201,10 @@ def lines(status: Status, now: dt.datetime) -> list[tuple[str, str]]:
 
 def _live_rows(status: Status, live: Live) -> list[tuple[str, str]]:
     doing = "-" if live.execution is None else f"{live.execution} {live.state}"
-    rows = [("execution", doing), ("windows waiting", str(live.windows_waiting))]
+    rows = [("execution", doing)]
+    if live.shadow_idle:
+        rows.append(("shadow", "nothing to compare yet: it sees what this agent itself answers"))
+    rows.append(("windows waiting", str(live.windows_waiting)))
     if live.serving != status.active:
         serving = "; ".join(_words(one) for one in live.serving) or "-"
         rows.append(("serving", f"{serving}, not what is active"))

@@ -60,8 +60,9 @@ def taken_path(address: UnixAddress, bind: Callable[[str], object]) -> Iterator[
         early.rename(path)
         mine = path.stat().st_ino
     except OSError as error:
+        hint = "make its folder first" if isinstance(error, FileNotFoundError) else None
         msg = f"cannot listen on {address}: {error.strerror or error}"
-        raise ServeError(msg) from error
+        raise ServeError(msg, hint=hint) from error
     try:
         yield
     finally:

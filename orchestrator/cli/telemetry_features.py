@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from orchestrator.cli.options import home_option, output_option
-from orchestrator.cli.telemetry_options import marks, narrow_options, narrowed, nothing
+from orchestrator.cli.telemetry_options import is_narrow, marks, narrow_options, narrowed, nothing
 
 if TYPE_CHECKING:
     from orchestrator.cli.output import Shape
@@ -41,7 +41,9 @@ def features(*, ref: str, home: Path | None, form: str, **options: Any) -> None:
             " here have one, files that were registered do not",
             style="dim",
         )
-    empty = nothing(view.model, view.version, narrowed_down=bool(narrow.keys() - {"role"}))
+        if not found and form == "table":
+            return
+    empty = nothing(view.model, view.version, narrowed_down=is_narrow(narrow))
     emit_list(found, form, _shape(), empty)
 
 

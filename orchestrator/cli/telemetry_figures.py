@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from orchestrator.cli.options import home_option, output_option
-from orchestrator.cli.telemetry_options import marks, narrow_options, narrowed, nothing
+from orchestrator.cli.telemetry_options import is_narrow, marks, narrow_options, narrowed, nothing
 
 if TYPE_CHECKING:
     from orchestrator.cli.output import Column, Shape
     from schemas.telemetry import TelemetryPoint, TelemetrySummary
-
-_COMMON = {"role"}
 
 
 @click.command()
@@ -39,7 +37,7 @@ def summary(*, ref: str, by: Any, home: Path | None, form: str, **options: Any) 
     with Argosy.from_profile(home) as argosy:
         name, version = resolve(argosy, ref)
         found = list(argosy.telemetry.summary(name, version, by=by, **narrow))
-    empty = nothing(name, version, narrowed_down=bool(narrow.keys() - _COMMON))
+    empty = nothing(name, version, narrowed_down=is_narrow(narrow))
     emit_list(found, form, _summaries(found), empty)
     if form == "table":
         _say_more(found)
@@ -139,7 +137,13 @@ def _say_more(found: Sequence[TelemetrySummary]) -> None:
         facts = [_energy(row), _bytes(row), _providers(row), _mix(row)]
         for fact in facts:
             if fact:
-                console.say(f"{row.variant}: {fact}", style="dim")
+                console.say(f"{_of(row)}{row.variant}: {fact}", style="dim")
+
+
+def _of(row: TelemetrySummary) -> str:
+    """Whose line it is, where there are several."""
+    who = row.device or row.device_class or row.tag
+    return f"{who}, " if who else ""
 
 
 def _energy(row: TelemetrySummary) -> str:

@@ -32,8 +32,29 @@ class Moment(click.ParamType[datetime]):
         try:
             at = datetime.fromisoformat(text)
         except ValueError:
-            at = datetime.now(UTC) - timedelta(seconds=Span().convert(text, param, ctx))
+            at = datetime.now(UTC) - timedelta(seconds=self._ago(text, param, ctx))
         return at.astimezone() if at.tzinfo is None else at
+
+    def _ago(self, text: str, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return Span().convert(text, None, None)
+        except click.UsageError:
+            self.fail(f"{text!r} is no time such as 90m, 7d or 2026-06-01T12:00", param, ctx)
+
+
+def device_id(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """A device's id as it was given, or an error that says where to find it."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from schemas.ids import DeviceId
+
+    if value is None:
+        return None
+    try:
+        return TypeAdapter(DeviceId).validate_python(value)
+    except ValidationError as error:
+        msg = f"{value!r} is no device's id: `argosy device ls` lists them"
+        raise click.BadParameter(msg) from error
 
 
 def narrow_options(command: F) -> F:
@@ -41,7 +62,7 @@ def narrow_options(command: F) -> F:
     for option in (
         click.option("--tag", help="Only devices that have this tag now."),
         click.option("--class", "device_class", help="Only devices of this class."),
-        click.option("--device", metavar="ID", help="Only this device."),
+        click.option("--device", metavar="ID", callback=device_id, help="Only this device."),
         click.option("--variant", help="Only this variant."),
         click.option(
             "--role",
@@ -72,6 +93,11 @@ def marks(values: Sequence[float | None]) -> str:
     return "".join(" " if v is None else _BARS[round(steps * max(v, 0) / most)] for v in values)
 
 
+def is_narrow(narrow: dict[str, Any]) -> bool:
+    """Whether less than all of a version's telemetry was asked for; a shadow's is only a part."""
+    return bool(narrow.keys() - {"role"}) or narrow.get("role") == "shadow"
+
+
 def nothing(name: str, version: int, *, narrowed_down: bool) -> str:
     """What is said in place of a table without rows."""
     if narrowed_down:
@@ -81,5 +107,6 @@ def nothing(name: str, version: int, *, narrowed_down: bool) -> str:
         )
     return (
         f"no device has told anything of {name}@{version} yet: devices that serve it do so once a"
-        " minute; `argosy device ls` shows who is there, `argosy rollout plan` ships it"
+        f" minute; `argosy device ls` shows who is there, `argosy rollout start {name}@{version}`"
+        " ships it"
     )

@@ -63,10 +63,14 @@ def samples(
         version = None if which is None else version_of(argosy, name, which, "--version")
         if out is not None:
             count = argosy.telemetry.save_samples(name, version, out, stream=stream)
+            if not count:
+                argosy.models.get(name)
             console.say(f"{count} samples are in {out}" if count else empty)
             return
-        found = argosy.telemetry.samples(name, version, stream=stream)
-        emit_list(list(islice(found, limit)), form, _shape(), empty)
+        found = list(islice(argosy.telemetry.samples(name, version, stream=stream), limit))
+        if not found:
+            argosy.models.get(name)  # a name that is mistyped has no samples either
+        emit_list(found, form, _shape(), empty)
 
 
 def _shape() -> Shape[SampleView]:

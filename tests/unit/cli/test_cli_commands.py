@@ -189,6 +189,41 @@ def test_telemetry_of_the_fleet(argosy: Any, fake: State) -> None:
     assert "75.0 %" in row
 
 
+def test_what_is_said_of_several_devices_names_them(argosy: Any, fake: State) -> None:
+    ids = [f"dev_000000000000000{i}" for i in (1, 2)]
+    fake.summaries = [
+        TelemetrySummary(
+            model="digits", version=1, device=one, windows=1, n=1, errors=0, labelled=0, correct=0,
+            raw_bytes=9,
+        )
+        for one in ids
+    ]  # fmt: skip
+    said = argosy("telemetry", "summary", "digits@1", "--by", "device").err.splitlines()
+    assert [line.split(",")[0] for line in said] == ids
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (("--device", "nope"), "'nope' is no device's id: `argosy device ls`"),
+        (("--since", "soon"), "'soon' is no time such as 90m, 7d or 2026-06-01T12:00"),
+    ],
+)
+def test_what_telemetry_is_asked_for_is_checked(argosy: Any, option: Any, words: str) -> None:
+    answer = argosy("telemetry", "summary", "digits@1", *option)
+    assert answer.code == 2
+    assert words in answer.err
+
+
+def test_telemetry_that_is_not_there_says_the_next_step(argosy: Any, fake: State) -> None:
+    fake.summaries = []
+    said = argosy("telemetry", "summary", "digits@1").err
+    assert "no device has told anything of digits@1 yet" in said
+    assert "`argosy rollout start digits@1` ships it" in said
+    said = argosy("telemetry", "summary", "digits@1", "--role", "shadow").err
+    assert said.startswith("nothing of digits@1 matches")  # its active figures may be there
+
+
 def test_an_unexpected_error_is_one_line_and_a_file(
     argosy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

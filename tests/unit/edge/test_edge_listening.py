@@ -50,3 +50,10 @@ def test_the_log_says_where_the_local_server_listens(home, tmp_path, caplog) -> 
     assert len(said) == 1
     assert f"unix:{path}" in said[0]
     assert ":0" not in said[0]  # the port that the system chose
+
+
+def test_a_socket_in_a_folder_that_is_not_there(home, tmp_path) -> None:
+    agent = Agent(home, RunSettings(serve=(f"unix:{tmp_path}/none/infer.sock",)))
+    with pytest.raises(ServeError, match="cannot listen on unix:") as found:
+        agent.run()
+    assert found.value.hint == "make its folder first"

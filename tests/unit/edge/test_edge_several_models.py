@@ -210,6 +210,7 @@ class TestShadow:
         last = bench.reports()[-1]
         assert last.cause is DeviceCause.SHADOW_DISAGREED
         assert "answers were those of the active version" in last.detail
+        assert last.detail.index("at least 100.0% must be") < last.detail.index(" ms each")
         assert ExecState.ACTIVATING not in self.states(bench)
         assert bench.serving() == 1
         assert bench.runtime.shadowing is None
