@@ -16,7 +16,15 @@ from functools import partial
 
 import numpy as np
 
-from edge_client.batching_desk import Answer, Desk, Job, Runs, bytes_of, handing_over, kind_of
+from edge_client.batching_desk import (
+    Answer,
+    Desk,
+    Job,
+    Runs,
+    bytes_of,
+    handing_over,
+    kind_of,
+)
 from edge_client.errors import (
     ClosedError,
     EdgeError,
@@ -28,6 +36,7 @@ from edge_client.errors import (
 )
 from edge_client.inference import Array, Loaded, Prediction
 from edge_client.isolate import isolate
+from edge_client.pieces import in_pieces
 from edge_client.queueing import ALONE, MAX_PRIORITY, BatchSettings, Queue, Request, refusal
 
 __all__ = ["Answer", "BatchSettings", "Batcher", "Runs"]
@@ -217,7 +226,7 @@ class Batcher:
         """Run in the caller's thread. short: beside whatever else runs."""
         n, start = loaded.model.size(feed), self.clock()
         try:
-            raw = self._runtime.infer(loaded, feed, n=n)
+            raw = in_pieces(self._runtime, loaded, feed, n, self.settings.max_batch)
             desk.seconds = _KEEP * desk.seconds + (1 - _KEEP) * (self.clock() - start)
         finally:
             if not short:
@@ -286,14 +295,17 @@ class Batcher:
         if len(jobs) > 1:
             feed = {name: np.concatenate([job.feed[name] for job in jobs]) for name in feed}
         waited = sum((now - job.request.since) * job.request.rows for job in jobs) / sum(rows)
-        raw = self._runtime.infer(
+        queued, alone = max(0.0, waited), len(jobs) == 1
+        raw = in_pieces(
+            self._runtime,
             loaded,
             feed,
-            n=sum(rows),
-            queue_seconds=max(0.0, waited),
-            tried=len(jobs) == 1,
+            sum(rows),
+            self.settings.max_batch,
+            queue_seconds=queued,
+            tried=alone,
         )
-        if len(jobs) == 1:
+        if alone:
             return [loaded.model.answer(raw, rows[0], loaded.slot)]
         if any(output.shape[:1] != (sum(rows),) for output in raw):
             desk.alone.add(loaded.slot.sha256)

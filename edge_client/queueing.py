@@ -7,7 +7,7 @@ request of priority p is overtaken only by those of a higher priority q that cam
 
 Requests of one **kind** (the same loaded model, and inputs of equal shapes but for the batch)
 run together. A request takes others of its kind along, in their order, past requests of other
-kinds, up to ``max_batch`` samples. One that has more samples than that runs alone, as it came.
+kinds, up to ``max_batch`` samples. One that has more samples than that goes alone.
 """
 
 from __future__ import annotations

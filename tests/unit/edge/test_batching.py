@@ -261,13 +261,15 @@ def pairs_onnx() -> bytes:
     return made.SerializeToString()
 
 
+PAIRS = Signature(
+    inputs=(TensorSpec(name="x", dtype="float32", shape=(-1, 4)),),
+    outputs=(TensorSpec(name="y", dtype="float32", shape=(-1, -1)),),
+)
+
+
 def test_samples_that_see_each_other_are_not_mixed_with_other_requests(make) -> None:
     runtime, answers = Held(open_=False), Answers()
-    signature = Signature(
-        inputs=(TensorSpec(name="x", dtype="float32", shape=(-1, 4)),),
-        outputs=(TensorSpec(name="y", dtype="float32", shape=(-1, -1)),),
-    )
-    runtime.serving["digits"] = packaged(pairs_onnx(), signature, name="digits")
+    runtime.serving["digits"] = packaged(pairs_onnx(), PAIRS, name="digits")
     batcher = make(runtime)
     occupy(batcher, runtime, answers)
     asked = [samples(2, seed=i) for i in range(3)]
@@ -277,6 +279,29 @@ def test_samples_that_see_each_other_are_not_mixed_with_other_requests(make) -> 
     found = answers.take(4)
     for i, x in enumerate(asked):
         np.testing.assert_allclose(found[i].outputs["y"], x @ x.T, rtol=1e-5)
+
+
+@pytest.mark.parametrize("ask", ["submit", "predict"])
+def test_a_large_request_is_several_runs_that_end(make, ask) -> None:
+    runtime, answers = Held(), Answers()
+    batcher = make(runtime, max_batch=8)
+    x = samples(20)
+    if ask == "predict":
+        found = batcher.predict(x)
+    else:
+        batcher.submit(x, done=answers.of(0))
+        found = answers.take(1)[0]
+    assert runtime.sizes == [8, 8, 4]
+    assert found.n == 20
+    np.testing.assert_allclose(found.outputs["probabilities"], run_onnx(linear_onnx(0), x), 1e-5)
+
+
+def test_a_large_request_whose_samples_see_each_other_is_one_run(make) -> None:
+    runtime = Held()
+    runtime.serving["digits"] = packaged(pairs_onnx(), PAIRS, name="digits")
+    x = samples(20)
+    np.testing.assert_allclose(make(runtime, max_batch=8).predict(x).outputs["y"], x @ x.T, 1e-5)
+    assert runtime.sizes == [20]
 
 
 class Side(NamedTuple):
