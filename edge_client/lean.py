@@ -10,8 +10,8 @@ from typing import Any
 _HIDDEN = ("boto3", "botocore", "azure.core", "google.cloud.kms", "hvac", "cryptography")
 """What TUF's library imports where it is installed (``securesystemslib.signer``): to sign with keys
 in a cloud, and ``cryptography`` for more kinds of keys than ed25519, which it verifies without
-(4 ms each). All keys of Argosy's trust metadata are ed25519; a signature by another kind of key
-does not verify then, and counts for nothing. boto3 alone is 11 MB and 0.25 s; cryptography 8 MB."""
+(5 ms each). All keys of Argosy's trust metadata are ed25519; a signature by another kind of key
+does not verify then, and counts for nothing. boto3 alone is 11 MB and 0.25 s; cryptography 10 MiB."""
 
 _FETCHER = "tuf.ngclient.urllib3_fetcher"
 """Which TUF's client imports to fetch metadata by HTTP; a device is sent its metadata by MQTT."""

@@ -2,7 +2,7 @@
 
 What decides is in ``edge_client.renewal``. Used from the thread that decides; a try by HTTPS
 runs in one of its own and ends with an event. Nothing here ever stops inference: what fails is
-tried again later, and told by ``argosy-edge status``. What reads keys and asks by HTTPS, 8 MiB, is
+tried again later, and told by ``argosy-edge status``. What reads keys and asks by HTTPS, 10 MiB, is
 imported when a renewal needs it.
 """
 

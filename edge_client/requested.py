@@ -3,7 +3,7 @@
 An answer may be lost, and a device may be killed while it waits. Asking again with the same
 key is the same request to the server; so the key is kept before it is used.
 
-What reads keys, 8 MiB, is imported where there is one: a running agent mostly has none here.
+What reads keys, 10 MiB, is imported where there is one: a running agent mostly has none here.
 """
 
 from __future__ import annotations

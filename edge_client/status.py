@@ -121,7 +121,7 @@ def read_status(home: Home) -> Status:
 
 
 def _identified(identity: Identity) -> Identified:
-    from edge_client.certificates import (  # noqa: PLC0415 - 8 MiB that an agent does without
+    from edge_client.certificates import (  # noqa: PLC0415 - 10 MiB that an agent does without
         read_key,
         spki_sha256,
     )
