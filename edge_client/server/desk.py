@@ -185,7 +185,12 @@ class Desk:
 
     def _require_room(self, ask: Ask, loaded: Loaded) -> None:
         """Bodies are counted as they came; what was compressed, or is text, is more here."""
-        if self._held + held_by(ask) > self._limits.held:
+        size, most = held_by(ask), self._limits.held
+        if size > most:
+            self._runtime.rejected(loaded)
+            msg = f"the inputs take {size} bytes here, and at most {most} may be: send fewer at a time"
+            raise RequestError(Kind.TOO_LARGE, msg)
+        if self._held + size > most:
             self._runtime.shed(loaded)
             msg = f"requests of {self._held} bytes wait already"
             raise FullError(msg, hint="ask again later, or less often")

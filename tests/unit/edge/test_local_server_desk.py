@@ -137,6 +137,9 @@ def test_what_waits_is_counted_as_large_as_it_is_here(make) -> None:
     assert desk.infer(again, second) is None
     desk.heard(again, second.one())
     assert desk._held == 0
+    alone = desk.infer(ask("colours", [b""] * 3000), Told())  # waiting would not help it
+    assert isinstance(alone, RequestError)
+    assert alone.kind.status == 413
     empty = [ask("colours", []) for _ in range(30)]
     assert any(isinstance(desk.infer(one, Told()), FullError) for one in empty)
 
