@@ -12,6 +12,9 @@ from dataclasses import dataclass
 DRIFT = 50e-6
 """Seconds a second by which the steady clock may run wrong: what crystals are sold with."""
 
+JITTER_SECONDS = 1.0
+"""By which clocks may be apart beyond their errors, as while one is slewed."""
+
 MAX_ROUND_SECONDS = 30.0
 """An answer that took longer says too little."""
 
@@ -57,7 +60,9 @@ def answered(
     new = Sync(offset=server - (asked + heard) / 2, error=took / 2, at=heard)
     if best is None or new.error_at(now) <= best.error_at(now):
         return new
-    return best
+    # Both cannot be true (Marzullo and Owicki, PODC 1983): the server's clock was set meanwhile.
+    apart = abs(new.offset - best.offset)
+    return new if apart > new.error_at(now) + best.error_at(now) + JITTER_SECONDS else best
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

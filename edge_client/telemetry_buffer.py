@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -52,6 +53,7 @@ CREATE TABLE IF NOT EXISTS clocks (
 
 _encoder = msgspec.msgpack.Encoder()
 _window = msgspec.msgpack.Decoder(Window)
+_about = msgspec.msgpack.Decoder(About)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,24 +182,24 @@ class Buffer:
             self.forget(boot)
 
     def waiting(self, limit: int, *, without: Collection[int] = ()) -> list[Waiting]:
-        """The oldest windows that are not among those."""
+        """The oldest windows that are not among those; what cannot be read is dropped."""
         rows = self._db.execute(
             "SELECT id, about, body, machine, steady, date FROM windows"
             " WHERE id NOT IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT ?",
             (json.dumps(list(without)), limit),
         ).fetchall()
-        return [
-            Waiting(
-                id=row[0],
-                about=bytes(row[1]),
-                window=_window.decode(row[2]),
-                machine=bytes(row[3]),
-                steady=row[4],
-                date=row[5],
-                size=len(row[1]) + len(row[2]),
-            )
-            for row in rows
-        ]
+        found, unreadable = [], []
+        for row in rows:
+            try:
+                found.append(_waiting(row))
+            except (msgspec.MsgspecError, TypeError, ValueError):
+                unreadable.append((int(row[0]),))
+        if unreadable:  # as after bits flipped: SQLite has no checksums
+            with transaction(self._db):
+                self._db.executemany("DELETE FROM windows WHERE id = ?", unreadable)
+                self._db.execute("UPDATE store SET lost = lost + ?", (len(unreadable),))
+            return self.waiting(limit, without=without)
+        return found
 
     def arrived(self, ids: Collection[int]) -> None:
         """Forget windows that the broker has for good."""
@@ -279,6 +281,20 @@ class Buffer:
             ).fetchall()
             gone = sum(1 + int(row[0]) for row in rows)
             self._db.execute("UPDATE store SET lost = lost + ?", (gone,))
+
+
+def _waiting(row: tuple[Any, ...]) -> Waiting:
+    about, body = bytes(row[1]), bytes(row[2])
+    _about.decode(about)
+    return Waiting(
+        id=row[0],
+        about=about,
+        window=_window.decode(body),
+        machine=bytes(row[3]),
+        steady=float(row[4]),
+        date=float(row[5]),
+        size=len(about) + len(body),
+    )
 
 
 def _inode(path: Path) -> tuple[int, int] | None:

@@ -48,6 +48,12 @@ def test_a_quick_answer_replaces_a_slow_one_and_an_old_one_in_time():
     assert later.at > 86_400.0, "after two days 8 s may have gone"
 
 
+def test_a_server_whose_clock_was_wrong_is_believed_once_it_was_set():
+    wrong = answered(None, asked=0.0, heard=0.002, server=SERVER - 6 * YEAR, now=0.002)
+    right = ask(wrong, 60.0, 0.5, 0.5)
+    assert abs(right.offset - SERVER) <= 0.5, "though the first answer was quicker"
+
+
 def test_an_answer_out_of_time_says_nothing():
     known = Sync(offset=1.0, error=0.1, at=5.0)
     for asked, heard in ((10.0, 9.0), (0.0, MAX_ROUND_SECONDS + 0.1)):

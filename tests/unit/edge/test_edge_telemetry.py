@@ -296,6 +296,23 @@ def test_windows_survive_a_restart_under_their_own_key(home, hand):
     assert list(home.live_counts.iterdir()) == [], "nothing is left to recover"
 
 
+@pytest.mark.parametrize("column", ["about", "body"])
+def test_a_window_that_cannot_be_read_does_not_keep_the_others_back(home, hand, column):
+    keeper, windows, buffer = recorder(home, hand)
+    for _ in range(3):
+        serve(windows, counted())
+        keeper.cut()
+    db = sqlite3.connect(home.telemetry)
+    db.execute("UPDATE windows SET %s = x'c1c1' WHERE id = 1" % column)  # noqa: S608, UP031 - ours
+    db.commit()
+    db.close()
+    (parcel,) = Envelopes(buffer, lambda _: None).waiting((), 4)
+    assert [one.seq for one in decode(parcel.body).windows] == [1, 2]
+    serve(windows, counted())
+    keeper.cut()
+    assert [one.dropped for one in stored(buffer)] == [0, 0, 1]
+
+
 def test_windows_of_older_agents_are_counted_as_dropped(home, hand):
     db = sqlite3.connect(home.telemetry)
     db.executescript(
