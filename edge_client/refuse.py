@@ -89,7 +89,7 @@ def bounds(spec: TensorSpec) -> tuple[float, float] | tuple[int, int] | None:
         most = float(np.finfo(dtype).max)
         with np.errstate(over="ignore"):
             low, high = (float(np.asarray(x, dtype)) for x in spec.range or (-most, most))
-        return max(-most, low), min(most, high)
+        return max(-most, low), min(most, high) + 0.0  # never -0.0, whose bits are a large number
     if dtype.kind == "b" or spec.range is None:
         return None
     info = np.iinfo(dtype)

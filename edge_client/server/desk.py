@@ -188,7 +188,7 @@ class Desk:
         size, most = held_by(ask), self._limits.held
         if size > most:
             self._runtime.rejected(loaded)
-            msg = f"the inputs take {size} bytes here, and at most {most} may be: send fewer at a time"
+            msg = f"the inputs take {size} bytes here, and {most} may be: send fewer at a time"
             raise RequestError(Kind.TOO_LARGE, msg)
         if self._held + size > most:
             self._runtime.shed(loaded)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -36,3 +37,10 @@ def test_what_the_fast_look_accepts_the_slow_one_does_and_gives_back_unchanged(d
 def test_finite_is_what_numpy_says(data, dtype):
     value = data.draw(arrays.arrays(dtype, arrays.array_shapes(max_dims=3, max_side=20)))
     assert finite(value) == bool(np.isfinite(value).all())
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_bound_of_minus_zero_is_zero(dtype) -> None:
+    good = fits(TensorSpec(name="x", dtype=dtype, shape=(-1,), range=(0.0, -0.0)))
+    assert good(np.zeros(2, dtype))
+    assert not good(np.ones(2, dtype))
