@@ -6,10 +6,14 @@ import contextlib
 import errno
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from edge_client.errors import DiskFullError, UsageError
+
+TORN_SECONDS = 3600.0
+"""No write takes as long."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -43,6 +47,15 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = 
         raise
     if durable:
         fsync_folder(path.parent)
+
+
+def forget_torn(*folders: Path) -> None:
+    """Remove what processes that were killed in ``write_atomic`` left, an hour ago or before."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            for path in folder.glob(".*.tmp"):
+                if time.time() - path.stat().st_mtime > TORN_SECONDS:
+                    path.unlink(missing_ok=True)
 
 
 def read_limited(path: Path, limit: int) -> bytes:

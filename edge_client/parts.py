@@ -12,6 +12,7 @@ from functools import partial
 from edge_client.autobench import Autobench
 from edge_client.chore import in_thread
 from edge_client.device import Clock, Device
+from edge_client.files import forget_torn
 from edge_client.hardware import hardware
 from edge_client.identity import Identity, load_identity
 from edge_client.inbox import Inbox
@@ -89,6 +90,7 @@ class Parts:
         self.identity: Identity = load_identity(home)
         name = self.identity.record.device
         home.create()
+        forget_torn(home.root, home.manifests, home.metadata, home.leaves)
         self.hardware: Hardware = hardware()
         self.windows = Windows()
         self.runtime = Runtime(self.windows, session_of(settings))

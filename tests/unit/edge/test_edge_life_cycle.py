@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import socket
 import threading
 from dataclasses import replace
@@ -17,6 +18,7 @@ from edge_client.agent import Agent
 from edge_client.api import Edge
 from edge_client.errors import PointerError, ServeError
 from edge_client.events import Booted, Stranded
+from edge_client.files import forget_torn
 from edge_client.following import Follower
 from edge_client.hang import Hang, write_hang
 from edge_client.journal import Journal
@@ -378,3 +380,14 @@ def test_an_offer_that_waited_is_taken_up_where_going_back_by_hand_comes_to_noth
     assert isinstance(new, Accepted)
     assert new.offer == waiting
     assert [one.key for one in actions if isinstance(one, Report)] == [waiting.key]
+
+
+def test_what_killed_writers_left_goes_and_what_is_being_written_stays(tmp_path):
+    old, new = tmp_path / ".active.json.7.tmp", tmp_path / ".active.json.8.tmp"
+    kept = tmp_path / "active.json"
+    for path in (old, new, kept):
+        path.write_bytes(b"{")
+    for path in (old, kept):
+        os.utime(path, (1, 1))
+    forget_torn(tmp_path, tmp_path / "missing")
+    assert sorted(tmp_path.iterdir()) == sorted([new, kept])
