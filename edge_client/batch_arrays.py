@@ -18,6 +18,7 @@ from edge_client.errors import BatchRunError, InputError, UsageError
 from edge_client.files import read_limited
 from edge_client.inference import Array, Loaded
 from edge_client.ops import Preprocessor
+from schemas.ops import Decode
 from schemas.signature import Signature, TensorSpec
 
 CHUNK_BYTES = 64 * 1024**2
@@ -225,6 +226,10 @@ class FolderSource:
             msg = f"{path} holds {len(self._files)} PNG, JPEG or npy files; 1 to {MAX_FILES} may be"
             raise UsageError(msg)
         ops = loaded.manifest.preprocess
+        arrays = any(name.lower().endswith(".npy") for name, _ in self._files)
+        if not arrays and not any(isinstance(op, Decode) for op in ops):
+            msg = "the model's manifest does not say how a picture becomes its input"
+            raise UsageError(msg, hint="give npy files, or one npy or npz with a row of each")
         self._steps = Preprocessor(loaded.manifest) if ops else None
         self.rows: int | None = len(self._files)
         digest = hashlib.sha256()

@@ -102,6 +102,8 @@ def batch(
     try:
         done, place = run_batch(Home(home.expanduser()), wish, voice)
     except KeyboardInterrupt:
+        if terminal:
+            _draw("")
         click.echo("cut off; the same command goes on where it was", err=True)
         raise
     finally:

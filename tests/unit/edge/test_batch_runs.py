@@ -296,6 +296,8 @@ def test_what_cannot_be_read_is_said_in_words(home, tmp_path) -> None:
     (tmp_path / "none.parquet").write_bytes(b"no table")
     (tmp_path / "what.xyz").write_bytes(b"")
     (tmp_path / "folder").mkdir()
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "p.png").write_bytes(b"not even looked at")
     said = {
         "wide.npy": r"must be float32\[4\], and those of wide.npy are float32\[5\]",
         "double.npy": r"are float64\[4\]",
@@ -307,6 +309,7 @@ def test_what_cannot_be_read_is_said_in_words(home, tmp_path) -> None:
         "none.parquet": "cannot be read as Parquet",
         "what.xyz": "no form that can be read",
         "folder": "holds 0 PNG",
+        "pictures": "does not say how a picture becomes its input",
         "missing.npy": "is not there",
     }
     for name, words in said.items():
