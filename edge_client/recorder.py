@@ -62,6 +62,7 @@ class Recorder:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._said: str | None = None
+        self._moved = False
         self._samples: SampleStore | None = None
         self._keep_counts()
         self._look_for_opt_in()
@@ -123,9 +124,14 @@ class Recorder:
         dropped, self._windows.dropped = self._windows.dropped, 0
         self._keep_samples()
         try:
-            if self.buffer.reopen():
+            self._moved = self.buffer.reopen() or self._moved
+            entries = [self._entry(cut) for cut in cuts]
+            # What another file had of our counts is marked in this one: else it would count again.
+            marks = self._windows.settled if self._moved else {}
+            self.buffer.put(self._boot, entries, dropped=dropped, marks=marks)
+            if self._moved:
                 self._windows.live.belongs(self.buffer.store, self._windows.clocks.machine)
-            self.buffer.put(self._boot, [self._entry(cut) for cut in cuts], dropped=dropped)
+                self._moved = False
         except (EdgeError, OSError, sqlite3.Error) as error:
             self._windows.restore(cuts)
             self._windows.dropped += dropped

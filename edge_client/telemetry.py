@@ -73,6 +73,7 @@ class Windows:
         self.power = power or Power()
         self.live = LiveCounts()
         self.dropped = 0
+        self.settled: dict[int, Totals] = {}
         self._words = self.live.words
         self._rng = rng or random.Random(os.urandom(16))  # noqa: S311 - a sample, not a secret
         self._lock, self._work = threading.Lock(), threading.Lock()
@@ -208,6 +209,7 @@ class Windows:
             with self._lock:
                 self._held = 0
                 opened = self._open()
+                self.settled = {x.serial: self.live.totals(x.at) for x in opened if x.serial}
                 for line in opened:
                     line.idle = not line.used
                 closed = [(line, *self._close(line)) for line in opened if line.used]

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ MOST_WINDOWS = 20_000
 MOST_BYTES = 16 * 1024 * 1024
 MOST_PROCESSES = 1024
 MOST_MACHINES = 64
+NO_MARKS: Mapping[int, Totals] = MappingProxyType({})
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS windows (
@@ -137,21 +139,31 @@ class Buffer:
         self._open()
         return True
 
-    def put(self, boot: bytes, entries: Sequence[Entry], *, dropped: int = 0) -> None:
+    def put(
+        self,
+        boot: bytes,
+        entries: Sequence[Entry],
+        *,
+        dropped: int = 0,
+        marks: Mapping[int, Totals] = NO_MARKS,
+    ) -> None:
         """Keep windows of a process, all or none, dropping the oldest where there is no room.
 
         Args:
             boot: of the process.
             entries: its windows, oldest first; a repeat of totals that are written says no more.
             dropped: windows of it that were lost before.
+            marks: how much of its records is in windows already, in another file than this.
 
         Raises:
             JournalError: they could not be written.
         """
-        if not entries and not dropped:
+        if not entries and not dropped and not marks:
             return
         try:
             with transaction(self._db):
+                for serial, totals in marks.items():
+                    self._mark(boot, serial, totals)
                 seq = self._put(boot, entries, dropped)
         except (sqlite3.Error, msgspec.MsgspecError, OverflowError) as error:
             msg = f"telemetry windows could not be kept: {error}"
@@ -257,15 +269,14 @@ class Buffer:
             self._db.execute("UPDATE store SET lost = 0")
             seq += 1
             if entry.serial:
-                self._mark(boot, entry)
+                self._mark(boot, entry.serial, entry.totals)
         self._db.execute("INSERT OR REPLACE INTO processes VALUES (?, ?)", (boot, seq))
         return seq
 
-    def _mark(self, boot: bytes, entry: Entry) -> None:
-        totals = entry.totals
+    def _mark(self, boot: bytes, serial: int, totals: Totals) -> None:
         self._db.execute(
             "INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?, ?, ?)",
-            (boot, entry.serial, totals.n, totals.errors, totals.rejected, totals.shed),
+            (boot, serial, totals.n, totals.errors, totals.rejected, totals.shed),
         )
 
     def _make_room(self, size: int) -> None:

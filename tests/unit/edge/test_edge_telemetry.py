@@ -296,6 +296,30 @@ def test_windows_survive_a_restart_under_their_own_key(home, hand):
     assert list(home.live_counts.iterdir()) == [], "nothing is left to recover"
 
 
+@pytest.mark.parametrize(
+    "killed_in",
+    ["edge_client.telemetry_buffer.Buffer.put", "edge_client.telemetry.Windows.written"],
+)
+def test_what_a_replaced_file_held_is_not_counted_again_after_a_kill(
+    home, hand, monkeypatch, killed_in
+):
+    keeper, windows, _ = recorder(home, hand)
+    serve(windows, counted(1), n=5)
+    serve(windows, counted(2), n=7)
+    keeper.cut()
+    for end in ("", "-wal", "-shm"):
+        home.telemetry.with_name(home.telemetry.name + end).unlink(missing_ok=True)
+    serve(windows, counted(2), n=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(killed_in, lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            keeper.cut()
+    windows.leave(forget=False)  # as a SIGKILL does: the lock goes, the counts stay
+    other = recorder(home, hand, boot=OTHER)[0]
+    assert other.recover() == 0
+    assert sum(row.window.n for row in other.buffer.waiting(9)) <= 1
+
+
 @pytest.mark.parametrize("column", ["about", "body"])
 def test_a_window_that_cannot_be_read_does_not_keep_the_others_back(home, hand, column):
     keeper, windows, buffer = recorder(home, hand)
