@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from schemas.ids import new_id
 from schemas.topics import Down, Up, down, down_filter, up
+from schemas.window import About, Envelope, Window, encode, pack
 from tests.attacks.intruder import be_born, birth, until
 
 pytestmark = pytest.mark.integration
@@ -110,15 +110,13 @@ def test_it_drops_nobody_by_taking_a_client_id(site, ours, theirs):
 def test_it_speaks_for_nobody_else_in_its_messages(site, ours, theirs, admin):
     """The topic says who it is from; a payload that says otherwise counts for nobody."""
 
-    def window(device: str, seq: int) -> str:
-        return json.dumps(
-            {
-                "device": device, "boot": "a" * 32, "seq": seq, "model": "spoken-for", "version": 1,
-                "variant": "int8", "start": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "seconds": 5, "n": 100, "latency_us": {"40": 100},
-                "provider": "CPUExecutionProvider",
-            }
+    def window(seq: int) -> bytes:
+        about = About(boot=b"a" * 16, model="spoken-for", version=1, variant="int8")
+        now = Window(
+            about=0, seq=seq, start_ms=int(time.time() * 1000), synced=True, length_ms=5000, n=100,
+            runs=100, latency=pack({40: 100}),
         )  # fmt: skip
+        return encode(Envelope(1, [about], [now]))
 
     def counted() -> dict[str, int]:
         answer = admin.get(
@@ -127,10 +125,12 @@ def test_it_speaks_for_nobody_else_in_its_messages(site, ours, theirs, admin):
         return {item["device"]: item["n"] for item in answer.json()["items"]}
 
     assert site.register("spoken-for") == 1
+    named = {"device": theirs.device, "model": "spoken-for", "version": 1, "n": 100}
     with site.peer(ours) as device:
-        device.publish(up(ours.device, Up.TELE), window(theirs.device, 1))
-        device.publish(up(ours.device, Up.TELE), window(new_id("dev"), 1))
-        device.publish(up(ours.device, Up.TELE), window(ours.device, 1))
+        device.publish(up(ours.device, Up.TELE), json.dumps(named))
+        device.publish(up(ours.device, Up.TELE), window(1) + theirs.device.encode())
+        device.paho.publish(up(theirs.device, Up.TELE), window(2), qos=1)
+        device.publish(up(ours.device, Up.TELE), window(3))
         until(lambda: counted().get(ours.device), "our own window")
     assert counted() == {ours.device: 100}
 
