@@ -1,10 +1,9 @@
 """What a certificate says of itself, read without a cryptographic library.
 
 A running agent needs of its own certificate when it is valid, its serial number and its digest:
-for that alone ``cryptography`` would be 10 MiB of its memory. Nothing is verified here but the form,
-by the TLS library and by what follows; whom to believe is decided in
-``edge_client.certificates`` and by the TLS library. Certificates are X.509 in DER form
-(RFC 5280, 4.1; ITU-T X.690).
+for that alone ``cryptography`` would be 10 MiB of its memory. Only the form is verified here, by
+the TLS library and by what follows; whom to believe is decided in ``edge_client.certificates``
+and by the TLS library. Certificates are X.509 in DER form (RFC 5280, 4.1; ITU-T X.690).
 """
 
 from __future__ import annotations

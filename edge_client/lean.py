@@ -11,7 +11,7 @@ _HIDDEN = ("boto3", "botocore", "azure.core", "google.cloud.kms", "hvac", "crypt
 """What TUF's library imports where it is installed (``securesystemslib.signer``): to sign with keys
 in a cloud, and ``cryptography`` for more kinds of keys than ed25519, which it verifies without
 (5 ms each). All keys of Argosy's trust metadata are ed25519; a signature by another kind of key
-does not verify then, and counts for nothing. boto3 alone is 11 MB and 0.25 s; cryptography 10 MiB."""
+does not verify then, and counts for nothing. boto3 alone is 11 MB, cryptography 10 MB."""
 
 _FETCHER = "tuf.ngclient.urllib3_fetcher"
 """Which TUF's client imports to fetch metadata by HTTP; a device is sent its metadata by MQTT."""
