@@ -107,6 +107,12 @@ class Unloadable:
         return f"{self.slot.model} v{self.slot.version}: {self.why}"
 
 
+def _in_full(error: Exception) -> str:
+    """With its hint: such as which package brings a provider."""
+    hint = error.hint if isinstance(error, EdgeError) else None
+    return f"{error} ({hint})" if hint else str(error)
+
+
 def load_first(
     store: Store, *slots: Slot | None, busy: Busy, session: SessionSettings | None = None
 ) -> tuple[Loaded | None, list[Unloadable]]:
@@ -120,5 +126,5 @@ def load_first(
                 return load_slot(store, slot, session), problems
         except (EdgeError, OSError) as error:
             cause = error.cause if isinstance(error, UpdateError) else DeviceCause.LOAD_FAILED
-            problems.append(Unloadable(slot, cause, str(error)))
+            problems.append(Unloadable(slot, cause, _in_full(error)))
     return None, problems

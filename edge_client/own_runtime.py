@@ -55,7 +55,7 @@ def find_slot(home: Home, model: str | None, version: str | None = None) -> Slot
         msg = f"version {version} of {model} is not installed here"
         if version == FALLBACK:
             msg = f"{model} has no fallback here"
-        raise NoModelError(msg, hint=f"it has {have}")
+        raise NoModelError(msg, hint=f"installed: {have}")
     return slot
 
 

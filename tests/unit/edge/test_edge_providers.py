@@ -6,11 +6,16 @@ from pathlib import Path
 import pytest
 
 from edge_client import opened
+from edge_client.busy import Busy
 from edge_client.errors import LoadError
 from edge_client.inference import load_model
+from edge_client.loading import load_first
+from edge_client.own_runtime import find_slot
 from edge_client.providers import Choice, choose, named
 from edge_client.sessions import SessionSettings
+from edge_client.store import Store
 from schemas.model import Manifest, Requires
+from tests.fakes.edge_installed import install
 from tests.fakes.edge_models import linear_onnx, release, samples
 from tests.fakes.ort import CPU, FakeOrt
 
@@ -123,3 +128,13 @@ def test_threads_that_cannot_be_meant_are_refused():
     for threads in (0, -1, 257):
         with pytest.raises(ValueError, match="threads must be"):
             SessionSettings(threads=threads)
+
+
+def test_what_the_agent_says_of_a_model_that_it_cannot_load_names_the_package(tmp_path) -> None:
+    home = install(tmp_path / "home", release(ONNX))
+    slot = find_slot(home, None)
+    session = SessionSettings(provider="cuda")
+    loaded, (problem,) = load_first(Store(home, quota=2**30), slot, busy=Busy(), session=session)
+    assert loaded is None
+    assert str(problem).startswith(f"digits v1: {CUDA} was asked for; this device has ")
+    assert "onnxruntime-gpu" in str(problem)
