@@ -226,7 +226,9 @@ class Batcher:
         """Run in the caller's thread. short: beside whatever else runs."""
         n, start = loaded.model.size(feed), self.clock()
         try:
-            raw = in_pieces(self._runtime, loaded, feed, n, self.settings.max_batch)
+            raw = in_pieces(
+                self._runtime, loaded, feed, n, self.settings.max_batch, clock=self.clock
+            )
             desk.seconds = _KEEP * desk.seconds + (1 - _KEEP) * (self.clock() - start)
         finally:
             if not short:
@@ -302,6 +304,7 @@ class Batcher:
             feed,
             sum(rows),
             self.settings.max_batch,
+            clock=self.clock,
             queue_seconds=queued,
             tried=alone,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 from typing import NamedTuple
@@ -282,16 +283,17 @@ def test_samples_that_see_each_other_are_not_mixed_with_other_requests(make) -> 
 
 
 @pytest.mark.parametrize("ask", ["submit", "predict"])
-def test_a_large_request_is_several_runs_that_end(make, ask) -> None:
-    runtime, answers = Held(), Answers()
-    batcher = make(runtime, max_batch=8)
+@pytest.mark.parametrize(("step", "sizes"), [(0.1, [8, 8, 4]), (0.0, [8, 12])])
+def test_a_large_request_is_several_runs_that_end(make, ask, step, sizes) -> None:
+    runtime, answers, looks = Held(), Answers(), itertools.count()
+    batcher = make(runtime, lambda: step * next(looks), max_batch=8)
     x = samples(20)
     if ask == "predict":
         found = batcher.predict(x)
     else:
         batcher.submit(x, done=answers.of(0))
         found = answers.take(1)[0]
-    assert runtime.sizes == [8, 8, 4]
+    assert runtime.sizes == sizes
     assert found.n == 20
     np.testing.assert_allclose(found.outputs["probabilities"], run_onnx(linear_onnx(0), x), 1e-5)
 
