@@ -25,6 +25,7 @@ MAX_BUCKET = 256
 
 MAX_CLASSES = 10_000
 
+
 def bucket_of(value: float) -> int:
     """The bucket of a value: 0 for at most one unit, clamped at the last.
 
@@ -83,8 +84,9 @@ class TelemetrySummary(Quantiles):
 
     device, device_class, tag: what it is of; None: of all. since, until: the whole hours that
     it covers, as far as they are known. p50_ms … p99_ms: latency of a sample in the model.
-    n: samples tried, with the ``lost`` ones, of which nothing else is known; errors over n - lost
-    is error_rate. rejected, shed: samples beyond n; their rates are shares of all that came.
+    n: samples tried, with the ``lost`` ones, of which nothing else is known than that they did not
+    fail; errors over n is error_rate. rejected, shed: samples beyond n; their rates are shares of
+    all that came.
     seconds: the length of the windows, over all processes; per_second: n over it.
     energy: joules of 1,000 samples, measured (RAPL or a meter) and estimated kept apart.
     bytes_saved: what uploading the inputs would have cost, less what telemetry cost.

@@ -40,7 +40,8 @@ def figures(sums: Sums) -> dict[str, Any]:
         **{name: min(getattr(sums, name), MAX_INTEGER) for name in _PLAIN},
         **_quantiles(sums.latency),
         "accuracy": _share(sums.correct, sums.labelled),
-        "error_rate": _share(sums.errors, sums.n - sums.lost),
+        # Of lost samples it is known whether they failed: a killed process leaves both counts.
+        "error_rate": _share(sums.errors, sums.n),
         "rejected_rate": _share(sums.rejected, came),
         "shed_rate": _share(sums.shed, came),
         "queue": Quantiles(**_quantiles(sums.queue)),

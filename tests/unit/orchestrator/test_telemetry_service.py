@@ -201,7 +201,7 @@ def test_sums_of_classes_devices_and_tags_agree(platform, fleet):
     assert by_class == {"camera": 30, "default": 30}
     assert by_device == {fleet[0]: 10, fleet[1]: 20, fleet[2]: 30}
     assert (whole.n, whole.errors, whole.lost) == (60, 3, 3)
-    assert whole.error_rate == pytest.approx(3 / 57)
+    assert whole.error_rate == pytest.approx(3 / 60)
     assert whole.shed_rate == pytest.approx(6 / 66)
     assert whole.classes == {0: 18, 7: 12}
     assert whole.joules_per_1000_measured == pytest.approx(60 / 40)
@@ -212,6 +212,11 @@ def test_sums_of_classes_devices_and_tags_agree(platform, fleet):
     assert [row.n for row in platform.summary(device_class="camera")] == [30]
     with pytest.raises(Invalid):
         platform.summary("device", device_class="camera")
+
+
+def test_one_failure_of_a_killed_process_is_no_rate_of_all(platform, fleet):
+    platform.window(fleet[0], n=100, errors=1, lost=99, labelled=0, correct=0)
+    assert platform.summary()[0].error_rate == 0.01
 
 
 def test_devices_come_in_pages(platform, fleet):
