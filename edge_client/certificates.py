@@ -10,6 +10,7 @@ import base64
 import datetime as dt
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -17,12 +18,23 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from edge_client.certificate_facts import MAX_CERTIFICATES, Life
 from edge_client.errors import CertificateError
+from schemas.device import CertificateSeen
+
+MAX_CERTIFICATES = 8
+"""In one PEM text: roots, or a chain."""
 
 MAX_DEPTH = 5
 _PEM, _DER = serialization.Encoding.PEM, serialization.Encoding.DER
 _CURVES = frozenset({"secp256r1", "secp384r1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """From when to when a certificate is valid; both with a zone."""
+
+    start: dt.datetime
+    end: dt.datetime
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:
@@ -103,6 +115,13 @@ def digest(certificate: x509.Certificate) -> str:
 def life_of(certificate: x509.Certificate) -> Life:
     """When it is valid."""
     return Life(certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+
+
+def seen(leaf: x509.Certificate, roots: Sequence[x509.Certificate]) -> CertificateSeen:
+    """What a birth message says of them."""
+    return CertificateSeen(
+        serial=f"{leaf.serial_number:x}", roots=tuple(digest(root) for root in roots)
+    )
 
 
 def check_issued(

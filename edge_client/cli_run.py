@@ -63,9 +63,9 @@ from edge_client.cli_common import end, home_option, log_to_stderr
 @click.option("--once", is_flag=True, help="End after one update: 0 if it succeeded, else 7.")
 def run(home: Path, max_delay: float, **options: Any) -> None:
     """Serve the active models, and take updates, until SIGTERM or SIGINT."""
-    from edge_client.lean import import_trust  # noqa: PLC0415 - a quick --help
+    from edge_client.lean import import_signers  # noqa: PLC0415 - a quick --help
 
-    import_trust()
+    import_signers()
     from edge_client.agent import Agent  # noqa: PLC0415 - likewise
     from edge_client.lock import agent_lock  # noqa: PLC0415 - likewise
     from edge_client.settings import Home, RunSettings  # noqa: PLC0415 - likewise

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from edge_client.certificate_facts import Life, read_facts, seen_of
+from edge_client import certificates
+from edge_client.certificates import Life
 from edge_client.errors import AlreadyEnrolledError, EdgeError, NotEnrolledError
 from edge_client.files import disk_errors, fsync_folder, read_limited, write_atomic
 from edge_client.settings import Home
@@ -230,8 +231,8 @@ def _folder(home: Home, generation: int) -> Path:
 def _generation(home: Home, record: IdentityRecord) -> Identity:
     folder = _folder(home, record.generation)
     pem = read_limited(folder / _CERTIFICATE, _LIMIT)
-    leaf = read_facts(pem, str(folder / _CERTIFICATE))[0]
-    roots = read_facts(read_limited(folder / _CA, _LIMIT), str(folder / _CA))
+    leaf = certificates.read_certificates(pem, str(folder / _CERTIFICATE))[0]
+    roots = certificates.read_certificates(read_limited(folder / _CA, _LIMIT), str(folder / _CA))
     read_limited(folder / _KEY, _LIMIT)
     return Identity(
         record=record,
@@ -239,8 +240,8 @@ def _generation(home: Home, record: IdentityRecord) -> Identity:
         certificate=folder / _CERTIFICATE,
         ca=folder / _CA,
         root_json=read_limited(folder / _ROOT, _LIMIT),
-        seen=seen_of(leaf, roots),
-        life=leaf.life,
+        seen=certificates.seen(leaf, roots),
+        life=certificates.life_of(leaf),
     )
 
 

@@ -13,7 +13,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from edge_client.certificate_facts import Life
+from edge_client.certificates import Life
 from edge_client.identity import Identity
 from edge_client.refusal import Refusal
 

@@ -2,8 +2,7 @@
 
 What decides is in ``edge_client.renewal``. Used from the thread that decides; a try by HTTPS
 runs in one of its own and ends with an event. Nothing here ever stops inference: what fails is
-tried again later, and told by ``argosy-edge status``. What reads keys and asks by HTTPS, 10 MiB, is
-imported when a renewal needs it.
+tried again later, and told by ``argosy-edge status``.
 """
 
 from __future__ import annotations
@@ -14,11 +13,12 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import ValidationError
 
-from edge_client import renewal, requested
+from edge_client import certificates, renewal, requested
 from edge_client.errors import EdgeError, RefusedError, RenewalError
 from edge_client.identity import (
     Identity,
@@ -30,14 +30,11 @@ from edge_client.identity import (
 )
 from edge_client.refusal import Refusal
 from edge_client.renewal import Moment, Way, plan_of
+from edge_client.renewal_https import renew_by_https
 from edge_client.requested import Note
 from edge_client.settings import Home
 from schemas.enroll import RenewAsk, Renewed, RenewNow
 from schemas.errors import Code
-
-if TYPE_CHECKING:
-    from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric import ec
 
 MAX_RENEW_NOW_BYTES = 1024
 MAX_RENEWED_BYTES = 256 * 1024
@@ -196,8 +193,6 @@ class Renewer:
         kept = self._kept()
         if kept is not None and abs(now - kept[1].began) < STALE:
             return kept
-        from edge_client import certificates  # noqa: PLC0415 - see above
-
         key = certificates.new_key()
         note = Note(csr_pem=certificates.request(key), began=now)
         requested.keep(self._home.renewal, key, note)
@@ -206,11 +201,7 @@ class Renewer:
     def _kept(self) -> tuple[ec.EllipticCurvePrivateKey, Note] | None:
         """The request under way; one whose certificate is in use already is over."""
         kept = requested.kept(self._home.renewal, Note)
-        if kept is None:
-            return None
-        from edge_client import certificates  # noqa: PLC0415 - see above
-
-        if certificates.key_pem(kept[0]) != self.identity.key.read_bytes():
+        if kept is None or certificates.key_pem(kept[0]) != self.identity.key.read_bytes():
             return kept
         requested.forget(self._home.renewal)
         return None
@@ -230,8 +221,6 @@ class Renewer:
             work.start()
 
     def _by_https(self, identity: Identity, csr_pem: str, now: dt.datetime) -> None:
-        from edge_client.renewal_https import renew_by_https  # noqa: PLC0415 - see above
-
         try:
             renewed, safe = renew_by_https(identity, csr_pem, now)
             self._post(RenewalEnded(renewed, safe))
@@ -264,8 +253,6 @@ class Renewer:
     def _checked(
         self, renewed: Renewed, key: ec.EllipticCurvePrivateKey, *, safe: bool
     ) -> Material:
-        from edge_client import certificates  # noqa: PLC0415 - see above
-
         if renewed.certificate_pem is None:
             raise RenewalError(renewed.error or "the server gives none, and does not say why")
         present = certificates.read_certificates(self.identity.ca.read_bytes(), "the present roots")
@@ -300,8 +287,6 @@ def _roots(
     """The roots from now on: the server's list, if nobody on the way can have changed it."""
     if renewed.ca_pem is None or not safe:
         return present
-    from edge_client import certificates  # noqa: PLC0415 - see above
-
     roots = certificates.read_certificates(renewed.ca_pem.encode(), "the server's list of roots")
     if not all(certificates.is_authority(root) for root in roots):
         msg = "the server's list of roots holds a certificate that is no authority"

@@ -2,8 +2,6 @@
 
 An answer may be lost, and a device may be killed while it waits. Asking again with the same
 key is the same request to the server; so the key is kept before it is used.
-
-What reads keys, 10 MiB, is imported where there is one: a running agent mostly has none here.
 """
 
 from __future__ import annotations
@@ -13,18 +11,17 @@ import os
 import secrets
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
+from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import ValidationError
 
+from edge_client import certificates
 from edge_client.errors import EdgeError
 from edge_client.files import disk_errors, fsync_folder, read_limited, write_atomic
 from schemas.base import UtcTime, Wire
 from schemas.enroll import Csr
 from schemas.ids import DeviceId, Sha256, TokenId
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric import ec
 
 _KEY, _NOTE = "key.pem", "request.json"
 _LIMIT = 64 * 1024
@@ -59,8 +56,6 @@ def keep(folder: Path, key: ec.EllipticCurvePrivateKey, note: Note) -> None:
     Raises:
         DiskFullError: there is no room.
     """
-    from edge_client import certificates  # noqa: PLC0415 - see above
-
     forget(folder)
     draft = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
     try:
@@ -84,16 +79,12 @@ def amend(folder: Path, note: Note) -> None:
 def kept(folder: Path, kind: type[_N]) -> tuple[ec.EllipticCurvePrivateKey, _N] | None:
     """The key that is kept, with its note; None when there is none, or it is damaged."""
     note = kept_note(folder, kind)
-    if note is None:
-        return None
-    from edge_client import certificates  # noqa: PLC0415 - see above
-
     try:
         pem = read_limited(folder / _KEY, _LIMIT)
         key = certificates.read_key(pem, "the key that is kept")
     except (OSError, EdgeError):
         return None
-    return key, note
+    return None if note is None else (key, note)
 
 
 def kept_note(folder: Path, kind: type[_N]) -> _N | None:

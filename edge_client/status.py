@@ -7,6 +7,7 @@ import datetime as dt
 from pydantic import ValidationError
 
 from edge_client.advice import Trouble, read_facts, troubles
+from edge_client.certificates import read_key, spki_sha256
 from edge_client.errors import JournalError, NotEnrolledError
 from edge_client.identity import Identity, load_identity
 from edge_client.lock import is_locked
@@ -121,11 +122,6 @@ def read_status(home: Home) -> Status:
 
 
 def _identified(identity: Identity) -> Identified:
-    from edge_client.certificates import (  # noqa: PLC0415 - 10 MiB that an agent does without
-        read_key,
-        spki_sha256,
-    )
-
     record = identity.record
     key = read_key(identity.key.read_bytes(), str(identity.key))
     return Identified(

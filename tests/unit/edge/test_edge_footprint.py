@@ -13,7 +13,7 @@ from edge_client.status import Live
 
 WITHOUT = {
     "httpx", "rich", "pygments", "rich_click", "click", "grpc", "PIL", "pyarrow", "pandas",
-    "cryptography", "urllib3", "schemas.jobfile", "schemas.sweep",
+    "schemas.jobfile", "schemas.sweep",
     "onnx", "torch", "boto3", "botocore", "azure",
     "psutil", "fastapi", "sqlalchemy", "edge_client.bench", "edge_client.enroll",
 }  # fmt: skip
@@ -22,7 +22,7 @@ WITHOUT = {
 @pytest.fixture(scope="module")
 def loaded() -> set[str]:
     code = (
-        "import json, sys; from edge_client.lean import import_trust; import_trust();"
+        "import json, sys; from edge_client.lean import import_signers; import_signers();"
         "import edge_client.agent; print(json.dumps(sorted(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)

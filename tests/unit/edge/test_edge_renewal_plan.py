@@ -8,7 +8,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_client.certificate_facts import Life
+from edge_client.certificates import Life
 from edge_client.mqtt_line import LAST_DELAY, REFUSED_DELAY, backoff
 from edge_client.refusal import Refusal
 from edge_client.renewal import (
