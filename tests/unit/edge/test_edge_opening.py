@@ -141,6 +141,8 @@ def agent(tmp_path):
     agent = Agent(home, RunSettings())
     yield agent
     agent._journal.close()
+    # An end has a limit of its own: left standing, it would end the process of the tests.
+    agent._parts.watchdog.stopped()
 
 
 def windows_in(home) -> list[int]:
