@@ -151,7 +151,7 @@ def test_devices_report_the_accuracy_that_the_registry_measured(argosy, job, rol
 
 def test_every_device_serves_the_version(argosy, job, rollout, fleet):
     for device in fleet:
-        active = argosy.devices.get(device).active
+        (active,) = argosy.devices.get(device).active
         assert (active.model, active.version) == (job.model, job.version)
 
 

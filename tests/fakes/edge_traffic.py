@@ -69,6 +69,18 @@ class _Unix(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
+def serves(path: Path) -> bool:
+    """Whether the model is ready behind a socket, which is there before it."""
+    line = _Unix(path)
+    try:
+        line.request("GET", "/v2/models/digits/ready")
+        return line.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        line.close()
+
+
 def send(path: Path, requests: int, seed: int) -> Ledger:
     """One request after the other, each answered before this returns; good ones and bad ones."""
     draw, ledger, line = random.Random(seed), Ledger(), _Unix(path)  # noqa: S311 - by seed

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -23,7 +24,7 @@ from edge_client.enroll_command import Options, Voice, enroll_device
 from edge_client.settings import Home
 from tests.attacks.intruder import Site
 from tests.fakes.edge_models import linear_onnx, release
-from tests.fakes.edge_traffic import Ledger, install, send
+from tests.fakes.edge_traffic import Ledger, install, send, serves
 from tests.fakes.gateway import Device, until
 
 pytestmark = pytest.mark.integration
@@ -135,7 +136,7 @@ class Fleet:
         for device in self.devices:
             if device.id in self.sockets:
                 path = self.sockets[device.id]
-                until(path.is_socket, f"{path} of {device.log()[-300:]}")
+                until(partial(serves, path), f"{path} of {device.log()[-300:]}")
                 self.ledger.add(send(path, 30, self.draw.randrange(2**31)))
 
     def end(self, device: Device, how: signal.Signals) -> None:
