@@ -25,8 +25,6 @@ from edge_client.window_form import about_of, lost_window, window_of
 
 JOIN_SECONDS = 5.0
 
-_inherited: list[object] = []
-
 log = logging.getLogger(__name__)
 
 
@@ -89,16 +87,6 @@ class Recorder:
             self._samples.close()
         if self._own:
             self.buffer.close()
-
-    def forked(self) -> None:
-        """In a child of the process: use nothing of it any more; the parent counts what was open.
-
-        What was inherited open of SQLite is not closed either, as that would touch the parent's
-        locks (https://sqlite.org/howtocorrupt.html, section 2.6).
-        """
-        _inherited.append((self.buffer, self._samples))
-        self._stop, self._thread, self._samples = threading.Event(), None, None
-        self._windows.forked()
 
     # --- both ---------------------------------------------------------------------------
 
