@@ -97,11 +97,7 @@ class TestOthers:
         for name in ("device-1", "device-2"):
             env = {**image.env, **compose.environment(name)}
             assert env["ARGOSY_SERVER"] == advertised
-            command, run, status = (
-                cli.commands["enroll"],
-                cli.commands["run"],
-                cli.commands["status"],
-            )
+            command, run, status = map(cli.load, ("enroll", "run", "status"))
             taken = {p.envvar for p in command.params if p.envvar}
             assert taken >= {"ARGOSY_SERVER", "ARGOSY_TOKEN", "ARGOSY_EDGE_HOME"}
             assert {p.envvar for p in command.params if p.required} <= set(env)

@@ -31,13 +31,22 @@ import json
 from importlib.metadata import distributions
 print(json.dumps(sorted({d.name.lower().replace("_", "-") for d in distributions()})))
 """
+# Modules that an extra brings to life; whatever else fails to import is a fault.
+EXTRA = ("grpc_server", "grpc_codec", "grpc_messages")
 _IMPORT_ALL = """
 import edge_client, importlib, pkgutil, sys
 names = [m.name for m in pkgutil.walk_packages(edge_client.__path__, "edge_client.")]
 for name in names:
-    if not name.endswith("__main__"):
+    if not name.endswith(("__main__", *sys.argv[1:])):
         importlib.import_module(name)
 print(len(names))
+"""
+_IMPORT_GRPC = """
+from edge_client.errors import ServeError
+try:
+    import edge_client.server.grpc_server
+except ServeError as error:
+    print(error, error.hint)
 """
 
 
@@ -92,9 +101,15 @@ def test_nothing_of_the_cloud_is_installed(device: Device) -> None:
 
 
 def test_every_module_of_the_device_imports(device: Device) -> None:
-    asked = device.run("python", "-c", _IMPORT_ALL)
+    asked = device.run("python", "-c", _IMPORT_ALL, *EXTRA)
     assert asked.returncode == 0, asked.stderr
     assert int(asked.stdout) > 5
+
+
+def test_what_needs_an_extra_names_it(device: Device) -> None:
+    asked = device.run("python", "-c", _IMPORT_GRPC)
+    assert asked.returncode == 0, asked.stderr
+    assert "argosy[edge,grpc]" in asked.stdout
 
 
 def test_it_fits_a_device(device: Device, capsys: pytest.CaptureFixture[str]) -> None:
