@@ -35,7 +35,8 @@ from orchestrator.client.core import Argosy
 from orchestrator.home import Home
 from schemas.device import Presence
 from schemas.enroll import TokenRequest
-from schemas.rollout import ExecReport, ExecState, Gates, RolloutSpec, WaveSpec
+from schemas.gates import Gates
+from schemas.rollout import ExecReport, ExecState, RolloutSpec, WaveSpec
 
 LOOPBACK = "127.0.0.1"
 LIMIT_SECONDS = 600.0

@@ -10,7 +10,10 @@ from pydantic import Field, StringConstraints, model_validator
 from schemas.base import Authored, Count, Line, UtcTime, VersionNo, Wire
 from schemas.device import Tag
 from schemas.errors import DeviceCause
+from schemas.gates import Evidence, Gates
 from schemas.ids import BootId, DeviceId, ExecutionId, Name, RolloutId, Sha256
+from schemas.pace import MaintenanceWindow, Mode, Pace
+from schemas.selector import SelectorText
 
 
 class RolloutState(StrEnum):
@@ -33,6 +36,13 @@ class PauseReason(StrEnum):
     ERROR_THRESHOLD = "error_threshold"
     VERDICT_FAILED = "verdict_failed"
     INCONCLUSIVE = "inconclusive"
+
+
+class OnFailure(StrEnum):
+    """What a wave that failed leads to: an operator looks, or what it shipped is taken back."""
+
+    PAUSE = "pause"
+    ROLL_BACK = "roll_back"
 
 
 class WaveState(StrEnum):
@@ -109,15 +119,19 @@ DEVICE_REPORTED = frozenset(
 
 
 class WaveSpec(Authored):
-    """A wave's size: a count of devices, or a percentage of the whole target."""
+    """Who is in a wave: a count of devices, a percentage of the target, or those that match.
+
+    where: takes what of the target matches and is in no earlier wave.
+    """
 
     count: Annotated[int, Field(ge=1)] | None = None
     percent: Annotated[float, Field(gt=0, le=100)] | None = None
+    where: SelectorText | None = None
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
-        if (self.count is None) == (self.percent is None):
-            msg = "a wave has either a count or a percent"
+        if sum(one is not None for one in (self.count, self.percent, self.where)) != 1:
+            msg = "a wave has either a count or a percent or a selector (where)"
             raise ValueError(msg)
         return self
 
@@ -158,29 +172,17 @@ class Shadow(Authored):
     cpu_share: Annotated[float, Field(gt=0, le=1)] = 0.25
 
 
-class Gates(Authored):
-    """What a wave must show before the next one starts.
-
-    max_failure_rate: failed executions among the devices offered and seen.
-    min_inferences: per device, reported with the new version. max_error_rate: failed
-    inferences, over the wave. min_accuracy: over labelled inferences, where devices
-    have labels. soak_seconds: the least time between the last activation and the
-    verdict. evidence_seconds: how long after that missing telemetry is waited for
-    before the verdict is INCONCLUSIVE.
-    """
-
-    max_failure_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
-    min_inferences: Annotated[int, Field(ge=1)] = 50
-    max_error_rate: Annotated[float, Field(ge=0, le=1)] = 0.02
-    min_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
-    soak_seconds: Annotated[float, Field(ge=0, le=30 * 86400)] = 5.0
-    evidence_seconds: Annotated[float, Field(gt=0, le=30 * 86400)] = 60.0
-
-
 class RolloutSpec(Authored):
     """A rollout as an operator asks for it.
 
-    device_class/tags: the target; every device when both are empty. variant: one
+    device_class/tags/where/fleet: the target, all of which must fit; every device when there is
+    none. fleet: a saved selector, as it is when the plan is frozen. exclude: never these. dynamic:
+    devices that come to match later join, staged under the same gates, until the rollout is
+    finished by hand or another takes its place. priority: where rollouts of one model want the
+    same device the higher one has it, of equal ones the one started last. approval: a second
+    operator has to agree before it starts. on_failure: what a failed wave leads to. rollback_to:
+    the version that devices get then; None: each what it served before.
+    pace, windows, mode, max_deferral_seconds: see ``schemas.pace``. variant: one
     variant for all, else the best for each device. offer_seconds: how long an offered
     device that is online may stay silent. step_seconds: how long it may make no progress.
     straggler_seconds: how long a device that was never there is waited for after the last
@@ -194,6 +196,18 @@ class RolloutSpec(Authored):
     version: VersionNo
     device_class: Name | None = None
     tags: Annotated[tuple[Tag, ...], Field(max_length=16)] = ()
+    where: SelectorText | None = None
+    fleet: Name | None = None
+    exclude: SelectorText | None = None
+    dynamic: bool = False
+    priority: Annotated[int, Field(ge=0, le=100)] = 50
+    approval: bool = False
+    on_failure: OnFailure = OnFailure.PAUSE
+    rollback_to: VersionNo | None = None
+    pace: Pace = Pace()
+    mode: Mode = Mode()
+    windows: Annotated[tuple[MaintenanceWindow, ...], Field(max_length=16)] = ()
+    max_deferral_seconds: Annotated[float, Field(ge=0, le=30 * 86400)] = 86400.0
     variant: Name | None = None
     waves: Annotated[tuple[WaveSpec, ...], Field(min_length=1, max_length=50)] = (
         WaveSpec(count=1),
@@ -226,6 +240,10 @@ class Assignment(Wire):
     manifest_sha256: Sha256
     probation: Probation
     shadow: Shadow | None = None
+    mode: Mode = Mode()
+    windows: Annotated[tuple[MaintenanceWindow, ...], Field(max_length=16)] = ()
+    max_deferral_seconds: Annotated[float, Field(ge=0, le=30 * 86400)] = 0.0
+    jitter_seconds: Annotated[float, Field(ge=0, le=86400)] = 0.0
 
 
 FileBytes = Annotated[int, Field(ge=0, le=2**50)]
@@ -236,7 +254,9 @@ class ExecReport(Wire):
     """A device's report on ``up/exec``. Repeats of a (attempt, seq) do nothing.
 
     bytes_done/bytes_total: while DOWNLOADING. bytes_fetched: bytes that came over the
-    network for this attempt, so that a resume can be seen to fetch nothing twice.
+    network for this attempt, so that a resume can be seen to fetch nothing twice. waits_until: of
+    a DEFERRED or STAGED one, by the server's time, when it goes on by itself; None when it waits
+    for a word.
     """
 
     execution: ExecutionId
@@ -251,6 +271,7 @@ class ExecReport(Wire):
     cause: DeviceCause | None = None
     retryable: bool = False
     detail: Annotated[Line, StringConstraints(max_length=2000)] | None = None
+    waits_until: UtcTime | None = None
 
     @model_validator(mode="after")
     def _reportable(self) -> Self:
@@ -261,21 +282,15 @@ class ExecReport(Wire):
 
 
 class Command(Wire):
-    """Sent on ``down/cmd``. cancel: give up an execution, if it is not too late."""
+    """Sent on ``down/cmd``.
 
-    kind: Annotated[str, StringConstraints(pattern="^(cancel)$")]
+    cancel: give up an execution, if it is not too late. proceed: go on with what is DEFERRED or
+    STAGED, whatever its mode and windows say.
+    """
+
+    kind: Annotated[str, StringConstraints(pattern="^(cancel|proceed)$")]
     execution: ExecutionId
     attempt: Annotated[int, Field(ge=1)]
-
-
-class Evidence(Wire):
-    """One figure a verdict rests on. ``value`` is None where data is missing."""
-
-    metric: str
-    value: float | None
-    threshold: float
-    n: int
-    ok: bool | None
 
 
 class ExecutionView(Wire):
@@ -283,7 +298,8 @@ class ExecutionView(Wire):
 
     due_at: when its next timer runs out; of a SCHEDULED one, when it may be offered. late:
     what the device did after the server had ended it. waits_for: the rollout of another model
-    that its device works for, which has to be over first.
+    that its device works for, which has to be over first. waits_until: as its device said.
+    before: what of the model the device served when it was offered, which a rollback restores.
     """
 
     id: ExecutionId
@@ -299,6 +315,8 @@ class ExecutionView(Wire):
     detail: str | None = None
     late: ExecState | None = None
     waits_for: RolloutId | None = None
+    waits_until: UtcTime | None = None
+    before: VersionNo | None = None
     due_at: UtcTime | None = None
     updated_at: UtcTime
 
@@ -318,13 +336,18 @@ class Progress(Wire):
 class WaveView(Wire):
     """A wave with its devices and, once judged, its evidence.
 
-    stragglers: the last wave, of the devices that were not there when their own was.
+    stragglers: the last wave, of the devices that were not there when their own was. joiners: of
+    devices that matched after the plan was frozen. looks: how often its telemetry was judged;
+    promoted_by: who let it pass by hand.
     """
 
     index: int
     state: WaveState
     size: int
     stragglers: bool = False
+    joiners: bool = False
+    looks: int = 0
+    promoted_by: str | None = None
     evidence: tuple[Evidence, ...] = ()
     progress: Progress = Progress()
     executions: tuple[ExecutionView, ...] = ()
@@ -333,15 +356,37 @@ class WaveView(Wire):
 class VariantShare(Wire):
     """How many devices of a class get a variant, or none, for the reason.
 
-    p50_ms: of a single inference there; estimated: not measured by that class itself.
+    p50_ms: of a single inference there; estimated: not measured by that class itself. offline: of
+    the devices, those that are not there now. installed: those that serve it already. bytes: that
+    the others have to fetch at most.
     """
 
     device_class: Name
     variant: Name | None = None
     devices: int
+    offline: int = 0
+    installed: int = 0
+    bytes: int = 0
     p50_ms: float | None = None
     estimated: bool = False
     reason: str | None = None
+
+
+class Estimate(Wire):
+    """What a plan would cost, as far as it can be said before.
+
+    bytes: that devices fetch at most, all together. seconds: from start to the last verdict if
+    everybody is there and nothing fails; by pace, soak and transfer rate. notes: what it rests on,
+    and what is not in it.
+    """
+
+    devices: int
+    offline: int
+    incompatible: int
+    installed: int
+    bytes: int
+    seconds: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 class RolloutView(Wire):
@@ -350,10 +395,18 @@ class RolloutView(Wire):
     reason: why it is paused or was aborted, and by whom. preview: while it is a draft, who would
     get which variant if it started now. cut: it has
     more devices than its waves list; their progress counts all, and the listing of executions
-    has each.
+    has each. revision: grows with each edit and act (``If-Match``). requested_by, approved_by:
+    who started it and who agreed. rollback_of: the rollout that this one takes back; rollbacks:
+    those that take this one back. estimate: while it is a draft.
     """
 
     id: RolloutId
+    revision: int = 1
+    requested_by: str | None = None
+    approved_by: str | None = None
+    rollback_of: RolloutId | None = None
+    rollbacks: tuple[RolloutId, ...] = ()
+    estimate: Estimate | None = None
     spec: RolloutSpec
     state: RolloutState
     pause_reason: PauseReason | None = None
@@ -365,10 +418,26 @@ class RolloutView(Wire):
     ended_at: UtcTime | None = None
 
 
+class RolloutEdit(Authored):
+    """What may be changed of a rollout that is not over; what is left out stays."""
+
+    pace: Pace | None = None
+    gates: Gates | None = None
+    windows: Annotated[tuple[MaintenanceWindow, ...], Field(max_length=16)] | None = None
+    priority: Annotated[int, Field(ge=0, le=100)] | None = None
+    on_failure: OnFailure | None = None
+
+
 class OperateRequest(Authored):
-    """What may be said with an operator's act: of a pause or an abort, why."""
+    """What may be said with an operator's act.
+
+    reason: why, which is kept. to: of a rollback, the version that all get; None: each what it
+    served before. full: of a promotion, every later wave passes without soak and gates too.
+    """
 
     reason: Annotated[Line, StringConstraints(max_length=500)] = ""
+    to: VersionNo | None = None
+    full: bool = False
 
 
 class RetryRequest(Authored):

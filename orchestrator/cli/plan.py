@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from orchestrator.cli.authored import build
 from orchestrator.errors import Invalid
-from schemas.rollout import Gates, RolloutSpec, Shadow, WaveSpec
+from schemas.gates import Gates
+from schemas.rollout import RolloutSpec, Shadow, WaveSpec
 
 MAX_WAVES = 50
 

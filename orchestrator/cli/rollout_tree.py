@@ -11,9 +11,9 @@ from rich.text import Text
 from rich.tree import Tree
 
 from orchestrator.cli import console
+from schemas.gates import Evidence
 from schemas.rollout import (
     EXEC_TERMINAL,
-    Evidence,
     ExecState,
     ExecutionView,
     Progress,

@@ -16,14 +16,8 @@ from orchestrator.domain.execution import FAILURES, IN_FLIGHT
 from orchestrator.domain.judge import Served, Verdict, judge
 from orchestrator.domain.rollout import RolloutEvent, WaveEvent
 from orchestrator.domain.timers import MAX_SECONDS, Timers, expired
-from schemas.rollout import (
-    Evidence,
-    ExecState,
-    Gates,
-    PauseReason,
-    RolloutState,
-    WaveState,
-)
+from schemas.gates import Evidence, Gates
+from schemas.rollout import ExecState, PauseReason, RolloutState, WaveState
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from orchestrator.domain.execution import FAILURES
-from schemas.rollout import Evidence, ExecState, Gates
+from schemas.gates import Evidence, Gates
+from schemas.rollout import ExecState
 
 
 class Verdict(StrEnum):

@@ -26,10 +26,11 @@ from orchestrator.services.records import (
     WindowRecord,
 )
 from schemas.device import ActiveModel, DeviceState, Presence
+from schemas.gates import Evidence
 from schemas.ids import new_id
 from schemas.job import Capacity, JobState
 from schemas.jobfile import JobSpec, Resources
-from schemas.rollout import Evidence, ExecState, RolloutSpec, RolloutState, WaveState
+from schemas.rollout import ExecState, RolloutSpec, RolloutState, WaveState
 
 pytestmark = pytest.mark.integration
 

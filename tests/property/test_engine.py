@@ -31,7 +31,8 @@ from orchestrator.domain.execution import AT_WORK, FAILURES, IN_FLIGHT
 from orchestrator.domain.judge import Served
 from orchestrator.domain.rollout import RolloutEvent, WaveEvent, step_wave
 from orchestrator.domain.timers import Timers
-from schemas.rollout import EXEC_TERMINAL, ExecState, Gates, PauseReason, RolloutState, WaveState
+from schemas.gates import Gates
+from schemas.rollout import EXEC_TERMINAL, ExecState, PauseReason, RolloutState, WaveState
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 GATES = Gates(min_inferences=10, soak_seconds=5, evidence_seconds=60, min_accuracy=0.9)

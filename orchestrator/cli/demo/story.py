@@ -24,10 +24,11 @@ from orchestrator.cli.model_text import figure
 from orchestrator.cli.rollout_watch import outcome, watch_rollout
 from orchestrator.client import Argosy
 from schemas.errors import Exit
+from schemas.gates import Gates
 from schemas.job import JobState
 from schemas.measure import Accuracy
 from schemas.model import ModelVersionView
-from schemas.rollout import Gates, RolloutSpec, WaveSpec
+from schemas.rollout import RolloutSpec, WaveSpec
 from schemas.telemetry import TelemetrySummary
 
 GATE_MARGIN = 0.02

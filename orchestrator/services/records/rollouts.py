@@ -9,7 +9,8 @@ from typing import Self
 from orchestrator.domain.execution import Execution
 from orchestrator.domain.rollout import Rollout
 from schemas.errors import DeviceCause
-from schemas.rollout import Evidence, ExecState, PauseReason, RolloutSpec, RolloutState, WaveState
+from schemas.gates import Evidence
+from schemas.rollout import ExecState, PauseReason, RolloutSpec, RolloutState, WaveState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

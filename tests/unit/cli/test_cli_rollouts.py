@@ -7,9 +7,9 @@ from argosy_fake_platform import NOW, State, rollout_view
 
 from orchestrator.cli.rollout_devices import STATES
 from schemas.errors import DeviceCause
+from schemas.gates import Evidence
 from schemas.model import ModelView
 from schemas.rollout import (
-    Evidence,
     ExecState,
     ExecutionView,
     PauseReason,
