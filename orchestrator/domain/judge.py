@@ -8,20 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 
 from orchestrator.domain.execution import FAILURES
+from orchestrator.domain.judging.figures import Verdict
 from schemas.gates import Evidence, Gates
 from schemas.rollout import ExecState
 
-
-class Verdict(StrEnum):
-    """What is to be done with a wave that has soaked."""
-
-    WAIT = "wait"
-    PASS = "pass"  # noqa: S105 - a verdict, not a secret
-    FAIL = "fail"
-    INCONCLUSIVE = "inconclusive"
+__all__ = ["Judgement", "Served", "Verdict", "failure_rate", "judge"]
 
 
 @dataclass(frozen=True, slots=True)
