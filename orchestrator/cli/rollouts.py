@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from orchestrator.cli.options import Share, Span, home_option, output_option, timeout_option
+from orchestrator.cli.rollout_acts import abort, pause, resume
 from orchestrator.cli.rollout_devices import devices, retry
 
 if TYPE_CHECKING:
@@ -153,56 +154,8 @@ def watch(rollout_id: str, timeout: float | None, home: Path | None, form: str) 
         return _watch(argosy, rollout_id, timeout, form)
 
 
-_reason_option = click.option("--reason", default="", help="Why; it stays with the rollout.")
-
-
-def _do(rollout_id: str, act: str, reason: str, home: Path | None, form: str) -> None:
-    from orchestrator.cli import console
-    from orchestrator.cli.authored import build
-    from orchestrator.cli.output import emit_one
-    from orchestrator.client import Argosy
-    from schemas.rollout import OperateRequest
-
-    said = build(OperateRequest, {"reason": "--reason"}, reason=reason)
-    with Argosy.from_profile(home) as argosy:
-        acts = {
-            "pause": lambda: argosy.rollouts.pause(rollout_id, said.reason),
-            "resume": lambda: argosy.rollouts.resume(rollout_id),
-            "abort": lambda: argosy.rollouts.abort(rollout_id, said.reason),
-        }
-        view = acts[act]()
-    emit_one(view, form, rollout_shape(), lambda v: console.say(v.id, console.state(v.state)))
-
-
-@rollout.command()
-@click.argument("rollout_id", metavar="ROLLOUT")
-@_reason_option
-@home_option
-@output_option
-def pause(rollout_id: str, reason: str, home: Path | None, form: str) -> None:
-    """Offer the version to no further device for now."""
-    _do(rollout_id, "pause", reason, home, form)
-
-
-@rollout.command()
-@click.argument("rollout_id", metavar="ROLLOUT")
-@home_option
-@output_option
-def resume(rollout_id: str, home: Path | None, form: str) -> None:
-    """Go on with a paused rollout."""
-    _do(rollout_id, "resume", "", home, form)
-
-
-@rollout.command()
-@click.argument("rollout_id", metavar="ROLLOUT")
-@_reason_option
-@home_option
-@output_option
-def abort(rollout_id: str, reason: str, home: Path | None, form: str) -> None:
-    """End a rollout here; devices keep what they serve."""
-    _do(rollout_id, "abort", reason, home, form)
-
-
+for _act in (pause, resume, abort):
+    rollout.add_command(_act)
 rollout.add_command(devices)
 rollout.add_command(retry)
 

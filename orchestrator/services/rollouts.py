@@ -9,9 +9,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from orchestrator.domain.cohort import plan_waves
-from orchestrator.domain.rollout import Happened, RolloutEvent
-from orchestrator.errors import Invalid, NotSigned
-from orchestrator.services import actor
+from orchestrator.domain.rollout import RolloutEvent
+from orchestrator.errors import Invalid
 from orchestrator.services.moves import (
     announce,
     announce_execution,
@@ -22,9 +21,9 @@ from orchestrator.services.moves import (
     move_execution,
     moved_execution,
 )
+from orchestrator.services.operating import OperatingService
 from orchestrator.services.ports import Clock, Signer, UnitOfWork
 from orchestrator.services.records import Among, RolloutRecord, WaveRecord
-from orchestrator.services.retries import retry
 from orchestrator.services.rollout_view import execution_views, head, view
 from orchestrator.services.versions import usable
 from schemas.ids import new_id
@@ -32,7 +31,6 @@ from schemas.model import Manifest
 from schemas.rollout import (
     ExecState,
     ExecutionView,
-    PauseReason,
     Retried,
     RetryRequest,
     RolloutSpec,
@@ -80,7 +78,7 @@ class RolloutService:
     ) -> None:
         self._uow = uow
         self._clock = clock
-        self._signer = signer
+        self._operating = OperatingService(uow, clock, signer)
         self._rest = rest
         self._planning: set[str] = set()
 
@@ -185,65 +183,12 @@ class RolloutService:
             return execution_views(tx, record, tx.executions.page(among, after, limit))
 
     def operate(self, rollout_id: str, kind: RolloutEvent, reason: str = "") -> RolloutView:
-        """Apply an operator's act; of a pause or an abort the reason is kept, and whose it was.
-
-        Raises:
-            IllegalTransition: the rollout's state does not allow it; the message says
-                what it does allow.
-            NotSigned: it is to start or go on, and nobody has signed its version, or the
-                metadata has expired.
-        """
-        now = self._clock()
-        with self._uow() as tx:
-            before = found(tx, rollout_id, lock=True)
-            if kind in {RolloutEvent.START, RolloutEvent.RESUME}:
-                self._require_signed(before)
-            because = f"by {actor.current()}" + (f": {reason}" if reason else "")
-            happened = Happened(kind, PauseReason.OPERATOR)
-            stops = kind in {RolloutEvent.PAUSE, RolloutEvent.ABORT}
-            record = apply(tx, before, happened, now, because=because if stops else None)
-            if (record.state, record.pause_reason) != (before.state, before.pause_reason):
-                detail = {"version": f"{record.model}@{record.version}", "state": record.state}
-                if reason:
-                    detail["reason"] = reason
-                tx.audit.add(f"rollout.{kind.value}", record.id, detail)
-            if kind is RolloutEvent.ABORT:
-                cancel_executions(tx, record, "the rollout was aborted", now)
-        # Adding a large fleet up takes a while: not while others are kept from writing.
-        with self._uow.read() as tx:
-            return view(tx, record)
+        """Apply an operator's act: see ``OperatingService.operate``."""
+        return self._operating.operate(rollout_id, kind, reason)
 
     def retry(self, rollout_id: str, request: RetryRequest) -> Retried:
-        """Make another attempt on devices where a rollout that is not over came to nothing.
-
-        Raises:
-            IllegalTransition: it has not started, or is over.
-            NotFound, Conflict: a device that is named is not in it, or did not fail; or none
-                failed.
-            NotSigned: as for ``operate``.
-        """
-        now = self._clock()
-        with self._uow() as tx:
-            record = found(tx, rollout_id, lock=True)
-            self._require_signed(record)
-            record, devices = retry(tx, record, request.devices, now)
-        with self._uow.read() as tx:
-            return Retried(devices=devices, rollout=view(tx, record))
-
-    def _require_signed(self, record: RolloutRecord) -> None:
-        """See that devices can install the version, now or after the next tick."""
-        signer = self._signer
-        fault = signer.fault()
-        if fault is not None:
-            # Every device would refuse it, and the gate would blame the version.
-            msg = f"no device would install anything: {fault}"
-            raise NotSigned(msg, hint="`argosy trust status` says what to do about it")
-        if not (signer.releases() or signer.published(record.model, record.version)):
-            msg = (
-                f"{record.model}@{record.version} is not signed, and the release keys are not"
-                " with the server: no device would install it"
-            )
-            raise NotSigned(msg, hint="sign it with: argosy trust sign --keys FOLDER")
+        """Make another attempt by hand: see ``OperatingService.retry``."""
+        return self._operating.retry(rollout_id, request)
 
 
 def _check_variant(manifest: Manifest, spec: RolloutSpec) -> None:
