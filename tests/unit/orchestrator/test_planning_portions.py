@@ -9,6 +9,7 @@ from orchestrator.adapters.rollout_repository import SqlRollouts
 from orchestrator.adapters.tables import ExecutionRow, RolloutRow, WaveRow
 from orchestrator.domain.rollout import RolloutEvent
 from orchestrator.errors import NotFound, Revoked
+from orchestrator.services import planning
 from orchestrator.services import rollouts as service
 from orchestrator.services.revocation import RevocationService
 from schemas.model import RevokeRequest
@@ -23,7 +24,7 @@ def resting(platform, monkeypatch):
     """Five devices and portions of two; what is done while a plan rests."""
     platform.models.register("digits", platform.manifest(), None)
     platform.enroll(5)
-    monkeypatch.setattr(service, "PORTION", 2)
+    monkeypatch.setattr(planning, "PORTION", 2)
     doing = []
     platform.rollouts = service.RolloutService(
         platform.uow, platform.clock, platform.trust, rest=lambda _: [do() for do in doing]
@@ -89,7 +90,7 @@ def test_what_a_killed_server_left_of_a_plan_is_removed(platform, resting, monke
         raise Killed
 
     resting.append(dies)
-    monkeypatch.setattr(service.RolloutService, "_discard", lambda *_: None)
+    monkeypatch.setattr(planning.PlanningService, "_discard", lambda *_: None)
     with pytest.raises(Killed):
         platform.rollouts.plan(SPEC)
     monkeypatch.undo()

@@ -1,0 +1,39 @@
+"""How rollouts are listed, and how one is watched until it settles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orchestrator.cli.output import Shape
+    from orchestrator.client import Argosy
+    from schemas.rollout import RolloutView
+
+
+def rollout_shape() -> Shape[RolloutView]:
+    """How a rollout is listed."""
+    from orchestrator.cli import console
+    from orchestrator.cli.output import Shape
+
+    return Shape(
+        lambda view: view.id,
+        ("ID", lambda view: view.id),
+        ("MODEL", lambda view: f"{view.spec.model}@{view.spec.version}"),
+        ("STATE", lambda view: console.state(view.state)),
+        ("WHY", lambda view: view.pause_reason or console.NONE),
+        ("WAVES", lambda view: str(len(view.spec.waves))),
+        ("AGE", lambda view: console.age(view.created_at)),
+    )
+
+
+def follow(argosy: Argosy, rollout_id: str, timeout: float | None, form: str) -> int:
+    """Watch a rollout until it settles; the exit code."""
+    from orchestrator.cli.failures import detaches
+    from orchestrator.cli.output import emit_one
+    from orchestrator.cli.rollout_watch import outcome, watch_rollout
+
+    with detaches(f"rollout {rollout_id}", f"argosy rollout watch {rollout_id}"):
+        view = watch_rollout(argosy, rollout_id, timeout)
+    if form != "table":
+        emit_one(view, form, rollout_shape(), None)
+    return outcome(view)
