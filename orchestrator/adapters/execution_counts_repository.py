@@ -28,8 +28,8 @@ from orchestrator.adapters.tables import (
     RolloutRow,
     WindowRow,
 )
-from orchestrator.domain.engine import Due
 from orchestrator.domain.judge import Served
+from orchestrator.domain.snapshot import Due
 from orchestrator.services.records import (
     Alike,
     Among,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from orchestrator.domain.engine import Due
 from orchestrator.domain.execution import Ended, Offered, Retried, Vanished, Withdrawn
 from orchestrator.domain.judge import Served
+from orchestrator.domain.snapshot import Due
 from orchestrator.domain.timers import Timers, due_at, retry_at
 from orchestrator.services.moves import moved_execution
 from orchestrator.services.records import Among, ExecutionRecord, WaveRecord

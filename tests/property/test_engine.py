@@ -9,10 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.domain import engine
-from orchestrator.domain.engine import (
+from orchestrator.domain.actions import (
     Bar,
-    Due,
     Expire,
     Extend,
     GiveUp,
@@ -21,15 +19,14 @@ from orchestrator.domain.engine import (
     Offer,
     Retry,
     Sift,
-    Snapshot,
     Straggle,
-    WaveFacts,
-    because,
-    decide,
 )
+from orchestrator.domain.because import because_of
+from orchestrator.domain.engine import cannot_pass, decide
 from orchestrator.domain.execution import AT_WORK, FAILURES, IN_FLIGHT
 from orchestrator.domain.judge import Served
 from orchestrator.domain.rollout import RolloutEvent, WaveEvent, step_wave
+from orchestrator.domain.snapshot import Due, Snapshot, WaveFacts
 from orchestrator.domain.timers import Timers
 from schemas.gates import Gates
 from schemas.rollout import EXEC_TERMINAL, ExecState, PauseReason, RolloutState, WaveState
@@ -111,7 +108,7 @@ def test_offers_are_made_by_a_running_wave_that_can_still_pass(snapshot):
             wave = snapshot.waves[action.wave]
             assert wave.state is WaveState.RUNNING
             assert wave.ready
-            assert not engine.cannot_pass(wave, GATES)
+            assert not cannot_pass(wave, GATES)
 
 
 @given(running)
@@ -148,9 +145,9 @@ def test_what_is_due_never_ends_for_a_device_that_is_gone_and_may_come_back(snap
 @given(running, st.sampled_from(sorted(FAILURES)))
 def test_one_more_failure_never_lets_a_wave_go_on_that_could_not(snapshot, state):
     (wave, *_) = snapshot.waves or (None,)
-    if wave is not None and engine.cannot_pass(wave, GATES):
+    if wave is not None and cannot_pass(wave, GATES):
         counts = {**wave.counts, state: wave.counts.get(state, 0) + 1}
-        assert engine.cannot_pass(replace(wave, counts=counts), GATES)
+        assert cannot_pass(replace(wave, counts=counts), GATES)
 
 
 def snapshot_of(
@@ -230,12 +227,12 @@ def test_devices_that_work_for_another_model_are_neither_stragglers_nor_given_up
 
 def test_why_a_rollout_is_paused_is_said_in_figures():
     judged = snapshot_of(WaveState.JUDGING, ONE_GOOD, served=replace(GOOD, errors=30))
-    said = because(decide(judged, NOW))
+    said = because_of(decide(judged, NOW))
     assert said.startswith("wave 1 failed: error rate 0.")
     assert said.endswith("at most 0.02 is asked for")
     silent = snapshot_of(WaveState.JUDGING, ONE_GOOD, 61, served=Served(devices=1, least=0))
-    assert "has no data" in because(decide(silent, NOW))
-    assert because((Offer(0),)) is None
+    assert "has no data" in because_of(decide(silent, NOW))
+    assert because_of((Offer(0),)) is None
 
 
 def test_too_many_failures_stop_a_wave_before_its_end():
@@ -298,4 +295,4 @@ def test_a_wave_begins_by_ending_what_needs_no_device():
 
 def test_a_resumed_rollout_judges_again():
     (action,) = decide(snapshot_of(WaveState.INCONCLUSIVE, ONE_GOOD), NOW)
-    assert action == engine.MoveWave(0, WaveEvent.REJUDGE)
+    assert action == MoveWave(0, WaveEvent.REJUDGE)

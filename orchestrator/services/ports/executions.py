@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from orchestrator.domain.engine import Due
 from orchestrator.domain.judge import Served
+from orchestrator.domain.snapshot import Due
 from orchestrator.services.records import (
     Alike,
     Among,

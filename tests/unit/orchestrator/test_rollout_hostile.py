@@ -12,7 +12,7 @@ import pytest
 from orchestrator.domain import reconcile
 from orchestrator.domain.rollout import RolloutEvent
 from orchestrator.services import devices as devices_service
-from orchestrator.services import engine as engine_service
+from orchestrator.services import looking
 from orchestrator.services.engine import RolloutEngine
 from orchestrator.services.hearing import Hearing
 from schemas.device import Birth, Death, Presence
@@ -148,7 +148,7 @@ def test_what_was_not_sent_before_a_pause_waits_for_its_end(platform, fleet):
 
 
 def test_no_more_probations_time_out_than_were_looked_at(platform, fleet, monkeypatch):
-    monkeypatch.setattr(engine_service, "ROUND", 1)
+    monkeypatch.setattr(looking, "ROUND", 1)
     devices = fleet(3)
     rollout = start(platform, waves=EVERYONE)
     platform.tick()

@@ -9,8 +9,8 @@ from sqlalchemy import event
 
 from orchestrator.domain.rollout import RolloutEvent
 from orchestrator.errors import Conflict, IllegalTransition, NotFound
-from orchestrator.services import engine as engine_service
-from orchestrator.services import moves, rollout_view
+from orchestrator.services import looking, moves, rollout_view
+from orchestrator.services.engine import RolloutEngine
 from schemas.device import Death
 from schemas.errors import DeviceCause
 from schemas.rollout import (
@@ -363,7 +363,7 @@ def test_a_round_takes_as_many_statements_for_many_devices_as_for_few(
 
 
 def test_what_one_round_takes_is_bounded_and_the_next_goes_on(platform, fleet, monkeypatch):
-    monkeypatch.setattr(engine_service, "ROUND", 2)
+    monkeypatch.setattr(looking, "ROUND", 2)
     fleet(5)
     rollout = start(platform, waves=EVERYONE)
     platform.engine.tick()
@@ -382,7 +382,7 @@ def test_after_a_long_look_that_found_nothing_the_engine_rests_in_proportion(pla
 
     fleet(1)
     rollout = start(platform, waves=EVERYONE)
-    slow = engine_service.RolloutEngine(platform.uow, platform.clock, lambda: at[0], worked)
+    slow = RolloutEngine(platform.uow, platform.clock, lambda: at[0], worked)
     while slow.tick():
         pass
     platform.report(only(platform, rollout).device, only(platform, rollout).id, 0, S.REJECTED)

@@ -1,0 +1,85 @@
+"""What the rollout engine looks at: a rollout in sums.
+
+It knows executions by their number alone, so a hundred thousand cost as much as ten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from orchestrator.domain.execution import FAILURES, IN_FLIGHT
+from orchestrator.domain.judge import Served
+from orchestrator.domain.timers import Timers
+from schemas.gates import Gates
+from schemas.rollout import ExecState, RolloutState, WaveState
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Executions whose timer ran out, by their state and whether their device is there."""
+
+    state: ExecState
+    online: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WaveFacts:
+    """A wave; ``entered_at`` is when it took its state.
+
+    counts: executions in each state. The rest is looked at only while the wave runs or is
+    judged. barred: not over, and their device may not take part any more. retries: FAILED, of
+    which another attempt is to be made. due: their timer ran out. ready: SCHEDULED, to be
+    offered now, their device being there; a round takes so many. later: SCHEDULED, waiting
+    for the time of their next attempt. held: SCHEDULED, their device being there and at work for
+    a rollout of another model; looked at once nothing else is left to do. served: what the
+    devices inferred that serve the version.
+    """
+
+    index: int
+    state: WaveState
+    entered_at: datetime
+    counts: Mapping[ExecState, int] = field(default_factory=dict)
+    stragglers: bool = False
+    barred: int = 0
+    retries: int = 0
+    due: Mapping[Due, int] = field(default_factory=dict)
+    ready: int = 0
+    later: int = 0
+    held: int = 0
+    served: Served = field(default_factory=Served)
+
+    @property
+    def size(self) -> int:
+        """Executions in it."""
+        return sum(self.counts.values())
+
+    @property
+    def failures(self) -> int:
+        """Those that failed for good."""
+        return sum(self.counts.get(state, 0) for state in FAILURES) - self.retries
+
+    @property
+    def in_flight(self) -> int:
+        """Those that a device may be working on."""
+        return sum(self.counts.get(state, 0) for state in IN_FLIGHT)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A rollout with its waves in order.
+
+    deaf: devices may have spoken and were not heard yet, so silence says nothing.
+    """
+
+    state: RolloutState
+    gates: Gates
+    timers: Timers
+    waves: tuple[WaveFacts, ...] = ()
+    deaf: bool = False
+
+
+def open_wave(waves: tuple[WaveFacts, ...]) -> WaveFacts | None:
+    """The first wave that has not passed: the only one that is ever worked on."""
+    return next((wave for wave in waves if wave.state is not WaveState.PASSED), None)
