@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, String, Text, text
+from sqlalchemy import ForeignKey, Index, String, Text, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from orchestrator.adapters.tables.base import Base
@@ -24,9 +24,12 @@ class RolloutRow(Base):
     pause_reason: Mapped[str | None] = mapped_column(String(20))
     reason: Mapped[str | None] = mapped_column(Text)
     planned: Mapped[bool] = mapped_column(default=True)
+    fleet_where: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
+    revision: Mapped[int] = mapped_column(default=1, server_default="1")
+    activated_at: Mapped[datetime | None]
 
 
 class WaveRow(Base):
@@ -38,6 +41,7 @@ class WaveRow(Base):
     idx: Mapped[int] = mapped_column(primary_key=True)
     state: Mapped[str] = mapped_column(String(16))
     stragglers: Mapped[bool] = mapped_column(default=False)
+    joiners: Mapped[bool] = mapped_column(default=False)
     entered_at: Mapped[datetime]
     evidence: Mapped[list[Any]] = mapped_column(default=list)
 
@@ -46,7 +50,8 @@ class ExecutionRow(Base):
     """One device in one rollout.
 
     sequence: of the signed assignment, 0 before it was offered. published: whether the
-    retained desired message holds that assignment. due_at: when its next timer runs out.
+    retained desired message holds that assignment. due_at: when its next timer runs out. proceed:
+    its device is to go on with what waits.
     """
 
     __tablename__ = "executions"
@@ -60,6 +65,13 @@ class ExecutionRow(Base):
             postgresql_where=text("due_at IS NOT NULL"),
         ),
         Index("ix_executions_device_state", "device_id", "state"),
+        Index(
+            "ix_executions_offered",
+            "rollout_id",
+            "offered_at",
+            sqlite_where=text("offered_at IS NOT NULL"),
+            postgresql_where=text("offered_at IS NOT NULL"),
+        ),
         Index("ux_executions_rollout_device", "rollout_id", "device_id", unique=True),
         Index(
             "ix_executions_outbox",
@@ -92,4 +104,6 @@ class ExecutionRow(Base):
     detail: Mapped[str | None] = mapped_column(Text)
     retryable: Mapped[bool] = mapped_column(default=False)
     due_at: Mapped[datetime | None]
+    waits_until: Mapped[datetime | None]
+    proceed: Mapped[bool] = mapped_column(default=False, server_default=false())
     updated_at: Mapped[datetime]

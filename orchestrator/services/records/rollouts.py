@@ -18,7 +18,8 @@ class RolloutRecord:
     """A rollout.
 
     reason: why it is paused or was aborted, and by whom. planned: all of its executions are
-    there; until then nobody sees it.
+    there; until then nobody sees it. revision: grows with each edit and each change of state.
+    activated_at: when whoever had been offered it by then was told to wait no longer.
     """
 
     id: str
@@ -32,6 +33,8 @@ class RolloutRecord:
     created_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    revision: int = 1
+    activated_at: datetime | None = None
 
     def machine(self) -> Rollout:
         """The part that the state machine knows."""
@@ -58,6 +61,8 @@ class ExecutionRecord:
     desired message holds what this record says. due_at: when its next timer runs out
     (``domain.timers``); of a SCHEDULED one, when it may be offered, None being now.
     retryable: it failed by what may pass. bytes_earlier: fetched in the attempts before.
+    waits_until: of a device that waits, when it goes on, as it said. proceed: it is to go on,
+    whatever it waits for; while this is not published its device has to be told.
     """
 
     id: str
@@ -81,6 +86,8 @@ class ExecutionRecord:
     detail: str | None = None
     retryable: bool = False
     due_at: datetime | None = None
+    waits_until: datetime | None = None
+    proceed: bool = False
     updated_at: datetime
 
     def machine(self) -> Execution:
