@@ -19,12 +19,13 @@ branch_labels = None
 depends_on = None
 
 _TIME = tables.UtcDateTime(timezone=True)
+_INT = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _OFFERED = sa.text("offered_at IS NOT NULL")
 
 
 def upgrade() -> None:
     with op.batch_alter_table("rollouts", recreate="never") as rollouts:
-        rollouts.add_column(sa.Column("revision", sa.Integer(), nullable=False, server_default="1"))
+        rollouts.add_column(sa.Column("revision", _INT, nullable=False, server_default="1"))
         rollouts.add_column(sa.Column("activated_at", _TIME, nullable=True))
     with op.batch_alter_table("executions", recreate="never") as executions:
         executions.add_column(sa.Column("waits_until", _TIME, nullable=True))
