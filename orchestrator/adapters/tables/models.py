@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKeyConstraint, Index, String, Text, false
+from sqlalchemy import ForeignKeyConstraint, Index, String, Text, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from orchestrator.adapters.tables.base import Base
@@ -14,7 +14,8 @@ from orchestrator.adapters.tables.base import Base
 class ModelVersionRow(Base):
     """A registered version: its manifest, byte for byte as its hash is signed.
 
-    restored_at: when its files came back after they had been collected.
+    restored_at: when its files came back after they had been collected. take_back: it was revoked,
+    and whoever serves it is to get another version, take_back_to, or what it served before.
     """
 
     __tablename__ = "model_versions"
@@ -28,6 +29,13 @@ class ModelVersionRow(Base):
             "version",
             "manifest_sha256",
             "manifest_size",
+        ),
+        Index(
+            "ix_model_versions_take_back",
+            "model",
+            "version",
+            sqlite_where=text("take_back"),
+            postgresql_where=text("take_back"),
         ),
     )
 
@@ -44,6 +52,8 @@ class ModelVersionRow(Base):
     note: Mapped[str] = mapped_column(Text, default="", server_default="")
     created_at: Mapped[datetime]
     restored_at: Mapped[datetime | None]
+    take_back: Mapped[bool] = mapped_column(default=False, server_default=false())
+    take_back_to: Mapped[int | None]
 
 
 class VersionFileRow(Base):

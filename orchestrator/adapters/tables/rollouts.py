@@ -12,7 +12,11 @@ from orchestrator.adapters.tables.base import Base
 
 
 class RolloutRow(Base):
-    """A rollout. ``reason``: why it is paused or was aborted. ``planned``: all of it is there."""
+    """A rollout. ``reason``: why it is paused or was aborted. ``planned``: all of it is there.
+
+    takes_back: the version that it leads devices away from, rollback_of: of which rollout.
+    turned_at: since when it rolls back, back_to: to this version, if one was named.
+    """
 
     __tablename__ = "rollouts"
 
@@ -30,6 +34,13 @@ class RolloutRow(Base):
     ended_at: Mapped[datetime | None]
     revision: Mapped[int] = mapped_column(default=1, server_default="1")
     activated_at: Mapped[datetime | None]
+    requested_by: Mapped[str | None] = mapped_column(String(100))
+    approved_by: Mapped[str | None] = mapped_column(String(100))
+    rollback_of: Mapped[str | None] = mapped_column(String(32), index=True)
+    takes_back: Mapped[int | None]
+    back_to: Mapped[int | None]
+    turned_at: Mapped[datetime | None]
+    promoted_by: Mapped[str | None] = mapped_column(String(100))
 
 
 class WaveRow(Base):
@@ -44,6 +55,7 @@ class WaveRow(Base):
     joiners: Mapped[bool] = mapped_column(default=False)
     entered_at: Mapped[datetime]
     evidence: Mapped[list[Any]] = mapped_column(default=list)
+    promoted_by: Mapped[str | None] = mapped_column(String(100))
 
 
 class ExecutionRow(Base):
@@ -106,4 +118,6 @@ class ExecutionRow(Base):
     due_at: Mapped[datetime | None]
     waits_until: Mapped[datetime | None]
     proceed: Mapped[bool] = mapped_column(default=False, server_default=false())
+    before_version: Mapped[int | None]
+    before_variant: Mapped[str | None] = mapped_column(String(64))
     updated_at: Mapped[datetime]

@@ -11,7 +11,8 @@ class VersionRecord:
     """A model version. ``manifest`` is JSON text, kept byte for byte; manifest_size: its bytes.
 
     purged: its files were collected; only this record is left. restored_at: when
-    they last came back.
+    they last came back. take_back: it was revoked, and whoever serves it is to get another version:
+    take_back_to, or what each served before.
     """
 
     model: str
@@ -27,3 +28,5 @@ class VersionRecord:
     note: str = ""
     created_at: datetime
     restored_at: datetime | None = None
+    take_back: bool = False
+    take_back_to: int | None = None

@@ -20,6 +20,10 @@ class RolloutRecord:
     reason: why it is paused or was aborted, and by whom. planned: all of its executions are
     there; until then nobody sees it. revision: grows with each edit and each change of state.
     activated_at: when whoever had been offered it by then was told to wait no longer.
+    requested_by, approved_by: who started it and who agreed, as the audit log names them.
+    takes_back: of a rollback, the version that it leads away from; rollback_of: the rollout
+    that shipped it, if it is one's. turned_at: since when it rolls back itself; back_to: the
+    version that was named for it. promoted_by: who let all of its waves pass by hand.
     """
 
     id: str
@@ -35,6 +39,13 @@ class RolloutRecord:
     ended_at: datetime | None = None
     revision: int = 1
     activated_at: datetime | None = None
+    requested_by: str | None = None
+    approved_by: str | None = None
+    rollback_of: str | None = None
+    takes_back: int | None = None
+    back_to: int | None = None
+    turned_at: datetime | None = None
+    promoted_by: str | None = None
 
     def machine(self) -> Rollout:
         """The part that the state machine knows."""
@@ -43,7 +54,7 @@ class RolloutRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaveRecord:
-    """A wave; ``entered_at`` is when it took its state."""
+    """A wave; ``entered_at`` is when it took its state. promoted_by: who let it pass by hand."""
 
     rollout_id: str
     idx: int
@@ -51,6 +62,7 @@ class WaveRecord:
     stragglers: bool = False
     entered_at: datetime
     evidence: tuple[Evidence, ...] = ()
+    promoted_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +75,7 @@ class ExecutionRecord:
     retryable: it failed by what may pass. bytes_earlier: fetched in the attempts before.
     waits_until: of a device that waits, when it goes on, as it said. proceed: it is to go on,
     whatever it waits for; while this is not published its device has to be told.
+    before_version, before_variant: what of the model its device served when it was offered.
     """
 
     id: str
@@ -85,6 +98,8 @@ class ExecutionRecord:
     cause: DeviceCause | None = None
     detail: str | None = None
     retryable: bool = False
+    before_version: int | None = None
+    before_variant: str | None = None
     due_at: datetime | None = None
     waits_until: datetime | None = None
     proceed: bool = False
