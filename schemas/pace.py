@@ -12,6 +12,8 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from schemas.base import Authored, UtcTime
 
+_CRON_FIELDS = 5
+
 
 class Growth(Authored):
     """A rate that grows with success.
@@ -86,10 +88,13 @@ def _zone(name: str) -> str:
 def _cron(text: str) -> str:
     try:
         CronSim(text, datetime(2026, 1, 1, tzinfo=ZoneInfo("UTC")))
+        why = None if len(text.split()) == _CRON_FIELDS else "it has not five fields"
     except CronSimError as error:
+        why = str(error)
+    if why is not None:
         form = "minute, hour, day, month, weekday, as in '0 2 * * 1-5'"
-        msg = f"{text!r} is no cron expression ({error}): {form}"
-        raise ValueError(msg) from error
+        msg = f"{text!r} is no cron expression ({why}): {form}"
+        raise ValueError(msg)
     return text
 
 
