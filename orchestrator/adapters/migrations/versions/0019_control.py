@@ -20,13 +20,14 @@ branch_labels = None
 depends_on = None
 
 _TIME = tables.UtcDateTime(timezone=True)
+_INT = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _TAKE_BACK = sa.text("take_back")
 _ROLLOUTS = (
     ("requested_by", sa.String(length=100)),
     ("approved_by", sa.String(length=100)),
     ("rollback_of", sa.String(length=32)),
-    ("takes_back", sa.Integer()),
-    ("back_to", sa.Integer()),
+    ("takes_back", _INT),
+    ("back_to", _INT),
     ("turned_at", _TIME),
     ("promoted_by", sa.String(length=100)),
 )
@@ -40,13 +41,13 @@ def upgrade() -> None:
     with op.batch_alter_table("waves", recreate="never") as waves:
         waves.add_column(sa.Column("promoted_by", sa.String(length=100), nullable=True))
     with op.batch_alter_table("executions", recreate="never") as executions:
-        executions.add_column(sa.Column("before_version", sa.Integer(), nullable=True))
+        executions.add_column(sa.Column("before_version", _INT, nullable=True))
         executions.add_column(sa.Column("before_variant", sa.String(length=64), nullable=True))
     with op.batch_alter_table("model_versions", recreate="never") as versions:
         versions.add_column(
             sa.Column("take_back", sa.Boolean(), nullable=False, server_default=sa.false())
         )
-        versions.add_column(sa.Column("take_back_to", sa.Integer(), nullable=True))
+        versions.add_column(sa.Column("take_back_to", _INT, nullable=True))
     op.create_index(
         "ix_model_versions_take_back",
         "model_versions",
