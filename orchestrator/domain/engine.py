@@ -36,7 +36,7 @@ def decide(snapshot: Snapshot, now: datetime) -> tuple[Action, ...]:
         return ()
     wave = open_wave(snapshot.waves)
     if wave is None:
-        return (MoveRollout(RolloutEvent.FINISH),)
+        return () if snapshot.dynamic else (MoveRollout(RolloutEvent.FINISH),)
     match wave.state:
         case WaveState.PENDING:
             return (MoveWave(wave.index, WaveEvent.BEGIN), Sift(wave.index))

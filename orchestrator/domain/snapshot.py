@@ -70,7 +70,8 @@ class WaveFacts:
 class Snapshot:
     """A rollout with its waves in order.
 
-    deaf: devices may have spoken and were not heard yet, so silence says nothing.
+    deaf: devices may have spoken and were not heard yet, so silence says nothing. dynamic: it
+    does not end by itself, for more devices may join.
     """
 
     state: RolloutState
@@ -78,8 +79,13 @@ class Snapshot:
     timers: Timers
     waves: tuple[WaveFacts, ...] = ()
     deaf: bool = False
+    dynamic: bool = False
 
 
 def open_wave(waves: tuple[WaveFacts, ...]) -> WaveFacts | None:
-    """The first wave that has not passed: the only one that is ever worked on."""
-    return next((wave for wave in waves if wave.state is not WaveState.PASSED), None)
+    """The first wave that has not passed: the only one that is ever worked on.
+
+    The stragglers' comes after all others: devices that join late do not wait for the absent.
+    """
+    left = [wave for wave in waves if wave.state is not WaveState.PASSED]
+    return min(left, key=lambda wave: (wave.stragglers, wave.index), default=None)

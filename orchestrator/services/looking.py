@@ -52,7 +52,10 @@ def look_at(
         filled, waiting = _facts(tx, rollout, current, now)
         facts[facts.index(current)] = filled
     spec = rollout.spec
-    snapshot = Snapshot(rollout.state, spec.gates, Timers.of(spec), tuple(facts), deaf)
+    timers = Timers.of(spec)
+    snapshot = Snapshot(
+        rollout.state, spec.gates, timers, tuple(facts), deaf=deaf, dynamic=spec.dynamic
+    )
     return Look(rollout, waves, waiting, snapshot)
 
 

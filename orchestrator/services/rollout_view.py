@@ -56,6 +56,7 @@ def view(tx: Transaction, record: RolloutRecord) -> RolloutView:
             state=wave.state,
             size=sum(progress.get(wave.idx, Progress()).states.values()),
             stragglers=wave.stragglers,
+            joiners=wave.joiners,
             evidence=wave.evidence,
             progress=progress.get(wave.idx, Progress()),
             executions=tuple(by_wave.get(wave.idx, ())),

@@ -18,7 +18,8 @@ class RolloutRecord:
     """A rollout.
 
     reason: why it is paused or was aborted, and by whom. planned: all of its executions are
-    there; until then nobody sees it. revision: grows with each edit and each change of state.
+    there; until then nobody sees it. fleet_where: of its fleet, as it was when planned.
+    revision: grows with each edit and each change of state.
     activated_at: when whoever had been offered it by then was told to wait no longer.
     requested_by, approved_by: who started it and who agreed, as the audit log names them.
     takes_back: of a rollback, the version that it leads away from; rollback_of: the rollout
@@ -34,6 +35,7 @@ class RolloutRecord:
     pause_reason: PauseReason | None = None
     reason: str | None = None
     planned: bool = True
+    fleet_where: str | None = None
     created_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None
@@ -60,6 +62,7 @@ class WaveRecord:
     idx: int
     state: WaveState
     stragglers: bool = False
+    joiners: bool = False
     entered_at: datetime
     evidence: tuple[Evidence, ...] = ()
     promoted_by: str | None = None
