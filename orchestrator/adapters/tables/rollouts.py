@@ -55,6 +55,8 @@ class WaveRow(Base):
     joiners: Mapped[bool] = mapped_column(default=False)
     entered_at: Mapped[datetime]
     evidence: Mapped[list[Any]] = mapped_column(default=list)
+    looks: Mapped[int] = mapped_column(default=0, server_default="0")
+    looked_at: Mapped[datetime | None]
     promoted_by: Mapped[str | None] = mapped_column(String(100))
 
 
@@ -92,6 +94,13 @@ class ExecutionRow(Base):
             "id",
             sqlite_where=text("NOT published AND sequence > 0"),
             postgresql_where=text("NOT published AND sequence > 0"),
+        ),
+        Index(
+            "ix_executions_late",
+            "rollout_id",
+            "wave",
+            sqlite_where=text("late IS NOT NULL"),
+            postgresql_where=text("late IS NOT NULL"),
         ),
     )
 

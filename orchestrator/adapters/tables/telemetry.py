@@ -29,13 +29,15 @@ class WindowRow(Base):
     """A telemetry window, stored once per (device, boot, seq).
 
     The index by version ends with the time of receipt, so that rows are appended to it, and not
-    put in at a place for each device.
+    put in at a place for each device. The one by device costs a fifth of an insertion: without it
+    a verdict on some hundred devices would read what a hundred thousand told.
     """
 
     __tablename__ = "windows"
     __table_args__ = (
         Index("ix_windows_version", "model", "version", "received_ms"),
         Index("ix_windows_received", "received_ms"),
+        Index("ix_windows_device", "device_id", "start_ms"),
     )
 
     device_id: Mapped[str] = mapped_column(String(32), primary_key=True)

@@ -56,7 +56,11 @@ class RolloutRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaveRecord:
-    """A wave; ``entered_at`` is when it took its state. promoted_by: who let it pass by hand."""
+    """A wave; ``entered_at`` is when it took its state.
+
+    looks: how often its telemetry was judged, looked_at: the last time; both begin anew when a
+    person resumes what a verdict had stopped. promoted_by: who let it pass by hand.
+    """
 
     rollout_id: str
     idx: int
@@ -65,6 +69,8 @@ class WaveRecord:
     joiners: bool = False
     entered_at: datetime
     evidence: tuple[Evidence, ...] = ()
+    looks: int = 0
+    looked_at: datetime | None = None
     promoted_by: str | None = None
 
 
