@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, aliased
 
 from orchestrator.adapters.execution_conditions import conditions, model_of
 from orchestrator.adapters.execution_counts_repository import SqlExecutionCounts
-from orchestrator.adapters.tables import DeviceRow, ExecutionRow, RolloutRow
+from orchestrator.adapters.tables import DeviceModelRow, DeviceRow, ExecutionRow, RolloutRow
 from orchestrator.domain.execution import AT_WORK, IN_FLIGHT, RETRIED_BY_HAND
 from orchestrator.services.records import Among, Moved
 from schemas.rollout import EXEC_TERMINAL, ExecState, RolloutState
@@ -121,6 +121,9 @@ class SqlExecutions(SqlExecutionCounts):
             "published": False,
             "offered_at": now,
             "due_at": due_at,
+            # What an attempt before left there is not what the device is to go back to.
+            "before_version": _served_else(DeviceModelRow.version, ExecutionRow.before_version),
+            "before_variant": _served_else(DeviceModelRow.variant, ExecutionRow.before_variant),
         }
         return self._move(where, values, now)
 
@@ -190,6 +193,22 @@ _NEXT_ATTEMPT: dict[str, Any] = {
     "bytes_fetched": None,
     "bytes_earlier": ExecutionRow.bytes_earlier + func.coalesce(ExecutionRow.bytes_fetched, 0),
 }
+
+
+def _served_else(column: Any, kept: Any) -> Any:
+    """What the device serves of the rollout's model in another version; else what was kept."""
+    served = (
+        select(column)
+        .join(RolloutRow, RolloutRow.model == DeviceModelRow.model)
+        .where(
+            RolloutRow.id == ExecutionRow.rollout_id,
+            DeviceModelRow.device_id == ExecutionRow.device_id,
+            DeviceModelRow.version != RolloutRow.version,
+        )
+        .correlate(ExecutionRow)
+        .scalar_subquery()
+    )
+    return func.coalesce(served, kept)
 
 
 def _of_model(rollout_id: str) -> Any:

@@ -111,6 +111,7 @@ def _execution_view(record: ExecutionRecord, holders: Mapping[str, str]) -> Exec
         detail=record.detail,
         late=record.late,
         waits_for=holders.get(record.device_id) if scheduled else None,
+        before=record.before_version,
         due_at=record.due_at,
         updated_at=record.updated_at,
     )

@@ -64,7 +64,8 @@ class Executions(ExecutionCounts, Protocol):
     rollouts of the same model have in flight. give_way: of the devices, what paused rollouts of
     other models have offered and not sent. retry: by attempt, when the next one may be offered.
     retry_by_hand: into another wave, if one is given. offer: gives each device its next
-    sequence. extend: execution → its new timer. put_in_wave: nothing else changes.
+    sequence, and notes what it serves of the model. extend: execution → its new timer.
+    put_in_wave: nothing else changes.
     """
 
     def end(
