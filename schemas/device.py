@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from schemas import PROTOCOL
-from schemas.base import MAX_INTEGER, Line, UtcTime, Wire
+from schemas.base import MAX_INTEGER, Line, UtcTime, Wire, at_most
 from schemas.ids import BootId, DeviceId, ExecutionId, Name, RolloutId, Sha256
 
 
@@ -31,8 +31,12 @@ class Presence(StrEnum):
 
 Tag = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
 
+MAX_TAGS = 16
+"""Of one device."""
+
 
 Isa = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,32}$")]
+Provider = Annotated[Line, StringConstraints(max_length=100)]
 
 
 class Hardware(Wire):
@@ -42,14 +46,14 @@ class Hardware(Wire):
     board: its maker's name of it.
     """
 
-    arch: Annotated[str, StringConstraints(max_length=32)]
+    arch: Annotated[Line, StringConstraints(max_length=32)]
     isa: Annotated[tuple[Isa, ...], Field(max_length=64)] = ()
     board: Annotated[Line, StringConstraints(max_length=100)] | None = None
     cpus: Annotated[int, Field(ge=1, le=4096)]
-    ram_mb: Annotated[int, Field(ge=1)]
-    providers: Annotated[tuple[str, ...], Field(max_length=32)]
-    ort: Annotated[str, StringConstraints(max_length=32)]
-    agent: Annotated[str, StringConstraints(max_length=32)]
+    ram_mb: Annotated[int, Field(ge=1), at_most(2**40)]
+    providers: Annotated[tuple[Provider, ...], Field(max_length=32)]
+    ort: Annotated[Line, StringConstraints(max_length=32)]
+    agent: Annotated[Line, StringConstraints(max_length=32)]
 
 
 class ActiveModel(Wire):

@@ -137,6 +137,11 @@ def parts_of(version: str | None) -> tuple[int, ...] | None:
 
 
 def version_key(version: str | None) -> str | None:
-    """Text that sorts as ``parts_of`` does: each number with all its digits."""
+    """A dotted version as text that sorts as it does; None where ``parts_of`` finds none."""
     parts = parts_of(version)
-    return None if parts is None else "".join(f"{one:0{_DIGITS}d}" for one in parts)
+    return None if parts is None else key_of(parts)
+
+
+def key_of(parts: tuple[int, ...]) -> str:
+    """The numbers of a version as text that sorts as they do: each with all its digits."""
+    return "".join(f"{one:0{_DIGITS}d}" for one in parts)

@@ -7,16 +7,19 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, CursorResult, select, update
+from sqlalchemy import ColumnElement, CursorResult, func, not_, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.adapters.certificate_repository import SqlCertificates
+from orchestrator.adapters.device_facts import DeviceFacts
 from orchestrator.adapters.repository import Records
+from orchestrator.adapters.selector_sql import where as sql_where
 from orchestrator.adapters.served_models import ServedModels, serves
-from orchestrator.adapters.tables import DeviceRow, JoinTokenRow
+from orchestrator.adapters.tables import DeviceRow, DeviceTagRow, JoinTokenRow
 from orchestrator.domain.cohort import Candidate
-from orchestrator.services.records import DeviceRecord, TokenRecord
+from orchestrator.services.records import DeviceRecord, Target, TokenRecord
 from schemas.device import DeviceState, Presence
+from schemas.selector import Node
 
 _PORTION = 500
 _SHUT_OUT = (DeviceState.PENDING.value, DeviceState.REVOKED.value)
@@ -36,6 +39,7 @@ class SqlDevices(SqlCertificates):
         self._tokens = Records(session, JoinTokenRow, TokenRecord)
         self._devices = Records(session, DeviceRow, DeviceRecord)
         self._served = ServedModels(session)
+        self._facts = DeviceFacts(session)
 
     def add_token(self, record: TokenRecord) -> None:
         self._tokens.add(record)
@@ -74,17 +78,20 @@ class SqlDevices(SqlCertificates):
 
     def add(self, record: DeviceRecord) -> None:
         self._devices.add(record)
+        self._facts.write([(None, record)])
         self._served.write([(record.id, (), record.active)], _heard(record))
 
     def save(self, record: DeviceRecord) -> None:
         before = self._devices.get(record.id)
         self._devices.save(record, record.id)
         if before is not None:
+            self._facts.write([(before, record)])
             self._served.write([(record.id, before.active, record.active)], _heard(record))
 
     def change(self, pairs: Iterable[tuple[DeviceRecord, DeviceRecord]], at: datetime) -> None:
         pairs = list(pairs)
         self._devices.change(pairs)
+        self._facts.write(pairs)
         differs = ((b.id, b.active, a.active) for b, a in pairs if b.active != a.active)
         self._served.write(differs, at)
 
@@ -101,12 +108,15 @@ class SqlDevices(SqlCertificates):
         states: Collection[DeviceState] = (),
         model: str | None = None,
         version: int | None = None,
+        where: tuple[Node, datetime] | None = None,
     ) -> Sequence[DeviceRecord]:
         wanted: list[ColumnElement[bool]] = []
         if states:
             wanted.append(DeviceRow.state.in_([state.value for state in states]))
         if model is not None:
             wanted.append(serves(model, version))
+        if where is not None:
+            wanted.append(sql_where(*where))
         return self._devices.newest(DeviceRow.id, before, limit, *wanted)
 
     def taking_part(self, ids: Iterable[str]) -> AbstractSet[str]:
@@ -118,15 +128,16 @@ class SqlDevices(SqlCertificates):
             found |= set(self._session.scalars(query))
         return found
 
-    def candidates(self, device_class: str | None, tags: Iterable[str]) -> Sequence[Candidate]:
-        query = select(DeviceRow.id, DeviceRow.device_class, DeviceRow.tags).where(
-            DeviceRow.state == DeviceState.ACTIVE.value
-        )
-        if device_class is not None:
-            query = query.where(DeviceRow.device_class == device_class)
-        wanted = set(tags)
+    def candidates(self, target: Target, now: datetime) -> Sequence[Candidate]:
+        query = select(DeviceRow.id, DeviceRow.device_class).where(*_of(target, now))
         rows = self._session.execute(query.order_by(DeviceRow.id))
-        return [Candidate(device, name) for device, name, its in rows if wanted <= set(its)]
+        return [Candidate(device, name) for device, name in rows]
+
+    def census(self, target: Target, now: datetime) -> Mapping[tuple[str, Presence], int]:
+        columns = (DeviceRow.device_class, DeviceRow.presence)
+        query = select(*columns, func.count()).where(*_of(target, now)).group_by(*columns)
+        rows = self._session.execute(query)
+        return {(name, Presence(presence)): int(n) for name, presence, n in rows}
 
     def many(self, ids: Iterable[str]) -> Mapping[str, DeviceRecord]:
         found: dict[str, DeviceRecord] = {}
@@ -141,6 +152,20 @@ class SqlDevices(SqlCertificates):
             DeviceRow.presence == Presence.ONLINE.value, DeviceRow.last_seen_at < since
         )
         return self._devices.all(query.limit(limit))
+
+
+def _of(target: Target, now: datetime) -> list[ColumnElement[bool]]:
+    wanted: list[ColumnElement[bool]] = [DeviceRow.state == DeviceState.ACTIVE.value]
+    if target.device_class is not None:
+        wanted.append(DeviceRow.device_class == target.device_class)
+    for tag in target.tags:
+        its = select(DeviceTagRow.device_id).where(DeviceTagRow.tag == tag)
+        wanted.append(DeviceRow.id.in_(its))
+    if target.where is not None:
+        wanted.append(sql_where(target.where, now))
+    if target.exclude is not None:
+        wanted.append(not_(sql_where(target.exclude, now)))
+    return wanted
 
 
 def _heard(record: DeviceRecord) -> datetime:

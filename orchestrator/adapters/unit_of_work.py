@@ -16,6 +16,7 @@ from orchestrator.adapters.device_class_repository import SqlDeviceClasses, SqlM
 from orchestrator.adapters.device_repository import SqlDevices
 from orchestrator.adapters.event_repository import SqlEvents
 from orchestrator.adapters.execution_repository import SqlExecutions
+from orchestrator.adapters.fleet_repository import SqlFleets
 from orchestrator.adapters.fleet_trust_repository import SqlFleetTrust
 from orchestrator.adapters.holdings_repository import SqlHoldings
 from orchestrator.adapters.job_history_repository import SqlJobHistory
@@ -38,6 +39,7 @@ from orchestrator.services.ports import (
     Devices,
     Events,
     Executions,
+    Fleets,
     FleetTrust,
     HoldingsView,
     JobHistory,
@@ -79,6 +81,7 @@ class SqlTransaction:
         self.fleet_trust: FleetTrust = SqlFleetTrust(session)
         self.device_classes: DeviceClasses = SqlDeviceClasses(session)
         self.measured: Measured = SqlMeasured(session)
+        self.fleets: Fleets = SqlFleets(session)
         self.rollouts: Rollouts = SqlRollouts(session)
         self.outbox: Outbox = SqlOutbox(session)
         self.executions: Executions = SqlExecutions(session)

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from orchestrator.domain.cohort import plan_waves
 from orchestrator.errors import Invalid
+from orchestrator.services.fleets import target_of
 from orchestrator.services.moves import announce
 from orchestrator.services.ports import Clock, UnitOfWork
 from orchestrator.services.records import RolloutRecord, WaveRecord
@@ -57,7 +58,7 @@ class PlanningService:
         with self._uow.read() as tx:
             version = usable(tx, spec.model, spec.version)
             _check_variant(Manifest.model_validate_json(version.manifest), spec)
-            candidates = tx.devices.candidates(spec.device_class, spec.tags)
+            candidates = tx.devices.candidates(target_of(tx, spec), now)
         if not candidates:
             msg = "no active device matches the target of this rollout"
             raise Invalid(msg, hint="`argosy device ls` shows classes and tags")

@@ -20,6 +20,7 @@ from orchestrator.services.records import (
     JobRecord,
     KeyRecord,
     RolloutRecord,
+    Target,
     TokenRecord,
     VersionRecord,
     WaveRecord,
@@ -368,10 +369,11 @@ def test_devices_are_targeted_by_class_and_tags_and_only_when_active(uow):
     with uow() as tx:
         for record in (pi, other, gone):
             tx.devices.add(record)
-        found = {c.device: c.device_class for c in tx.devices.candidates(None, ())}
+        found = {c.device: c.device_class for c in tx.devices.candidates(Target(), NOW)}
         assert found == {pi.id: pi.device_class, other.id: "jetson"}
-        assert [c.device for c in tx.devices.candidates("jetson", ())] == [other.id]
-        assert [c.device for c in tx.devices.candidates(None, ("lab", "roof"))] == [other.id]
+        assert [c.device for c in tx.devices.candidates(Target(device_class="jetson"), NOW)] == [other.id]
+        both = Target(tags=("lab", "roof"))
+        assert [c.device for c in tx.devices.candidates(both, NOW)] == [other.id]
 
 
 def test_devices_that_fell_silent_are_found(uow):

@@ -40,6 +40,8 @@ class DeviceRow(Base):
     ``certificate_serial`` is of the one issued last, ``seen_certificate`` what the last birth
     said; ``turns`` are the boots that its births told of lately (``domain.clone``).
     ``drifted_at``: since when it serves what it was never given. ``active``: a list, by model.
+    ``ort_key``, ``agent_key``: versions of ``hardware``, as text that sorts as they do
+    (``schemas.selector_fields``).
     """
 
     __tablename__ = "devices"
@@ -53,6 +55,8 @@ class DeviceRow(Base):
     boot: Mapped[str | None] = mapped_column(String(32))
     session: Mapped[int] = mapped_column(default=0)
     hardware: Mapped[dict[str, Any] | None]
+    ort_key: Mapped[str | None] = mapped_column(String(64))
+    agent_key: Mapped[str | None] = mapped_column(String(64))
     active: Mapped[list[Any] | None]
     sequence: Mapped[int] = mapped_column(default=0)
     token_id: Mapped[str] = mapped_column(String(32))
@@ -68,6 +72,27 @@ class DeviceRow(Base):
     revoke_reason: Mapped[str] = mapped_column(Text)
     enrolled_at: Mapped[datetime]
     last_seen_at: Mapped[datetime | None]
+
+
+class DeviceTagRow(Base):
+    """A tag of a device: what ``DeviceRow.tags`` says, for asking by tag."""
+
+    __tablename__ = "device_tags"
+
+    tag: Mapped[str] = mapped_column(String(64), primary_key=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True, index=True)
+
+
+class FleetRow(Base):
+    """A selector that was saved under a name."""
+
+    __tablename__ = "fleets"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    selector: Mapped[str] = mapped_column(Text)
+    note: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
 
 
 class DeviceModelRow(Base):

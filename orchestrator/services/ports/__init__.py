@@ -10,7 +10,13 @@ from orchestrator.services.ports.artifacts import (
     HoldingsView,
 )
 from orchestrator.services.ports.delivery import Broadcasting, Links, Patches
-from orchestrator.services.ports.devices import Certificates, DeviceClasses, Devices, Measured
+from orchestrator.services.ports.devices import (
+    Certificates,
+    DeviceClasses,
+    Devices,
+    Fleets,
+    Measured,
+)
 from orchestrator.services.ports.downlink import Downlink
 from orchestrator.services.ports.executions import ExecutionCounts, Executions
 from orchestrator.services.ports.gate import DeviceTrust, FleetTrust, Gate
@@ -43,6 +49,7 @@ __all__ = [
     "ExecutionCounts",
     "Executions",
     "FleetTrust",
+    "Fleets",
     "Gate",
     "GivenUp",
     "HoldingsView",

@@ -14,12 +14,15 @@ from orchestrator.services.records import (
     DeviceClassRecord,
     DeviceKeyRecord,
     DeviceRecord,
+    FleetRecord,
     MeasuredRecord,
     RevokedCertificate,
+    Target,
     TokenRecord,
 )
-from schemas.device import DeviceState
+from schemas.device import DeviceState, Presence
 from schemas.measure import MeasuredVariant
+from schemas.selector import Node
 
 
 class Certificates(Protocol):
@@ -53,11 +56,11 @@ class Certificates(Protocol):
 class Devices(Certificates, Protocol):
     """Join tokens and devices, with their keys and certificates.
 
-    candidates: active devices of a class, or of any, that have all the tags. taking_part: of
-    these devices the ones that are neither pending nor revoked. change: many at once, as they
-    were read in this transaction and as they are to be from a time on. page: only those in some
-    states, or that serve a model (in a version), if any is named. serving_since: device → model →
-    since when.
+    candidates: active devices that fit a target at a time, by id. census: how many of them, by
+    class and presence. taking_part: of these devices the ones that are neither pending nor
+    revoked. change: many at once, as they were read in this transaction and as they are to be from
+    a time on. page: only those in some states, or that serve a model (in a version), or that a
+    selector matches at a time, if any is named. serving_since: device → model → since when.
     """
 
     def add_token(self, record: TokenRecord) -> None: ...
@@ -78,9 +81,11 @@ class Devices(Certificates, Protocol):
         states: Collection[DeviceState] = (),
         model: str | None = None,
         version: int | None = None,
+        where: tuple[Node, datetime] | None = None,
     ) -> Sequence[DeviceRecord]: ...
     def taking_part(self, ids: Iterable[str]) -> AbstractSet[str]: ...
-    def candidates(self, device_class: str | None, tags: Iterable[str]) -> Sequence[Candidate]: ...
+    def candidates(self, target: Target, now: datetime) -> Sequence[Candidate]: ...
+    def census(self, target: Target, now: datetime) -> Mapping[tuple[str, Presence], int]: ...
     def many(self, ids: Iterable[str]) -> Mapping[str, DeviceRecord]: ...
     def silent(self, since: datetime, limit: int) -> Sequence[DeviceRecord]: ...
 
@@ -109,3 +114,16 @@ class Measured(Protocol):
     def put(self, record: MeasuredRecord) -> None: ...
     def batches(self, device_id: str, sha256: str) -> Collection[int]: ...
     def of_version(self, model: str, version: int) -> Sequence[MeasuredVariant]: ...
+
+
+class Fleets(Protocol):
+    """Saved selectors.
+
+    page: by name. used_by: rollouts that are not over and name it.
+    """
+
+    def put(self, record: FleetRecord) -> None: ...
+    def get(self, name: str) -> FleetRecord | None: ...
+    def delete(self, name: str) -> None: ...
+    def page(self, after: str | None, limit: int) -> Sequence[FleetRecord]: ...
+    def used_by(self, name: str) -> Sequence[str]: ...

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from orchestrator.services.ports.access import Audit, Keys, Sessions
 from orchestrator.services.ports.artifacts import ArtifactMarks, HoldingsView
-from orchestrator.services.ports.devices import DeviceClasses, Devices, Measured
+from orchestrator.services.ports.devices import DeviceClasses, Devices, Fleets, Measured
 from orchestrator.services.ports.executions import Executions
 from orchestrator.services.ports.gate import FleetTrust
 from orchestrator.services.ports.jobs import Agents, JobHistory, Jobs
@@ -32,6 +32,7 @@ class Transaction(Protocol):
     fleet_trust: FleetTrust
     device_classes: DeviceClasses
     measured: Measured
+    fleets: Fleets
     rollouts: Rollouts
     outbox: Outbox
     executions: Executions

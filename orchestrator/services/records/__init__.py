@@ -7,8 +7,10 @@ from orchestrator.services.records.devices import (
     DeviceClassRecord,
     DeviceKeyRecord,
     DeviceRecord,
+    FleetRecord,
     MeasuredRecord,
     RevokedCertificate,
+    Target,
     TokenRecord,
 )
 from orchestrator.services.records.executions import Alike, Among, Moved, Waiting
@@ -37,6 +39,7 @@ __all__ = [
     "DeviceKeyRecord",
     "DeviceRecord",
     "ExecutionRecord",
+    "FleetRecord",
     "GivenRecord",
     "JobRecord",
     "KeyRecord",
@@ -52,6 +55,7 @@ __all__ = [
     "SampleRecord",
     "SessionRecord",
     "Span",
+    "Target",
     "TokenRecord",
     "VersionRecord",
     "Waiting",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from orchestrator.domain.clone import Turn
 from schemas.budget import DeviceClassSpec
 from schemas.device import ActiveModels, CertificateSeen, DeviceState, Hardware, Presence
 from schemas.measure import Benchmark
+from schemas.selector import And, Node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,3 +131,32 @@ class MeasuredRecord:
     batch: int
     benchmark: Benchmark
     at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Which active devices are meant: those that fit all of it.
+
+    tags: all of them. where: a selector; exclude: one that must not match.
+    """
+
+    device_class: str | None = None
+    tags: tuple[str, ...] = ()
+    where: Node | None = None
+    exclude: Node | None = None
+
+    def narrowed(self, node: Node) -> Target:
+        """Of these devices, those that a selector matches too."""
+        where = node if self.where is None else And((self.where, node))
+        return replace(self, where=where)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetRecord:
+    """A selector that was saved under a name."""
+
+    name: str
+    selector: str
+    note: str = ""
+    created_at: datetime
+    updated_at: datetime
