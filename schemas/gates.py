@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from schemas.base import Authored, Wire
 from schemas.ids import Name
@@ -80,6 +80,16 @@ class TelemetryGate(Authored):
     metric: Metric
     max_worse: Annotated[float, Field(gt=0, le=1000)]
     required: bool = True
+
+    @model_validator(mode="after")
+    def _in_its_unit(self) -> Self:
+        if self.metric in RATIOS and self.max_worse <= 1:
+            msg = f"max_worse of {self.metric} is a factor above 1, as 1.2 for a fifth more"
+            raise ValueError(msg)
+        if self.metric in RATES and self.max_worse >= 1:
+            msg = f"max_worse of {self.metric} is in points below 1, as 0.05 for five in a hundred"
+            raise ValueError(msg)
+        return self
 
 
 STANDARD = (
