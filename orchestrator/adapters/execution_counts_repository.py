@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import ColumnElement, Float, Text, and_, cast, func, or_, select
+from sqlalchemy import ColumnElement, Float, Text, and_, case, cast, func, or_, select
 from sqlalchemy.orm import Session
 
 from orchestrator.adapters.device_repository import batched
@@ -133,6 +133,12 @@ class SqlExecutionCounts:
         found = self._session.execute(query)
         return {Due(ExecState(state), bool(online)): n for state, online, n in found}
 
+    def offered(self, rollout_id: str, since: datetime, now: datetime) -> int:
+        query = select(func.count()).select_from(ExecutionRow)
+        at = ExecutionRow.offered_at
+        where = (ExecutionRow.rollout_id == rollout_id, at > since, at <= now)
+        return self._session.scalar(query.where(*where)) or 0
+
     def later(self, rollout_id: str, wave: int, now: datetime) -> int:
         waiting = frozenset({ExecState.SCHEDULED})
         among = Among(rollout_id=rollout_id, wave=wave, states=waiting)
@@ -170,7 +176,7 @@ class SqlExecutionCounts:
     def alike(self, among: Among, limit: int) -> Sequence[Alike]:
         its = (DeviceRow.device_class, cast(DeviceRow.hardware, Text), *_SERVED)
         query = (
-            select(func.count(), *its)
+            select(func.count(), func.sum(case((IS_ONLINE, 0), else_=1)), *its)
             .select_from(ExecutionRow)
             .join(DeviceRow, DeviceRow.id == ExecutionRow.device_id)
             .outerjoin(DeviceModelRow, _serves_it(among.rollout_id))
@@ -181,8 +187,8 @@ class SqlExecutionCounts:
         )
         read = _Reader()
         return [
-            Alike(name, read.hardware(hardware), read.active(*served), n, hardware)
-            for n, name, hardware, *served in self._session.execute(query)
+            Alike(name, read.hardware(hardware), read.active(*served), n, hardware, int(offline))
+            for n, offline, name, hardware, *served in self._session.execute(query)
         ]
 
     def holders(self, rollout_id: str, devices: Collection[str]) -> Mapping[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
 from typing import Protocol
@@ -93,26 +92,41 @@ class Resolver:
 
     def shares(self, groups: Iterable[Alike]) -> tuple[VariantShare, ...]:
         """How many devices of each class get which variant, and how many none and why."""
-        counts: Counter[tuple[str, str | None, bool, float | None, str | None]] = Counter()
+        found: dict[_Fate, VariantShare] = {}
         for group in groups:
-            found, name = self.resolve(group), group.device_class
-            if isinstance(found, str):
-                counts[name, None, False, None, found] += group.devices
-            else:
-                p50 = found.figures.p50_ms
-                counts[name, found.variant.id, found.estimated, p50, None] += group.devices
-        rows = sorted(counts.items(), key=lambda row: (row[0][0], -row[1], row[0][1] or ""))
-        return tuple(
-            VariantShare(
-                device_class=device_class,
-                variant=variant,
-                devices=n,
-                p50_ms=p50,
-                estimated=estimated,
-                reason=reason,
-            )
-            for (device_class, variant, estimated, p50, reason), n in rows[:MAX_SHARES]
+            share = self._share(group)
+            fate = (share.device_class, share.variant, share.estimated, share.p50_ms, share.reason)
+            before = found.get(fate)
+            found[fate] = share if before is None else _sum(before, share)
+        rows = sorted(found.values(), key=lambda s: (s.device_class, -s.devices, s.variant or ""))
+        return tuple(rows[:MAX_SHARES])
+
+    def _share(self, group: Alike) -> VariantShare:
+        """What devices that are alike get, and would have to fetch for it."""
+        found = self.resolve(group)
+        its = VariantShare(
+            device_class=group.device_class, devices=group.devices, offline=group.offline
         )
+        if isinstance(found, str):
+            return its.model_copy(update={"reason": found})
+        variant, figures = found.variant, found.figures
+        its = its.model_copy(
+            update={"variant": variant.id, "p50_ms": figures.p50_ms, "estimated": found.estimated}
+        )
+        if resolve.installed(group.active, self._manifest, self._version, variant):
+            return its.model_copy(update={"installed": group.devices})
+        each = variant.golden.file.size
+        if group.active is None or group.active.sha256 != variant.file.sha256:
+            each += variant.file.size
+        return its.model_copy(update={"bytes": each * group.devices})
+
+
+_Fate = tuple[str, str | None, bool, float | None, str | None]
+
+
+def _sum(one: VariantShare, other: VariantShare) -> VariantShare:
+    added = ("devices", "offline", "installed", "bytes")
+    return one.model_copy(update={k: getattr(one, k) + getattr(other, k) for k in added})
 
 
 def preview(tx: Transaction, rollout: RolloutRecord) -> tuple[VariantShare, ...]:

@@ -14,7 +14,7 @@ class Alike:
     """Devices of a rollout that are alike in what decides their variant, and how many.
 
     active: what they serve of the rollout's model. hardware_text: the same as the database has
-    it, None where there is none.
+    it, None where there is none. offline: of the devices, those that are not there.
     """
 
     device_class: str
@@ -22,6 +22,7 @@ class Alike:
     active: ActiveModel | None
     devices: int
     hardware_text: str | None = None
+    offline: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +32,8 @@ class Among:
     ids: only these. devices: only of these. due_by: their timer has run out by then. online:
     whether their device is there. usable: whether it may take part. retryable_below: FAILED by
     what may pass, and of a lower attempt. alike: of devices of that group. held: their device is
-    there and works for a rollout of another model.
+    there and works for a rollout of another model. waiting_since: they wait, or will, by an offer
+    made until then, and nobody has told them to go on.
     """
 
     rollout_id: str
@@ -45,6 +47,7 @@ class Among:
     retryable_below: int | None = None
     alike: Alike | None = None
     held: bool | None = None
+    waiting_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
