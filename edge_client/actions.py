@@ -5,6 +5,7 @@ Each may be done twice: a crash between the journal and the action costs a repea
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -21,6 +22,7 @@ class Report:
     cause, detail: why it ended, or could not be done.
     retryable: whether the same offer may work another time.
     done, total, fetched: bytes, of a download: there, wanted, come over the network.
+    waits_until: of what waits, the server's time at which it goes on by itself.
     keep: store it, when it ends its execution, to be repeated on request.
     """
 
@@ -32,6 +34,7 @@ class Report:
     done: int | None = None
     total: int | None = None
     fetched: int | None = None
+    waits_until: dt.datetime | None = None
     keep: bool = True
 
     @property

@@ -21,7 +21,7 @@ from edge_client.self_report import birth_of, live_of, names_of, status_line
 from edge_client.serving import serve_proven
 from edge_client.settings import Home, RunSettings
 from edge_client.staging import TrialEnded
-from edge_client.states import Ended, Idle
+from edge_client.states import Ended, Idle, hold_of
 from edge_client.stream import Stream, read_source
 from edge_client.transport import Acknowledged, Connected, Disconnected, Received
 from edge_client.updater import AGAIN_SECONDS
@@ -130,6 +130,7 @@ class Agent:
         jobs.add(AGAIN_SECONDS, self._inbox.again)
         jobs.add(LIVE_SECONDS, self._standing.renewer.look)
         jobs.add(LIVE_SECONDS, self._parts.rollbacks.look)
+        jobs.add(LIVE_SECONDS, self._parts.wishes.look)
         jobs.add(TIMES_SECONDS, lambda: keep_times(self._device))
         if self._read_only is not None:
             jobs.add(JOURNAL_SECONDS, self._look_for_journal)
@@ -227,7 +228,9 @@ class Agent:
         return self._updater.settled and isinstance(self._updater.state, Idle | Ended)
 
     def _cut_if_due(self) -> None:
-        if self._parts.recorder.due(updating=not self._in_peace):
+        # One that waits may do so for weeks, and nothing is new meanwhile.
+        waits = hold_of(self._updater.state) is not None
+        if self._parts.recorder.due(updating=not (self._in_peace or waits)):
             self._cut()
 
     def _cut(self) -> None:

@@ -16,6 +16,8 @@ _ENTRIES = {
     "run": Entry("edge_client.cli_run:run", "Serve the active models, and take updates."),
     "status": Entry("edge_client.cli_status:status", "Say who the device is and what it serves."),
     "rollback": Entry("edge_client.cli_status:rollback", "Put the model before back."),
+    "defer": Entry("edge_client.cli_wish:defer", "Put the update that is under way off."),
+    "proceed": Entry("edge_client.cli_wish:proceed", "Go on with an update that waits."),
     "infer": Entry("edge_client.cli_infer:infer", "Infer for one input or a few."),
     "batch": Entry("edge_client.cli_batch:batch", "Infer for each row of files."),
     "bench": Entry("edge_client.cli_bench:bench", "Measure the installed variants here."),

@@ -25,6 +25,9 @@ ASK_SECONDS = 1.0
 AGAIN_SECONDS = 900.0
 """From the last of them to the next ones."""
 
+SOON_SECONDS = 5.0
+"""The same while something waits for an answer, and none has come."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sync:
@@ -91,6 +94,10 @@ class Plan:
 
     left: int = ASKS
     due: float = 0.0
+
+    def soon(self, now: float) -> Plan:
+        """While nothing has been answered, and something waits for it."""
+        return Plan(left=self.left, due=min(self.due, now + SOON_SECONDS))
 
     def asked(self, now: float) -> Plan:
         """After a question went out."""

@@ -53,7 +53,8 @@ class Device:
     whose signatures count. runtime: what serves. send, inquire, ask: publish a request, for
     chunks, about a file or for trust metadata; False when there is no connection. listen: to
     the broadcast of a file, None to none. inlet: where chunks arrive. nudge: has the updater
-    pumped soon, from any thread. spawn: runs what takes long.
+    pumped soon, from any thread. spawn: runs what takes long. server_time: None while it is not
+    known, which has it asked for.
     """
 
     home: Home
@@ -71,6 +72,7 @@ class Device:
     inlet: Inlet = field(default_factory=Inlet)
     nudge: Callable[[], None] = lambda: None
     spawn: Spawn = at_once
+    server_time: Callable[[], dt.datetime | None] = lambda: None
     problems: Problems = field(default_factory=Problems)
 
     def require_clock(self) -> None:

@@ -226,6 +226,18 @@ class RollbackError(EdgeError):
     exit = Exit.CONFLICT
 
 
+class WishError(EdgeError):
+    """An update cannot be put off, or told to go on."""
+
+    exit = Exit.CONFLICT
+
+
+class AgentMissingError(EdgeError):
+    """There is no running agent to ask."""
+
+    exit = Exit.CONFLICT
+
+
 class NoAnswerError(EdgeError):
     """The running agent did not answer in time."""
 

@@ -6,6 +6,7 @@ one that was given up meanwhile can be told apart.
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -13,6 +14,7 @@ from edge_client.probation import Figures
 from edge_client.shadowing import Beside
 from edge_client.slots import Slot
 from edge_client.states import Key, Offer
+from edge_client.waiting import Hold
 from schemas.errors import DeviceCause
 
 
@@ -84,6 +86,44 @@ class Broke:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """It is not time to go on yet, or is no more."""
+
+    key: Key
+    hold: Hold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """What held a download is over."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dated:
+    """The server's time is known. at: that time."""
+
+    key: Key
+    at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutOffWanted:
+    """An operator at the device does not want it before ``until``, which was seen to be allowed."""
+
+    key: Key
+    until: dt.datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProceedWanted:
+    """The server, or an operator at the device, wants it to go on whatever holds it."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Proceeded:
     """Now is a good time to activate.
 
@@ -110,12 +150,16 @@ class ShadowDue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """What a shadow did so far. fallback, older: as in ``Proceeded``."""
+    """What a shadow did so far. fallback, older: as in ``Proceeded``.
+
+    hold: why it may not serve yet if it has passed.
+    """
 
     key: Key
     beside: Beside
     fallback: Slot | None
     older: Slot | None = None
+    hold: Hold | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +221,11 @@ Event: TypeAlias = (
     | Fetched
     | TrialPassed
     | Broke
+    | Held
+    | Released
+    | Dated
+    | PutOffWanted
+    | ProceedWanted
     | Proceeded
     | ShadowDue
     | Compared

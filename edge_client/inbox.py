@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from edge_client.actions import Report
 from edge_client.device import Device
 from edge_client.errors import JournalError, TrustError
-from edge_client.events import CancelRequested, Offered
+from edge_client.events import CancelRequested, Offered, ProceedWanted
 from edge_client.journal import Floor
 from edge_client.metadata_refresh import Refresher, Verdict
 from edge_client.states import Key, Offer, key_of
@@ -102,8 +102,12 @@ class Inbox:
             self._device.problems.note("a malformed command was ignored")
             return
         key = (command.execution, command.attempt)
-        if not self._repeated(key):
+        if self._repeated(key):
+            return
+        if command.kind == "cancel":
             self._updater.apply(CancelRequested(key=key))
+        else:
+            self._updater.apply(ProceedWanted(key=key))
 
     def reply(self, raw: bytes) -> None:
         """An answer to a request."""

@@ -259,6 +259,7 @@ class Journal:
             cause=report.cause,
             retryable=report.retryable,
             detail=None if report.detail is None else report.detail[:MAX_DETAIL],
+            waits_until=report.waits_until,
         )
         body = message.model_dump_json(exclude_none=True)
         if report.state is ExecState.DOWNLOADING:

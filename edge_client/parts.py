@@ -38,6 +38,7 @@ from edge_client.times import read_past
 from edge_client.updater import Updater
 from edge_client.uplink import Uplink
 from edge_client.watchdog import Watchdog
+from edge_client.wish_desk import WishDesk
 from schemas.device import Birth, Hardware
 from schemas.ids import BootId
 
@@ -135,6 +136,7 @@ class Parts:
         self.updater = Updater(self.device, post=events.post)
         self.inbox = Inbox(self.device, self.updater)
         self.rollbacks = RollbackDesk(self.device, self.updater)
+        self.wishes = WishDesk(self.device, self.updater)
 
     def close_samples(self) -> None:
         """Close the file of samples, where there is one."""
@@ -163,6 +165,7 @@ class Parts:
             inlet=inlet,
             nudge=lambda: events.post(Nudge()),
             spawn=in_thread,
+            server_time=self.uplink.time.server_time,
         )
 
 

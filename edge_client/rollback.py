@@ -6,17 +6,17 @@ that doing it twice is doing it once; without an agent it does it itself, under 
 
 from __future__ import annotations
 
-from pydantic import ValidationError
-
-from edge_client.errors import EdgeError, NothingBeforeError, RollbackError, UsageError
+from edge_client import errand
+from edge_client.errand import Answered
+from edge_client.errors import EdgeError, NothingBeforeError, RollbackError
 from edge_client.events import RollbackWanted
-from edge_client.files import read_limited, write_atomic
 from edge_client.loading import load_slot
 from edge_client.settings import Home
 from edge_client.slots import Pointer, Pointers, Slot, require_pointers
 from edge_client.states import (
     Accepted,
     Activating,
+    Deferred,
     Downloading,
     Idle,
     Reverting,
@@ -26,31 +26,20 @@ from edge_client.states import (
     Verified,
 )
 from edge_client.store import Store
-from schemas.base import Wire
 from schemas.ids import Name
 
-EARLY = (Accepted, Downloading, Verified, Staged, Shadowing)
-_LIMIT = 16 * 1024
+EARLY = (Accepted, Deferred, Downloading, Verified, Staged, Shadowing)
 
 
-class Asked(Wire):
+class Asked(errand.Asked):
     """``rollback.json``: serve ``fallback`` instead of ``slot``.
 
-    id: drawn at random, repeated in the answer. give_up: also an update that is under way.
+    give_up: also an update that is under way.
     """
 
-    id: str
     slot: Slot
     fallback: Slot
     give_up: bool = False
-
-
-class Answered(Wire):
-    """``rollback.answer.json``. error: why it was not done; hint: what to do then."""
-
-    id: str
-    error: str | None = None
-    hint: str | None = None
 
 
 def wanted(home: Home, *, id_: str, give_up: bool, model: Name | None = None) -> Asked:
@@ -122,29 +111,13 @@ def require_loadable(store: Store, fallback: Slot) -> None:
 
 def read_asked(home: Home) -> Asked | None:
     """The request; None when there is none. One that cannot be read is removed."""
-    try:
-        return Asked.model_validate_json(read_limited(home.rollback, _LIMIT))
-    except FileNotFoundError:
-        return None
-    except (UsageError, ValidationError):
-        home.rollback.unlink(missing_ok=True)
-        return None
+    return errand.read_asked(home.rollback, Asked)
 
 
 def answer(home: Home, answered: Answered) -> None:
-    """Answer, then forget the request: after a crash in between it is answered again.
+    """Answer the request.
 
     Raises:
         OSError: it could not be written; do it again.
     """
-    write_atomic(home.rolled_back, answered.model_dump_json().encode(), durable=False)
-    home.rollback.unlink(missing_ok=True)
-
-
-def read_answer(home: Home, id_: str) -> Answered | None:
-    """The answer to a request; None while there is none."""
-    try:
-        found = Answered.model_validate_json(read_limited(home.rolled_back, _LIMIT))
-    except (OSError, UsageError, ValidationError):
-        return None
-    return found if found.id == id_ else None
+    errand.answer(home.rollback, home.rolled_back, answered)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import time
-from collections.abc import Callable
 
-from edge_client import rollback
+from edge_client import errand, rollback
 from edge_client.actions import PutBack, Report
-from edge_client.errors import AgentRunningError, NoAnswerError, RollbackError
+from edge_client.errors import AgentRunningError, RollbackError
 from edge_client.events import Restored
-from edge_client.files import disk_errors, write_atomic
 from edge_client.hang import forget_hang
 from edge_client.journal import ROLLED_BACK, Journal, facts_of
-from edge_client.lock import agent_lock, is_locked
+from edge_client.lock import agent_lock
 from edge_client.opening import usable_journal
 from edge_client.rollback import Asked
 from edge_client.serving import point, point_back
@@ -26,7 +23,6 @@ from edge_client.store import Store
 from schemas.ids import Name
 
 WAIT_SECONDS = 60.0
-POLL_SECONDS, LOOK_SECONDS = 0.05, 1.0
 
 
 def roll_back(
@@ -60,31 +56,11 @@ def roll_back(
 
 def _by_agent(home: Home, asked: Asked, deadline: float) -> bool:
     """Have the agent do it; False when the agent has gone meanwhile."""
-    with disk_errors("the request to the agent"):
-        write_atomic(home.rollback, asked.model_dump_json().encode())
-    try:
-        return _answered(home, asked, lambda: time.monotonic() < deadline)
-    finally:
-        for path in (home.rollback, home.rolled_back):
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
-
-
-def _answered(home: Home, asked: Asked, patient: Callable[[], bool]) -> bool:
-    look_at = time.monotonic() + LOOK_SECONDS
-    while patient():
-        found = rollback.read_answer(home, asked.id)
-        if found is not None:
-            if found.error is None:
-                return True
-            raise RollbackError(found.error, hint=found.hint)
-        time.sleep(POLL_SECONDS)
-        if time.monotonic() >= look_at:
-            look_at += LOOK_SECONDS
-            if not is_locked(home):
-                return False
-    msg = "the agent has not put the model before back in time"
-    raise NoAnswerError(msg, hint="see `argosy-edge status`, and the agent's log")
+    late = "the agent has not put the model before back in time"
+    found = errand.run(home, home.rollback, home.rolled_back, asked, deadline=deadline, late=late)
+    if found is not None and found.error is not None:
+        raise RollbackError(found.error, hint=found.hint)
+    return found is not None
 
 
 def _alone(home: Home, asked: Asked) -> None:

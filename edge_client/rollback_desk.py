@@ -6,8 +6,9 @@ import sqlite3
 
 from edge_client import rollback
 from edge_client.device import Device
+from edge_client.errand import Answered
 from edge_client.errors import EdgeError, RollbackError
-from edge_client.rollback import Answered, Asked
+from edge_client.rollback import Asked
 from edge_client.serving import on_trial
 from edge_client.slots import read_pointers
 from edge_client.updater import Updater

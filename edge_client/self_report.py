@@ -5,8 +5,9 @@ from __future__ import annotations
 from edge_client import notify
 from edge_client.parts import Parts
 from edge_client.slots import Slot
-from edge_client.states import Shadowing, exec_state, key_of
+from edge_client.states import Shadowing, exec_state, hold_of, key_of
 from edge_client.status import Live
+from edge_client.waiting import in_words
 from schemas.device import Birth
 
 
@@ -26,7 +27,7 @@ def birth_of(parts: Parts, session: int) -> Birth:
 def live_of(parts: Parts, problem: str | None) -> Live:
     """``agent.json``. problem: of the connection, or of what was last tried."""
     state, renewer = parts.updater.state, parts.standing.renewer
-    key = key_of(state)
+    key, hold = key_of(state), hold_of(state)
     return Live(
         boot=parts.boot.id,
         connected=parts.uplink.connected,
@@ -34,6 +35,8 @@ def live_of(parts: Parts, problem: str | None) -> Live:
         serving=tuple(slot.as_active() for slot in parts.runtime.slots()),
         execution=None if key is None else key[0],
         state=exec_state(state),
+        waits=None if hold is None else in_words(hold),
+        waits_until=None if hold is None else hold.until,
         shadow_idle=isinstance(state, Shadowing) and not _compared(parts),
         windows_waiting=len(parts.buffer),
         refused=parts.standing.refusal,

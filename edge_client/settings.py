@@ -123,6 +123,16 @@ class Home:
         return self.root / "rollback.answer.json"
 
     @property
+    def wish(self) -> Path:
+        """What ``argosy-edge defer`` or ``proceed`` asks the running agent for."""
+        return self.root / "wish.json"
+
+    @property
+    def wished(self) -> Path:
+        """The agent's answer to it."""
+        return self.root / "wish.answer.json"
+
+    @property
     def lock(self) -> Path:
         """Held by the agent while it runs."""
         return self.root / "agent.lock"

@@ -15,19 +15,25 @@ from typing import Any, get_args
 
 from edge_client import steps_before_swap as before
 from edge_client import steps_from_swap as swapping
+from edge_client import steps_waiting as waiting
 from edge_client.events import (
     Booted,
     Broke,
     CancelRequested,
     Compared,
+    Dated,
     Event,
     Fetched,
+    Held,
     ManifestAccepted,
     Observed,
     Offered,
     Proceeded,
+    ProceedWanted,
     Progressed,
+    PutOffWanted,
     Refused,
+    Released,
     Restored,
     RollbackWanted,
     ShadowDue,
@@ -38,6 +44,7 @@ from edge_client.events import (
 from edge_client.states import (
     Accepted,
     Activating,
+    Deferred,
     Downloading,
     Ended,
     Idle,
@@ -69,6 +76,9 @@ _EARLY: dict[type[Any], Handler] = {
     Broke: before.broke_early,
     Booted: before.booted_early,
     RollbackWanted: before.rollback_early,
+    Dated: waiting.dated,
+    PutOffWanted: waiting.put_off,
+    ProceedWanted: waiting.proceed,
 }
 """Before the pointer is touched: giving up leaves the device as it was."""
 
@@ -78,14 +88,26 @@ _ROWS: dict[type[Any], dict[type[Any], Handler]] = {
         CancelRequested: before.cancel_idle,
         RollbackWanted: before.rollback_idle,
     },
-    Accepted: _EARLY | {ManifestAccepted: before.manifest_accepted},
-    Downloading: _EARLY | {Progressed: before.progressed, Fetched: before.fetched},
+    Accepted: _EARLY | {ManifestAccepted: before.manifest_accepted, Held: waiting.held_download},
+    Deferred: _EARLY | {Held: waiting.held_download, Released: waiting.released},
+    Downloading: _EARLY
+    | {
+        Progressed: before.progressed,
+        Fetched: before.fetched,
+        Held: waiting.held_download,
+    },
     Verified: _EARLY | {TrialPassed: before.trial_passed},
-    Staged: _EARLY | {Proceeded: before.proceeded, ShadowDue: before.shadow_due},
+    Staged: _EARLY
+    | {
+        Proceeded: before.proceeded,
+        ShadowDue: before.shadow_due,
+        Held: waiting.held_staged,
+    },
     Shadowing: _EARLY
     | {
         Proceeded: before.proceeded,
         Compared: before.compared,
+        Held: waiting.held_shadowing,
         Booted: before.booted_shadowing,
     },
     Activating: {
@@ -116,6 +138,7 @@ _ROWS: dict[type[Any], dict[type[Any], Handler]] = {
         Offered: before.offer_ended,
         CancelRequested: before.cancel_ended,
         RollbackWanted: before.rollback_ended,
+        ProceedWanted: waiting.proceed_ended,
     },
 }
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field
 
 from edge_client.slots import Slot
+from edge_client.waiting import UNTIMED, Hold, Timing
 from schemas.errors import DeviceCause
 from schemas.rollout import Assignment, ExecState
 
@@ -57,10 +58,21 @@ class Idle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """The manifest is being asked for."""
+    """The manifest is being asked for. timing: as in all states before the swap."""
 
     offer: Offer
+    timing: Timing = UNTIMED
     kind: Literal["accepted"] = "accepted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deferred:
+    """Its download waits, at its beginning or in the middle."""
+
+    offer: Offer
+    hold: Hold
+    timing: Timing = UNTIMED
+    kind: Literal["deferred"] = "deferred"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +85,7 @@ class Downloading:
     done: int = 0
     fetched: int = 0
     reported_at: float = 0.0
+    timing: Timing = UNTIMED
     kind: Literal["downloading"] = "downloading"
 
 
@@ -82,15 +95,24 @@ class Verified:
 
     offer: Offer
     slot: Slot
+    timing: Timing = UNTIMED
     kind: Literal["verified"] = "verified"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Staged:
-    """The model loads here and gives its golden outputs."""
+    """The model loads here and gives its golden outputs.
+
+    hold: why it waits; None while it does not, or nobody has looked. shadowed: it has run as a
+    shadow already; before_mb: as in ``Activating``, from before that.
+    """
 
     offer: Offer
     slot: Slot
+    timing: Timing = UNTIMED
+    hold: Hold | None = None
+    shadowed: bool = False
+    before_mb: float | None = None
     kind: Literal["staged"] = "staged"
 
 
@@ -107,6 +129,7 @@ class Shadowing:
     boots: int = 0
     elapsed: float = 0.0
     before_mb: float | None = None
+    timing: Timing = UNTIMED
     kind: Literal["shadowing"] = "shadowing"
 
 
@@ -182,6 +205,7 @@ class Ended:
 State: TypeAlias = (
     Idle
     | Accepted
+    | Deferred
     | Downloading
     | Verified
     | Staged
@@ -195,6 +219,7 @@ JournalledState = Annotated[State, Field(discriminator="kind")]
 
 REPORTED_AS: dict[type[Any], ExecState] = {
     Accepted: ExecState.ACCEPTED,
+    Deferred: ExecState.DEFERRED,
     Downloading: ExecState.DOWNLOADING,
     Verified: ExecState.VERIFIED,
     Staged: ExecState.STAGED,
@@ -210,6 +235,11 @@ def exec_state(state: State) -> ExecState | None:
     if isinstance(state, Reverting) and state.after_success:
         return ExecState.SUCCEEDED
     return state.outcome if isinstance(state, Ended) else REPORTED_AS.get(type(state))
+
+
+def hold_of(state: State) -> Hold | None:
+    """Why a state waits; None where it does not."""
+    return state.hold if isinstance(state, Deferred | Staged) else None
 
 
 def key_of(state: State) -> Key | None:

@@ -28,9 +28,9 @@ class Live(Wire):
     """``agent.json``: what the running agent knows, at most a second or two old.
 
     uptime: when it was written: as soon as anything else changes, and once a minute.
-    serving: in memory; the pointer may lag behind it while the disk is full. shadow_idle: a shadow
-    runs, and there was nothing to compare yet. read_only: why no
-    updates are taken.
+    serving: in memory; the pointer may lag behind it while the disk is full. waits: why the
+    update waits; waits_until: the server's time at which it goes on by itself. shadow_idle: a shadow
+    runs, and there was nothing to compare yet. read_only: why no updates are taken.
     """
 
     boot: BootId
@@ -39,6 +39,8 @@ class Live(Wire):
     serving: ActiveModels = ()
     execution: ExecutionId | None = None
     state: ExecState | None = None
+    waits: str | None = None
+    waits_until: UtcTime | None = None
     shadow_idle: bool = False
     windows_waiting: int = 0
     refused: Refusal | None = None
@@ -198,6 +200,9 @@ def lines(status: Status, now: dt.datetime) -> list[tuple[str, str]]:
 def _live_rows(status: Status, live: Live) -> list[tuple[str, str]]:
     doing = "-" if live.execution is None else f"{live.execution} {live.state}"
     rows = [("execution", doing)]
+    if live.waits is not None:
+        rows.append(("waits", live.waits))
+        rows.append(("go on at once", "argosy-edge proceed"))
     if live.shadow_idle:
         rows.append(("shadow", "nothing to compare yet: it sees what this agent itself answers"))
     rows.append(("windows waiting", str(live.windows_waiting)))

@@ -37,8 +37,10 @@ from edge_client.states import (
     Shadowing,
     Staged,
     Verified,
+    hold_of,
 )
 from edge_client.steps import BY_HAND, Step, accept, cancelled_report, end, is_newer, superseded_by
+from edge_client.steps_waiting import after_shadow, waits_report
 from schemas.errors import DeviceCause
 from schemas.rollout import ExecState
 
@@ -93,7 +95,13 @@ def cancel_early(state: Any, event: CancelRequested, _now: float) -> Step:
 
 def manifest_accepted(state: Accepted, event: ManifestAccepted, now: float) -> Step:
     """The manifest says what to fetch."""
-    new = Downloading(offer=state.offer, slot=event.slot, total=event.total, reported_at=now)
+    new = Downloading(
+        offer=state.offer,
+        slot=event.slot,
+        total=event.total,
+        reported_at=now,
+        timing=state.timing,
+    )
     return new, (_progress(new), Begin())
 
 
@@ -127,18 +135,22 @@ def fetched(state: Downloading, event: Fetched, _now: float) -> Step:
         total=state.total,
         fetched=event.fetched,
     )
-    return Verified(offer=state.offer, slot=state.slot), (report, Begin())
+    new = Verified(offer=state.offer, slot=state.slot, timing=state.timing)
+    return new, (report, Begin())
 
 
 def trial_passed(state: Verified, event: TrialPassed, _now: float) -> Step:
     """The model is runnable here."""
     report = Report(key=event.key, state=ExecState.STAGED)
-    return Staged(offer=state.offer, slot=state.slot), (report, Begin())
+    new = Staged(offer=state.offer, slot=state.slot, timing=state.timing)
+    return new, (report, Begin())
 
 
 def shadow_due(state: Staged, event: ShadowDue, _now: float) -> Step:
     """Run it beside what serves, before it may serve itself."""
-    new = Shadowing(offer=state.offer, slot=state.slot, before_mb=event.before_mb)
+    new = Shadowing(
+        offer=state.offer, slot=state.slot, before_mb=event.before_mb, timing=state.timing
+    )
     return new, (Report(key=event.key, state=ExecState.SHADOWING), Begin())
 
 
@@ -151,6 +163,9 @@ def compared(state: Shadowing, event: Compared, _now: float) -> Step:
     match verdict:
         case Failed(cause, detail):
             return end(state, ExecState.FAILED, cause=cause, detail=detail)
+        case Passed(detail) if event.hold is not None:
+            held = after_shadow(state, event.hold)
+            return held, (_also(waits_report(held, event.hold), detail),)
         case Passed(detail):
             swap = Activating(
                 offer=state.offer,
@@ -162,6 +177,10 @@ def compared(state: Shadowing, event: Compared, _now: float) -> Step:
             report = Report(key=event.key, state=ExecState.ACTIVATING, detail=detail)
             return swap, (report, Begin())
     return replace(state, elapsed=max(state.elapsed, event.beside.elapsed)), ()
+
+
+def _also(report: Report, detail: str) -> Report:
+    return replace(report, detail=f"{report.detail}; {detail}")
 
 
 def proceeded(state: Staged | Shadowing, event: Proceeded, _now: float) -> Step:
@@ -195,8 +214,11 @@ def broke_early(state: Any, event: Broke, _now: float) -> Step:
 def booted_early(state: Any, _event: Booted, _now: float) -> Step:
     """Begin the state's work again."""
     again = Report(key=state.offer.key, state=REPORTED_AS[type(state)])
+    hold = hold_of(state)
     if isinstance(state, Downloading):
         again = _progress(state)
+    elif hold is not None:
+        again = waits_report(state, hold)
     return state, (again, Begin())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import sqlite3
 from collections.abc import Callable
 
@@ -70,6 +71,14 @@ class TimeKeeper:
         """Whether windows may be sent: the time is known, or nobody says it."""
         waited = self._clocks.steady() - self._connected_at
         return self.sync(self._clocks.machine) is not None or waited >= PATIENCE_SECONDS
+
+    def server_time(self) -> dt.datetime | None:
+        """What time it is by the server's clock; while nobody knows, it is asked for soon."""
+        now, sync = self._clocks.steady(), self.sync(self._clocks.machine)
+        if sync is None:
+            self._plan = self._plan.soon(now)
+            return None
+        return dt.datetime.fromtimestamp(now + sync.offset, dt.UTC)
 
     def sync(self, machine: bytes) -> Sync | None:
         """What is known of the server's clock in a start of the machine."""

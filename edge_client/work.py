@@ -14,6 +14,7 @@ from edge_client.events import (
     Broke,
     Compared,
     Event,
+    Held,
     Proceeded,
     Refused,
     ShadowDue,
@@ -31,6 +32,7 @@ from edge_client.staging import TrialEnded, TrialRun
 from edge_client.states import (
     Accepted,
     Activating,
+    Deferred,
     Downloading,
     Key,
     OnProbation,
@@ -41,6 +43,7 @@ from edge_client.states import (
     Verified,
 )
 from edge_client.trust import require_current
+from edge_client.waits import Waits
 from schemas.device import MAX_MODELS
 from schemas.errors import DeviceCause
 from schemas.transfer import Ask, Reply
@@ -74,6 +77,7 @@ class Work:
         self._fetching = Fetching(device, apply=apply, doing=self._doing)
         self._trial: TrialRun | None = None
         self._swap_tries = 0
+        self._waits = Waits(device, apply=apply)
         self._watch = ProbationWatch(device, apply=apply)
         self._shadow = ShadowWatch(device)
 
@@ -98,6 +102,8 @@ class Work:
         """Go on with what is under way. Returns when to call again, in steady seconds."""
         now = self._device.clock.steady()
         match state:
+            case Accepted() | Deferred() | Downloading() | Staged() if self._waits.keeps(state):
+                return now + IDLE_SECONDS
             case Accepted() if self._asking.due(now):
                 wanted = state.offer.assignment.manifest_sha256
                 if not self._device.inquire(Ask(kind="manifest", sha256=wanted)):
@@ -188,23 +194,26 @@ class Work:
             return None
         key, serving = state.offer.key, self._device.runtime.slot(state.slot.model)
         rules = state.offer.assignment.shadow
-        if rules is not None and serving not in {None, state.slot}:
+        if rules is not None and not state.shadowed and serving not in {None, state.slot}:
             return ShadowDue(key=key, before_mb=rss_mb())
         fallback, older = self._before(state.slot)
-        return Proceeded(key=key, fallback=fallback, older=older, before_mb=rss_mb())
+        before_mb = rss_mb() if state.before_mb is None else state.before_mb
+        return Proceeded(key=key, fallback=fallback, older=older, before_mb=before_mb)
 
     def _compare(self, state: Shadowing) -> Event | None:
         if not self._may_install(state):
             return None
         fallback, older = self._before(state.slot)
-        key = state.offer.key
+        key, hold = state.offer.key, self._waits.hold(state)
         if self._device.runtime.slot(state.slot.model) is None:
             # Nothing serves to compare with, as after a start at which it could not be loaded.
+            if hold is not None:
+                return Held(key=key, hold=hold)
             return Proceeded(key=key, fallback=fallback, older=older, before_mb=state.before_mb)
         beside = self._shadow.look(state)
         if beside is None:
             return None
-        return Compared(key=key, beside=beside, fallback=fallback, older=older)
+        return Compared(key=key, beside=beside, fallback=fallback, older=older, hold=hold)
 
     def _may_install(self, state: Staged | Shadowing) -> bool:
         """Whether now is a time for it.

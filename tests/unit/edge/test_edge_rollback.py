@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from edge_client import rollback
+from edge_client import errand, rollback
 from edge_client.errors import EdgeError, NoAnswerError, NothingBeforeError, RollbackError
 from edge_client.journal import ROLLED_BACK
 from edge_client.lock import agent_lock
@@ -38,8 +38,8 @@ def ask(bench, *, give_up=False) -> RollbackDesk:
     return RollbackDesk(bench.updater._device, bench.updater)
 
 
-def answered(bench) -> rollback.Answered | None:
-    return rollback.read_answer(bench.home, "1")
+def answered(bench) -> errand.Answered | None:
+    return errand.read_answer(bench.home.rolled_back, "1")
 
 
 def updated(bench) -> None:
@@ -193,9 +193,9 @@ def test_an_agent_that_does_not_answer_is_told_of(bench):
 
 def test_what_an_agent_refuses_is_the_commands_error(bench, monkeypatch):
     updated(bench)
-    answer = rollback.Answered(id="", error="no", hint="later")
+    answer = errand.Answered(id="", error="no", hint="later")
     monkeypatch.setattr(
-        rollback, "read_answer", lambda _home, id_: answer.model_copy(update={"id": id_})
+        errand, "read_answer", lambda _path, id_: answer.model_copy(update={"id": id_})
     )
     with agent_lock(bench.home), pytest.raises(RollbackError, match="no"):
         roll_back(bench.home, give_up=False)
