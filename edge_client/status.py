@@ -29,8 +29,8 @@ class Live(Wire):
 
     uptime: when it was written: as soon as anything else changes, and once a minute.
     serving: in memory; the pointer may lag behind it while the disk is full. waits: why the
-    update waits; waits_until: the server's time at which it goes on by itself. shadow_idle: a shadow
-    runs, and there was nothing to compare yet. read_only: why no updates are taken.
+    update waits; waits_until: the server's time at which it goes on by itself. shadow_idle: a
+    shadow runs, and there was nothing to compare yet. read_only: why no updates are taken.
     """
 
     boot: BootId
