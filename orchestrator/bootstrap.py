@@ -252,7 +252,7 @@ def build(settings: Settings) -> Program:
     # In so long every device that is there has sent a heartbeat.
     hearing = Hearing(clock, lambda: gateway.connected, 3 * settings.heartbeat_seconds)
     engine = RolloutEngine(uow, clock, hearing=hearing)
-    rollouts = RolloutService(uow, clock, signer)
+    rollouts = RolloutService(uow, clock, signer, transfer_rate=settings.transfer_rate)
     trust = TrustService(uow, signer)
     publisher = DesiredPublisher(uow, signer, gateway.downlink, clock)
     loop = ControlLoop(

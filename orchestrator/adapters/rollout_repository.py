@@ -85,6 +85,14 @@ class SqlRollouts:
         query = select(RolloutRow.id).where(RolloutRow.planned.is_(False))
         return list(self._session.scalars(query.order_by(RolloutRow.id)))
 
+    def drafts(self, before: datetime) -> Sequence[RolloutRecord]:
+        query = select(RolloutRow).where(
+            RolloutRow.state == RolloutState.DRAFT.value,
+            RolloutRow.created_at < before,
+            RolloutRow.planned.is_(True),
+        )
+        return self._rollouts.all(query.order_by(RolloutRow.id))
+
     def discard(self, rollout_id: str, limit: int) -> bool:
         unplanned = RolloutRow.planned.is_(False)
         if not self._session.scalars(

@@ -31,7 +31,7 @@ class FleetService:
     def put(self, name: str, spec: FleetSpec) -> FleetView:
         """Save a selector under a name, in place of what was there.
 
-        Plans that are frozen stay as they are; dynamic rollouts follow at their next look.
+        Rollouts that are planned already, dynamic ones too, go by what it was then.
         """
         now = self._clock()
         with self._uow() as tx:
@@ -114,9 +114,12 @@ def target_of(tx: Transaction, spec: RolloutSpec) -> Target:
     Raises:
         NotFound: it names a fleet that is not there.
     """
-    selectors: list[Node] = [] if spec.where is None else [parse(spec.where)]
-    if spec.fleet is not None:
-        selectors.append(parse(found(tx, spec.fleet).selector))
+    return frozen_target(spec, None if spec.fleet is None else found(tx, spec.fleet).selector)
+
+
+def frozen_target(spec: RolloutSpec, fleet_where: str | None) -> Target:
+    """Which devices a rollout is for; its fleet as it was when the plan was frozen."""
+    selectors: list[Node] = [parse(text) for text in (spec.where, fleet_where) if text is not None]
     where = selectors[0] if len(selectors) == 1 else And(tuple(selectors)) if selectors else None
     return Target(
         device_class=spec.device_class,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
+from orchestrator.domain.estimate import estimate
 from orchestrator.domain.execution import IN_FLIGHT
 from orchestrator.services import resolution
 from orchestrator.services.ports import Transaction
@@ -15,13 +17,13 @@ from schemas.rollout import (
     Progress,
     RolloutState,
     RolloutView,
-    VariantShare,
     WaveView,
 )
 
 MAX_EXECUTIONS = 1_000
 """Devices that a rollout's view lists; its waves' progress counts all of them."""
 
+_AHEAD = frozenset({RolloutState.DRAFT, RolloutState.AWAITING_APPROVAL})
 _GOING = frozenset({RolloutState.RUNNING, RolloutState.PAUSED})
 _TROUBLE = EXEC_TERMINAL - {ExecState.SUCCEEDED, ExecState.ALREADY_INSTALLED}
 
@@ -40,7 +42,7 @@ def head(record: RolloutRecord) -> RolloutView:
 
 
 def view(tx: Transaction, record: RolloutRecord) -> RolloutView:
-    """A rollout with its waves; a draft with who would get which variant.
+    """A rollout with its waves.
 
     Of a large one not every device is listed, first those with troubles, then those that
     are at work; ``cut`` says so.
@@ -63,12 +65,27 @@ def view(tx: Transaction, record: RolloutRecord) -> RolloutView:
         )
         for wave in tx.rollouts.waves(record.id)
     )
-    preview: tuple[VariantShare, ...] = ()
-    if record.state is RolloutState.DRAFT:
-        preview = resolution.preview(tx, record)
-    return head(record).model_copy(
-        update={"waves": waves, "preview": preview, "cut": total > MAX_EXECUTIONS}
-    )
+    return head(record).model_copy(update={"waves": waves, "cut": total > MAX_EXECUTIONS})
+
+
+def foresight(
+    tx: Transaction, record: RolloutRecord, now: datetime, transfer_rate: int | None = None
+) -> RolloutView:
+    """As ``view``; one that has not started with who would get which variant, and at what cost.
+
+    Args:
+        tx: in which it is asked.
+        record: the rollout.
+        now: the time.
+        transfer_rate: bytes a second that the server sends at most; None is without limit.
+    """
+    seen = view(tx, record)
+    if record.state not in _AHEAD:
+        return seen
+    preview = resolution.preview(tx, record)
+    sizes = [wave.size for wave in seen.waves]
+    cost = estimate(record.spec, sizes, preview, now, transfer_rate)
+    return seen.model_copy(update={"preview": preview, "estimate": cost})
 
 
 def _listed(tx: Transaction, rollout_id: str, total: int) -> Sequence[ExecutionRecord]:

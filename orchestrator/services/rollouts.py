@@ -20,7 +20,7 @@ from orchestrator.services.operating import OperatingService
 from orchestrator.services.planning import PlanningService
 from orchestrator.services.ports import Clock, Signer, UnitOfWork
 from orchestrator.services.records import Among
-from orchestrator.services.rollout_view import execution_views, head, view
+from orchestrator.services.rollout_view import execution_views, foresight, head
 from schemas.rollout import (
     ExecState,
     ExecutionView,
@@ -51,6 +51,7 @@ class RolloutService:
         clock: the time, in UTC.
         signer: says what devices would install.
         rest: sleeps so many seconds, between portions of a large plan.
+        transfer_rate: bytes a second that the server sends at most; None is without limit.
     """
 
     def __init__(
@@ -59,11 +60,13 @@ class RolloutService:
         clock: Clock,
         signer: Signer,
         rest: Callable[[float], None] = time.sleep,
+        transfer_rate: int | None = None,
     ) -> None:
         self._uow = uow
         self._clock = clock
         self._operating = OperatingService(uow, clock, signer)
-        self._planning = PlanningService(uow, clock, rest)
+        self._planning = PlanningService(uow, clock, rest, transfer_rate)
+        self._transfer_rate = transfer_rate
 
     def plan(self, spec: RolloutSpec) -> RolloutView:
         """Make a draft: see ``PlanningService.plan``."""
@@ -75,8 +78,9 @@ class RolloutService:
 
     def get(self, rollout_id: str) -> RolloutView:
         """One rollout with its waves and executions, of a large one not all."""
+        now = self._clock()
         with self._uow.read() as tx:
-            return view(tx, found(tx, rollout_id))
+            return foresight(tx, found(tx, rollout_id), now, self._transfer_rate)
 
     def page(self, before: str | None, limit: int) -> Sequence[RolloutView]:
         """Rollouts, newest first, without their waves."""
