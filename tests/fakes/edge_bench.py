@@ -104,6 +104,7 @@ class Bench:
         self.home, self.device = enrolled_home(folder, CA, SIGNER, 1)
         self.fuse = fuse
         self.wire, self.asked = [], []
+        self.server_now: dt.datetime | None = None  # as far as the device knows
         monkeypatch.setattr(work, "TrialRun", InProcessTrial)
         monkeypatch.setattr(serving, "write_pointers", self._write_pointers)
         self.install(OLD)
@@ -164,6 +165,7 @@ class Bench:
             send=lambda need: self.wire.append(need) or True,
             inquire=lambda ask: self.wire.append(ask) or True,
             ask=lambda ask: self.wire.append(ask) or True,
+            server_time=lambda: self.server_now,
         )
         self.problems = device.problems
         self.updater = Updater(device, post=self.wire.append)
@@ -253,10 +255,12 @@ def document(
     probation: Probation = RULES,
     shadow: Shadow | None = None,
     device: str | None = None,
+    sequence: int = 1,
+    **pace: object,
 ) -> bytes:
     """An offer of a version, as the second, which is listed."""
     SIGNER.add(version.manifest, "digits", 2)
     device = device or bench.device
     wanted = assignment(device, version.manifest, version=2, probation=probation)
-    wanted = wanted.model_copy(update={"shadow": shadow})
-    return SIGNER.desired(wanted, sequence=1, length=len(version.manifest))
+    wanted = wanted.model_copy(update={"shadow": shadow, **pace})
+    return SIGNER.desired(wanted, sequence=sequence, length=len(version.manifest))

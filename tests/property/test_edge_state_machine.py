@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,13 +14,18 @@ from edge_client.events import (
     Broke,
     CancelRequested,
     Compared,
+    Dated,
     Fetched,
+    Held,
     ManifestAccepted,
     Observed,
     Offered,
     Proceeded,
+    ProceedWanted,
     Progressed,
+    PutOffWanted,
     Refused,
+    Released,
     Restored,
     RollbackWanted,
     ShadowDue,
@@ -35,6 +41,7 @@ from edge_client.state_machine import EVENTS, STATES, TABLE, step
 from edge_client.states import (
     Accepted,
     Activating,
+    Deferred,
     Downloading,
     Ended,
     Idle,
@@ -44,8 +51,10 @@ from edge_client.states import (
     Shadowing,
     Staged,
     Verified,
+    hold_of,
     key_of,
 )
+from edge_client.waiting import Hold, Timing, Why
 from schemas.errors import DeviceCause
 from schemas.rollout import (
     DEVICE_REPORTED,
@@ -57,7 +66,7 @@ from schemas.rollout import (
 )
 
 DEVICE = "dev_0000000000000001"
-EARLY = (Accepted, Downloading, Verified, Staged, Shadowing)
+EARLY = (Accepted, Deferred, Downloading, Verified, Staged, Shadowing)
 LATE = (Activating, OnProbation, Reverting)
 
 
@@ -100,19 +109,42 @@ causes = st.sampled_from(DeviceCause)
 counts = st.integers(0, 30)
 keys = st.tuples(numbers.map(execution), st.integers(1, 2))
 pendings = st.one_of(st.none(), offers)
+moments = st.integers(0, 3).map(lambda n: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=n))
+holds = st.builds(Hold, why=st.sampled_from(Why), until=st.none() | moments)
+timings = st.builds(
+    Timing,
+    accepted_at=st.none() | moments,
+    put_off_until=st.none() | moments,
+    proceed=st.booleans(),
+)
 
 states = st.one_of(
     st.builds(Idle),
-    st.builds(Accepted, offer=offers),
-    st.builds(Downloading, offer=offers, slot=st.builds(slot_of, numbers), total=counts),
-    st.builds(Verified, offer=offers, slot=st.builds(slot_of, numbers)),
-    st.builds(Staged, offer=offers, slot=st.builds(slot_of, numbers)),
+    st.builds(Accepted, offer=offers, timing=timings),
+    st.builds(Deferred, offer=offers, hold=holds, timing=timings),
+    st.builds(
+        Downloading,
+        offer=offers,
+        slot=st.builds(slot_of, numbers),
+        total=counts,
+        timing=timings,
+    ),
+    st.builds(Verified, offer=offers, slot=st.builds(slot_of, numbers), timing=timings),
+    st.builds(
+        Staged,
+        offer=offers,
+        slot=st.builds(slot_of, numbers),
+        timing=timings,
+        hold=st.none() | holds,
+        shadowed=st.booleans(),
+    ),
     st.builds(
         Shadowing,
         offer=offers,
         slot=st.builds(slot_of, numbers),
         boots=st.integers(0, 3),
         elapsed=st.floats(0, 1e6),
+        timing=timings,
     ),
     st.builds(
         Activating,
@@ -178,9 +210,14 @@ events = st.one_of(
     st.builds(Fetched, key=keys, fetched=counts),
     st.builds(TrialPassed, key=keys),
     st.builds(Broke, key=keys, cause=causes, detail=st.just("broke")),
+    st.builds(Held, key=keys, hold=holds),
+    st.builds(Released, key=keys),
+    st.builds(Dated, key=keys, at=moments),
+    st.builds(PutOffWanted, key=keys, until=moments),
+    st.builds(ProceedWanted, key=keys),
     st.builds(Proceeded, key=keys, fallback=slots),
     st.builds(ShadowDue, key=keys),
-    st.builds(Compared, key=keys, beside=besides, fallback=slots),
+    st.builds(Compared, key=keys, beside=besides, fallback=slots, hold=st.none() | holds),
     st.builds(Swapped, key=keys),
     st.builds(Observed, key=keys, figures=figures),
     st.builds(Booted, hung=st.none() | st.just("it hung")),
@@ -194,6 +231,7 @@ BY_TYPE = {
     ManifestAccepted: st.builds(
         ManifestAccepted, key=keys, slot=st.builds(slot_of, numbers), total=counts
     ),
+    Released: st.builds(Released, key=keys),
     Fetched: st.builds(Fetched, key=keys, fetched=counts),
     TrialPassed: st.builds(TrialPassed, key=keys),
     Proceeded: st.builds(Proceeded, key=keys, fallback=slots),
@@ -297,6 +335,7 @@ def answering(state, event, proven, serving, older):
 FORWARD = {
     Idle: Offered,
     Accepted: ManifestAccepted,
+    Deferred: Released,
     Downloading: Fetched,
     Verified: TrialPassed,
     Staged: ShadowDue,
@@ -411,3 +450,71 @@ def test_being_sent_back_to_the_proven_model_on_probation_succeeds_at_once(now):
     state, _ = step(state, Offered(offer=back, active=slot_of(2)), now)
     state, _ = step(state, Restored(key=state.offer.key, serving=state.fallback), now)
     assert state == Ended(offer=back, outcome=ExecState.SUCCEEDED)
+
+
+WAITING = states.filter(lambda s: isinstance(s, EARLY))
+
+
+@given(WAITING, st.lists(st.one_of(events, st.builds(Booted)), max_size=8), times)
+def test_what_was_said_of_its_time_is_kept_until_the_swap(state, happened, now):
+    """By restarts too: nothing but an operator's own word changes it."""
+    for event in happened:
+        if isinstance(event, PutOffWanted | ProceedWanted):
+            continue
+        old, (state, _) = state, step(state, event, now)
+        if not isinstance(state, EARLY) or key_of(state) != key_of(old):
+            return
+        kept = old.timing.accepted_at or (event.at if isinstance(event, Dated) else None)
+        if isinstance(event, Dated) and event.key != key_of(old):
+            kept = old.timing.accepted_at
+        assert state.timing == replace(old.timing, accepted_at=kept)
+
+
+@given(WAITING, holds, times)
+def test_a_wait_is_told_with_its_end_and_again_after_a_start(state, hold, now):
+    held, actions = step(state, Held(key=state.offer.key, hold=hold), now)
+    if isinstance(state, Verified):
+        assert (held, actions) == (state, ())  # it is looked at once it is staged
+        return
+    before_download = isinstance(state, Accepted | Deferred | Downloading)
+    assert isinstance(held, Deferred if before_download else Staged)
+    assert hold_of(held) == hold
+    said = ExecState.DEFERRED if before_download else ExecState.STAGED
+    if hold_of(state) != hold:
+        (report,) = actions
+        assert (report.state, report.waits_until) == (said, hold.until)
+        assert report.detail
+    again, actions = step(held, Booted(), now)
+    assert again == held
+    report, begin = actions
+    assert begin == Begin()
+    assert (report.state, report.waits_until) == (said, hold.until)
+
+
+@given(WAITING, times)
+def test_a_word_to_proceed_ends_every_wait_and_is_remembered(state, now):
+    told, actions = step(state, ProceedWanted(key=state.offer.key), now)
+    assert told.timing.proceed
+    if state.timing.proceed:
+        assert (told, actions) == (state, ())
+        return
+    assert told.timing.put_off_until is None
+    assert hold_of(told) is None
+    assert isinstance(told, Accepted if isinstance(state, Deferred) else type(state))
+    if hold_of(state) is not None:
+        assert Begin() in actions
+
+
+@given(states, keys, times)
+def test_a_word_to_proceed_with_something_else_does_nothing(state, key, now):
+    if key == key_of(state):
+        return
+    assert step(state, ProceedWanted(key=key), now) == (state, ())
+
+
+@given(states.filter(lambda s: isinstance(s, LATE)), holds, moments, times)
+def test_from_the_swap_on_nothing_waits(state, hold, until, now):
+    key = state.offer.key
+    waits = (Held(key=key, hold=hold), Released(key=key), PutOffWanted(key=key, until=until))
+    for event in (*waits, ProceedWanted(key=key)):
+        assert step(state, event, now) == (state, ())
