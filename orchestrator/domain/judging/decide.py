@@ -38,7 +38,12 @@ class Shown:
 
 
 def decide(
-    treated: Cohort, control: Cohort | None, worse: float, *, harm: float, harmless: float
+    treated: Cohort,
+    control: Cohort | None,
+    worse: float,
+    *,
+    harm: Array | float,
+    harmless: Array | float,
 ) -> Shown:
     """Compare what devices of two cohorts got worse by.
 
@@ -80,7 +85,9 @@ def decide(
     return Shown(shown, mean, (low > 0) & ~small, (raw.high < worse) & small)
 
 
-def _between(treated: Cohort, control: Cohort | None, low: float, high: float) -> Interval:
+def _between(
+    treated: Cohort, control: Cohort | None, low: Array | float, high: Array | float
+) -> Interval:
     other = None if control is None else group(control.values, control.noise)
     return interval(group(treated.values, treated.noise), other, low, high)
 

@@ -30,7 +30,9 @@ class _Found:
     ok: bool | None
 
 
-def compared(material: Material, alpha: float, comparisons: int, look: int) -> Evidence:
+def compared(
+    material: Material, alpha: float, comparisons: int, look: int, *, whole: float
+) -> Evidence:
     """The evidence of a gate that has enough to go by.
 
     Args:
@@ -38,13 +40,16 @@ def compared(material: Material, alpha: float, comparisons: int, look: int) -> E
         alpha: that this look may spend.
         comparisons: among which it is shared when harm is looked for.
         look: which look, from 1.
+        whole: alpha of all looks. That few enough devices are silent is shown by it: each look
+            counts the same devices again, which is no new chance to be lucky.
     """
     harm = alpha / comparisons
     if material.basis is Basis.SILENCE:
+        alpha = whole
         found = _silence(material, harm, alpha)
     else:
         found = _means(material, harm, alpha)
-    note = _note(material, comparisons)
+    note = _note(material, harm)
     return _evidence(material, _shown(found, material.gate), alpha, look, note)
 
 
@@ -107,10 +112,9 @@ def _shown(found: _Found, gate: TelemetryGate) -> _Found:
     return found
 
 
-def _note(material: Material, comparisons: int) -> str:
-    said = [_NOTES.get(material.basis, ""), material.note]
-    if comparisons > 1:
-        said.append(f"the end towards no harm is at alpha / {comparisons}")
+def _note(material: Material, harm: float) -> str:
+    end = "high" if material.gate.metric is Metric.SHADOW_AGREEMENT else "low"
+    said = [_NOTES.get(material.basis, ""), material.note, f"{end} is at {harm:.2g}"]
     return "; ".join(one for one in said if one)
 
 

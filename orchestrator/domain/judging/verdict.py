@@ -39,7 +39,9 @@ def judge_telemetry(
     # says, so alpha is shared by those alone (Bonferroni).
     comparisons = sum(one.usable for one in material)
     found = [
-        compared(one, alpha, max(1, comparisons), look) if one.usable else missing(one, look)
+        compared(one, alpha, comparisons, look, whole=gates.alpha)
+        if one.usable
+        else missing(one, look)
         for one in material
     ]
     return tuple(found)
