@@ -65,7 +65,7 @@ class BrokerDownlink:
 
     def command(self, device: str, command: Command) -> bool:
         """Send a command; True once the broker has it."""
-        key = _command_key(command.execution, command.attempt)
+        key = _command_key(command)
         payload = command.model_dump_json().encode()
         return self._deliver(key, down(device, Down.CMD), payload, retain=False)
 
@@ -84,7 +84,7 @@ class BrokerDownlink:
         """What was delivered is written down: the same wish means that it was lost since."""
         key = _desired_key(device)
         if command is not None:
-            key = _command_key(command.execution, command.attempt)
+            key = _command_key(command)
         with self._lock:
             if key in self._sent and self._sent[key].acked:
                 del self._sent[key]
@@ -165,5 +165,5 @@ def _desired_key(device: str) -> str:
     return f"desired/{device}"
 
 
-def _command_key(execution: str, attempt: int) -> str:
-    return f"cancel/{execution}/{attempt}"
+def _command_key(command: Command) -> str:
+    return f"{command.kind}/{command.execution}/{command.attempt}"

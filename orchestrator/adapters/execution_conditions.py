@@ -10,12 +10,14 @@ from sqlalchemy.orm import aliased
 
 from orchestrator.adapters.tables import DeviceModelRow, DeviceRow, ExecutionRow, RolloutRow
 from orchestrator.domain.execution import IN_FLIGHT
+from orchestrator.domain.waiting import WAITS
 from orchestrator.services.records import Alike, Among
 from schemas.device import DeviceState, Presence
 from schemas.rollout import ExecState, RolloutState
 
 IS_ONLINE = DeviceRow.presence == Presence.ONLINE.value
 _IN_FLIGHT = sorted(state.value for state in IN_FLIGHT)
+_WAITS = sorted(state.value for state in WAITS)
 _BARRED = DeviceRow.state.in_([s.value for s in DeviceState if s is not DeviceState.ACTIVE])
 
 
@@ -38,6 +40,10 @@ def conditions(e: Any, among: Among) -> Iterator[ColumnElement[bool]]:
         yield e.state == ExecState.FAILED.value
         yield e.retryable == true()
         yield e.attempt < among.retryable_below
+    if among.waiting_since is not None:
+        yield e.state.in_(_WAITS)
+        yield e.offered_at <= among.waiting_since
+        yield e.proceed.is_(False)
     yield from _by_device(e, among)
 
 

@@ -17,12 +17,14 @@ from orchestrator.adapters.execution_conditions import conditions, model_of
 from orchestrator.adapters.execution_counts_repository import SqlExecutionCounts
 from orchestrator.adapters.tables import DeviceModelRow, DeviceRow, ExecutionRow, RolloutRow
 from orchestrator.domain.execution import AT_WORK, IN_FLIGHT, RETRIED_BY_HAND
+from orchestrator.domain.waiting import WAITS
 from orchestrator.services.records import Among, Moved
 from schemas.rollout import EXEC_TERMINAL, ExecState, RolloutState
 
 _OPEN = sorted(state.value for state in frozenset(ExecState) - EXEC_TERMINAL)
 _AT_WORK = sorted(state.value for state in AT_WORK)
 _IN_FLIGHT = sorted(state.value for state in IN_FLIGHT)
+_WAITS = sorted(state.value for state in WAITS)
 _BY_HAND = sorted(state.value for state in RETRIED_BY_HAND)
 _MOVED = (ExecutionRow.id, ExecutionRow.device_id, ExecutionRow.rollout_id, ExecutionRow.wave)
 
@@ -127,6 +129,11 @@ class SqlExecutions(SqlExecutionCounts):
         }
         return self._move(where, values, now)
 
+    def proceed(self, among: Among, now: datetime, limit: int) -> Sequence[Moved]:
+        # Without a timer until the broker has the word: before, nobody can follow it.
+        values = {"proceed": True, "published": False, "due_at": None}
+        return self._move([_subset(among, _WAITS, limit)], values, now)
+
     def extend(self, due_at: Mapping[str, datetime]) -> None:
         if due_at:
             rows = [{"id": execution, "due_at": at} for execution, at in due_at.items()]
@@ -152,6 +159,7 @@ class SqlExecutions(SqlExecutionCounts):
             "cause": None,
             "retryable": False,
             "due_at": None,
+            "waits_until": None,
             # What was offered is to be withdrawn; of the rest no device ever heard.
             "published": case((ExecutionRow.sequence > 0, False), else_=ExecutionRow.published),
         }
@@ -188,6 +196,8 @@ _NEXT_ATTEMPT: dict[str, Any] = {
     "previous": None,
     "late": None,
     "retryable": False,
+    "waits_until": None,
+    "proceed": False,
     "bytes_done": None,
     "bytes_total": None,
     "bytes_fetched": None,

@@ -111,6 +111,7 @@ _COLUMNS: tuple[Any, ...] = (
     ExecutionRow.published,
     ExecutionRow.offered_at,
     ExecutionRow.due_at,
+    ExecutionRow.proceed,
     (RolloutRow.state == RolloutState.PAUSED.value).label("paused"),
 )
 

@@ -48,6 +48,13 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
+class Proceed:
+    """Tell devices that wait to go on."""
+
+    wave: int
+
+
+@dataclass(frozen=True, slots=True)
 class Sift:
     """End what needs no device to be there: no variant fits, or it has the version already."""
 
@@ -85,5 +92,5 @@ class MoveRollout:
     reason: PauseReason | None = None
 
 
-SetAction = Bar | Retry | Extend | Expire | Offer | Sift | Straggle | GiveUp
+SetAction = Bar | Retry | Extend | Expire | Offer | Proceed | Sift | Straggle | GiveUp
 Action = SetAction | MoveWave | MoveRollout

@@ -18,6 +18,7 @@ from orchestrator.domain.actions import (
     MoveRollout,
     MoveWave,
     Offer,
+    Proceed,
     Retry,
     Sift,
     Straggle,
@@ -80,6 +81,10 @@ def _advance(wave: WaveFacts, *, deaf: bool) -> tuple[Action, ...]:
     if wave.retries:
         actions.append(Retry(wave.index))
     due = [] if deaf else [one for one, n in wave.due.items() if n]
+    if wave.closed:
+        due = [one for one in due if one.state is not ExecState.UNKNOWN]
+    if wave.proceed:
+        actions.append(Proceed(wave.index))
     if any(one.state is ExecState.PROBATION for one in due):
         # A device judges for itself and reports the end; until then its telemetry is the sign
         # that it gets on. What this extends is not due any more when the next action comes.
@@ -101,9 +106,11 @@ def _settle(wave: WaveFacts, snapshot: Snapshot, now: datetime) -> tuple[Action,
         return (MoveWave(wave.index, WaveEvent.SETTLED),)
     if wave.later:
         return ()  # its next attempt is near, whether anybody is there or not
+    if wave.paced or wave.closed:
+        return ()  # nobody is missed who could not have been asked
     if wave.stragglers:
-        patience = timedelta(seconds=min(snapshot.timers.straggler, MAX_SECONDS))
-        over = now - wave.entered_at > patience
+        patience = min(snapshot.timers.straggler, MAX_SECONDS)
+        over = snapshot.timers.waited(wave.entered_at, now, patience) > patience
         gone = waiting > wave.held
         return (GiveUp(wave.index),) if gone and over and not snapshot.deaf else ()
     if wave.held:

@@ -31,7 +31,9 @@ class WaveFacts:
     counts: executions in each state. The rest is looked at only while the wave runs or is
     judged. barred: not over, and their device may not take part any more. retries: FAILED, of
     which another attempt is to be made. due: their timer ran out. ready: SCHEDULED, to be
-    offered now, their device being there; a round takes so many. later: SCHEDULED, waiting
+    offered now, their device being there; a round takes so many. paced: more might be but for the
+    pace. closed: no window is open in which an offer may be made. proceed: they wait, and were
+    activated. later: SCHEDULED, waiting
     for the time of their next attempt. held: SCHEDULED, their device being there and at work for
     a rollout of another model; looked at once nothing else is left to do. served: what the
     devices inferred that serve the version.
@@ -46,6 +48,9 @@ class WaveFacts:
     retries: int = 0
     due: Mapping[Due, int] = field(default_factory=dict)
     ready: int = 0
+    paced: bool = False
+    closed: bool = False
+    proceed: int = 0
     later: int = 0
     held: int = 0
     served: Served = field(default_factory=Served)

@@ -6,11 +6,14 @@ for what is due and for nothing else. What then happens depends on whether the d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Self
 
 from orchestrator.domain.execution import AT_WORK
+from orchestrator.domain.pace import open_seconds
+from schemas.maintenance import for_download
+from schemas.pace import MaintenanceWindow, Mode
 from schemas.rollout import ExecState, RolloutSpec
 
 MAX_SECONDS = 10 * 365 * 86400.0
@@ -24,7 +27,8 @@ class Timers:
     """Seconds, as ``RolloutSpec`` explains them.
 
     probation: the longest that a device judges. shadow: the longest that it tries a version
-    beside the one that serves.
+    beside the one that serves. deferral: how long it may be put off. mode, windows: when a device
+    may wait besides.
     """
 
     offer: float
@@ -34,6 +38,10 @@ class Timers:
     max_attempts: int = 1
     probation: float = 0.0
     shadow: float = 0.0
+    deferral: float = 0.0
+    jitter: float = 0.0
+    mode: Mode = field(default_factory=Mode)
+    windows: tuple[MaintenanceWindow, ...] = ()
 
     @classmethod
     def of(cls, spec: RolloutSpec) -> Self:
@@ -46,7 +54,15 @@ class Timers:
             max_attempts=spec.max_attempts,
             probation=spec.probation.max_seconds,
             shadow=spec.shadow.max_seconds if spec.shadow is not None else 0.0,
+            deferral=spec.max_deferral_seconds,
+            jitter=spec.pace.jitter_seconds,
+            mode=spec.mode,
+            windows=spec.windows,
         )
+
+    def waited(self, since: datetime, now: datetime, enough: float) -> float:
+        """Seconds in which devices could have been offered something, as far as they matter."""
+        return open_seconds(for_download(self.windows), since, now, enough)
 
 
 def after(since: datetime, seconds: float) -> datetime:
@@ -110,4 +126,7 @@ def why(state: ExecState, timers: Timers) -> str:
         return f"no answer to the offer in {timers.offer:g} s"
     if state is ExecState.UNKNOWN:
         return f"the device was not seen again in {timers.straggler:g} s"
+    if state is ExecState.DEFERRED:
+        limit = f"of at most {timers.deferral:g} s" if timers.deferral else "which is not allowed"
+        return f"no progress {timers.step:g} s after the end of its deferral, {limit}"
     return f"no progress in {state} for {_step(state, timers):g} s"

@@ -14,6 +14,7 @@ from orchestrator.domain.actions import (
     MoveRollout,
     MoveWave,
     Offer,
+    Proceed,
     Retry,
     Sift,
     Straggle,
@@ -40,6 +41,10 @@ def apply(tx: Transaction, look: Look, action: Action, now: datetime, because: s
             moves.apply(tx, look.rollout, happened, now, because=because)
         case Offer():
             offers.offer(tx, look.rollout, look.waiting, now)
+        case Proceed():
+            waiting = _waiting(look, action.wave)
+            moved = tx.executions.proceed(waiting, now, looking.ROUND)
+            return len(moved) < looking.ROUND
         case Sift():
             offers.sift(tx, look.rollout, action.wave, now)
         case Expire():
@@ -47,6 +52,10 @@ def apply(tx: Transaction, look: Look, action: Action, now: datetime, because: s
         case _:
             _apply_to_set(tx, look, action, now)
     return True
+
+
+def _waiting(look: Look, wave: int) -> Among:
+    return Among(rollout_id=look.rollout.id, wave=wave, waiting_since=look.rollout.activated_at)
 
 
 def _extend(tx: Transaction, look: Look, action: Extend, now: datetime) -> int:

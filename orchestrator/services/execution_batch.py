@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from orchestrator.domain.execution import Announce, Event
-from orchestrator.domain.timers import Timers, due_at
+from orchestrator.domain.timers import Timers
 from orchestrator.services import moves
 from orchestrator.services.ports import Transaction
 from orchestrator.services.records import ExecutionRecord
@@ -46,7 +46,7 @@ class ExecutionBatch:
 
     def offer_anew(self, record: ExecutionRecord) -> None:
         """Put a record that is offered once more now; its timer begins anew."""
-        due = due_at(record.state, self._now, self._timers_of(record))
+        due = moves.timer_of(record, self._now, self._timers_of(record))
         self.put(replace(record, updated_at=self._now, due_at=due))
 
     def move(self, record: ExecutionRecord, event: Event) -> ExecutionRecord:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from orchestrator.domain.snapshot import Snapshot, WaveFacts, open_wave
 from orchestrator.domain.timers import Timers
-from orchestrator.services import offers
+from orchestrator.services import offers, pacing
 from orchestrator.services.ports import Transaction
 from orchestrator.services.records import Among, RolloutRecord, Waiting, WaveRecord
 from schemas.rollout import ExecState, RolloutState, WaveState
@@ -66,21 +66,34 @@ def _facts(
     look, its = tx.executions, Among(rollout_id=rollout.id, wave=wave.index)
     if wave.state not in {WaveState.RUNNING, WaveState.JUDGING}:
         return wave, ()
-    counts = look.counts(rollout.id, wave.index).get(wave.index, {})
+    counted = pacing.counts(tx, rollout, wave.index)
+    counts = counted.get(wave.index, {})
     wave = replace(wave, counts=counts)
     if wave.state is WaveState.JUDGING:
         return replace(wave, served=look.served(rollout, wave.index)), ()
     waiting: tuple[Waiting, ...] = ()
-    later = retries = held = 0
+    later = retries = held = proceed = 0
+    closed, paced = pacing.closed(rollout, now), False
     if counts.get(ExecState.FAILED):
         retries = look.count(replace(its, retryable_below=rollout.spec.max_attempts))
     if counts.get(ExecState.SCHEDULED):
         later = look.later(rollout.id, wave.index, now)
-        waiting = tuple(look.waiting(rollout.id, wave.index, now, ROUND))
-        if not (waiting or later or wave.in_flight):
+        room = 0 if closed else pacing.room(tx, rollout, counted, now)
+        if not closed:
+            # One more than may be offered tells whether the pace holds anybody back.
+            most = ROUND if room is None else min(ROUND, room + 1)
+            waiting = tuple(look.waiting(rollout.id, wave.index, now, most))
+        if room is not None:
+            paced, waiting = len(waiting) > room, waiting[:room]
+        if not (waiting or paced or closed or later or wave.in_flight):
             held = look.count(replace(its, states=SCHEDULED, held=True))
+    if rollout.activated_at is not None and wave.in_flight:
+        proceed = look.count(replace(its, waiting_since=rollout.activated_at))
     facts = replace(
         wave,
+        paced=paced,
+        closed=closed,
+        proceed=proceed,
         barred=look.count(replace(its, states=offers.OPEN, usable=False)),
         retries=retries,
         due=look.due(rollout.id, wave.index, now) if wave.in_flight else {},

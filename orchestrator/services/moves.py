@@ -11,10 +11,13 @@ from orchestrator.domain import execution as executions
 from orchestrator.domain import rollout as machine
 from orchestrator.domain.rollout import Happened, RolloutEvent
 from orchestrator.domain.timers import Timers, due_at, retry_at
+from orchestrator.domain.waiting import WAITS, Wait
+from orchestrator.domain.waiting import due_at as waiting_due_at
 from orchestrator.errors import IllegalTransition, NotFound
 from orchestrator.services.ports import Transaction
 from orchestrator.services.records import Among, ExecutionRecord, Moved, RolloutRecord
 from schemas.rollout import EXEC_TERMINAL, ExecState
+from schemas.rollout import RolloutState as R
 
 MAX_EVENTS = 1_000
 """Of a larger set that is moved at once, watchers are told by wave and not by device."""
@@ -63,8 +66,10 @@ def apply(
         state=rollout.state,
         pause_reason=rollout.pause_reason,
         reason=because if actions else record.reason,
+        revision=record.revision + (1 if actions else 0),
         started_at=record.started_at or (now if event.kind is RolloutEvent.START else None),
         ended_at=record.ended_at or ended,
+        turned_at=record.turned_at or (now if rollout.state is R.ROLLING_BACK else None),
     )
     if actions:
         tx.rollouts.save(moved)
@@ -140,17 +145,37 @@ def moved_execution(
     if moved.attempt != record.attempt:
         earlier = record.bytes_earlier + (record.bytes_fetched or 0)
         moved = replace(
-            moved, bytes_done=None, bytes_total=None, bytes_fetched=None, bytes_earlier=earlier
+            moved,
+            bytes_done=None,
+            bytes_total=None,
+            bytes_fetched=None,
+            bytes_earlier=earlier,
+            waits_until=None,
+            proceed=False,
         )
+    if moved.state in EXEC_TERMINAL:
+        moved = replace(moved, waits_until=None)
     if any(isinstance(a, executions.SendCancel | executions.ClearDesired) for a in actions):
+        moved = replace(moved, published=False)
+    if moved.proceed and moved.state in WAITS and moved.seq > record.seq:
+        # It still waits, so the word that it should go on may have been lost.
         moved = replace(moved, published=False)
     if moved.updated_at == now:
         timers = timers or Timers.of(found(tx, record.rollout_id).spec)
         if moved.state is ExecState.SCHEDULED and event == executions.Retried():
             moved = replace(moved, due_at=retry_at(record.attempt, now, timers))
         else:
-            moved = replace(moved, due_at=due_at(moved.state, now, timers))
+            moved = replace(moved, due_at=timer_of(moved, now, timers))
     return moved, actions
+
+
+def timer_of(record: ExecutionRecord, since: datetime, timers: Timers) -> datetime | None:
+    """When the timer of an execution runs out that begins anew now; None where it has none."""
+    if record.state not in {ExecState.ACCEPTED, *WAITS}:
+        return due_at(record.state, since, timers)
+    offered = record.offered_at or since
+    wait = Wait(offered, record.waits_until, record.proceed, record.published)
+    return waiting_due_at(record.state, since, timers, wait)
 
 
 def announce(tx: Transaction, record: RolloutRecord, now: datetime) -> None:

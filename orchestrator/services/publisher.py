@@ -39,7 +39,7 @@ class _Round:
 
 
 class DesiredPublisher:
-    """Signs assignments and sends them, clears them, sends cancels.
+    """Signs assignments and sends them, clears them, sends cancels and the word to go on.
 
     Level-triggered: an execution stays unpublished until the broker has acknowledged exactly
     what it asks for, and only then is that written down. A round is one read, then signing and
@@ -151,7 +151,7 @@ class DesiredPublisher:
 
     def _letters(self, found: _Round) -> Iterable[_Letter]:
         for one in found.fresh:
-            yield _Letter(one, self._document(one, found), _cancels(one))
+            yield _Letter(one, self._document(one, found), _commands(one))
 
     def _document(self, one: Outgoing, found: _Round) -> bytes | None:
         """What is to be retained for the device: an offer, nothing (empty), or as it is."""
@@ -208,16 +208,22 @@ class DesiredPublisher:
 def _begun(
     tx: Transaction, sent: Mapping[str, Outgoing], now: datetime
 ) -> Iterable[tuple[str, datetime]]:
-    """Of offers that go out for the first time: when the time to answer them is over."""
-    seconds: dict[str, float] = {}
+    """When the time is over to answer offers that go out for the first time, or to go on."""
+    known: dict[str, Timers] = {}
     for key, one in sent.items():
-        if one.state is not ExecState.OFFERED or one.offered_at is None or one.due_at is None:
+        offered = one.state is ExecState.OFFERED and one.offered_at and one.due_at
+        if not offered and not one.goes_on:
             continue
-        if one.rollout_id not in seconds:
+        if one.rollout_id not in known:
             rollout = tx.rollouts.get(one.rollout_id)
-            seconds[one.rollout_id] = Timers.of(rollout.spec).offer if rollout else 0.0
-        if one.due_at <= after(one.offered_at, seconds[one.rollout_id]):
-            yield key, after(now, seconds[one.rollout_id])
+            if rollout is None:
+                continue
+            known[one.rollout_id] = Timers.of(rollout.spec)
+        timers = known[one.rollout_id]
+        if one.goes_on:
+            yield key, after(now, timers.step)
+        elif one.offered_at and one.due_at and one.due_at <= after(one.offered_at, timers.offer):
+            yield key, after(now, timers.offer)
 
 
 def _assignment(one: Outgoing, rollout: RolloutRecord, version: VersionRecord) -> Assignment:
@@ -233,10 +239,16 @@ def _assignment(one: Outgoing, rollout: RolloutRecord, version: VersionRecord) -
         manifest_sha256=version.manifest_sha256,
         probation=rollout.spec.probation,
         shadow=rollout.spec.shadow,
+        mode=rollout.spec.mode,
+        windows=rollout.spec.windows,
+        max_deferral_seconds=rollout.spec.max_deferral_seconds,
+        jitter_seconds=rollout.spec.pace.jitter_seconds,
     )
 
 
-def _cancels(one: Outgoing) -> tuple[Command, ...]:
+def _commands(one: Outgoing) -> tuple[Command, ...]:
+    if one.goes_on:
+        return (Command(kind="proceed", execution=one.id, attempt=one.attempt),)
     if one.state not in SERVER_TERMINAL:
         return ()
     first = max(1, one.attempt - _ATTEMPTS_BACK)

@@ -103,6 +103,7 @@ def _heard(record: ExecutionRecord, report: ExecReport, now: datetime) -> Execut
         bytes_done=_either(report.bytes_done, record.bytes_done),
         bytes_total=_either(report.bytes_total, record.bytes_total),
         bytes_fetched=_either(report.bytes_fetched, record.bytes_fetched),
+        waits_until=report.waits_until,
     )
 
 

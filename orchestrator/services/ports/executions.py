@@ -23,11 +23,11 @@ from schemas.rollout import ExecState, Progress, RolloutState
 class ExecutionCounts(Protocol):
     """What is known of many executions at once. ``counts`` and ``progress`` are by wave.
 
-    page: by id. due: by state and presence, those whose timer ran out. later: SCHEDULED, for
-    an attempt whose time has not come. waiting: SCHEDULED ones that may be offered now to a
-    device that is there and works for no other model's rollout; holders: device → that other
-    rollout. alike: their devices, grouped, the largest groups first. newer: device → rollout, of
-    the devices whose newest assignment of the model is of a rollout that was started later.
+    page: by id. due: by state and presence, those whose timer ran out. offered: after
+    ``since``, by their newest offer. later: SCHEDULED, for an attempt whose time has not come.
+    waiting: SCHEDULED ones that may be offered now to a device that is there and works for no
+    other model's rollout; holders: device → that other rollout. alike: their devices, grouped, the
+    largest groups first. newer: device → rollout, of the devices whose newest assignment of the model is of a rollout that was started later.
     served: what the devices of a wave inferred that serve the version. last_windows: execution →
     when the last telemetry of the version came, of those due on probation.
     """
@@ -41,6 +41,7 @@ class ExecutionCounts(Protocol):
     def page(self, among: Among, after: str | None, limit: int) -> Sequence[ExecutionRecord]: ...
     def of_devices(self, rollout_id: str, devices: Iterable[str]) -> Mapping[str, ExecState]: ...
     def due(self, rollout_id: str, wave: int, now: datetime) -> Mapping[Due, int]: ...
+    def offered(self, rollout_id: str, since: datetime, now: datetime) -> int: ...
     def later(self, rollout_id: str, wave: int, now: datetime) -> int: ...
     def waiting(
         self, rollout_id: str, wave: int, now: datetime, limit: int
@@ -64,7 +65,8 @@ class Executions(ExecutionCounts, Protocol):
     rollouts of the same model have in flight. give_way: of the devices, what paused rollouts of
     other models have offered and not sent. retry: by attempt, when the next one may be offered.
     retry_by_hand: into another wave, if one is given. offer: gives each device its next
-    sequence, and notes what it serves of the model. extend: execution → its new timer.
+    sequence, and notes what it serves of the model. proceed: what waits is to go on, and its
+    devices are to be told. extend: execution → its new timer.
     put_in_wave: nothing else changes.
     """
 
@@ -90,5 +92,6 @@ class Executions(ExecutionCounts, Protocol):
     def offer(
         self, ids: Sequence[str], variant: str, now: datetime, due_at: datetime
     ) -> Sequence[Moved]: ...
+    def proceed(self, among: Among, now: datetime, limit: int) -> Sequence[Moved]: ...
     def extend(self, due_at: Mapping[str, datetime]) -> None: ...
     def put_in_wave(self, among: Among, wave: int) -> None: ...

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from orchestrator.domain.execution import IN_FLIGHT
+from orchestrator.domain.waiting import WAITS
 from schemas.rollout import ExecState
 
 
@@ -23,7 +24,7 @@ class Outgoing:
     """An execution of which a device is to be told, with what the message says of the device.
 
     newest: the device was given nothing after it, so the retained message is its own. due_at:
-    when its timer runs out. paused: its rollout is.
+    when its timer runs out. paused: its rollout is. proceed: its device is to wait no longer.
     """
 
     id: str
@@ -39,6 +40,12 @@ class Outgoing:
     offered_at: datetime | None
     due_at: datetime | None = None
     paused: bool = False
+    proceed: bool = False
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the device waits, as far as is known, and is to be told to go on."""
+        return self.proceed and self.state in WAITS
 
     @property
     def held(self) -> bool:
@@ -53,7 +60,8 @@ class Outgoing:
     def wish(self) -> tuple[object, ...]:
         """What of it decides which messages the device shall have."""
         end = None if self.is_offer else self.state
-        return (self.sequence, self.attempt, self.newest, self.published, self.held, end)
+        flags = (self.newest, self.published, self.held, self.goes_on)
+        return (self.sequence, self.attempt, *flags, end)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
