@@ -27,6 +27,7 @@ from orchestrator.adapters.outbox_repository import SqlOutbox
 from orchestrator.adapters.patch_repository import SqlPatches
 from orchestrator.adapters.rollout_repository import SqlRollouts
 from orchestrator.adapters.sample_repository import SqlPlaces, SqlSamples
+from orchestrator.adapters.taking_back_repository import SqlTakingBack
 from orchestrator.adapters.telemetry_repository import SqlTelemetry
 from orchestrator.clock import utc_now
 from orchestrator.errors import Unavailable
@@ -53,6 +54,7 @@ from orchestrator.services.ports import (
     Rollouts,
     Samples,
     Sessions,
+    TakingBack,
     Telemetry,
     Transaction,
 )
@@ -85,6 +87,7 @@ class SqlTransaction:
         self.rollouts: Rollouts = SqlRollouts(session)
         self.outbox: Outbox = SqlOutbox(session)
         self.executions: Executions = SqlExecutions(session)
+        self.taking_back: TakingBack = SqlTakingBack(session)
         self.telemetry: Telemetry = SqlTelemetry(session)
         self.samples: Samples = SqlSamples(session)
         self.places: Places = SqlPlaces(session)

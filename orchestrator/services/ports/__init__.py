@@ -26,6 +26,7 @@ from orchestrator.services.ports.outbox import Outbox
 from orchestrator.services.ports.patches import GivenUp, KeptPatches, MadePatch, PatchMaker
 from orchestrator.services.ports.rollouts import Rollouts
 from orchestrator.services.ports.system import Clock, Events
+from orchestrator.services.ports.taking_back import TakingBack
 from orchestrator.services.ports.telemetry import Places, Samples, Telemetry
 from orchestrator.services.ports.transactions import Transaction, UnitOfWork
 from orchestrator.services.ports.trust import Authority, IssuedCertificate, Signer, Standing
@@ -71,6 +72,7 @@ __all__ = [
     "Sessions",
     "Signer",
     "Standing",
+    "TakingBack",
     "Telemetry",
     "Transaction",
     "UnitOfWork",

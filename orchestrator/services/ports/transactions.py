@@ -17,6 +17,7 @@ from orchestrator.services.ports.outbox import Outbox
 from orchestrator.services.ports.patches import KeptPatches
 from orchestrator.services.ports.rollouts import Rollouts
 from orchestrator.services.ports.system import Events
+from orchestrator.services.ports.taking_back import TakingBack
 from orchestrator.services.ports.telemetry import Places, Samples, Telemetry
 
 
@@ -36,6 +37,7 @@ class Transaction(Protocol):
     rollouts: Rollouts
     outbox: Outbox
     executions: Executions
+    taking_back: TakingBack
     telemetry: Telemetry
     samples: Samples
     places: Places

@@ -20,6 +20,7 @@ from orchestrator.services.records.models import VersionRecord
 from orchestrator.services.records.outbox import GivenRecord, Outgoing, Pending
 from orchestrator.services.records.patches import PatchRecord
 from orchestrator.services.records.rollouts import ExecutionRecord, RolloutRecord, WaveRecord
+from orchestrator.services.records.taking_back import TakenBack
 from orchestrator.services.records.telemetry import (
     Asked,
     SamplePage,
@@ -55,6 +56,7 @@ __all__ = [
     "SampleRecord",
     "SessionRecord",
     "Span",
+    "TakenBack",
     "Target",
     "TokenRecord",
     "VersionRecord",
