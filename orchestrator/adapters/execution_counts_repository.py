@@ -34,11 +34,12 @@ from orchestrator.services.records import (
     Alike,
     Among,
     ExecutionRecord,
+    Given,
     RolloutRecord,
     Waiting,
 )
 from schemas.device import ActiveModel, DeviceState, Hardware
-from schemas.rollout import ExecState, Progress, RolloutState
+from schemas.rollout import ExecState, Progress
 
 _PORTION = 500
 _USABLE = DeviceRow.state == DeviceState.ACTIVE.value
@@ -199,9 +200,7 @@ class SqlExecutionCounts:
             found |= dict(self._session.execute(select(*columns).where(*where)).all())
         return found
 
-    def newer(
-        self, rollout: RolloutRecord, devices: Collection[str], yields_to: Collection[RolloutState]
-    ) -> Mapping[str, str]:
+    def last_given(self, rollout: RolloutRecord, devices: Collection[str]) -> Mapping[str, Given]:
         last = (
             select(ExecutionRow.device_id, func.max(ExecutionRow.sequence).label("sequence"))
             .join(RolloutRow, RolloutRow.id == ExecutionRow.rollout_id)
@@ -213,22 +212,20 @@ class SqlExecutionCounts:
             .group_by(ExecutionRow.device_id)
             .subquery()
         )
-        started = func.coalesce(RolloutRow.started_at, RolloutRow.created_at)
+        e = ExecutionRow
         query = (
-            select(ExecutionRow.device_id, ExecutionRow.rollout_id)
+            select(e.device_id, e.rollout_id, e.state, e.attempt, e.retryable)
             .join(
                 last,
                 (last.c.device_id == ExecutionRow.device_id)
                 & (last.c.sequence == ExecutionRow.sequence),
             )
-            .join(RolloutRow, RolloutRow.id == ExecutionRow.rollout_id)
-            .where(
-                ExecutionRow.rollout_id != rollout.id,
-                started > (rollout.started_at or rollout.created_at),
-                RolloutRow.state.in_([state.value for state in yields_to]),
-            )
+            .where(e.rollout_id != rollout.id)
         )
-        return dict(self._session.execute(query).all())
+        return {
+            device: Given(other, ExecState(state), attempt, bool(retryable))
+            for device, other, state, attempt, retryable in self._session.execute(query)
+        }
 
     def served(self, rollout: RolloutRecord, wave: int) -> Served:
         totals = (

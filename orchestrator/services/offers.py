@@ -8,12 +8,13 @@ from datetime import datetime
 
 from orchestrator.domain.resolve import Choice, installed
 from orchestrator.domain.timers import Timers, due_at
+from orchestrator.services import overlap
 from orchestrator.services.moves import announce_moved, end_executions
 from orchestrator.services.ports import Transaction
 from orchestrator.services.records import Alike, Among, RolloutRecord, Waiting
 from orchestrator.services.resolution import Resolver, parsed
 from orchestrator.services.versions import found
-from schemas.rollout import EXEC_TERMINAL, ExecState, RolloutState
+from schemas.rollout import EXEC_TERMINAL, ExecState
 
 OPEN = frozenset(ExecState) - EXEC_TERMINAL
 """States in which an execution is not over."""
@@ -21,7 +22,6 @@ OPEN = frozenset(ExecState) - EXEC_TERMINAL
 MAX_SIFTED = 100
 """Groups of alike devices that are looked at when a wave begins; others wait to be there."""
 
-_YIELDS_TO = frozenset({RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.SUCCEEDED})
 _HAS_IT = "it already serves this version"
 
 _End = tuple[ExecState, str]
@@ -32,25 +32,24 @@ def offer(
 ) -> None:
     """Offer to devices that wait and are there, as far as a variant fits them.
 
-    A device works for one rollout at a time. Of one model that is the one that was started last:
-    what it does for others is superseded; where another was started later, this one is. What it
+    A device works for one rollout at a time. Of one model that is the one that ranks highest
+    (``domain.overlap``): what it does for others is superseded, or this rollout is there. What it
     does for another model is waited for, unless nobody has begun with it.
     """
     by_variant, ends = _sorted(tx, rollout, waiting)
     devices = [one.device_id for members in by_variant.values() for one in members]
-    newer = tx.executions.newer(rollout, devices, _YIELDS_TO) if devices else {}
+    kept = overlap.kept(tx, rollout, devices) if devices else {}
     for variant, members in by_variant.items():
         for one in members:
-            other = newer.get(one.device_id)
-            if other is not None:
-                ends[ExecState.SUPERSEDED, f"superseded by {other}"].append(one.id)
-        by_variant[variant] = [one for one in members if one.device_id not in newer]
+            if one.device_id in kept:
+                ends[ExecState.SUPERSEDED, kept[one.device_id]].append(one.id)
+        by_variant[variant] = [one for one in members if one.device_id not in kept]
     for (state, detail), ids in ends.items():
         among = Among(rollout_id=rollout.id, ids=tuple(ids))
         announce_moved(
             tx, tx.executions.end(among, state, detail, now, len(ids)), state, now, detail
         )
-    mine = [device for device in devices if device not in newer]
+    mine = [device for device in devices if device not in kept]
     if not mine:
         return
     superseded = tx.executions.supersede(rollout.id, mine, now)

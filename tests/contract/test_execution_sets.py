@@ -10,6 +10,7 @@ from orchestrator.domain.judge import Served
 from orchestrator.domain.snapshot import Due
 from orchestrator.domain.timers import Timers, due_at, retry_at
 from orchestrator.services.moves import moved_execution
+from orchestrator.services.overlap import kept
 from orchestrator.services.records import Among, ExecutionRecord, WaveRecord
 from schemas.device import ActiveModel, DeviceState, Hardware, Presence
 from schemas.errors import DeviceCause
@@ -239,8 +240,7 @@ def test_the_rollout_that_was_started_last_has_the_device(uow):
             has = execution(its, n, S.DOWNLOADING, device_id=record.device_id, sequence=3)
             tx.rollouts.add(its, (), [has])
         devices = [record.device_id for record in mine]
-        yields = frozenset({RolloutState.RUNNING, RolloutState.PAUSED})
-        assert tx.executions.newer(of, devices, yields) == {mine[0].device_id: later.id}
+        assert set(kept(tx, of, devices)) == {mine[0].device_id}
         told = tx.executions.supersede(of.id, devices, NOW)
         assert {one.rollout_id for one in told} == {later.id, given_up.id}
         ended = tx.executions.page(Among(rollout_id=later.id), None, 5)

@@ -13,11 +13,12 @@ from orchestrator.services.records import (
     Alike,
     Among,
     ExecutionRecord,
+    Given,
     Moved,
     RolloutRecord,
     Waiting,
 )
-from schemas.rollout import ExecState, Progress, RolloutState
+from schemas.rollout import ExecState, Progress
 
 
 class ExecutionCounts(Protocol):
@@ -27,7 +28,8 @@ class ExecutionCounts(Protocol):
     ``since``, by their newest offer. later: SCHEDULED, for an attempt whose time has not come.
     waiting: SCHEDULED ones that may be offered now to a device that is there and works for no
     other model's rollout; holders: device → that other rollout. alike: their devices, grouped, the
-    largest groups first. newer: device → rollout, of the devices whose newest assignment of the model is of a rollout that was started later.
+    largest groups first. last_given: by device, where its newest assignment of the model is of
+    another rollout.
     served: what the devices of a wave inferred that serve the version. last_windows: execution →
     when the last telemetry of the version came, of those due on probation.
     """
@@ -48,9 +50,9 @@ class ExecutionCounts(Protocol):
     ) -> Sequence[Waiting]: ...
     def alike(self, among: Among, limit: int) -> Sequence[Alike]: ...
     def holders(self, rollout_id: str, devices: Collection[str]) -> Mapping[str, str]: ...
-    def newer(
-        self, rollout: RolloutRecord, devices: Collection[str], yields_to: Collection[RolloutState]
-    ) -> Mapping[str, str]: ...
+    def last_given(
+        self, rollout: RolloutRecord, devices: Collection[str]
+    ) -> Mapping[str, Given]: ...
     def served(self, rollout: RolloutRecord, wave: int) -> Served: ...
     def last_windows(
         self, rollout: RolloutRecord, wave: int, now: datetime, since: datetime, limit: int

@@ -13,7 +13,7 @@ from orchestrator.services.records.devices import (
     Target,
     TokenRecord,
 )
-from orchestrator.services.records.executions import Alike, Among, Moved, Waiting
+from orchestrator.services.records.executions import Alike, Among, Given, Moved, Waiting
 from orchestrator.services.records.jobs import ActiveJob, AgentRecord, JobRecord, QueuedJob
 from orchestrator.services.records.keys import KeyRecord, SessionRecord
 from orchestrator.services.records.models import VersionRecord
@@ -41,6 +41,7 @@ __all__ = [
     "DeviceRecord",
     "ExecutionRecord",
     "FleetRecord",
+    "Given",
     "GivenRecord",
     "JobRecord",
     "KeyRecord",

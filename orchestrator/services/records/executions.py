@@ -51,6 +51,19 @@ class Among:
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """By which rollout a device was given its newest version of a model, and how far that is.
+
+    retryable: it failed by what may pass.
+    """
+
+    rollout_id: str
+    state: ExecState
+    attempt: int
+    retryable: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Moved:
     """An execution that a set moved."""
 
