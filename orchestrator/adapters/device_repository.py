@@ -129,13 +129,13 @@ class SqlDevices(SqlCertificates):
         return found
 
     def candidates(self, target: Target, now: datetime) -> Sequence[Candidate]:
-        query = select(DeviceRow.id, DeviceRow.device_class).where(*_of(target, now))
+        query = select(DeviceRow.id, DeviceRow.device_class).where(*fitting(target, now))
         rows = self._session.execute(query.order_by(DeviceRow.id))
         return [Candidate(device, name) for device, name in rows]
 
     def census(self, target: Target, now: datetime) -> Mapping[tuple[str, Presence], int]:
         columns = (DeviceRow.device_class, DeviceRow.presence)
-        query = select(*columns, func.count()).where(*_of(target, now)).group_by(*columns)
+        query = select(*columns, func.count()).where(*fitting(target, now)).group_by(*columns)
         rows = self._session.execute(query)
         return {(name, Presence(presence)): int(n) for name, presence, n in rows}
 
@@ -154,7 +154,8 @@ class SqlDevices(SqlCertificates):
         return self._devices.all(query.limit(limit))
 
 
-def _of(target: Target, now: datetime) -> list[ColumnElement[bool]]:
+def fitting(target: Target, now: datetime) -> list[ColumnElement[bool]]:
+    """That a device is active and fits a target; no part of it is ever NULL."""
     wanted: list[ColumnElement[bool]] = [DeviceRow.state == DeviceState.ACTIVE.value]
     if target.device_class is not None:
         wanted.append(DeviceRow.device_class == target.device_class)

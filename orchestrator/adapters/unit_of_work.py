@@ -21,6 +21,7 @@ from orchestrator.adapters.fleet_trust_repository import SqlFleetTrust
 from orchestrator.adapters.holdings_repository import SqlHoldings
 from orchestrator.adapters.job_history_repository import SqlJobHistory
 from orchestrator.adapters.job_repository import SqlJobs
+from orchestrator.adapters.joining_repository import SqlJoining
 from orchestrator.adapters.mark_repository import SqlArtifactMarks
 from orchestrator.adapters.model_repository import SqlModels
 from orchestrator.adapters.outbox_repository import SqlOutbox
@@ -46,6 +47,7 @@ from orchestrator.services.ports import (
     JobHistory,
     Jobs,
     KeptPatches,
+    Joining,
     Keys,
     Measured,
     Models,
@@ -87,6 +89,7 @@ class SqlTransaction:
         self.rollouts: Rollouts = SqlRollouts(session)
         self.outbox: Outbox = SqlOutbox(session)
         self.executions: Executions = SqlExecutions(session)
+        self.joining: Joining = SqlJoining(session)
         self.taking_back: TakingBack = SqlTakingBack(session)
         self.telemetry: Telemetry = SqlTelemetry(session)
         self.samples: Samples = SqlSamples(session)

@@ -104,21 +104,21 @@ class PlanningService:
     def _write(self, record: RolloutRecord, waves: Sequence[Sequence[str]]) -> RolloutRecord:
         """Save a plan by portions, between which others write; nobody sees it before its end."""
         spec, now = record.spec, record.created_at
-        members = list(_members(waves, now))
+        chosen = list(members(waves, now))
         with self._uow() as tx:
             usable(tx, spec.model, spec.version)
             tx.rollouts.add(record, _pending(record.id, len(waves), now), ())
-        for start in range(0, len(members), PORTION):
+        for start in range(0, len(chosen), PORTION):
             if start:
                 self._rest(REST_SECONDS)
             with self._uow() as tx:
-                tx.rollouts.schedule(record.id, members[start : start + PORTION], now)
+                tx.rollouts.schedule(record.id, chosen[start : start + PORTION], now)
         planned = replace(record, planned=True)
         with self._uow() as tx:
             usable(tx, spec.model, spec.version)  # it may have been revoked meanwhile
             tx.rollouts.save(planned)
             announce(tx, planned, now)
-            detail = {"version": f"{spec.model}@{spec.version}", "devices": len(members)}
+            detail = {"version": f"{spec.model}@{spec.version}", "devices": len(chosen)}
             tx.audit.add("rollout.create", record.id, detail)
         return planned
 
@@ -200,14 +200,14 @@ def _pending(rollout_id: str, waves: int, now: datetime) -> list[WaveRecord]:
     ]
 
 
-def _members(waves: Sequence[Sequence[str]], now: datetime) -> Iterator[tuple[str, str, int]]:
+def members(waves: Sequence[Sequence[str]], now: datetime) -> Iterator[tuple[str, str, int]]:
     """An id for each execution, with its device and wave.
 
     Ids are counted up from a random one: of so many that are drawn within one millisecond, two
     would now and then be the same.
     """
     number, ms = secrets.randbits(32), int(now.timestamp() * 1000)
-    for wave, members in enumerate(waves):
-        for device in members:
+    for wave, devices in enumerate(waves):
+        for device in devices:
             number += 1
             yield new_id("exe", now_ms=ms, entropy=number), device, wave

@@ -21,6 +21,7 @@ from orchestrator.services.ports.downlink import Downlink
 from orchestrator.services.ports.executions import ExecutionCounts, Executions
 from orchestrator.services.ports.gate import DeviceTrust, FleetTrust, Gate
 from orchestrator.services.ports.jobs import Agents, JobHistory, Jobs
+from orchestrator.services.ports.joining import Joining
 from orchestrator.services.ports.models import Models
 from orchestrator.services.ports.outbox import Outbox
 from orchestrator.services.ports.patches import GivenUp, KeptPatches, MadePatch, PatchMaker
@@ -58,6 +59,7 @@ __all__ = [
     "JobHistory",
     "Jobs",
     "KeptPatches",
+    "Joining",
     "Keys",
     "Links",
     "MadePatch",

@@ -12,6 +12,7 @@ from orchestrator.services.ports.devices import DeviceClasses, Devices, Fleets, 
 from orchestrator.services.ports.executions import Executions
 from orchestrator.services.ports.gate import FleetTrust
 from orchestrator.services.ports.jobs import Agents, JobHistory, Jobs
+from orchestrator.services.ports.joining import Joining
 from orchestrator.services.ports.models import Models
 from orchestrator.services.ports.outbox import Outbox
 from orchestrator.services.ports.patches import KeptPatches
@@ -37,6 +38,7 @@ class Transaction(Protocol):
     rollouts: Rollouts
     outbox: Outbox
     executions: Executions
+    joining: Joining
     taking_back: TakingBack
     telemetry: Telemetry
     samples: Samples
