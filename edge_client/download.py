@@ -185,12 +185,14 @@ class Download:
 
     def close(self) -> None:
         """Save what is there, for a later attempt or after a restart."""
-        partial, self.partial = self.partial, None
         if self._resuming is not None:
             self._resuming.stop(CLOSE_SECONDS)
-        self._let_go()
-        if partial is not None:
-            partial.close()
+        try:
+            self._let_go()
+        finally:
+            partial, self.partial = self.partial, None
+            if partial is not None:
+                partial.close()
 
     def _let_go(self) -> None:
         self._network.inlet.close(self.file.sha256)
