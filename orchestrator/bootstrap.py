@@ -50,6 +50,7 @@ from orchestrator.services.hearing import Hearing
 from orchestrator.services.holds import Holds
 from orchestrator.services.inbox import Inbox
 from orchestrator.services.jobs import JobService
+from orchestrator.services.joining import JoiningService
 from orchestrator.services.links import LinkService
 from orchestrator.services.measured import MeasuredService
 from orchestrator.services.models import ModelService
@@ -259,6 +260,7 @@ def build(settings: Settings) -> Program:
         {
             "rollouts": engine.tick,
             "plans": rollouts.tick,
+            "joining": JoiningService(uow, clock).tick,
             "trust": trust.tick,
             "desired state": publisher.tick,
             "leases": jobs.expire_leases,
