@@ -46,6 +46,7 @@ from orchestrator.services.device_classes import DeviceClassService
 from orchestrator.services.devices import DeviceService
 from orchestrator.services.engine import RolloutEngine
 from orchestrator.services.enrollment import EnrollmentService
+from orchestrator.services.fleets import FleetService
 from orchestrator.services.hearing import Hearing
 from orchestrator.services.holds import Holds
 from orchestrator.services.inbox import Inbox
@@ -62,6 +63,7 @@ from orchestrator.services.renewal import RenewalService
 from orchestrator.services.reports import ReportService
 from orchestrator.services.retention import Retention
 from orchestrator.services.revocation import RevocationService
+from orchestrator.services.rolling_back import RollingBack
 from orchestrator.services.rollouts import RolloutService
 from orchestrator.services.samples import SampleService
 from orchestrator.services.shutting_out import ShuttingOut
@@ -261,6 +263,7 @@ def build(settings: Settings) -> Program:
             "rollouts": engine.tick,
             "plans": rollouts.tick,
             "joining": JoiningService(uow, clock).tick,
+            "rolling back": RollingBack(uow, clock, hearing.deaf).tick,
             "trust": trust.tick,
             "desired state": publisher.tick,
             "leases": jobs.expire_leases,
@@ -301,6 +304,7 @@ def build(settings: Settings) -> Program:
         renewals=renewals,
         admission=AdmissionService(uow, clock),
         device_classes=DeviceClassService(uow, clock),
+        fleets=FleetService(uow, clock),
         rollouts=rollouts,
         telemetry=TelemetryQueries(uow, clock),
         samples=samples,

@@ -26,6 +26,7 @@ from orchestrator.services.comparison import ComparisonService
 from orchestrator.services.device_classes import DeviceClassService
 from orchestrator.services.devices import DeviceService
 from orchestrator.services.enrollment import EnrollmentService
+from orchestrator.services.fleets import FleetService
 from orchestrator.services.jobs import JobService
 from orchestrator.services.keys import Principal
 from orchestrator.services.links import LinkService
@@ -86,6 +87,7 @@ class Context:
     renewals: RenewalService
     admission: AdmissionService
     device_classes: DeviceClassService
+    fleets: FleetService
     rollouts: RolloutService
     telemetry: TelemetryQueries
     samples: SampleService

@@ -14,7 +14,9 @@ from schemas.api import Page
 from schemas.base import VersionNo
 from schemas.device import DeviceState, DeviceView
 from schemas.enroll import RevokeDevice, TokenCreated, TokenRequest, TokenView
+from schemas.fleet import DeviceTags
 from schemas.ids import Name
+from schemas.selector import SelectorText
 
 router = APIRouter(prefix="/v1", tags=["devices"], route_class=StrictRoute)
 
@@ -57,13 +59,21 @@ def ls(
     states: States = None,
     model: Name | None = None,
     version: VersionNo | None = None,
+    where: SelectorText | None = None,
 ) -> Page[DeviceView]:
-    """Devices, newest first; only those in some states, or that serve a model (in a version)."""
+    """Devices, newest first; only those that fit all of what is named."""
     if version is not None and model is None:
         msg = "a version is of a model: name it too, as in ?model=digits&version=3"
         raise Invalid(msg)
-    items = tuple(ctx.devices.page(cursor, limit, states or (), model=model, version=version))
+    found = ctx.devices.page(cursor, limit, states or (), model=model, version=version, where=where)
+    items = tuple(found)
     return Page(items=items, next=items[-1].id if len(items) == limit else None)
+
+
+@router.put("/devices/{device_id}/tags", dependencies=_WRITE, operation_id="tag_device")
+def tag(ctx: Ctx, device_id: Id, request: DeviceTags) -> DeviceView:
+    """Give a device exactly these tags."""
+    return ctx.devices.tag(device_id, request.tags)
 
 
 @router.get("/devices/{device_id}", dependencies=_READ, operation_id="get_device")

@@ -23,6 +23,7 @@ def device() -> None:
 
 
 @device.command()
+@click.option("--where", metavar="SELECTOR", help="Only what it matches, as 'tag = lab'.")
 @click.option("--class", "device_class", help="Only this class.")
 @click.option("--tag", "tags", multiple=True, help="Only with this tag; may be repeated.")
 @click.option(
@@ -37,6 +38,7 @@ def device() -> None:
 @output_option
 def ls(
     *,
+    where: str | None,
     device_class: str | None,
     tags: tuple[str, ...],
     states: tuple[str, ...],
@@ -48,25 +50,25 @@ def ls(
     from orchestrator.cli.device_show import device_shape, waiting_shape
     from orchestrator.cli.output import emit_list
     from orchestrator.cli.refs import resolve
+    from orchestrator.cli.selecting import narrowed
     from orchestrator.client import Argosy
     from schemas.device import DeviceState
 
     wanted = [DeviceState(state) for state in states]
+    selector = narrowed(where, device_class, tags)
     with Argosy.from_profile(home) as argosy:
         name, version = model, None
         if model is not None and "@" in model:
             name, version = resolve(argosy, model)
-        found = [
-            view
-            for view in argosy.devices.list(wanted, model=name, version=version)
-            if device_class in {None, view.device_class} and set(tags) <= set(view.tags)
-        ]
+        found = list(argosy.devices.list(wanted, model=name, version=version, where=selector))
     waiting = wanted == [DeviceState.PENDING]
     empty = "no devices: `argosy token create` says how one joins"
     if waiting:
         empty = "no device waits for approval"
     elif model is not None:
         empty = f"no device serves {model}"
+    elif selector is not None:
+        empty = f"no device matches: {selector}"
     emit_list(found, form, waiting_shape() if waiting else device_shape(), empty)
 
 
@@ -83,6 +85,40 @@ def get(device_id: str, home: Path | None, form: str) -> None:
     with Argosy.from_profile(home) as argosy:
         view = argosy.devices.get(device_id)
     emit_one(view, form, device_shape(), show_device)
+
+
+# Neither -o nor -h here: `-old` takes the tag "old" away.
+@device.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
+@click.argument("words", metavar="DEVICE... +TAG -TAG...", nargs=-1, type=click.UNPROCESSED)
+@home_option
+@click.option(
+    "--output",
+    "form",
+    type=click.Choice(["table", "json", "yaml", "name"]),
+    default="table",
+    show_default=True,
+    help="Form of the result on stdout.",
+)
+def tag(*, words: tuple[str, ...], home: Path | None, form: str) -> None:
+    """Give devices tags and take tags away, as in `argosy device tag dev_… +lab -old`.
+
+    Plans that are frozen stay as they are; dynamic rollouts and fleets follow.
+    """
+    from orchestrator.cli.device_show import device_shape
+    from orchestrator.cli.output import emit_list
+    from orchestrator.cli.selecting import tag_changes
+    from orchestrator.client import Argosy
+
+    changes = tag_changes(words)
+    done: list[DeviceView] = []
+    with Argosy.from_profile(home) as argosy:
+        try:
+            for one in changes.devices:
+                view = argosy.devices.get(one)
+                done.append(argosy.devices.tag(view.id, changes.applied(view.tags)))
+        finally:
+            if done:  # what was done before a fault is shown
+                emit_list(done, form, device_shape(), "")
 
 
 _all_option = click.option("--all", "every", is_flag=True, help="All that wait for approval.")

@@ -21,6 +21,7 @@ _ENTRIES = {
     "device-class": Entry(
         f"{_HERE}.device_classes:device_class", "Say what a variant may cost, by kind of device."
     ),
+    "fleet": Entry(f"{_HERE}.fleets:fleet", "Save which devices are meant, under a name."),
     "token": Entry(f"{_HERE}.tokens:token", "Let devices join."),
     "trust": Entry(f"{_HERE}.trust:trust", "See and sign what devices trust."),
     "ca": Entry(f"{_HERE}.authority:ca", "See and replace the certificate authority."),
@@ -40,7 +41,10 @@ _STYLE = click.RichHelpConfiguration(
     command_groups={
         "*argosy": [
             {"name": "Begin", "commands": ["demo", "up", "doctor"]},
-            {"name": "Work", "commands": ["job", "batch", "model", "device", "token", "rollout"]},
+            {
+                "name": "Work",
+                "commands": ["job", "batch", "model", "device", "fleet", "token", "rollout"],
+            },
             {
                 "name": "People",
                 "commands": ["login", "logout", "whoami", "profile", "api-token", "audit"],

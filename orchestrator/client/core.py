@@ -14,6 +14,7 @@ from orchestrator.client.artifacts import Artifacts
 from orchestrator.client.authority import CertificateAuthority
 from orchestrator.client.devices import Devices, Tokens
 from orchestrator.client.events import PATIENCE_SECONDS, EventStream
+from orchestrator.client.fleets import Fleets
 from orchestrator.client.jobs import Agents, Jobs
 from orchestrator.client.models import DeviceClasses, Models
 from orchestrator.client.profile import Profile
@@ -53,6 +54,7 @@ class Argosy:
         self.artifacts = Artifacts(self._transport)
         self.device_classes = DeviceClasses(self._transport)
         self.devices = Devices(self._transport)
+        self.fleets = Fleets(self._transport)
         self.tokens = Tokens(self._transport)
         self.rollouts = Rollouts(self._transport)
         self.telemetry = Telemetry(self._transport)

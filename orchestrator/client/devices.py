@@ -8,6 +8,7 @@ from orchestrator.client.resources import Resource, segment
 from orchestrator.client.transport import Params
 from schemas.device import DeviceState, DeviceView
 from schemas.enroll import RevokeDevice, TokenCreated, TokenRequest, TokenView
+from schemas.fleet import DeviceTags
 
 
 class Devices(Resource):
@@ -19,6 +20,7 @@ class Devices(Resource):
         *,
         model: str | None = None,
         version: int | None = None,
+        where: str | None = None,
     ) -> Iterator[DeviceView]:
         """Every device, newest first.
 
@@ -26,13 +28,24 @@ class Devices(Resource):
             states: only those in one of them; all when there are none.
             model: only those that serve this model.
             version: only those that serve this version of it.
+            where: only those that this selector matches.
         """
-        params: Params = {"state": tuple(states), "model": model, "version": version}
+        params: Params = {
+            "state": tuple(states),
+            "model": model,
+            "version": version,
+            "where": where,
+        }
         return self._pages("/v1/devices", DeviceView, params)
 
     def get(self, device: str) -> DeviceView:
         """One device."""
         return self._transport.get(f"/v1/devices/{segment(device)}", DeviceView)
+
+    def tag(self, device: str, tags: Sequence[str]) -> DeviceView:
+        """Give a device exactly these tags."""
+        path = f"/v1/devices/{segment(device)}/tags"
+        return self._transport.replace(path, DeviceView, DeviceTags(tags=tuple(tags)))
 
     def approve(self, device: str) -> DeviceView:
         """Let a device in that waits for approval."""

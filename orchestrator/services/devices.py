@@ -10,6 +10,7 @@ from orchestrator.services import births, fleet
 from orchestrator.services.births import Sign
 from orchestrator.services.ports import Clock, Transaction, UnitOfWork
 from schemas.device import DeviceState, DeviceView, Presence
+from schemas.selector import parse
 
 _MISSED = 3
 _PORTION = 500
@@ -48,11 +49,31 @@ class DeviceService:
         *,
         model: str | None = None,
         version: int | None = None,
+        where: str | None = None,
     ) -> Sequence[DeviceView]:
-        """Devices, newest first; only those in some states, or that serve a model, if named."""
+        """Devices, newest first; only those that fit all of what is named."""
+        now = self._clock()
+        selected = None if where is None else (parse(where), now)
         with self._uow.read() as tx:
-            found = tx.devices.page(before, limit, states, model, version)
+            found = tx.devices.page(before, limit, states, model, version, selected)
             return fleet.device_views(tx, found)
+
+    def tag(self, device_id: str, tags: Sequence[str]) -> DeviceView:
+        """Give a device exactly these tags; a repeat changes nothing.
+
+        Frozen plans stay as they are.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        wanted = tuple(dict.fromkeys(tags))
+        with self._uow() as tx:
+            record = fleet.found(tx, device_id, lock=True)
+            if record.tags != wanted:
+                tx.devices.save(replace(record, tags=wanted))
+                detail = {"tags": list(wanted), "before": list(record.tags)}
+                tx.audit.add("device.tag", record.id, detail)
+        return self.get(device_id)
 
     def admits(self, device_id: str) -> bool:
         """Whether a device is heard: it is there, and neither waits for approval nor is revoked.

@@ -40,6 +40,7 @@ from orchestrator.services.device_classes import DeviceClassService
 from orchestrator.services.devices import DeviceService
 from orchestrator.services.engine import RolloutEngine
 from orchestrator.services.enrollment import EnrollmentService
+from orchestrator.services.fleets import FleetService
 from orchestrator.services.holds import Holds
 from orchestrator.services.inbox import Inbox, UpMessage
 from orchestrator.services.jobs import JobService
@@ -51,6 +52,7 @@ from orchestrator.services.publisher import DesiredPublisher
 from orchestrator.services.renewal import RenewalService
 from orchestrator.services.reports import ReportService
 from orchestrator.services.revocation import RevocationService
+from orchestrator.services.rolling_back import RollingBack
 from orchestrator.services.rollouts import RolloutService
 from orchestrator.services.samples import SampleService
 from orchestrator.services.shutting_out import ShuttingOut
@@ -172,6 +174,9 @@ class Platform:
         self.admission = AdmissionService(self.uow, self.clock)
         self.access = AccessService(self.uow, self.clock)
         self.engine = RolloutEngine(self.uow, self.clock, worked=lambda: 0.0)  # never rests
+        self.rolling_back = RollingBack(
+            self.uow, self.clock, monotonic=lambda: self.clock().timestamp()
+        )
         self.signing = TrustService(self.uow, self.trust)
         self.publisher = DesiredPublisher(self.uow, self.trust, self.downlink, self.clock)
         reports = ReportService(self.clock)
@@ -205,6 +210,7 @@ class Platform:
                 enrollment=self.enrollment,
                 renewals=self.renewals,
                 admission=self.admission,
+                fleets=FleetService(self.uow, self.clock),
                 device_classes=DeviceClassService(self.uow, self.clock),
                 rollouts=self.rollouts,
                 telemetry=self.telemetry,
@@ -242,6 +248,7 @@ class Platform:
     def tick(self, rounds: int = 4) -> None:
         for _ in range(rounds):
             self.engine.tick()
+            self.rolling_back.tick()
             self.signing.tick()
             self.publisher.tick()
             for mid in range(1, len(self.broker.sent) + 1):
