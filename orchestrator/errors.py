@@ -20,6 +20,8 @@ HTTP_STATUS: dict[Code, int] = {
     Code.NOT_FOUND: 404,
     Code.CONFLICT: 409,
     Code.ILLEGAL_TRANSITION: 409,
+    Code.PRECONDITION_FAILED: 412,
+    Code.PRECONDITION_REQUIRED: 428,
     Code.LEASE_LOST: 409,
     Code.TOKEN_INVALID: 401,
     Code.TOKEN_EXPIRED: 401,
@@ -44,6 +46,8 @@ EXIT: dict[Code, Exit] = {
     Code.NOT_FOUND: Exit.NOT_FOUND,
     Code.CONFLICT: Exit.CONFLICT,
     Code.ILLEGAL_TRANSITION: Exit.CONFLICT,
+    Code.PRECONDITION_FAILED: Exit.CONFLICT,
+    Code.PRECONDITION_REQUIRED: Exit.USAGE,
     Code.LEASE_LOST: Exit.CONFLICT,
     Code.TOKEN_INVALID: Exit.AUTH,
     Code.TOKEN_EXPIRED: Exit.AUTH,
@@ -129,6 +133,18 @@ class IllegalTransition(ArgosyError):
     """The state it is in does not lead there."""
 
     code = Code.ILLEGAL_TRANSITION
+
+
+class PreconditionFailed(ArgosyError):
+    """It was changed since the caller looked at it."""
+
+    code = Code.PRECONDITION_FAILED
+
+
+class PreconditionRequired(ArgosyError):
+    """The caller has to say what they looked at before they change it."""
+
+    code = Code.PRECONDITION_REQUIRED
 
 
 class LeaseLost(ArgosyError):

@@ -18,6 +18,8 @@ class Code(StrEnum):
     NOT_FOUND = "not_found"
     CONFLICT = "conflict"
     ILLEGAL_TRANSITION = "illegal_transition"
+    PRECONDITION_FAILED = "precondition_failed"
+    PRECONDITION_REQUIRED = "precondition_required"
     LEASE_LOST = "lease_lost"
     TOKEN_INVALID = "token_invalid"  # noqa: S105 - a code, not a secret
     TOKEN_EXPIRED = "token_expired"  # noqa: S105 - a code, not a secret
