@@ -14,7 +14,7 @@ _KEEPING = frozenset({RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.SU
 
 def rank(record: RolloutRecord) -> Rank:
     """Where a rollout stands; a rollback above all that an operator started."""
-    priority = record.spec.priority if record.rollback_of is None else ROLLBACK_PRIORITY
+    priority = record.spec.priority if record.takes_back is None else ROLLBACK_PRIORITY
     return Rank(priority, record.started_at or record.created_at, record.id)
 
 
