@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from schemas.base import Authored, Line, PlainText, UtcTime, VersionNo, Wire
 from schemas.budget import Budget
@@ -209,9 +209,22 @@ class AliasRequest(Authored):
 
 
 class RevokeRequest(Authored):
-    """Take a version back: it is offered to no device any more, and no alias stays on it."""
+    """Take a version back: it is offered to no device any more, and no alias stays on it.
+
+    rollback: devices that serve it get another one, by whatever rollout they got it. to: that
+    version; None: each what it served before.
+    """
 
     reason: Annotated[PlainText, StringConstraints(min_length=1, max_length=2000)]
+    rollback: bool = False
+    to: VersionNo | None = None
+
+    @model_validator(mode="after")
+    def _to_of_rollback(self) -> Self:
+        if self.to is not None and not self.rollback:
+            msg = "to: names the version of a rollback, and there is to be none"
+            raise ValueError(msg)
+        return self
 
 
 class ComparedVariant(Wire):

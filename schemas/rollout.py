@@ -396,8 +396,10 @@ class RolloutView(Wire):
     get which variant if it started now. cut: it has
     more devices than its waves list; their progress counts all, and the listing of executions
     has each. revision: grows with each edit and act (``If-Match``). requested_by, approved_by:
-    who started it and who agreed. rollback_of: the rollout that this one takes back; rollbacks:
-    those that take this one back. estimate: while it is a draft.
+    who started it and who agreed. takes_back: of a rollback, the version that it leads devices
+    away from; rollback_of: the rollout that shipped that, unless it goes back because the version
+    was revoked. rollbacks: those that take this one back; left: how many devices serve its version
+    still, by why. estimate: while it is a draft.
     """
 
     id: RolloutId
@@ -405,7 +407,9 @@ class RolloutView(Wire):
     requested_by: str | None = None
     approved_by: str | None = None
     rollback_of: RolloutId | None = None
+    takes_back: VersionNo | None = None
     rollbacks: tuple[RolloutId, ...] = ()
+    left: dict[str, int] = Field(default_factory=dict)
     estimate: Estimate | None = None
     spec: RolloutSpec
     state: RolloutState

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, status
+from fastapi import APIRouter, Depends, Query, Response, status
 
 from orchestrator.api.body import StrictRoute
 from orchestrator.api.context import DEFAULT_PAGE, Ctx, Cursor, Limit, Needs
-from orchestrator.domain.rollout import RolloutEvent
+from orchestrator.api.preconditions import tell_revision
+from orchestrator.domain.acts import Act
 from schemas.access import Scope
 from schemas.api import Page
 from schemas.rollout import (
@@ -26,15 +26,6 @@ router = APIRouter(prefix="/v1", tags=["rollouts"], route_class=StrictRoute)
 
 _READ = [Depends(Needs(Scope.ROLLOUTS_READ))]
 _WRITE = [Depends(Needs(Scope.ROLLOUTS_WRITE))]
-
-
-class Act(StrEnum):
-    """What an operator may do to a rollout, by its last path segment."""
-
-    START = "start"
-    PAUSE = "pause"
-    RESUME = "resume"
-    ABORT = "abort"
 
 
 @router.post(
@@ -55,8 +46,10 @@ def ls(ctx: Ctx, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None) -> Page[Rol
 
 
 @router.get("/rollouts/{rollout_id}", dependencies=_READ, operation_id="get_rollout")
-def get(ctx: Ctx, rollout_id: str) -> RolloutView:
-    return ctx.rollouts.get(rollout_id)
+def get(ctx: Ctx, rollout_id: str, response: Response) -> RolloutView:
+    view = ctx.rollouts.get(rollout_id)
+    tell_revision(response, view.revision)
+    return view
 
 
 @router.get(
@@ -90,6 +83,6 @@ def retry(ctx: Ctx, rollout_id: str, request: RetryRequest) -> Retried:
 def operate(
     ctx: Ctx, rollout_id: str, act: Act, request: OperateRequest | None = None
 ) -> RolloutView:
-    """Start, pause, resume or abort; why may be said, and is kept of a pause or an abort."""
-    reason = request.reason if request is not None else ""
-    return ctx.rollouts.operate(rollout_id, RolloutEvent(act.value), reason)
+    """Apply an operator's act; why may be said, and is kept."""
+    said = request or OperateRequest()
+    return ctx.rollouts.operate(rollout_id, act, said.reason, to=said.to, full=said.full)

@@ -34,7 +34,7 @@ LEGAL: dict[Act, frozenset[RolloutState]] = {
     A.PAUSE: frozenset({R.RUNNING}),
     A.RESUME: frozenset({R.PAUSED}),
     A.PROMOTE: _GOING,
-    A.ACTIVATE: _GOING,
+    A.ACTIVATE: frozenset({R.RUNNING}),
     A.FINISH: frozenset({R.RUNNING}),
     A.ABORT: frozenset(R) - ROLLOUT_TERMINAL,
     A.ROLLBACK: _GOING,

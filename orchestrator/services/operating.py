@@ -1,16 +1,35 @@
-"""Operators' acts on rollouts: start, pause, resume, abort, retry."""
+"""Operators' acts on rollouts. ``domain.acts`` has the table of what is allowed when."""
 
 from __future__ import annotations
 
-from orchestrator.domain.rollout import Happened, RolloutEvent
-from orchestrator.errors import NotSigned
-from orchestrator.services import actor
-from orchestrator.services.moves import apply, cancel_executions, found
-from orchestrator.services.ports import Clock, Signer, UnitOfWork
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from orchestrator.domain import acts
+from orchestrator.domain.acts import Act
+from orchestrator.domain.rollout import Happened, Refuse, RolloutEvent
+from orchestrator.errors import IllegalTransition, Invalid, NotSigned
+from orchestrator.services import actor, promoting, rollbacks
+from orchestrator.services.approving import check_another
+from orchestrator.services.moves import announce, apply, cancel_executions, found
+from orchestrator.services.ports import Clock, Signer, Transaction, UnitOfWork
 from orchestrator.services.records import RolloutRecord
 from orchestrator.services.retries import retry
 from orchestrator.services.rollout_view import view
-from schemas.rollout import PauseReason, Retried, RetryRequest, RolloutView
+from schemas.rollout import (
+    OperateRequest,
+    PauseReason,
+    Retried,
+    RetryRequest,
+    RolloutState,
+    RolloutView,
+)
+
+_SENDS = frozenset({Act.START, Act.APPROVE, Act.RESUME, Act.PROMOTE})
+"""Acts after which devices are offered the version."""
+
+_EVENTS = {Act.PAUSE: RolloutEvent.PAUSE, Act.RESUME: RolloutEvent.RESUME}
 
 
 class OperatingService:
@@ -27,31 +46,32 @@ class OperatingService:
         self._clock = clock
         self._signer = signer
 
-    def operate(self, rollout_id: str, kind: RolloutEvent, reason: str = "") -> RolloutView:
-        """Apply an operator's act; of a pause or an abort the reason is kept, and whose it was.
+    def operate(self, rollout_id: str, act: Act, said: OperateRequest) -> RolloutView:
+        """Apply an operator's act; a repeat of one changes nothing.
+
+        Why it was done is kept, and by whom: with the rollout where it stops it, in the audit log
+        always.
 
         Raises:
             IllegalTransition: the rollout's state does not allow it; the message says
                 what it does allow.
+            Invalid: what was said belongs to another act; or a rollback to a newer version.
+            NotFound, Revoked, Conflict: the version of a rollback cannot be had.
+            Forbidden: who asked for the approval cannot give it.
             NotSigned: it is to start or go on, and nobody has signed its version, or the
                 metadata has expired.
         """
+        _check_said(act, said)
         now = self._clock()
         with self._uow() as tx:
-            before = found(tx, rollout_id, lock=True)
-            if kind in {RolloutEvent.START, RolloutEvent.RESUME}:
-                self._require_signed(before)
-            because = f"by {actor.current()}" + (f": {reason}" if reason else "")
-            happened = Happened(kind, PauseReason.OPERATOR)
-            stops = kind in {RolloutEvent.PAUSE, RolloutEvent.ABORT}
-            record = apply(tx, before, happened, now, because=because if stops else None)
-            if (record.state, record.pause_reason) != (before.state, before.pause_reason):
-                detail = {"version": f"{record.model}@{record.version}", "state": record.state}
-                if reason:
-                    detail["reason"] = reason
-                tx.audit.add(f"rollout.{kind.value}", record.id, detail)
-            if kind is RolloutEvent.ABORT:
-                cancel_executions(tx, record, "the rollout was aborted", now)
+            record = found(tx, rollout_id, lock=True)
+            changes = acts.judge(act, record.state, is_rollback=record.takes_back is not None)
+            if isinstance(changes, Refuse):
+                raise IllegalTransition(changes.detail)
+            if changes:
+                if act in _SENDS:
+                    self._require_signed(record)
+                record = _act(tx, record, act, said, now)
         # Adding a large fleet up takes a while: not while others are kept from writing.
         with self._uow.read() as tx:
             return view(tx, record)
@@ -87,3 +107,95 @@ class OperatingService:
                 " with the server: no device would install it"
             )
             raise NotSigned(msg, hint="sign it with: argosy trust sign --keys FOLDER")
+
+
+def _check_said(act: Act, said: OperateRequest) -> None:
+    if said.to is not None and act is not Act.ROLLBACK:
+        msg = f"to: names the version of a rollback, and this is to {act.value}"
+        raise Invalid(msg)
+    if said.full and act is not Act.PROMOTE:
+        msg = f"full: belongs to a promotion, and this is to {act.value}"
+        raise Invalid(msg)
+
+
+def _act(
+    tx: Transaction, before: RolloutRecord, act: Act, said: OperateRequest, now: datetime
+) -> RolloutRecord:
+    """Do what the table allows, and write down who did."""
+    detail: dict[str, Any] = {"version": f"{before.model}@{before.version}"}
+    because = f"by {actor.current()}" + (f": {said.reason}" if said.reason else "")
+    match act:
+        case Act.START:
+            record = _start(tx, before, now)
+        case Act.APPROVE:
+            check_another(tx, before)
+            agreed = replace(before, approved_by=actor.current())
+            record = apply(tx, agreed, Happened(RolloutEvent.START), now)
+            detail["requested_by"] = before.requested_by
+        case Act.ABORT:
+            record = _abort(tx, before, because, detail, now)
+        case Act.ROLLBACK:
+            record = _roll_back(tx, before, said, because, now)
+            detail |= {"to": said.to} if said.to is not None else {}
+        case Act.PROMOTE:
+            record, waves = promoting.promote(tx, before, full=said.full, now=now)
+            detail |= {"waves": waves, "full": said.full}
+        case Act.ACTIVATE:
+            record = _edit(tx, replace(before, activated_at=now), now)
+        case Act.FINISH:
+            record = _finish(tx, before, now)
+        case _:
+            stops = because if act is Act.PAUSE else None
+            happened = Happened(_EVENTS[act], PauseReason.OPERATOR)
+            record = apply(tx, before, happened, now, because=stops)
+    detail["state"] = record.state
+    if said.reason:
+        detail["reason"] = said.reason
+    tx.audit.add(f"rollout.{act.value}", record.id, detail)
+    return record
+
+
+def _start(tx: Transaction, before: RolloutRecord, now: datetime) -> RolloutRecord:
+    asks = before.spec.approval
+    event = RolloutEvent.REQUEST_APPROVAL if asks else RolloutEvent.START
+    return apply(tx, replace(before, requested_by=actor.current()), Happened(event), now)
+
+
+def _abort(
+    tx: Transaction, before: RolloutRecord, because: str, detail: dict[str, Any], now: datetime
+) -> RolloutRecord:
+    """End it; what takes it back ends as well."""
+    record = apply(tx, before, Happened(RolloutEvent.ABORT), now, because=because)
+    cancel_executions(tx, record, "the rollout was aborted", now)
+    if before.state is RolloutState.ROLLING_BACK:
+        detail["rollbacks"] = rollbacks.stop(tx, record, f"{record.id} was aborted {because}", now)
+    return record
+
+
+def _roll_back(
+    tx: Transaction, before: RolloutRecord, said: OperateRequest, because: str, now: datetime
+) -> RolloutRecord:
+    """Stop it now; ``services.rolling_back`` leads devices back from the next tick on."""
+    to = said.to if said.to is not None else before.spec.rollback_to
+    if to is not None:
+        rollbacks.check_goal(tx, before.model, before.version, to)
+    turned = replace(before, back_to=to)
+    record = apply(tx, turned, Happened(RolloutEvent.ROLL_BACK), now, because=because)
+    rollbacks.end_in_flight(tx, record, now)
+    return record
+
+
+def _finish(tx: Transaction, before: RolloutRecord, now: datetime) -> RolloutRecord:
+    """Let nobody join any more; it is over when its waves have passed."""
+    if not before.spec.dynamic:
+        msg = "only a dynamic rollout is finished by hand; this one ends when its waves have passed"
+        raise IllegalTransition(msg, hint="`argosy rollout promote --full` lets them pass now")
+    return _edit(tx, replace(before, spec=before.spec.model_copy(update={"dynamic": False})), now)
+
+
+def _edit(tx: Transaction, record: RolloutRecord, now: datetime) -> RolloutRecord:
+    """Save what changed without a change of state."""
+    edited = replace(record, revision=record.revision + 1)
+    tx.rollouts.save(edited)
+    announce(tx, edited, now)
+    return edited

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from orchestrator.domain.estimate import estimate
 from orchestrator.domain.execution import IN_FLIGHT
-from orchestrator.services import resolution
+from orchestrator.services import resolution, rollbacks
 from orchestrator.services.ports import Transaction
 from orchestrator.services.records import Among, ExecutionRecord, RolloutRecord
 from schemas.rollout import (
@@ -36,6 +36,11 @@ def head(record: RolloutRecord) -> RolloutView:
         state=record.state,
         pause_reason=record.pause_reason,
         reason=record.reason,
+        revision=record.revision,
+        requested_by=record.requested_by,
+        approved_by=record.approved_by,
+        rollback_of=record.rollback_of,
+        takes_back=record.takes_back,
         created_at=record.created_at,
         ended_at=record.ended_at,
     )
@@ -59,13 +64,18 @@ def view(tx: Transaction, record: RolloutRecord) -> RolloutView:
             size=sum(progress.get(wave.idx, Progress()).states.values()),
             stragglers=wave.stragglers,
             joiners=wave.joiners,
+            promoted_by=wave.promoted_by or record.promoted_by,
             evidence=wave.evidence,
             progress=progress.get(wave.idx, Progress()),
             executions=tuple(by_wave.get(wave.idx, ())),
         )
         for wave in tx.rollouts.waves(record.id)
     )
-    return head(record).model_copy(update={"waves": waves, "cut": total > MAX_EXECUTIONS})
+    found: dict[str, object] = {"waves": waves, "cut": total > MAX_EXECUTIONS}
+    if record.turned_at is not None:
+        back = tx.taking_back.rollbacks(rollbacks.of(record))
+        found |= {"rollbacks": tuple(one.id for one in back), "left": rollbacks.left(tx, record)}
+    return head(record).model_copy(update=found)
 
 
 def foresight(
@@ -128,6 +138,7 @@ def _execution_view(record: ExecutionRecord, holders: Mapping[str, str]) -> Exec
         detail=record.detail,
         late=record.late,
         waits_for=holders.get(record.device_id) if scheduled else None,
+        waits_until=record.waits_until,
         before=record.before_version,
         due_at=record.due_at,
         updated_at=record.updated_at,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 
-from orchestrator.domain.rollout import RolloutEvent
+from orchestrator.domain.acts import Act
+from orchestrator.services.editing import EditingService
 from orchestrator.services.moves import (
     announce,
     announce_execution,
@@ -24,8 +25,10 @@ from orchestrator.services.rollout_view import execution_views, foresight, head
 from schemas.rollout import (
     ExecState,
     ExecutionView,
+    OperateRequest,
     Retried,
     RetryRequest,
+    RolloutEdit,
     RolloutSpec,
     RolloutView,
 )
@@ -65,6 +68,7 @@ class RolloutService:
         self._uow = uow
         self._clock = clock
         self._operating = OperatingService(uow, clock, signer)
+        self._editing = EditingService(uow, clock)
         self._planning = PlanningService(uow, clock, rest, transfer_rate)
         self._transfer_rate = transfer_rate
 
@@ -102,9 +106,24 @@ class RolloutService:
             among = Among(rollout_id=rollout_id, wave=wave, states=frozenset(states))
             return execution_views(tx, record, tx.executions.page(among, after, limit))
 
-    def operate(self, rollout_id: str, kind: RolloutEvent, reason: str = "") -> RolloutView:
+    def operate(
+        self,
+        rollout_id: str,
+        act: Act,
+        reason: str = "",
+        *,
+        to: int | None = None,
+        full: bool = False,
+    ) -> RolloutView:
         """Apply an operator's act: see ``OperatingService.operate``."""
-        return self._operating.operate(rollout_id, kind, reason)
+        said = OperateRequest(reason=reason, to=to, full=full)
+        return self._operating.operate(rollout_id, Act(act), said)
+
+    def edit(
+        self, rollout_id: str, change: RolloutEdit, revisions: Collection[int] | None
+    ) -> RolloutView:
+        """Change what is named: see ``EditingService.edit``."""
+        return self._editing.edit(rollout_id, change, revisions)
 
     def retry(self, rollout_id: str, request: RetryRequest) -> Retried:
         """Make another attempt by hand: see ``OperatingService.retry``."""
