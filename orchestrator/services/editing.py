@@ -82,7 +82,7 @@ def activated(before: RolloutRecord, now: datetime) -> tuple[RolloutRecord, dict
     (``domain.actions.Proceed``). Whoever is offered it from now on has no say.
     """
     spec = before.spec.model_copy(update={"mode": Mode()})
-    record = replace(before, spec=spec, activated_at=now, revision=before.revision + 1)
+    record = replace(before, spec=spec, activated_at=now)
     return record, differences(before.spec, spec)
 
 
