@@ -30,7 +30,7 @@ class Event(Wire):
 
     id: int
     at: UtcTime
-    kind: Literal["job", "live", "model", "device", "rollout", "execution", "wave"]
+    kind: Literal["job", "live", "model", "device", "rollout", "execution", "wave", "experiment"]
     subject: str
     data: Annotated[dict[str, Any], Field(max_length=64)]
 

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import StringConstraints
 
-Kind = Literal["job", "dev", "tok", "rol", "exe", "key", "agent"]
+Kind = Literal["job", "dev", "tok", "rol", "exe", "exp", "key", "agent"]
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _BODY = "[0-9a-hjkmnp-tv-z]{16}"
@@ -41,6 +41,7 @@ DeviceId = Annotated[str, StringConstraints(pattern=f"^dev_{_BODY}$")]
 TokenId = Annotated[str, StringConstraints(pattern=f"^tok_{_BODY}$")]
 RolloutId = Annotated[str, StringConstraints(pattern=f"^rol_{_BODY}$")]
 ExecutionId = Annotated[str, StringConstraints(pattern=f"^exe_{_BODY}$")]
+ExperimentId = Annotated[str, StringConstraints(pattern=f"^exp_{_BODY}$")]
 KeyId = Annotated[str, StringConstraints(pattern=f"^key_{_BODY}$")]
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]

@@ -25,6 +25,7 @@ SCOPE_OF = {
     "job": Scope.JOBS_READ,
     "live": Scope.JOBS_READ,
     "rollout": Scope.ROLLOUTS_READ,
+    "experiment": Scope.ROLLOUTS_READ,
     "wave": Scope.ROLLOUTS_READ,
     "execution": Scope.ROLLOUTS_READ,
     "device": Scope.DEVICES_READ,
