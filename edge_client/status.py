@@ -201,7 +201,7 @@ def _live_rows(status: Status, live: Live) -> list[tuple[str, str]]:
     doing = "-" if live.execution is None else f"{live.execution} {live.state}"
     rows = [("execution", doing)]
     if live.waits is not None:
-        rows.append(("waits", live.waits))
+        rows.append(("reason", live.waits))
         rows.append(("go on at once", "argosy-edge proceed"))
     if live.shadow_idle:
         rows.append(("shadow", "nothing to compare yet: it sees what this agent itself answers"))

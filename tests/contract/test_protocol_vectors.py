@@ -30,6 +30,8 @@ from orchestrator.domain import execution as machine
 from schemas import PROTOCOL, sample, topics, window
 from schemas.enroll import JoinToken, fingerprint, renewal_text
 from schemas.errors import DeviceCause
+from schemas.maintenance import Look, look
+from schemas.pace import MaintenanceWindow
 from schemas.rollout import ExecReport, ExecState
 from schemas.telemetry import bucket_of
 from schemas.transfer import decode_chunk, leaves_digest, leaves_of
@@ -226,3 +228,11 @@ def test_executions(case):
         assert found == given["expect"], (number, given)
         cancels = any(isinstance(one, machine.SendCancel) for one in actions)
         assert cancels is given["cancel"], (number, given)
+
+
+@pytest.mark.parametrize("case", cases("windows.json"))
+def test_windows(case):
+    windows = tuple(MaintenanceWindow.model_validate(one) for one in case["windows"])
+    until = case["until"]
+    wanted = Look(case["open"], None if until is None else dt.datetime.fromisoformat(until))
+    assert look(windows, dt.datetime.fromisoformat(case["at"])) == wanted

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas import PROTOCOL
-from tests.vectors import executions, messages, telemetry, transfer, trust
+from tests.vectors import executions, messages, telemetry, transfer, trust, windows
 
 FOLDER = Path(__file__).parent
 DOCUMENT = FOLDER.parents[1] / "docs" / "protocol.md"
@@ -41,6 +41,8 @@ ABOUT = {
     " `cause`. `signed`: what the first document's signature is over.",
     "executions.json": "What the server makes of reports: after each step the record stands as"
     " `expect` says. `cancel`: it sends the command to cancel.",
+    "windows.json": "Whether any of `windows` is `open` `at` a time, and `until` when it stays so."
+    " For who lets updates wait.",
 }
 
 
@@ -52,6 +54,7 @@ def every() -> dict[str, dict[str, Any]]:
         **telemetry.vectors(),
         **trust.vectors(),
         **executions.vectors(),
+        **windows.vectors(),
     }
     index = [
         {"file": name, "cases": len(made[name]["cases"]), "about": about}

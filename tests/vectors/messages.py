@@ -90,6 +90,17 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "variant": "int8",
         "manifest_sha256": SHA,
         "probation": Probation().model_dump(mode="json"),
+        "mode": {"urgency": "soft", "force_at": None},
+        "windows": [
+            {
+                "cron": "0 2 * * 1-5",
+                "minutes": 90,
+                "timezone": "Europe/Berlin",
+                "covers": "activation",
+            }
+        ],
+        "max_deferral_seconds": 86400.0,
+        "jitter_seconds": 600.0,
     },
     "MetadataAsk": {"name": "timestamp.json"},
     "MetadataAnswer": {"name": "timestamp.json", "text": '{"signatures":[],"signed":{}}'},
@@ -187,6 +198,21 @@ MORE_GOOD: list[tuple[str, str, dict[str, Any]]] = [
         {"kind": "broadcast", "sha256": SHA, "broadcast": EXAMPLES["Reply"]["broadcast"]},
     ),
     ("there is no such metadata", "MetadataAnswer", {"name": "2.root.json"}),
+    (
+        "a download waits",
+        "ExecReport",
+        {
+            "execution": EXECUTION,
+            "attempt": 1,
+            "seq": 2,
+            "boot": BOOT,
+            "uptime": 43.5,
+            "state": "DEFERRED",
+            "waits_until": "2026-06-02T02:00:00Z",
+            "detail": "waits for a maintenance window until 2026-06-02 02:00:00 UTC",
+        },
+    ),
+    ("to go on", "Command", {**EXAMPLES["Command"], "kind": "proceed"}),
     ("a first birth", "Birth", {"boot": BOOT, "session": 1, "uptime": 0, "hardware": HARDWARE}),
     (
         "a time in another zone",
@@ -194,6 +220,11 @@ MORE_GOOD: list[tuple[str, str, dict[str, Any]]] = [
         {**EXAMPLES["BenchReport"], "at": "2026-06-01T14:10:00+02:00"},
     ),
 ]
+
+
+def _window(**more: Any) -> dict[str, Any]:
+    return {**EXAMPLES["Assignment"]["windows"][0], **more}
+
 
 BAD: list[tuple[str, str, str, Any]] = [
     ("no ranges", "Need", "ranges", []),
@@ -217,6 +248,14 @@ BAD: list[tuple[str, str, str, Any]] = [
     ("a number beyond 63 bits", "ExecReport", "seq", 2**63),
     ("a cause that there is not", "ExecReport", "cause", "bad_luck"),
     ("too much detail", "ExecReport", "detail", "x" * 2001),
+    ("a time without a zone", "ExecReport", "waits_until", "2026-06-02T02:00:00"),
+    ("a window that nothing opens", "Assignment", "windows", [_window(cron="often")]),
+    ("a window that counts seconds", "Assignment", "windows", [_window(cron="0 0 2 * * *")]),
+    ("a window without an end", "Assignment", "windows", [_window(minutes=0)]),
+    ("a zone that there is not", "Assignment", "windows", [_window(timezone="Mars/Base")]),
+    ("more than 16 windows", "Assignment", "windows", [_window()] * 17),
+    ("an urgency that there is not", "Assignment", "mode", {"urgency": "now"}),
+    ("forced at no time", "Assignment", "mode", {"urgency": "time_forced"}),
     ("an id of another kind", "ExecReport", "execution", ROLLOUT),
     ("a boot id that is too short", "Birth", "boot", "0f"),
     ("session 0", "Birth", "session", 0),
