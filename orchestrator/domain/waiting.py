@@ -59,7 +59,7 @@ def latest(
 ) -> datetime | None:
     """Until when a device may wait at most; None where its windows never open again."""
     windows = timers.windows if state is ExecState.STAGED else for_download(timers.windows)
-    end = after(offered_at, timers.jitter)
+    end = after(offered_at, timers.offer + timers.jitter)
     match timers.mode.urgency:
         case Urgency.SOFT | Urgency.DOWNLOAD_ONLY:
             end = after(end, timers.deferral)
