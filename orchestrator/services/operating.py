@@ -12,6 +12,7 @@ from orchestrator.domain.rollout import Happened, Refuse, RolloutEvent
 from orchestrator.errors import IllegalTransition, Invalid, NotSigned
 from orchestrator.services import actor, promoting, rollbacks
 from orchestrator.services.approving import check_another
+from orchestrator.services.editing import activated
 from orchestrator.services.moves import announce, apply, cancel_executions, found
 from orchestrator.services.ports import Clock, Signer, Transaction, UnitOfWork
 from orchestrator.services.records import RolloutRecord
@@ -141,7 +142,9 @@ def _act(
             record, waves = promoting.promote(tx, before, full=said.full, now=now)
             detail |= {"waves": waves, "full": said.full}
         case Act.ACTIVATE:
-            record = _edit(tx, replace(before, activated_at=now), now)
+            active, differs = activated(before, now)
+            record = _edit(tx, active, now)
+            detail |= differs
         case Act.FINISH:
             record = _finish(tx, before, now)
         case _:
