@@ -26,6 +26,7 @@ _ENTRIES = {
     "trust": Entry(f"{_HERE}.trust:trust", "See and sign what devices trust."),
     "ca": Entry(f"{_HERE}.authority:ca", "See and replace the certificate authority."),
     "rollout": Entry(f"{_HERE}.rollouts:rollout", "Ship a model to the fleet, in waves."),
+    "simulate": Entry(f"{_HERE}.simulate:simulate", "Rehearse with a fleet that is not there."),
     "telemetry": Entry(f"{_HERE}.telemetry:telemetry", "See what devices report of a model."),
     "login": Entry(f"{_HERE}.login:login", "Sign in to a platform elsewhere."),
     "logout": Entry(f"{_HERE}.login:logout", "Forget a platform."),
@@ -50,7 +51,10 @@ _STYLE = click.RichHelpConfiguration(
                 "commands": ["login", "logout", "whoami", "profile", "api-token", "audit"],
             },
             {"name": "Trust", "commands": ["trust", "ca"]},
-            {"name": "More", "commands": ["device-class", "agent", "telemetry", "completion"]},
+            {
+                "name": "More",
+                "commands": ["device-class", "agent", "telemetry", "simulate", "completion"],
+            },
         ]
     },
 )
