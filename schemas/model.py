@@ -222,7 +222,7 @@ class RevokeRequest(Authored):
     @model_validator(mode="after")
     def _to_of_rollback(self) -> Self:
         if self.to is not None and not self.rollback:
-            msg = "to: names the version of a rollback, and there is to be none"
+            msg = "the version to go back to belongs to a rollback, which was not asked for"
             raise ValueError(msg)
         return self
 

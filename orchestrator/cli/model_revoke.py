@@ -17,13 +17,27 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("ref", metavar="MODEL@VERSION")
 @click.option("--reason", required=True, help="Why; it stays with the version.")
+@click.option(
+    "--rollback", is_flag=True, help="Give devices that serve it what they served before."
+)
+@click.option("--to", type=click.IntRange(min=1), help="Of a rollback: this version for all.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @home_option
 @output_option
-def revoke(*, ref: str, reason: str, yes: bool, home: Path | None, form: str) -> None:
+def revoke(
+    *,
+    ref: str,
+    reason: str,
+    rollback: bool,
+    to: int | None,
+    yes: bool,
+    home: Path | None,
+    form: str,
+) -> None:
     """Take a version back, for good: no device is offered it, no alias stays on it.
 
-    Devices that serve it go on until they are given another.
+    Devices that serve it go on until they are given another; with --rollback that is at once,
+    by whatever rollout they got it, and also when they come back later.
     """
     from orchestrator.cli.asking import confirm
     from orchestrator.cli.authored import build
@@ -33,22 +47,32 @@ def revoke(*, ref: str, reason: str, yes: bool, home: Path | None, form: str) ->
     from orchestrator.client import Argosy
     from schemas.model import RevokeRequest
 
-    asked = build(RevokeRequest, {"reason": "--reason"}, reason=reason)
+    asked = build(
+        RevokeRequest,
+        {"reason": "--reason", "": "--to"},
+        reason=reason,
+        rollback=rollback,
+        to=to,
+    )
     with Argosy.from_profile(home) as argosy:
         view = load(argosy, ref)
         if not view.revoked:
-            confirm(f"Revoke {view.model}@{view.version}? {_weight(argosy, view)}", yes=yes)
-        view = argosy.models.revoke(view.model, view.version, asked.reason)
+            weight = _weight(argosy, view, rollback=rollback)
+            confirm(f"Revoke {view.model}@{view.version}? {weight}", yes=yes)
+        view = argosy.models.revoke(
+            view.model, view.version, asked.reason, rollback=asked.rollback, to=asked.to
+        )
     emit_one(view, form, version_shape(), _say)
 
 
-def _weight(argosy: Argosy, view: ModelVersionView) -> str:
+def _weight(argosy: Argosy, view: ModelVersionView, *, rollback: bool) -> str:
     """What depends on the version, in a sentence or two."""
     serving = list(argosy.devices.list(model=view.model, version=view.version))
     parts = [f"Aliases that go: {', '.join(view.aliases)}."] if view.aliases else []
     if serving:
         who = "1 device serves" if len(serving) == 1 else f"{len(serving)} devices serve"
-        parts.append(f"{who} it now, and will until given another.")
+        then = "is led back" if len(serving) == 1 else "are led back"
+        parts.append(f"{who} it now, and {then if rollback else 'will until given another'}.")
     return " ".join([*parts, "It cannot be undone."])
 
 

@@ -1,59 +1,165 @@
-"""What operators do to a rollout: ``argosy rollout pause|resume|abort``."""
+"""What operators do to a rollout: ``argosy rollout pause|promote|rollback`` and the others."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from orchestrator.cli.options import home_option, output_option
+from orchestrator.cli.options import home_option, output_option, timeout_option
 
-_reason_option = click.option("--reason", default="", help="Why; it stays with the rollout.")
+if TYPE_CHECKING:
+    from orchestrator.client import Argosy
+    from schemas.rollout import RolloutView
+
+_rollout_argument = click.argument("rollout_id", metavar="ROLLOUT")
+_reason_option = click.option("--reason", default="", help="Why; it is kept.")
 
 
-def _do(rollout_id: str, act: str, reason: str, home: Path | None, form: str) -> None:
+def _options(act: Callable[..., Any]) -> Callable[..., Any]:
+    """What every act takes."""
+    for option in (output_option, home_option, _reason_option, _rollout_argument):
+        act = option(act)
+    return act
+
+
+def _do(
+    home: Path | None,
+    form: str,
+    reason: str,
+    act: Callable[[Argosy, str], RolloutView],
+    follow_up: Callable[[RolloutView], str] | None = None,
+) -> None:
     from orchestrator.cli import console
     from orchestrator.cli.authored import build
     from orchestrator.cli.output import emit_one
-    from orchestrator.cli.rollouts import rollout_shape
+    from orchestrator.cli.rollout_shape import rollout_shape
     from orchestrator.client import Argosy
     from schemas.rollout import OperateRequest
 
     said = build(OperateRequest, {"reason": "--reason"}, reason=reason)
     with Argosy.from_profile(home) as argosy:
-        acts = {
-            "pause": lambda: argosy.rollouts.pause(rollout_id, said.reason),
-            "resume": lambda: argosy.rollouts.resume(rollout_id),
-            "abort": lambda: argosy.rollouts.abort(rollout_id, said.reason),
-        }
-        view = acts[act]()
+        view = act(argosy, said.reason)
     emit_one(view, form, rollout_shape(), lambda v: console.say(v.id, console.state(v.state)))
+    if form == "table" and follow_up is not None:
+        console.say(follow_up(view), style="dim")
 
 
 @click.command()
-@click.argument("rollout_id", metavar="ROLLOUT")
-@_reason_option
-@home_option
-@output_option
+@_options
+def approve(rollout_id: str, reason: str, home: Path | None, form: str) -> None:
+    """Agree to a rollout that another operator started."""
+    _do(home, form, reason, lambda argosy, why: argosy.rollouts.approve(rollout_id, why))
+
+
+@click.command()
+@_options
 def pause(rollout_id: str, reason: str, home: Path | None, form: str) -> None:
     """Offer the version to no further device for now."""
-    _do(rollout_id, "pause", reason, home, form)
+    _do(home, form, reason, lambda argosy, why: argosy.rollouts.pause(rollout_id, why))
 
 
 @click.command()
-@click.argument("rollout_id", metavar="ROLLOUT")
-@home_option
-@output_option
-def resume(rollout_id: str, home: Path | None, form: str) -> None:
+@_options
+def resume(rollout_id: str, reason: str, home: Path | None, form: str) -> None:
     """Go on with a paused rollout."""
-    _do(rollout_id, "resume", "", home, form)
+    _do(home, form, reason, lambda argosy, why: argosy.rollouts.resume(rollout_id, why))
 
 
 @click.command()
-@click.argument("rollout_id", metavar="ROLLOUT")
-@_reason_option
-@home_option
-@output_option
+@click.option("--full", is_flag=True, help="Every wave that is left, not this one alone.")
+@_options
+def promote(*, rollout_id: str, full: bool, reason: str, home: Path | None, form: str) -> None:
+    """Let its wave pass by hand, without soak and gates; one that a verdict paused goes on."""
+    _do(
+        home,
+        form,
+        reason,
+        lambda argosy, why: argosy.rollouts.promote(rollout_id, full=full, reason=why),
+    )
+
+
+@click.command()
+@_options
+def activate(rollout_id: str, reason: str, home: Path | None, form: str) -> None:
+    """Have devices go on that wait with the version on their disk."""
+    _do(home, form, reason, lambda argosy, why: argosy.rollouts.activate(rollout_id, why))
+
+
+@click.command()
+@_options
+def finish(rollout_id: str, reason: str, home: Path | None, form: str) -> None:
+    """Let no more devices join a dynamic rollout; it ends when its waves have passed."""
+    _do(home, form, reason, lambda argosy, why: argosy.rollouts.finish(rollout_id, why))
+
+
+@click.command()
+@_options
 def abort(rollout_id: str, reason: str, home: Path | None, form: str) -> None:
     """End a rollout here; devices keep what they serve."""
-    _do(rollout_id, "abort", reason, home, form)
+    _do(home, form, reason, lambda argosy, why: argosy.rollouts.abort(rollout_id, why))
+
+
+@click.command()
+@click.option(
+    "--to", type=click.IntRange(min=1), help="The version for all  [default: each its own before]."
+)
+@click.option("-w", "--watch", "watches", is_flag=True, help="Watch until devices are back.")
+@timeout_option
+@_options
+def rollback(
+    *,
+    rollout_id: str,
+    to: int | None,
+    watches: bool,
+    timeout: float | None,
+    reason: str,
+    home: Path | None,
+    form: str,
+) -> int:
+    """End a rollout, and give its devices what they served before.
+
+    What is under way is given up; a device that has switched gets its earlier version by a
+    rollout of its own, which stands with this one. Never a newer version than the one taken back.
+    """
+    if watches:
+        return _watch_back(rollout_id, to, reason, home, timeout, form)
+    _do(
+        home,
+        form,
+        reason,
+        lambda argosy, why: argosy.rollouts.rollback(rollout_id, to=to, reason=why),
+        lambda view: f"watch it with `argosy rollout watch {view.id}`",
+    )
+    return 0
+
+
+def _watch_back(
+    rollout_id: str,
+    to: int | None,
+    reason: str,
+    home: Path | None,
+    timeout: float | None,
+    form: str,
+) -> int:
+    """Roll back, and wait; the exit code says whether nobody serves the version any more."""
+    from orchestrator.cli.authored import build
+    from orchestrator.cli.rollout_shape import follow
+    from orchestrator.client import Argosy
+    from schemas.errors import Exit
+    from schemas.rollout import OperateRequest, RolloutState
+
+    said = build(OperateRequest, {"reason": "--reason"}, reason=reason)
+    with Argosy.from_profile(home) as argosy:
+        argosy.rollouts.rollback(rollout_id, to=to, reason=said.reason)
+        code = follow(argosy, rollout_id, timeout, form)
+        view = argosy.rollouts.get(rollout_id)
+    if view.state is not RolloutState.ROLLED_BACK:
+        return code
+    return Exit.GATE_FAILED if view.left else Exit.OK
+
+
+ACTS = (approve, pause, resume, promote, activate, finish, abort, rollback)
+"""Commands, in the order of a rollout's life."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from rich.console import Group, RenderableType
@@ -46,6 +46,8 @@ def rollout_tree(view: RolloutView, *, room: int | None, note: str | None = None
     tree = Tree(_title(view), guide_style="dim")
     if view.reason:
         tree.add(Text(console.clean(view.reason), "yellow"))
+    for said in _back_lines(view):
+        tree.add(said)
     if view.spec.shadow is not None:
         tree.add(_shadow_line(view.spec.shadow))
     for wave in view.waves:
@@ -74,6 +76,22 @@ def _title(view: RolloutView) -> Text:
     if len(view.waves) > 1:
         text.append_text(_bytes([wave.progress for wave in view.waves]))
     return text
+
+
+def _back_lines(view: RolloutView) -> Iterator[Text]:
+    """Of a rollout that is taken back: by which others, and who serves its version still."""
+    if view.rollback_of is not None:
+        yield Text(f"takes {view.spec.model}@{view.takes_back} back, of {view.rollback_of}", "dim")
+    if view.rollbacks:
+        yield Text(f"taken back by {', '.join(view.rollbacks)}", "dim")
+    if view.left:
+        counts = ", ".join(f"{n} {why}" for why, n in view.left.items())
+        total = sum(view.left.values())
+        name = f"{view.spec.model}@{view.spec.version}"
+        who = (
+            f"1 device still serves {name}" if total == 1 else f"{total} devices still serve {name}"
+        )
+        yield Text(f"{who}: {counts}", "yellow")
 
 
 def _shadow_line(shadow: Shadow) -> Text:

@@ -18,7 +18,8 @@ from orchestrator.client.fleets import Fleets
 from orchestrator.client.jobs import Agents, Jobs
 from orchestrator.client.models import DeviceClasses, Models
 from orchestrator.client.profile import Profile
-from orchestrator.client.resources import Platform, Rollouts
+from orchestrator.client.resources import Platform
+from orchestrator.client.rollouts import Rollouts
 from orchestrator.client.telemetry import Telemetry
 from orchestrator.client.transport import Transport
 from orchestrator.client.trust import Trust

@@ -48,10 +48,27 @@ class Models(Resource):
         """Replace the tags and the note of a version, both."""
         return self._transport.replace(f"{_version(name, version)}/note", ModelVersionView, note)
 
-    def revoke(self, name: str, version: int, reason: str) -> ModelVersionView:
-        """Take a version back for good: no device is offered it, no alias stays on it."""
+    def revoke(
+        self,
+        name: str,
+        version: int,
+        reason: str,
+        *,
+        rollback: bool = False,
+        to: int | None = None,
+    ) -> ModelVersionView:
+        """Take a version back for good: no device is offered it, no alias stays on it.
+
+        Args:
+            name: of the model.
+            version: its number.
+            reason: why; it stays with the version.
+            rollback: devices that serve it get another one.
+            to: that one; None: each what it served before.
+        """
         path = f"{_version(name, version)}/revoke"
-        return self._transport.post(path, ModelVersionView, RevokeRequest(reason=reason))
+        request = RevokeRequest(reason=reason, rollback=rollback, to=to)
+        return self._transport.post(path, ModelVersionView, request)
 
     def compare(
         self,
