@@ -16,6 +16,7 @@ from orchestrator.adapters.device_class_repository import SqlDeviceClasses, SqlM
 from orchestrator.adapters.device_repository import SqlDevices
 from orchestrator.adapters.event_repository import SqlEvents
 from orchestrator.adapters.execution_repository import SqlExecutions
+from orchestrator.adapters.experiment_repository import SqlExperiments
 from orchestrator.adapters.fleet_repository import SqlFleets
 from orchestrator.adapters.fleet_trust_repository import SqlFleetTrust
 from orchestrator.adapters.holdings_repository import SqlHoldings
@@ -41,6 +42,7 @@ from orchestrator.services.ports import (
     Devices,
     Events,
     Executions,
+    Experiments,
     Fleets,
     FleetTrust,
     HoldingsView,
@@ -89,6 +91,7 @@ class SqlTransaction:
         self.rollouts: Rollouts = SqlRollouts(session)
         self.outbox: Outbox = SqlOutbox(session)
         self.executions: Executions = SqlExecutions(session)
+        self.experiments: Experiments = SqlExperiments(session)
         self.joining: Joining = SqlJoining(session)
         self.taking_back: TakingBack = SqlTakingBack(session)
         self.telemetry: Telemetry = SqlTelemetry(session)

@@ -17,6 +17,7 @@ from orchestrator.adapters.tables.devices import (
     MeasuredRow,
     RevokedCertificateRow,
 )
+from orchestrator.adapters.tables.experiments import ExperimentRow
 from orchestrator.adapters.tables.jobs import (
     AgentRow,
     JobLogRow,
@@ -60,6 +61,7 @@ __all__ = [
     "DeviceTagRow",
     "EventRow",
     "ExecutionRow",
+    "ExperimentRow",
     "FleetRow",
     "JobLogRow",
     "JobLogTotalsRow",

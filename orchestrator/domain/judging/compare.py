@@ -7,6 +7,7 @@ counted.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -58,28 +59,37 @@ def group(values: Array, noise: Array) -> Group:
 def interval(
     treated: Group, control: Group | None, alpha_low: Array | float, alpha_high: Array | float
 ) -> Interval:
-    """The difference of two means and one-sided limits of it.
+    """The difference of two means, or one mean alone, and its limits: see ``contrast``."""
+    if control is None:
+        return contrast((treated,), (1.0,), alpha_low, alpha_high)
+    return contrast((treated, control), (1.0, -1.0), alpha_low, alpha_high)
+
+
+def contrast(
+    groups: Sequence[Group],
+    weights: Sequence[float],
+    alpha_low: Array | float,
+    alpha_high: Array | float,
+) -> Interval:
+    """A weighted sum of means, and one-sided limits of it.
 
     Welch (Biometrika 34, 1947) with Satterthwaite's degrees of freedom (Biometrics Bulletin 2,
-    1946); without a control the one-sample t. Groups need two devices each; with fewer, or no
-    variance at all, the limits are infinite, which shows nothing.
+    1946); of one group that is the one-sample t. Each group needs two devices; with fewer, or
+    no variance at all, the limits are infinite, which shows nothing.
     """
-    value, squared, freedom = treated.mean, treated.squared_error, treated.n - 1.0
-    enough = treated.n >= 2  # noqa: PLR2004 - a variance needs two
-    if control is not None:
-        value = value - control.mean
-        enough = enough & (control.n >= 2)  # noqa: PLR2004 - likewise
-        parts = treated.squared_error**2 / np.maximum(treated.n - 1.0, 1.0)
-        parts = parts + control.squared_error**2 / np.maximum(control.n - 1.0, 1.0)
-        squared = squared + control.squared_error
-        freedom = squared**2 / np.where(parts > 0, parts, 1.0)
+    value = sum(w * g.mean for w, g in zip(weights, groups, strict=True))
+    each = [w * w * g.squared_error for w, g in zip(weights, groups, strict=True)]
+    squared = np.asarray(sum(each))
+    parts = sum(e**2 / np.maximum(g.n - 1.0, 1.0) for e, g in zip(each, groups, strict=True))
+    enough = np.all([g.n >= 2 for g in groups], axis=0)  # noqa: PLR2004 - a variance needs two
     enough = enough & (squared > 0) & np.isfinite(squared) & np.isfinite(value)
-    freedom = np.where(enough, freedom, 1.0)
+    freedom = np.where(enough, squared**2 / np.where(enough, parts, 1.0), 1.0)
     error = np.sqrt(np.where(enough, squared, 1.0))
     # The quantile of the upper tail as minus that of the lower one: 1 - alpha would round.
     low = value + special.stdtrit(freedom, alpha_low) * error
     high = value - special.stdtrit(freedom, alpha_high) * error
-    return Interval(value, np.where(enough, low, -np.inf), np.where(enough, high, np.inf))
+    shown = np.where(enough, low, -np.inf), np.where(enough, high, np.inf)
+    return Interval(np.asarray(value), *shown)
 
 
 def exact_low(hits: Array | int, n: Array | int, alpha: Array | float) -> Array:

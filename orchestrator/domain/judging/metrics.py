@@ -74,6 +74,12 @@ def levels(metric: Metric, devices: Sequence[DeviceFigures], least: int) -> Read
     return _gather(None if span is None else _level(metric, span, least) for span in fresh)
 
 
+def standings(metric: Metric, devices: Sequence[DeviceFigures], least: int) -> Readings:
+    """The figure itself, of all devices, whatever they did before."""
+    spans = (device.post for device in devices)
+    return _gather(None if span is None else _level(metric, span, least) for span in spans)
+
+
 def disagreements(devices: Sequence[DeviceFigures], least: int) -> Readings:
     """The share of answers of each device's shadow that were not the active model's."""
     spans = (device.post for device in devices)

@@ -19,6 +19,7 @@ from orchestrator.services.ports.devices import (
 )
 from orchestrator.services.ports.downlink import Downlink
 from orchestrator.services.ports.executions import ExecutionCounts, Executions
+from orchestrator.services.ports.experiments import Experiments, Head, Observed
 from orchestrator.services.ports.gate import DeviceTrust, FleetTrust, Gate
 from orchestrator.services.ports.jobs import Agents, JobHistory, Jobs
 from orchestrator.services.ports.joining import Joining
@@ -50,10 +51,12 @@ __all__ = [
     "Events",
     "ExecutionCounts",
     "Executions",
+    "Experiments",
     "FleetTrust",
     "Fleets",
     "Gate",
     "GivenUp",
+    "Head",
     "HoldingsView",
     "IssuedCertificate",
     "JobHistory",
@@ -65,6 +68,7 @@ __all__ = [
     "MadePatch",
     "Measured",
     "Models",
+    "Observed",
     "Outbox",
     "PatchMaker",
     "Patches",

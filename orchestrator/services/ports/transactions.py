@@ -10,6 +10,7 @@ from orchestrator.services.ports.access import Audit, Keys, Sessions
 from orchestrator.services.ports.artifacts import ArtifactMarks, HoldingsView
 from orchestrator.services.ports.devices import DeviceClasses, Devices, Fleets, Measured
 from orchestrator.services.ports.executions import Executions
+from orchestrator.services.ports.experiments import Experiments
 from orchestrator.services.ports.gate import FleetTrust
 from orchestrator.services.ports.jobs import Agents, JobHistory, Jobs
 from orchestrator.services.ports.joining import Joining
@@ -38,6 +39,7 @@ class Transaction(Protocol):
     rollouts: Rollouts
     outbox: Outbox
     executions: Executions
+    experiments: Experiments
     joining: Joining
     taking_back: TakingBack
     telemetry: Telemetry

@@ -14,6 +14,7 @@ from orchestrator.services.records.devices import (
     TokenRecord,
 )
 from orchestrator.services.records.executions import Alike, Among, Given, Moved, Waiting
+from orchestrator.services.records.experiments import ExperimentRecord
 from orchestrator.services.records.jobs import ActiveJob, AgentRecord, JobRecord, QueuedJob
 from orchestrator.services.records.keys import KeyRecord, SessionRecord
 from orchestrator.services.records.models import VersionRecord
@@ -40,6 +41,7 @@ __all__ = [
     "DeviceKeyRecord",
     "DeviceRecord",
     "ExecutionRecord",
+    "ExperimentRecord",
     "FleetRecord",
     "Given",
     "GivenRecord",
