@@ -27,10 +27,18 @@ class Span(click.ParamType[float]):
         """Read it as seconds."""
         if isinstance(value, int | float):
             return float(value)
-        found = _SPAN.fullmatch(str(value).strip().lower())
-        if found is None:
+        seconds = self.seconds(str(value))
+        if seconds is None:
             self.fail(f"{value!r} is not a duration such as 90, 30s, 5m or 2h", param, ctx)
-        return float(found[1]) * _UNITS[found[2]]
+        return seconds
+
+    def seconds(self, text: str) -> float | None:
+        """The same without a command; None where it is no duration."""
+        found = _SPAN.fullmatch(text.strip().lower())
+        return None if found is None else float(found[1]) * _UNITS[found[2]]
+
+
+SPANS = Span()
 
 
 class Share(click.ParamType[float]):

@@ -1,125 +1,226 @@
-"""A rollout's plan from command-line options."""
+"""A rollout's plan from a file, from command-line options, or from both."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from typing import Any
 
-from orchestrator.cli.authored import build
+from pydantic import ValidationError
+
+from orchestrator.cli import plan_values
+from orchestrator.cli.overrides import Override, apply, option_at
+from orchestrator.cli.plan_faults import faults
+from orchestrator.cli.yamlfile import Document, Place
 from orchestrator.errors import Invalid
-from schemas.gates import Gates
-from schemas.rollout import RolloutSpec, Shadow, WaveSpec
+from schemas.gates import STANDARD
+from schemas.rollout import RolloutSpec, WaveSpec
 
-MAX_WAVES = 50
+PLACES: dict[str, tuple[str, ...]] = {
+    "device_class": ("device_class",),
+    "tags": ("tags",),
+    "where": ("where",),
+    "fleet": ("fleet",),
+    "exclude": ("exclude",),
+    "dynamic": ("dynamic",),
+    "priority": ("priority",),
+    "approval": ("approval",),
+    "on_failure": ("on_failure",),
+    "rollback_to": ("rollback_to",),
+    "variant": ("variant",),
+    "waves": ("waves",),
+    "per_minute": ("pace", "per_minute"),
+    "concurrent": ("pace", "concurrent"),
+    "jitter": ("pace", "jitter_seconds"),
+    "grow": ("pace", "growth"),
+    "max_per_minute": ("pace", "growth", "max_per_minute"),
+    "mode": ("mode", "urgency"),
+    "force_at": ("mode", "force_at"),
+    "max_deferral": ("max_deferral_seconds",),
+    "window": ("windows",),
+    "min_accuracy": ("gates", "min_accuracy"),
+    "max_error_rate": ("gates", "max_error_rate"),
+    "max_failure_rate": ("gates", "max_failure_rate"),
+    "min_success": ("gates", "min_success_rate"),
+    "min_inferences": ("gates", "min_inferences"),
+    "min_devices": ("gates", "min_devices"),
+    "alpha": ("gates", "alpha"),
+    "baseline": ("gates", "baseline_seconds"),
+    "soak": ("gates", "soak_seconds"),
+    "evidence": ("gates", "evidence_seconds"),
+    "shadow": ("shadow", "seconds"),
+    "shadow_agreement": ("shadow", "min_agreement"),
+    "shadow_compared": ("shadow", "min_compared"),
+    "shadow_cpu": ("shadow", "cpu_share"),
+    "shadow_max": ("shadow", "max_seconds"),
+    "probation_inferences": ("probation", "min_inferences"),
+    "probation_errors": ("probation", "max_error_rate"),
+    "probation_boots": ("probation", "max_boots"),
+    "probation_latency": ("probation", "max_latency_ratio"),
+    "probation_memory": ("probation", "max_memory_mb"),
+    "probation_max": ("probation", "max_seconds"),
+    "offer": ("offer_seconds",),
+    "step": ("step_seconds",),
+    "straggler": ("straggler_seconds",),
+    "attempts": ("max_attempts",),
+    "retry_after": ("retry_seconds",),
+}
+"""Options, by their parameter, and what of a plan each of them sets."""
 
-_GATES = {
-    "min_accuracy": "min_accuracy",
-    "max_error_rate": "max_error_rate",
-    "max_failure_rate": "max_failure_rate",
-    "min_inferences": "min_inferences",
-    "soak": "soak_seconds",
-    "evidence": "evidence_seconds",
+_OPTIONS = {
+    "device_class": "--class",
+    "tags": "--tag",
+    "model": "MODEL",
+    "version": "VERSION",
+    "plan_file": "--file",
 }
-"""Options with the gates that they set."""
+_READ: dict[str, Callable[[str], Any]] = {
+    "waves": plan_values.waves,
+    "grow": plan_values.growth,
+    "mode": lambda text: text.replace("-", "_"),
+    "on_failure": lambda text: text.replace("-", "_"),
+}
+_TIME_FORCED = "time_forced"
 
-_SHADOW = {
-    "shadow": "seconds",
-    "shadow_agreement": "min_agreement",
-    "shadow_compared": "min_compared",
-    "shadow_cpu": "cpu_share",
-    "shadow_max": "max_seconds",
-}
-_TIMES = {
-    "offer": "offer_seconds",
-    "step": "step_seconds",
-    "straggler": "straggler_seconds",
-    "attempts": "max_attempts",
-    "retry_after": "retry_seconds",
-}
-"""Options with the fields of the plan itself that they set."""
+Options = Mapping[str, Any]
 
 
 def parse_waves(text: str) -> tuple[WaveSpec, ...]:
-    """Read ``1,10%,100%``: counts of devices and percentages of the whole target.
+    """Read ``1,10%,100%`` or ``[tag = lab],100%``: see ``plan_values.waves``.
 
     Raises:
         Invalid: it does not have this form.
     """
-    parts = [part.strip() for part in text.split(",")]
-    if len(parts) > MAX_WAVES:
-        detail = f"--waves: {len(parts)} waves are more than {MAX_WAVES}"
-        raise Invalid(detail)
-    return tuple(_wave(part) for part in parts)
-
-
-def _wave(text: str) -> WaveSpec:
-    number = text.removesuffix("%").strip()
-    try:
-        if text.endswith("%"):
-            return WaveSpec(percent=float(number))
-        return WaveSpec(count=int(number))
-    except ValueError:
-        detail = f"--waves: {text!r} is neither a count of devices nor a percentage up to 100%"
-        raise Invalid(detail, hint="as in --waves 1,10%,100%") from None
+    return tuple(WaveSpec.model_validate(wave) for wave in plan_values.waves(text))
 
 
 def rollout_spec(
-    model: str,
-    version: int,
-    *,
-    waves: str,
-    device_class: str | None,
-    tags: tuple[str, ...],
-    variant: str | None,
-    more: Mapping[str, float | None],
+    model: str, version: int, options: Options, file: Document | None = None
 ) -> RolloutSpec:
-    """The plan that the options of ``argosy rollout start`` ask for.
+    """The plan that a file and the options of ``argosy rollout plan`` ask for; options come first.
 
     Args:
         model: its name.
         version: its version's number.
-        waves: as ``parse_waves`` reads them.
-        device_class: the target, with ``tags``.
-        tags: the target.
-        variant: one for all.
-        more: gates, shadow and times by option, None where the default holds.
+        options: by parameter; None, False and () where one was not given.
+        file: keys are those of ``RolloutSpec``.
 
     Raises:
         Invalid: an option is wrong; the message names it.
+        Located: a line or an option is wrong; all faults at once.
     """
-    fields = {"model": "MODEL", "version": "VERSION", "device_class": "--class", "tags": "--tag"}
-    return build(
-        RolloutSpec,
-        {**fields, "variant": "--variant", **_named(_TIMES)},
-        model=model,
-        version=version,
-        device_class=device_class,
-        tags=tags,
-        variant=variant,
-        waves=parse_waves(waves),
-        gates=build(Gates, _named(_GATES), **_chosen(_GATES, more)),
-        shadow=_shadow(more),
-        **_chosen(_TIMES, more),
-    )
+    base = _read_words(file.value if file else {}, file)
+    overrides = [
+        Override(("model",), model, option_name("model")),
+        Override(("version",), version, option_name("version")),
+        *_simple(options),
+        *_lists(base, options),
+    ]
+    _check_parts(base, options)
+
+    def where(place: Place) -> tuple[int, str]:
+        option = option_at(place, overrides)
+        if option is not None:
+            return 0, option
+        return (0, "the plan") if file is None else (file.line(place), file.where(place))
+
+    try:
+        return RolloutSpec.model_validate(apply(base, overrides))
+    except ValidationError as error:
+        raise faults(error, where) from None
 
 
-def _shadow(more: Mapping[str, float | None]) -> Shadow | None:
-    chosen = _chosen(_SHADOW, more)
-    if chosen and "seconds" not in chosen:
-        first = next(option for option in _SHADOW if more.get(option) is not None)
-        detail = f"{_option(first)}: nothing is tried as a shadow"
+def _read_words(value: Mapping[str, Any], file: Document | None) -> dict[str, Any]:
+    """What a file may say as an option would: waves in one line, and windows."""
+    made = deepcopy(dict(value))
+    if file is None:
+        return made
+    waves, windows = made.get("waves"), made.get("windows")
+    if isinstance(waves, str):
+        made["waves"] = _placed(file, ("waves",), plan_values.waves, waves)
+    if isinstance(windows, list):
+        made["windows"] = [
+            _placed(file, ("windows", i), plan_values.window, one) if isinstance(one, str) else one
+            for i, one in enumerate(windows)
+        ]
+    return made
+
+
+def _placed(file: Document, place: Place, read: Callable[[str], Any], text: str) -> Any:
+    try:
+        return read(text)
+    except Invalid as error:
+        detail = f"{file.where(place)}: {error.detail.partition(': ')[2]}"
+        raise Invalid(detail, hint=error.hint) from None
+
+
+def _simple(options: Options) -> Iterator[Override]:
+    for name, place in PLACES.items():
+        value = options.get(name)
+        if value is None or value is False or value == () or name == "window":
+            continue
+        read = _READ.get(name)
+        yield Override(place, read(value) if read else value, option_name(name))
+    if options.get("force_at") is not None and options.get("mode") is None:
+        yield Override(("mode", "urgency"), _TIME_FORCED, "--force-at")
+
+
+def _lists(base: Mapping[str, Any], options: Options) -> Iterator[Override]:
+    """Options that may be repeated, each of which is one of a list."""
+    windows = [plan_values.window(text) for text in options.get("window") or ()]
+    covers = options.get("window_covers")
+    if windows or covers is not None:
+        windows = windows or [one for one in base.get("windows") or () if isinstance(one, dict)]
+        if not windows:
+            detail = "--window-covers: there is no window"
+            raise Invalid(detail, hint="say when too, as in --window '0 2 * * * 2h UTC'")
+        if covers is not None:
+            windows = [one | {"covers": covers} for one in windows]
+        yield Override(("windows",), windows, "--window")
+    yield from _gates(_inner(base, "gates"), options)
+
+
+def _gates(base: Mapping[str, Any], options: Options) -> Iterator[Override]:
+    failures = [plan_values.failure(text) for text in options.get("fail") or ()]
+    if failures:
+        kept = _but(base.get("failures"), "kind", failures)
+        yield Override(("gates", "failures"), [*kept, *failures], "--fail")
+    given, watched = options.get("gate") or (), options.get("watch_gate") or ()
+    if not (given or watched):
+        return
+    standard = [one.model_dump(mode="json") for one in STANDARD]
+    there = [] if plan_values.NONE in given else base.get("telemetry", standard)
+    gates = [plan_values.gate(text) for text in given if text != plan_values.NONE]
+    gates += [plan_values.gate(text, "--watch-gate", required=False) for text in watched]
+    kept = _but(there, "metric", gates)
+    yield Override(("gates", "telemetry"), [*kept, *gates], "--gate" if given else "--watch-gate")
+
+
+def _but(there: Any, key: str, new: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """What is there already, without what is said anew."""
+    said = {one[key] for one in new}
+    of = there if isinstance(there, list | tuple) else ()
+    return [one for one in of if not (isinstance(one, dict) and one.get(key) in said)]
+
+
+def _check_parts(base: Mapping[str, Any], options: Options) -> None:
+    """See that options that only change something have something to change."""
+    shadow = [name for name, place in PLACES.items() if place[0] == "shadow"]
+    first = next((name for name in shadow if options.get(name) is not None), None)
+    if first is not None and first != "shadow" and not base.get("shadow"):
+        detail = f"{option_name(first)}: nothing is tried as a shadow"
         raise Invalid(detail, hint="say for how long too, as in --shadow 10m")
-    return build(Shadow, _named(_SHADOW), **chosen) if chosen else None
+    grows = options.get("grow") is not None or _inner(base, "pace").get("growth")
+    if options.get("max_per_minute") is not None and not grows:
+        detail = "--max-per-minute: the rate does not grow"
+        raise Invalid(detail, hint="say how too, as in --per-minute 10 --grow 2/10")
 
 
-def _chosen(fields: Mapping[str, str], more: Mapping[str, float | None]) -> dict[str, float]:
-    values = {field: more.get(option) for option, field in fields.items()}
-    return {field: value for field, value in values.items() if value is not None}
+def _inner(base: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = base.get(key)
+    return found if isinstance(found, dict) else {}
 
 
-def _named(fields: Mapping[str, str]) -> dict[str, str]:
-    """Field → the option that sets it."""
-    return {field: _option(name) for name, field in fields.items()}
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+def option_name(name: str) -> str:
+    """How the option of a parameter is written."""
+    return _OPTIONS.get(name, f"--{name.replace('_', '-')}")

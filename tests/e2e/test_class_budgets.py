@@ -86,9 +86,7 @@ def rollout(platform, client, job, devices):
     """Drafted by hand, then started: one wave over both classes."""
     ref = f"{job.model}@{job.version}"
     gates = ("--soak", "1s", "--min-inferences", "20", "--min-accuracy", "0.9")
-    drafted = platform.argosy(
-        "rollout", "start", ref, "--draft", "--waves", "100%", *gates, "-o", "json"
-    )
+    drafted = platform.argosy("rollout", "plan", ref, "--waves", "100%", *gates, "-o", "json")
     assert drafted.returncode == 0, drafted.stderr
     plan = json.loads(drafted.stdout)
     assert plan["state"] == RolloutState.DRAFT

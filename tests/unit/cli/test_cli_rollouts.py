@@ -110,7 +110,7 @@ def test_starting_a_rollout_resolves_versions_and_sets_gates(argosy: Any, fake: 
     argosy("rollout", "start", "digits", "--waves", "2, 12.5%,100%", "--soak", "1m",
            "--min-accuracy", "0.9", "--tag", "a")  # fmt: skip
     argosy("rollout", "start", "digits@champion")
-    argosy("rollout", "start", "digits@1", "--draft")
+    argosy("rollout", "plan", "digits@1")
     specs = [script[0].spec for script in fake.rollouts.values()]
     assert [spec.version for spec in specs] == [3, 2, 1]
     assert [(w.count, w.percent) for w in specs[0].waves] == [(2, None), (None, 12.5), (None, 100)]
@@ -124,7 +124,7 @@ def test_starting_a_rollout_sets_its_times_and_its_shadow(argosy: Any, fake: Sta
     fake.models = [ModelView(name="digits", versions=(1,))]
     times = ("--offer", "1m", "--step", "10m", "--straggler", "2d", "--attempts", "5")
     shadow = ("--shadow", "30s", "--shadow-agreement", "0.95", "--shadow-cpu", "10%")
-    argosy("rollout", "start", "digits", *times, "--retry-after", "1s", *shadow, "--draft")
+    argosy("rollout", "plan", "digits", *times, "--retry-after", "1s", *shadow)
     ((first, *_),) = fake.rollouts.values()
     spec = first.spec
     assert (spec.offer_seconds, spec.step_seconds, spec.straggler_seconds) == (60, 600, 172800)
