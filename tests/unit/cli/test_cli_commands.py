@@ -95,7 +95,7 @@ def test_a_token_is_on_stdout_alone_and_can_be_parsed(argosy: Any, fake: State) 
         (["rollout", "start", "m@1", "--waves", ""], "--waves: ''"),
         (["rollout", "start", "m@1", "--waves", "1," * 60 + "1"], "61 waves"),
         (["rollout", "start", "m@1", "--min-accuracy", "2"], "--min-accuracy: must be less"),
-        (["rollout", "start", "m@1", "--min-accuracy", "nan"], "--min-accuracy: must be a finite"),
+        (["rollout", "start", "m@1", "--min-accuracy", "nan"], "'nan' is not a share"),
         (["rollout", "start", "m@1@2"], "not of the form MODEL@VERSION"),
         (["job", "submit", "/nowhere.yaml"], "/nowhere.yaml cannot be read"),
         (["job", "submti"], "submit"),
