@@ -74,6 +74,7 @@ from orchestrator.services.tokens import TokenService
 from orchestrator.services.transfer import TransferService
 from orchestrator.services.trust import TrustService
 from orchestrator.services.uploads import UploadService
+from orchestrator.services.why import WhyService
 from orchestrator.settings import Settings
 from schemas.access import Role
 from schemas.enroll import BrokerAddress
@@ -305,6 +306,7 @@ def build(settings: Settings) -> Program:
         admission=AdmissionService(uow, clock),
         device_classes=DeviceClassService(uow, clock),
         fleets=FleetService(uow, clock),
+        why=WhyService(uow, clock),
         rollouts=rollouts,
         telemetry=TelemetryQueries(uow, clock),
         samples=samples,

@@ -26,6 +26,7 @@ from orchestrator.adapters.joining_repository import SqlJoining
 from orchestrator.adapters.mark_repository import SqlArtifactMarks
 from orchestrator.adapters.model_repository import SqlModels
 from orchestrator.adapters.outbox_repository import SqlOutbox
+from orchestrator.adapters.past_repository import SqlPast
 from orchestrator.adapters.patch_repository import SqlPatches
 from orchestrator.adapters.rollout_repository import SqlRollouts
 from orchestrator.adapters.sample_repository import SqlPlaces, SqlSamples
@@ -54,6 +55,7 @@ from orchestrator.services.ports import (
     Measured,
     Models,
     Outbox,
+    Past,
     Places,
     Rollouts,
     Samples,
@@ -90,6 +92,7 @@ class SqlTransaction:
         self.fleets: Fleets = SqlFleets(session)
         self.rollouts: Rollouts = SqlRollouts(session)
         self.outbox: Outbox = SqlOutbox(session)
+        self.past: Past = SqlPast(session)
         self.executions: Executions = SqlExecutions(session)
         self.experiments: Experiments = SqlExperiments(session)
         self.joining: Joining = SqlJoining(session)

@@ -41,6 +41,7 @@ from orchestrator.services.telemetry_queries import TelemetryQueries
 from orchestrator.services.tokens import TokenService
 from orchestrator.services.trust import TrustService
 from orchestrator.services.uploads import UploadService
+from orchestrator.services.why import WhyService
 from schemas.access import Role, Scope
 from schemas.api import TransferProcess
 
@@ -88,6 +89,7 @@ class Context:
     admission: AdmissionService
     device_classes: DeviceClassService
     fleets: FleetService
+    why: WhyService
     rollouts: RolloutService
     telemetry: TelemetryQueries
     samples: SampleService

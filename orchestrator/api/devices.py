@@ -13,6 +13,7 @@ from schemas.access import Scope
 from schemas.api import Page
 from schemas.base import VersionNo
 from schemas.device import DeviceState, DeviceView
+from schemas.device_why import DeviceWhy
 from schemas.enroll import RevokeDevice, TokenCreated, TokenRequest, TokenView
 from schemas.fleet import DeviceTags
 from schemas.ids import Name
@@ -79,6 +80,12 @@ def tag(ctx: Ctx, device_id: Id, request: DeviceTags) -> DeviceView:
 @router.get("/devices/{device_id}", dependencies=_READ, operation_id="get_device")
 def get(ctx: Ctx, device_id: Id) -> DeviceView:
     return ctx.devices.get(device_id)
+
+
+@router.get("/devices/{device_id}/why", dependencies=_READ, operation_id="explain_device")
+def why(ctx: Ctx, device_id: Id) -> DeviceWhy:
+    """Why a device serves what it serves, by which rollout and rule, and why nothing newer."""
+    return ctx.why.explain(device_id)
 
 
 @router.post("/devices/{device_id}/approve", dependencies=_WRITE, operation_id="approve_device")

@@ -74,15 +74,20 @@ def ls(
 
 @device.command()
 @click.argument("device_id", metavar="DEVICE")
+@click.option("--why", is_flag=True, help="Say why it serves what it serves, and nothing newer.")
 @home_option
 @output_option
-def get(device_id: str, home: Path | None, form: str) -> None:
+def get(*, device_id: str, why: bool, home: Path | None, form: str) -> None:
     """Show one device."""
     from orchestrator.cli.device_show import device_shape, show_device
+    from orchestrator.cli.device_why import show_why, why_shape
     from orchestrator.cli.output import emit_one
     from orchestrator.client import Argosy
 
     with Argosy.from_profile(home) as argosy:
+        if why:
+            emit_one(argosy.devices.why(device_id), form, why_shape(), show_why)
+            return
         view = argosy.devices.get(device_id)
     emit_one(view, form, device_shape(), show_device)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from orchestrator.client.resources import Resource, segment
 from orchestrator.client.transport import Params
 from schemas.device import DeviceState, DeviceView
+from schemas.device_why import DeviceWhy
 from schemas.enroll import RevokeDevice, TokenCreated, TokenRequest, TokenView
 from schemas.fleet import DeviceTags
 
@@ -41,6 +42,10 @@ class Devices(Resource):
     def get(self, device: str) -> DeviceView:
         """One device."""
         return self._transport.get(f"/v1/devices/{segment(device)}", DeviceView)
+
+    def why(self, device: str) -> DeviceWhy:
+        """Why a device serves what it serves, and not something newer."""
+        return self._transport.get(f"/v1/devices/{segment(device)}/why", DeviceWhy)
 
     def tag(self, device: str, tags: Sequence[str]) -> DeviceView:
         """Give a device exactly these tags."""

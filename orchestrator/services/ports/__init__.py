@@ -25,6 +25,7 @@ from orchestrator.services.ports.jobs import Agents, JobHistory, Jobs
 from orchestrator.services.ports.joining import Joining
 from orchestrator.services.ports.models import Models
 from orchestrator.services.ports.outbox import Outbox
+from orchestrator.services.ports.past import Past
 from orchestrator.services.ports.patches import GivenUp, KeptPatches, MadePatch, PatchMaker
 from orchestrator.services.ports.rollouts import Rollouts
 from orchestrator.services.ports.system import Clock, Events
@@ -70,6 +71,7 @@ __all__ = [
     "Models",
     "Observed",
     "Outbox",
+    "Past",
     "PatchMaker",
     "Patches",
     "Places",

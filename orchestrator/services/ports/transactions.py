@@ -16,6 +16,7 @@ from orchestrator.services.ports.jobs import Agents, JobHistory, Jobs
 from orchestrator.services.ports.joining import Joining
 from orchestrator.services.ports.models import Models
 from orchestrator.services.ports.outbox import Outbox
+from orchestrator.services.ports.past import Past
 from orchestrator.services.ports.patches import KeptPatches
 from orchestrator.services.ports.rollouts import Rollouts
 from orchestrator.services.ports.system import Events
@@ -38,6 +39,7 @@ class Transaction(Protocol):
     fleets: Fleets
     rollouts: Rollouts
     outbox: Outbox
+    past: Past
     executions: Executions
     experiments: Experiments
     joining: Joining

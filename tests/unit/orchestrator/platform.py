@@ -62,6 +62,7 @@ from orchestrator.services.tokens import TokenService
 from orchestrator.services.transfer import TransferService
 from orchestrator.services.trust import TrustService
 from orchestrator.services.uploads import UploadService
+from orchestrator.services.why import WhyService
 from schemas.access import Role
 from schemas.device import Birth, Hardware
 from schemas.enroll import BrokerAddress, Enrolled, EnrollPending, EnrollRequest, TokenRequest
@@ -211,6 +212,7 @@ class Platform:
                 renewals=self.renewals,
                 admission=self.admission,
                 fleets=FleetService(self.uow, self.clock),
+                why=WhyService(self.uow, self.clock),
                 device_classes=DeviceClassService(self.uow, self.clock),
                 rollouts=self.rollouts,
                 telemetry=self.telemetry,

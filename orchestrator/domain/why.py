@@ -1,0 +1,135 @@
+"""Why a device serves what it serves, and not something newer. Pure: a snapshot in, words out."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from orchestrator.domain.rollout import ROLLOUT_TERMINAL
+from orchestrator.domain.why_facts import (
+    DeviceNow,
+    ModelNow,
+    Part,
+    because,
+    moment,
+    target_words,
+    wave_words,
+)
+from orchestrator.domain.why_not import why_not
+from schemas.device import ActiveModel
+from schemas.device_why import DeviceWhy, ModelWhy, Origin, WhyNot
+from schemas.errors import DeviceCause
+from schemas.rollout import EXEC_TERMINAL, ExecState
+
+S = ExecState
+
+MAX_MISSING = 4
+"""Versions of a model that are spoken of."""
+
+_BROUGHT = frozenset({S.SUCCEEDED, S.PROBATION, S.ALREADY_INSTALLED})
+
+
+def explain(device: DeviceNow, now: datetime) -> DeviceWhy:
+    """Say of each model why the device serves what it does."""
+    return DeviceWhy(
+        device=device.facts.id,
+        state=device.state,
+        presence=device.facts.presence,
+        models=tuple(_of_model(device, model, now) for model in device.models),
+    )
+
+
+def _of_model(device: DeviceNow, model: ModelNow, now: datetime) -> ModelWhy:
+    active = model.active
+    part, origin = _origin(model)
+    return ModelWhy(
+        model=model.model,
+        version=None if active is None else active.version,
+        variant=None if active is None else active.variant,
+        since=model.since,
+        origin=origin,
+        rollout=None if part is None else part.plan.id,
+        wave=None if part is None else part.wave,
+        rule=None if part is None else _rule(part),
+        text=_text(model, part, origin),
+        newest=model.newest,
+        missing=tuple(_missing(device, model, now)),
+    )
+
+
+def _missing(device: DeviceNow, model: ModelNow, now: datetime) -> list[WhyNot]:
+    serves = None if model.active is None else model.active.version
+    wanted: set[int] = set() if model.newest is None else {model.newest}
+    wanted |= {part.plan.version for part in model.parts if _is_coming(part)}
+    plans = (plan for plan in model.plans if plan.state not in ROLLOUT_TERMINAL)
+    wanted |= {plan.version for plan in plans if serves is None or plan.version > serves}
+    versions = sorted(wanted - {serves}, reverse=True)[:MAX_MISSING]
+    return [
+        why_not(device, model, version, now)
+        for version in versions
+        # What is older than what it serves is missed only where a rollout would bring it.
+        if serves is None or version > serves or _comes(model, version)
+    ]
+
+
+def _is_coming(part: Part) -> bool:
+    return part.state not in EXEC_TERMINAL and part.plan.state not in ROLLOUT_TERMINAL
+
+
+def _comes(model: ModelNow, version: int) -> bool:
+    return any(_is_coming(part) for part in model.parts if part.plan.version == version)
+
+
+def _origin(model: ModelNow) -> tuple[Part | None, Origin]:
+    active = model.active
+    if active is None:
+        return None, Origin.NONE
+    if model.strange:
+        return None, Origin.DRIFT
+    undone = next((part for part in model.parts if _undone_by_hand(part)), None)
+    brought = next((part for part in model.parts if _brought(part, active)), None)
+    if undone is not None and (brought is None or undone.at >= brought.at):
+        return undone, Origin.BY_HAND
+    if brought is None:
+        return None, Origin.UNKNOWN
+    return brought, Origin.ROLLOUT if brought.plan.rollback_of is None else Origin.ROLLBACK
+
+
+def _brought(part: Part, active: ActiveModel) -> bool:
+    there = part.state in _BROUGHT or part.late is S.SUCCEEDED
+    return there and part.late is not S.ROLLED_BACK and part.plan.version == active.version
+
+
+def _undone_by_hand(part: Part) -> bool:
+    by_hand = part.state is S.ROLLED_BACK and part.cause is DeviceCause.OPERATOR
+    return by_hand or part.late is S.ROLLED_BACK
+
+
+def _rule(part: Part) -> str:
+    return f"{wave_words(part.plan, part.wave)}, of a rollout for {target_words(part.plan.spec)}"
+
+
+def _text(model: ModelNow, part: Part | None, origin: Origin) -> str:
+    active = model.active
+    if active is None:
+        return f"It serves no version of {model.model}."
+    since = "" if model.since is None else f" since {moment(model.since)}"
+    serves = f"It serves {model.model}@{active.version} ({active.variant}){since}"
+    if active.version in model.revoked:
+        serves += f", which was revoked since{because(model.revoked[active.version])}"
+    if origin is Origin.DRIFT:
+        return (
+            f"{serves}, which it was never given: somebody put it there, or its records are gone."
+        )
+    if part is None:
+        return f"{serves}; no rollout on record brought it."
+    plan = part.plan
+    match origin:
+        case Origin.BY_HAND:
+            gone = f"{plan.spec.model}@{plan.version} of rollout {plan.id}"
+            return f"{serves}: {gone} was put back by hand, at the device."
+        case Origin.ROLLBACK:
+            return f"{serves}, as rollout {plan.id} took back {plan.rollback_of}."
+        case _:
+            found = ", which found it there" if part.state is S.ALREADY_INSTALLED else ""
+            trial = " It is on probation." if part.state is S.PROBATION else ""
+            return f"{serves}, by rollout {plan.id}{found}: {_rule(part)}.{trial}"

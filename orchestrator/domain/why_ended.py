@@ -1,0 +1,64 @@
+"""Why a device does not serve a version whose rollout is over for it."""
+
+from __future__ import annotations
+
+from orchestrator.domain.rollout import ROLLOUT_TERMINAL
+from orchestrator.domain.why_facts import ModelNow, Part, Reason, because, moment, named_of
+from schemas.device_why import Hindrance
+from schemas.errors import DeviceCause
+from schemas.rollout import ExecState
+
+H = Hindrance
+S = ExecState
+
+_SERVED = frozenset({S.SUCCEEDED, S.ALREADY_INSTALLED})
+
+
+def ended(model: ModelNow, part: Part) -> Reason:
+    """Say how the device's part in a rollout ended."""
+    named, at = named_of(part.plan), moment(part.at)
+    of = f"in rollout {part.plan.id}"
+    if part.late is S.ROLLED_BACK or part.cause is DeviceCause.OPERATOR:
+        return Reason(H.BY_HAND, f"{named} was put back by hand at the device, after {of}.")
+    if part.state in _SERVED or part.late is S.SUCCEEDED:
+        return _was_served(model, part)
+    why = _cause(part)
+    match part.state:
+        case S.NO_VARIANT:
+            return Reason(H.NO_VARIANT, f"No variant of {named} fits it{because(part.detail)}.")
+        case S.ROLLED_BACK:
+            return Reason(H.ROLLED_BACK, f"It went back from {named} by itself at {at}, {of}{why}.")
+        case S.SUPERSEDED:
+            return Reason(H.SUPERSEDED, f"Another rollout took the place of {part.plan.id}{why}.")
+        case S.CANCELLED:
+            return Reason(H.CANCELLED, f"{named} was called off {of} at {at}{why}.")
+        case S.REMOVED:
+            return Reason(H.REMOVED, f"It was taken out {of} at {at}{why}.")
+        case _:
+            return _failed(part, f"at {at}", why)
+
+
+def _was_served(model: ModelNow, part: Part) -> Reason:
+    named = named_of(part.plan)
+    serves = None if model.active is None else model.active.version
+    newer = model.parts[: model.parts.index(part)]
+    by = next((one for one in newer if one.plan.version == serves), None)
+    if by is not None:
+        text = f"{named} was replaced at {moment(by.at)} by rollout {by.plan.id}."
+        return Reason(H.REPLACED, text)
+    text = f"{named} was put into service in rollout {part.plan.id} at {moment(part.at)}"
+    return Reason(H.GONE, f"{text}, and the device has lost it since.")
+
+
+def _failed(part: Part, at: str, why: str) -> Reason:
+    end = "timed out" if part.state is S.TIMED_OUT else str(part.state).lower()
+    attempts = "" if part.attempt == 1 else f", attempt {part.attempt}"
+    text = f"{named_of(part.plan)} {end} {at}, in rollout {part.plan.id}{attempts}{why}."
+    if part.plan.state in ROLLOUT_TERMINAL:
+        return Reason(H.FAILED, text)
+    return Reason(H.FAILED, f"{text} `argosy rollout retry {part.plan.id}` tries once more.")
+
+
+def _cause(part: Part) -> str:
+    words = [part.cause.replace("_", " ")] if part.cause else []
+    return because(": ".join([*words, *([part.detail] if part.detail else [])]))
