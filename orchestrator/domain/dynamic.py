@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from orchestrator.domain.rollout import Refuse
-from schemas.rollout import RolloutSpec, RolloutState, WaveState
+from schemas.rollout import RolloutSpec, WaveState
 from schemas.selector import parse, write
 
 MAX_WAVES = 200
@@ -53,13 +52,6 @@ def absent(waves: Collection[Standing]) -> int | None:
     """The stragglers' wave that is not over; None where there is none."""
     open_ = (w.index for w in waves if w.stragglers and w.state is not WaveState.PASSED)
     return next(open_, None)
-
-
-def finished(spec: RolloutSpec, state: RolloutState) -> RolloutSpec | Refuse:
-    """The spec of a rollout that nobody joins any more; it ends with its waves."""
-    if state not in {RolloutState.RUNNING, RolloutState.PAUSED}:
-        return Refuse(f"cannot finish a rollout that is {state}: nobody joins it")
-    return spec.model_copy(update={"dynamic": False})
 
 
 def takes_place(newer: RolloutSpec, older: RolloutSpec) -> bool:

@@ -17,6 +17,7 @@ from orchestrator.services.moves import announce, apply, cancel_executions, foun
 from orchestrator.services.ports import Clock, Signer, Transaction, UnitOfWork
 from orchestrator.services.records import RolloutRecord
 from orchestrator.services.retries import retry
+from orchestrator.services.taking_place import take_place
 from orchestrator.services.rollout_view import view
 from schemas.rollout import (
     OperateRequest,
@@ -151,6 +152,8 @@ def _act(
             stops = because if act is Act.PAUSE else None
             happened = Happened(_EVENTS[act], PauseReason.OPERATOR)
             record = apply(tx, before, happened, now, because=stops)
+    if act in {Act.START, Act.APPROVE} and (replaced := take_place(tx, record, now)):
+        detail["replaces"] = list(replaced)
     detail["state"] = record.state
     if said.reason:
         detail["reason"] = said.reason
