@@ -17,8 +17,8 @@ from orchestrator.services.moves import announce, apply, cancel_executions, foun
 from orchestrator.services.ports import Clock, Signer, Transaction, UnitOfWork
 from orchestrator.services.records import RolloutRecord
 from orchestrator.services.retries import retry
-from orchestrator.services.taking_place import take_place
 from orchestrator.services.rollout_view import view
+from orchestrator.services.taking_place import take_place
 from schemas.rollout import (
     OperateRequest,
     PauseReason,
