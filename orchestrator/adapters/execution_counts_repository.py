@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -21,14 +21,13 @@ from orchestrator.adapters.execution_conditions import (
     works_elsewhere,
 )
 from orchestrator.adapters.repository import Records
+from orchestrator.adapters.served_repository import SqlServed
 from orchestrator.adapters.tables import (
     DeviceModelRow,
     DeviceRow,
     ExecutionRow,
     RolloutRow,
-    WindowRow,
 )
-from orchestrator.domain.judge import Served
 from orchestrator.domain.snapshot import Due
 from orchestrator.services.records import (
     Alike,
@@ -52,11 +51,11 @@ def _sum(of: Any) -> ColumnElement[float]:
     return func.coalesce(func.sum(cast(of, Float(53))), 0)
 
 
-class SqlExecutionCounts:
+class SqlExecutionCounts(SqlServed):
     """The half of ``services.ports.Executions`` that only looks."""
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        super().__init__(session)
         self._records = Records(session, ExecutionRow, ExecutionRecord)
 
     def count(self, among: Among) -> int:
@@ -226,68 +225,6 @@ class SqlExecutionCounts:
             device: Given(other, ExecState(state), attempt, bool(retryable))
             for device, other, state, attempt, retryable in self._session.execute(query)
         }
-
-    def served(self, rollout: RolloutRecord, wave: int) -> Served:
-        totals = (
-            select(
-                WindowRow.device_id,
-                *(_sum(getattr(WindowRow, name)).label(name) for name in _FIGURES),
-            )
-            .where(
-                WindowRow.model == rollout.model,
-                WindowRow.version == rollout.version,
-                WindowRow.role == "active",
-                WindowRow.received_ms >= _ms(rollout.created_at),
-            )
-            .group_by(WindowRow.device_id)
-            .subquery()
-        )
-        figures = [func.coalesce(totals.c[name], 0) for name in _FIGURES]
-        query = (
-            select(func.count(), func.min(figures[0]), *(_sum(one) for one in figures))
-            .select_from(ExecutionRow)
-            .join(DeviceRow, DeviceRow.id == ExecutionRow.device_id)
-            .outerjoin(totals, totals.c.device_id == ExecutionRow.device_id)
-            .where(
-                DeviceRow.drifted_at.is_(None),  # what it serves says nothing of the version
-                _USABLE,  # whoever was shut out is not heard any more
-                ExecutionRow.rollout_id == rollout.id,
-                ExecutionRow.wave == wave,
-                ExecutionRow.state.in_(_SERVING),
-            )
-        )
-        devices, least, *sums = self._session.execute(query).one()
-        return Served(devices, None if least is None else int(least), *(int(s or 0) for s in sums))
-
-    def last_windows(
-        self, rollout: RolloutRecord, wave: int, now: datetime, since: datetime, limit: int
-    ) -> Mapping[str, datetime]:
-        probation = frozenset({ExecState.PROBATION})
-        among = Among(rollout_id=rollout.id, wave=wave, states=probation, due_by=now)
-        query = (
-            select(ExecutionRow.id, func.max(WindowRow.received_ms))
-            .join(WindowRow, WindowRow.device_id == ExecutionRow.device_id)
-            .where(
-                *conditions(ExecutionRow, among),
-                WindowRow.model == rollout.model,
-                WindowRow.version == rollout.version,
-                WindowRow.role == "active",
-                WindowRow.received_ms > _ms(since),
-            )
-            .group_by(ExecutionRow.id)
-            .limit(limit)
-        )
-        return {
-            execution: datetime.fromtimestamp(received_ms / 1000, UTC)
-            for execution, received_ms in self._session.execute(query)
-        }
-
-
-def _ms(at: datetime) -> int:
-    return round(at.timestamp() * 1000)
-
-
-_FIGURES = ("n", "errors", "labelled", "correct")
 
 
 class _Reader:

@@ -77,11 +77,30 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class MoveWave:
-    """Apply an event to a wave, with the evidence for it."""
+    """Apply an event to a wave, with the evidence for it. look: that the evidence is of."""
 
     index: int
     event: WaveEvent
     evidence: tuple[Evidence, ...] = ()
+    look: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TakeLook:
+    """Read what both cohorts did and judge it, then decide again. last: no other look follows."""
+
+    wave: int
+    look: int
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KeepLook:
+    """Keep what a look has shown, which settles nothing yet."""
+
+    wave: int
+    look: int
+    evidence: tuple[Evidence, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,4 +112,4 @@ class MoveRollout:
 
 
 SetAction = Bar | Retry | Extend | Expire | Offer | Proceed | Sift | Straggle | GiveUp
-Action = SetAction | MoveWave | MoveRollout
+Action = SetAction | MoveWave | MoveRollout | TakeLook | KeepLook

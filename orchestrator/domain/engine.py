@@ -23,11 +23,11 @@ from orchestrator.domain.actions import (
     Sift,
     Straggle,
 )
-from orchestrator.domain.judge import Verdict, judge
+from orchestrator.domain.judge import hopeless
 from orchestrator.domain.rollout import RolloutEvent, WaveEvent
 from orchestrator.domain.snapshot import Snapshot, WaveFacts, open_wave
 from orchestrator.domain.timers import MAX_SECONDS, expired
-from schemas.gates import Evidence, Gates
+from orchestrator.domain.verdict import judged, stopped
 from schemas.rollout import ExecState, PauseReason, RolloutState, WaveState
 
 
@@ -44,33 +44,29 @@ def decide(snapshot: Snapshot, now: datetime) -> tuple[Action, ...]:
         case WaveState.RUNNING:
             return _run(wave, snapshot, now)
         case WaveState.SOAKING:
-            return _soak(wave, snapshot.gates, now)
+            return _soak(wave, snapshot, now)
+        case WaveState.JUDGING if wave.ungated:
+            return (MoveWave(wave.index, WaveEvent.PASS),)
         case WaveState.JUDGING:
-            return _judge(wave, snapshot, now)
+            return judged(wave, snapshot, now)
         case _:
             # Failed or inconclusive while running: an operator resumed, so look again.
             return (MoveWave(wave.index, WaveEvent.REJUDGE),)
 
 
-def cannot_pass(wave: WaveFacts, gates: Gates) -> bool:
-    """Whether the wave cannot pass any more, whatever the rest of it does."""
-    return wave.failures > gates.max_failure_rate * wave.size
-
-
 def _run(wave: WaveFacts, snapshot: Snapshot, now: datetime) -> tuple[Action, ...]:
-    if cannot_pass(wave, snapshot.gates):
-        evidence = Evidence(
-            metric="failure_rate",
-            value=wave.failures / wave.size,
-            threshold=snapshot.gates.max_failure_rate,
-            n=wave.size,
-            ok=False,
-        )
-        return (
-            MoveWave(wave.index, WaveEvent.FAIL, (evidence,)),
-            MoveRollout(RolloutEvent.PAUSE, PauseReason.ERROR_THRESHOLD),
-        )
-    return _advance(wave, deaf=snapshot.deaf) or _settle(wave, snapshot, now)
+    return (
+        _fail(wave, snapshot) or _advance(wave, deaf=snapshot.deaf) or _settle(wave, snapshot, now)
+    )
+
+
+def _fail(wave: WaveFacts, snapshot: Snapshot) -> tuple[Action, ...]:
+    """The end of a wave in which too many have failed; nothing where it may go on."""
+    evidence = () if wave.ungated else hopeless(wave.ends, snapshot.gates)
+    if not evidence:
+        return ()
+    move = MoveWave(wave.index, WaveEvent.FAIL, evidence)
+    return (move, stopped(snapshot, PauseReason.ERROR_THRESHOLD))
 
 
 def _advance(wave: WaveFacts, *, deaf: bool) -> tuple[Action, ...]:
@@ -115,47 +111,16 @@ def _settle(wave: WaveFacts, snapshot: Snapshot, now: datetime) -> tuple[Action,
         return (GiveUp(wave.index),) if gone and over and not snapshot.deaf else ()
     if wave.held:
         return ()  # what its devices do for others has timers of its own
-    if waiting == wave.size:
+    if waiting == wave.size and not wave.ungated:
         return ()  # nobody was there yet: a wave without devices proves nothing
     return (Straggle(wave.index),)
 
 
-def _soak(wave: WaveFacts, gates: Gates, now: datetime) -> tuple[Action, ...]:
-    if now - wave.entered_at < timedelta(seconds=gates.soak_seconds):
+def _soak(wave: WaveFacts, snapshot: Snapshot, now: datetime) -> tuple[Action, ...]:
+    """Wait, unless what had succeeded is put back by so many that there is nothing to wait for."""
+    if failed := _fail(wave, snapshot):
+        return failed
+    soaks = now - wave.entered_at < timedelta(seconds=snapshot.gates.soak_seconds)
+    if soaks and not wave.ungated:
         return ()
     return (MoveWave(wave.index, WaveEvent.SOAKED),)
-
-
-_GONE = frozenset({ExecState.REMOVED, ExecState.NO_VARIANT, ExecState.SUPERSEDED})
-
-
-def _judge(wave: WaveFacts, snapshot: Snapshot, now: datetime) -> tuple[Action, ...]:
-    if all(state in _GONE for state, n in wave.counts.items() if n):
-        # Nobody is left to judge by: harmless behind a wave that passed, no proof before.
-        kind = WaveEvent.PASS if wave.stragglers else WaveEvent.INCONCLUSIVE
-        return _verdict(wave.index, kind, ())
-    judgement = judge(wave.counts, wave.served, snapshot.gates, wave.entered_at, now)
-    match judgement.verdict:
-        case Verdict.WAIT:
-            return ()
-        case Verdict.PASS:
-            return _verdict(wave.index, WaveEvent.PASS, judgement.evidence)
-        case Verdict.FAIL:
-            return _verdict(wave.index, WaveEvent.FAIL, judgement.evidence)
-        case Verdict.INCONCLUSIVE if snapshot.deaf:
-            return ()
-        case Verdict.INCONCLUSIVE:
-            return _verdict(wave.index, WaveEvent.INCONCLUSIVE, judgement.evidence)
-
-
-_PAUSES = {
-    WaveEvent.FAIL: PauseReason.VERDICT_FAILED,
-    WaveEvent.INCONCLUSIVE: PauseReason.INCONCLUSIVE,
-}
-
-
-def _verdict(index: int, kind: WaveEvent, evidence: tuple[Evidence, ...]) -> tuple[Action, ...]:
-    move = MoveWave(index, kind, evidence)
-    if kind in _PAUSES:
-        return (move, MoveRollout(RolloutEvent.PAUSE, _PAUSES[kind]))
-    return (move,)

@@ -1,45 +1,87 @@
-"""The verdict on a wave, from what its devices really reported.
+"""What a wave must show without a control cohort: failures, successes, evidence there at all.
 
-Missing evidence is never a pass: it is waited for, then the verdict is inconclusive.
+Missing evidence is never a pass: it is waited for, then the verdict is inconclusive. What devices
+infer counts as the mean over devices, each with one vote, so that none can hide or make a
+wave's failure by how much it says it did. What is held against a cohort is judged in
+``domain.judging``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from math import floor
 
 from orchestrator.domain.execution import FAILURES
-from orchestrator.domain.judging.figures import Verdict
-from schemas.gates import Evidence, Gates
-from schemas.rollout import ExecState
-
-__all__ = ["Judgement", "Served", "Verdict", "failure_rate", "judge"]
+from schemas.errors import DeviceCause
+from schemas.gates import Evidence, FailureGate, FailureKind, Gates, Metric
+from schemas.rollout import EXEC_TERMINAL, ExecState
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What the devices of a wave that serve the new version inferred with it, added up.
+    """What the devices of a wave that serve the new version inferred with it.
 
     devices: how many serve it. least: the fewest inferences of one of them, None without any.
-    n: inferences tried. errors: those of them that failed.
+    voters: devices with ``min_inferences`` at least; errors: the sum of their shares of failed
+    inferences. labelling: devices with any labels; correct: the sum of their shares of right
+    answers; labels: how many they had, each device counted up to ``min_inferences``.
     """
 
     devices: int = 0
     least: int | None = None
-    n: int = 0
-    errors: int = 0
-    labelled: int = 0
-    correct: int = 0
+    voters: int = 0
+    errors: float = 0.0
+    labelling: int = 0
+    correct: float = 0.0
+    labels: int = 0
+
+    @property
+    def short(self) -> int:
+        """Devices that told of fewer inferences than they must."""
+        return self.devices - self.voters
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """The verdict with the figures it rests on."""
+class Ends:
+    """How the executions of a wave stand.
 
-    verdict: Verdict
-    evidence: tuple[Evidence, ...]
+    counts: in each state; what succeeded and was undone later counts as what it came to.
+    causes: of those that failed.
+    """
 
+    counts: Mapping[ExecState, int]
+    causes: Mapping[DeviceCause, int] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """All of them."""
+        return sum(self.counts.values())
+
+    @property
+    def seen(self) -> int:
+        """Those that say something of how the version fares."""
+        return sum(n for state, n in self.counts.items() if state not in _UNSEEN)
+
+    @property
+    def ended(self) -> int:
+        """Of those seen, the ones that are over."""
+        over = EXEC_TERMINAL - _UNSEEN
+        return sum(n for state, n in self.counts.items() if state in over)
+
+    def failed(self, kind: FailureKind = FailureKind.ANY) -> int:
+        """Failures of a kind."""
+        if kind is FailureKind.ANY:
+            return sum(self.counts.get(state, 0) for state in FAILURES)
+        return self.counts.get(_STATES[kind], 0)
+
+
+_STATES = {
+    FailureKind.FAILED: ExecState.FAILED,
+    FailureKind.ROLLED_BACK: ExecState.ROLLED_BACK,
+    FailureKind.REJECTED: ExecState.REJECTED,
+    FailureKind.TIMED_OUT: ExecState.TIMED_OUT,
+}
 
 _UNSEEN = frozenset(
     {
@@ -56,67 +98,138 @@ _UNSEEN = frozenset(
 """States that say nothing of how the version fares on a device."""
 
 
-def failure_rate(states: Mapping[ExecState, int]) -> tuple[float | None, int]:
-    """Failed executions over those offered and seen, and how many those are."""
-    seen = sum(n for state, n in states.items() if state not in _UNSEEN)
-    failed = sum(n for state, n in states.items() if state in FAILURES)
-    return (failed / seen if seen else None), seen
-
-
-def judge(
-    counts: Mapping[ExecState, int], served: Served, gates: Gates, since: datetime, now: datetime
-) -> Judgement:
-    """Judge a wave whose executions have all ended.
+def ends(
+    counts: Mapping[ExecState, int],
+    late: Mapping[ExecState, int],
+    causes: Mapping[DeviceCause, int],
+) -> Ends:
+    """How executions stand, what was undone after its success included.
 
     Args:
-        counts: its executions in each state.
+        counts: executions in each state.
+        late: of those that succeeded, what they came to later.
+        causes: of failures.
+    """
+    found = dict(counts)
+    for state, n in late.items():
+        found[ExecState.SUCCEEDED] = found.get(ExecState.SUCCEEDED, 0) - n
+        found[state] = found.get(state, 0) + n
+    return Ends(found, causes)
+
+
+def hopeless(wave: Ends, gates: Gates) -> tuple[Evidence, ...]:
+    """Why a wave that still runs cannot pass any more, or must not go on; empty where it may.
+
+    ``max_failure_rate`` and ``min_success_rate`` stop it once nothing that the rest does could
+    help; a gate by kind already where so many of the first ones to end failed in its way.
+    """
+    if not wave.size:
+        return ()
+    found = []
+    failed, size = wave.failed(), wave.size
+    if failed / size > gates.max_failure_rate:
+        note = _causes(wave)
+        found.append(_bad("failure_rate", failed / size, gates.max_failure_rate, size, note))
+    if gates.min_success_rate is not None and 1 - failed / size < gates.min_success_rate:
+        found.append(_bad("success_rate", 1 - failed / size, gates.min_success_rate, size))
+    for gate in gates.failures:
+        failed, ended = wave.failed(gate.kind), wave.ended
+        early = ended >= gate.min_devices and failed / ended > gate.max_rate
+        of = ended if early else size
+        if failed / of > gate.max_rate:
+            found.append(_bad(metric_of(gate), failed / of, gate.max_rate, of, _causes(wave)))
+    return tuple(found)
+
+
+def judge(wave: Ends, served: Served, gates: Gates, *, last: bool) -> tuple[Evidence, ...]:
+    """The figures of a wave whose executions have all ended.
+
+    Args:
+        wave: how they ended.
         served: what those devices inferred that serve the version.
         gates: the thresholds.
-        since: when the soak was over; ``evidence_seconds`` later nothing more is
-            waited for.
-        now: the time.
+        last: nothing more is waited for. As many devices as the gate of silence tolerates may
+            then have told too little, and are not waited for by whole fleets.
     """
-    evidence = (
-        _failures(counts, gates),
-        _inferences(served, gates),
-        _errors(served, gates),
-        *_accuracy(served, gates),
+    return (
+        *_failures(wave, gates),
+        _inferences(served, gates, last=last),
+        _errors(served, gates, last=last),
+        *_accuracy(served, gates, last=last),
     )
-    if any(e.ok is False for e in evidence):
-        return Judgement(Verdict.FAIL, evidence)
-    if all(e.ok for e in evidence):
-        return Judgement(Verdict.PASS, evidence)
-    deadline = since + timedelta(seconds=gates.evidence_seconds)
-    return Judgement(Verdict.WAIT if now < deadline else Verdict.INCONCLUSIVE, evidence)
 
 
-def _failures(counts: Mapping[ExecState, int], gates: Gates) -> Evidence:
-    rate, seen = failure_rate(counts)
-    if rate is None and counts.get(ExecState.ALREADY_INSTALLED):
-        rate = 0.0  # nothing had to be done, so nothing failed
-    ok = None if rate is None else rate <= gates.max_failure_rate
-    return _evidence("failure_rate", rate, gates.max_failure_rate, seen, ok)
+def metric_of(gate: FailureGate) -> str:
+    """What a gate's evidence is called."""
+    return "failure_rate" if gate.kind is FailureKind.ANY else f"{gate.kind}_rate"
 
 
-def _inferences(served: Served, gates: Gates) -> Evidence:
-    enough = served.least is not None and served.least >= gates.min_inferences
-    ok = True if enough else None
-    return _evidence("min_inferences", served.least, gates.min_inferences, served.devices, ok)
+def _failures(wave: Ends, gates: Gates) -> tuple[Evidence, ...]:
+    seen = wave.seen
+    # Where nothing had to be done, nothing failed.
+    nothing = 0.0 if wave.counts.get(ExecState.ALREADY_INSTALLED) else None
+    wanted = (
+        FailureGate(kind=FailureKind.ANY, max_rate=gates.max_failure_rate),
+        *gates.failures,
+    )
+    found = []
+    for gate in wanted:
+        rate = wave.failed(gate.kind) / seen if seen else nothing
+        ok = None if rate is None else rate <= gate.max_rate
+        found.append(_evidence(metric_of(gate), rate, gate.max_rate, seen, ok, _causes(wave)))
+    least = gates.min_success_rate
+    if least is not None:
+        good = wave.counts.get(ExecState.SUCCEEDED, 0)
+        rate = good / seen if seen else (None if nothing is None else 1.0)
+        ok = None if rate is None else rate >= least
+        found.append(_evidence("success_rate", rate, least, seen, ok))
+    return tuple(found)
 
 
-def _errors(served: Served, gates: Gates) -> Evidence:
-    rate = served.errors / served.n if served.n else None
-    ok = None if rate is None else rate <= gates.max_error_rate
-    return _evidence("error_rate", rate, gates.max_error_rate, served.n, ok)
+def _inferences(served: Served, gates: Gates, *, last: bool) -> Evidence:
+    may_lack = floor(_silence(gates) * served.devices) if last else 0
+    ok = True if served.devices and served.short <= may_lack else None
+    note = f"{served.short} of {served.devices} devices told of fewer" if served.short else ""
+    if ok and note:
+        note += ", which the gate of silence tolerates"
+    return _evidence("min_inferences", served.least, gates.min_inferences, served.devices, ok, note)
 
 
-def _accuracy(served: Served, gates: Gates) -> tuple[Evidence, ...]:
+def _silence(gates: Gates) -> float:
+    return next((g.max_worse for g in gates.telemetry if g.metric is Metric.SILENCE), 0.0)
+
+
+def _errors(served: Served, gates: Gates, *, last: bool) -> Evidence:
+    most, mean = gates.max_error_rate, None
+    ok: bool | None = None
+    if served.voters:
+        mean = served.errors / served.voters
+        # Whoever has not told yet may do without an error.
+        certain = served.errors / served.devices > most
+        if certain or last or not served.short:
+            ok = mean <= most
+    return _evidence("error_rate", mean, most, served.voters, ok, _MEAN)
+
+
+def _accuracy(served: Served, gates: Gates, *, last: bool) -> tuple[Evidence, ...]:
     if gates.min_accuracy is None:
         return ()
-    enough = served.labelled >= gates.min_inferences
-    value = served.correct / served.labelled if served.labelled else None
+    value = served.correct / served.labelling if served.labelling else None
+    enough = served.labels >= gates.min_inferences and (last or not served.short)
     ok = value >= gates.min_accuracy if enough and value is not None else None
-    return (_evidence("accuracy", value, gates.min_accuracy, served.labelled, ok),)
+    return (_evidence("accuracy", value, gates.min_accuracy, served.labelling, ok, _MEAN),)
+
+
+_MEAN = "mean over devices"
+
+
+def _causes(wave: Ends) -> str:
+    most = sorted(wave.causes.items(), key=lambda one: (-one[1], one[0]))[:5]
+    return ", ".join(f"{cause.value} {n}" for cause, n in most)
+
+
+def _bad(metric: str, value: float, threshold: float, n: int, note: str = "") -> Evidence:
+    return _evidence(metric, value, threshold, n, ok=False, note=note)
 
 
 def _evidence(
@@ -125,5 +238,6 @@ def _evidence(
     threshold: float,
     n: int,
     ok: bool | None,  # noqa: FBT001 - three-valued
+    note: str = "",
 ) -> Evidence:
-    return Evidence(metric=metric, value=value, threshold=threshold, n=n, ok=ok)
+    return Evidence(metric=metric, value=value, threshold=threshold, n=n, ok=ok, note=note)

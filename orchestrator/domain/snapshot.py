@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from orchestrator.domain.execution import FAILURES, IN_FLIGHT
-from orchestrator.domain.judge import Served
+from orchestrator.domain.execution import IN_FLIGHT
+from orchestrator.domain.judge import Ends, Served, ends
 from orchestrator.domain.timers import Timers
-from schemas.gates import Gates
-from schemas.rollout import ExecState, RolloutState, WaveState
+from schemas.errors import DeviceCause
+from schemas.gates import Evidence, Gates
+from schemas.rollout import ExecState, OnFailure, RolloutState, WaveState
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,15 @@ class Due:
 
     state: ExecState
     online: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a look at the telemetry of a wave has shown. last: it was the last one."""
+
+    look: int
+    last: bool
+    evidence: tuple[Evidence, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +45,11 @@ class WaveFacts:
     pace. closed: no window is open in which an offer may be made. proceed: they wait, and were
     activated. later: SCHEDULED, waiting
     for the time of their next attempt. held: SCHEDULED, their device being there and at work for
-    a rollout of another model; looked at once nothing else is left to do. served: what the
-    devices inferred that serve the version.
+    a rollout of another model; looked at once nothing else is left to do. late: of those that
+    succeeded, what they came to later. causes: of failures. served: what the
+    devices inferred that serve the version. looks, looked_at: how often telemetry was judged,
+    and when last; looked: by the look that is being taken. ungated: it passes without soak and
+    gates.
     """
 
     index: int
@@ -44,6 +57,7 @@ class WaveFacts:
     entered_at: datetime
     counts: Mapping[ExecState, int] = field(default_factory=dict)
     stragglers: bool = False
+    ungated: bool = False
     barred: int = 0
     retries: int = 0
     due: Mapping[Due, int] = field(default_factory=dict)
@@ -53,17 +67,26 @@ class WaveFacts:
     proceed: int = 0
     later: int = 0
     held: int = 0
+    late: Mapping[ExecState, int] = field(default_factory=dict)
+    causes: Mapping[DeviceCause, int] = field(default_factory=dict)
     served: Served = field(default_factory=Served)
+    looks: int = 0
+    looked_at: datetime | None = None
+    looked: Looked | None = None
+
+    @property
+    def ends(self) -> Ends:
+        """How its executions stand; what is tried again has not failed."""
+        counts = dict(self.counts)
+        if self.retries:
+            counts[ExecState.FAILED] = counts.get(ExecState.FAILED, 0) - self.retries
+            counts[ExecState.SCHEDULED] = counts.get(ExecState.SCHEDULED, 0) + self.retries
+        return ends(counts, self.late, self.causes)
 
     @property
     def size(self) -> int:
         """Executions in it."""
         return sum(self.counts.values())
-
-    @property
-    def failures(self) -> int:
-        """Those that failed for good."""
-        return sum(self.counts.get(state, 0) for state in FAILURES) - self.retries
 
     @property
     def in_flight(self) -> int:
@@ -76,7 +99,7 @@ class Snapshot:
     """A rollout with its waves in order.
 
     deaf: devices may have spoken and were not heard yet, so silence says nothing. dynamic: it
-    does not end by itself, for more devices may join.
+    does not end by itself, for more devices may join. on_failure: what a failed wave leads to.
     """
 
     state: RolloutState
@@ -85,6 +108,7 @@ class Snapshot:
     waves: tuple[WaveFacts, ...] = ()
     deaf: bool = False
     dynamic: bool = False
+    on_failure: OnFailure = OnFailure.PAUSE
 
 
 def open_wave(waves: tuple[WaveFacts, ...]) -> WaveFacts | None:

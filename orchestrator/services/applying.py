@@ -11,6 +11,7 @@ from orchestrator.domain.actions import (
     Expire,
     Extend,
     GiveUp,
+    KeepLook,
     MoveRollout,
     MoveWave,
     Offer,
@@ -18,10 +19,11 @@ from orchestrator.domain.actions import (
     Retry,
     Sift,
     Straggle,
+    TakeLook,
 )
-from orchestrator.domain.rollout import Happened, step_wave
+from orchestrator.domain.rollout import Happened, WaveEvent, step_wave
 from orchestrator.domain.timers import after, before, due_at, retry_at, why
-from orchestrator.services import looking, moves, offers
+from orchestrator.services import judging, looking, moves, offers
 from orchestrator.services.looking import SCHEDULED, Look
 from orchestrator.services.ports import Transaction
 from orchestrator.services.records import Among, WaveRecord
@@ -36,6 +38,10 @@ def apply(tx: Transaction, look: Look, action: Action, now: datetime, because: s
             return _extend(tx, look, action, now) < looking.ROUND
         case MoveWave():
             _move_wave(tx, look.waves[action.index], action, now)
+        case KeepLook():
+            judging.keep(tx, look.waves[action.wave], action, now)
+        case TakeLook():
+            pass  # what it was taken of is not as it was then: the next round takes it
         case MoveRollout():
             happened = Happened(action.event, action.reason)
             moves.apply(tx, look.rollout, happened, now, because=because)
@@ -121,7 +127,12 @@ def _move_wave(tx: Transaction, wave: WaveRecord, action: MoveWave, now: datetim
     state = step_wave(wave.state, action.event)
     if state is wave.state:
         return
-    evidence = action.evidence or wave.evidence
-    tx.rollouts.save_wave(replace(wave, state=state, entered_at=now, evidence=evidence))
+    moved = replace(wave, state=state, entered_at=now, evidence=action.evidence or wave.evidence)
+    if action.look is not None:
+        moved = replace(moved, looks=action.look, looked_at=now)
+    if action.event is WaveEvent.REJUDGE:
+        # A person has decided to go on: the looks, and what they may spend, begin anew.
+        moved = replace(moved, looks=0, looked_at=None)
+    tx.rollouts.save_wave(moved)
     data = {"wave": wave.idx, "state": state.value}
     tx.events.add("wave", wave.rollout_id, data, now)

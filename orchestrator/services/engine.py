@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from orchestrator.domain.because import because_of
 from orchestrator.domain.engine import decide
+from orchestrator.services import judging
 from orchestrator.services.applying import apply
 from orchestrator.services.hearing import Hearing
 from orchestrator.services.looking import look_at
@@ -74,13 +75,16 @@ class RolloutEngine:
         now, began = self._clock(), self._worked()
         with self._uow.read() as tx:  # most rounds find nothing to do, and hold no writer up
             look = look_at(tx, tx.rollouts.get(rollout_id), now, deaf=deaf)
-        if look is None or not decide(look.snapshot, now):
+        actions = decide(look.snapshot, now) if look is not None else ()
+        if look is None or not actions:
             took = self._worked() - began
             if took > _LONG_SECONDS:
                 self._resting[rollout_id] = self._monotonic() + _REST * took
             return 0
+        seen = judging.take(self._uow, look, actions, now)
         with self._uow() as tx:
-            look = look_at(tx, tx.rollouts.get(rollout_id, lock=True), now, deaf=deaf)
+            rollout = tx.rollouts.get(rollout_id, lock=True)
+            look = look_at(tx, rollout, now, deaf=deaf, before=seen)
             actions = decide(look.snapshot, now) if look else ()
             for action in actions:
                 because = because_of(actions)

@@ -64,6 +64,7 @@ def view(tx: Transaction, record: RolloutRecord) -> RolloutView:
             size=sum(progress.get(wave.idx, Progress()).states.values()),
             stragglers=wave.stragglers,
             joiners=wave.joiners,
+            looks=wave.looks,
             promoted_by=wave.promoted_by or record.promoted_by,
             evidence=wave.evidence,
             progress=progress.get(wave.idx, Progress()),

@@ -15,7 +15,7 @@ from orchestrator.services.records import Among, ExecutionRecord, WaveRecord
 from schemas.device import ActiveModel, DeviceState, Hardware, Presence
 from schemas.errors import DeviceCause
 from schemas.ids import new_id
-from schemas.rollout import ExecState, Progress, RolloutState, WaveState
+from schemas.rollout import ExecState, Progress, RolloutSpec, RolloutState, WaveState
 from tests.contract.test_repositories import device, milliseconds, rollout, window
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -209,24 +209,43 @@ def test_progress_counts_the_bytes_of_all_attempts(uow):
         }
 
 
-def test_what_was_served_is_added_up_over_those_that_serve_it(uow):
-    of = rollout(created_at=BEFORE)
+def test_each_device_that_serves_has_one_vote(uow):
+    spec = RolloutSpec(model="digits", version=1, gates={"min_inferences": 20})
+    of = rollout(created_at=BEFORE, spec=spec)
     serving = [execution(of, n, S.SUCCEEDED) for n in (1, 2)]
     serving = stored(uow, of, [*serving, execution(of, 3, S.FAILED)])
     *both, failed = (record.device_id for record in serving)
     with uow() as tx:
+        now, early = milliseconds(NOW), milliseconds(BEFORE - timedelta(seconds=1))
         for name in (both[0], failed):
             for seq in (0, 1):
-                tx.telemetry.add([window(name, seq, received_ms=milliseconds(NOW))])
-        early = milliseconds(BEFORE - timedelta(seconds=1))
-        tx.telemetry.add([window(both[0], 2, received_ms=early)])
-        now = milliseconds(NOW)
-        tx.telemetry.add([window(both[0], 3, received_ms=now, role="shadow")])
+                tx.telemetry.add([window(name, seq, received_ms=now, start_ms=now)])
+        tx.telemetry.add([window(both[0], 2, received_ms=early, start_ms=early)])
+        # It began before the rollout was there, and came when its device was back.
+        tx.telemetry.add([window(both[0], 4, received_ms=now, start_ms=early)])
+        tx.telemetry.add([window(both[0], 3, received_ms=now, start_ms=now, role="shadow")])
         one = tx.executions.served(of, 0)
         drifted = replace(tx.devices.get(both[1]), drifted_at=NOW)
         tx.devices.save(drifted)
         other = tx.executions.served(of, 0)
-    assert one == Served(devices=2, least=0, n=20, errors=2, labelled=20, correct=18)
+        huge = 2**53
+        many = {
+            "n": huge,
+            "errors": huge,
+            "labelled": huge,
+            "correct": 0,
+            "received_ms": now,
+            "start_ms": now,
+        }
+        tx.telemetry.add([window(both[1], 5, **many)])
+        tx.devices.save(replace(drifted, drifted_at=None))
+        shouted = tx.executions.served(of, 0)
+    assert one == Served(
+        devices=2, least=0, voters=1, errors=0.1, labelling=1, correct=0.9, labels=20
+    )
+    assert shouted == Served(
+        devices=2, least=20, voters=2, errors=1.1, labelling=2, correct=0.9, labels=40
+    )
     assert (other.devices, other.least) == (1, 20)
 
 

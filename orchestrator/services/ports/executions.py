@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from orchestrator.domain.judge import Served
+from orchestrator.domain.judging.figures import Cohorts
 from orchestrator.domain.snapshot import Due
 from orchestrator.services.records import (
     Alike,
@@ -18,6 +19,7 @@ from orchestrator.services.records import (
     RolloutRecord,
     Waiting,
 )
+from schemas.errors import DeviceCause
 from schemas.rollout import ExecState, Progress
 
 
@@ -30,7 +32,10 @@ class ExecutionCounts(Protocol):
     other model's rollout; holders: device → that other rollout. alike: their devices, grouped, the
     largest groups first. last_given: by device, where its newest assignment of the model is of
     another rollout.
-    served: what the devices of a wave inferred that serve the version. last_windows: execution →
+    served: what the devices of a wave inferred that serve the version. late: of those that
+    succeeded, what they came to later, where that is a failure; causes: of failures. cohorts: what
+    the devices of a wave, and such of their classes that keep another version, did before and
+    after; so many of each class at most. last_windows: execution →
     when the last telemetry of the version came, of those due on probation.
     """
 
@@ -54,6 +59,9 @@ class ExecutionCounts(Protocol):
         self, rollout: RolloutRecord, devices: Collection[str]
     ) -> Mapping[str, Given]: ...
     def served(self, rollout: RolloutRecord, wave: int) -> Served: ...
+    def late(self, rollout_id: str, wave: int) -> Mapping[ExecState, int]: ...
+    def causes(self, rollout_id: str, wave: int) -> Mapping[DeviceCause, int]: ...
+    def cohorts(self, rollout: RolloutRecord, wave: int, now: datetime, limit: int) -> Cohorts: ...
     def last_windows(
         self, rollout: RolloutRecord, wave: int, now: datetime, since: datetime, limit: int
     ) -> Mapping[str, datetime]: ...
