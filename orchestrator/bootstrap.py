@@ -46,6 +46,7 @@ from orchestrator.services.device_classes import DeviceClassService
 from orchestrator.services.devices import DeviceService
 from orchestrator.services.engine import RolloutEngine
 from orchestrator.services.enrollment import EnrollmentService
+from orchestrator.services.experiments import ExperimentService
 from orchestrator.services.fleets import FleetService
 from orchestrator.services.hearing import Hearing
 from orchestrator.services.holds import Holds
@@ -257,12 +258,14 @@ def build(settings: Settings) -> Program:
     hearing = Hearing(clock, lambda: gateway.connected, 3 * settings.heartbeat_seconds)
     engine = RolloutEngine(uow, clock, hearing=hearing)
     rollouts = RolloutService(uow, clock, signer, transfer_rate=settings.transfer_rate)
+    experiments = ExperimentService(uow, clock, rollouts)
     trust = TrustService(uow, signer)
     publisher = DesiredPublisher(uow, signer, gateway.downlink, clock)
     loop = ControlLoop(
         {
             "rollouts": engine.tick,
             "plans": rollouts.tick,
+            "experiments": experiments.tick,
             "joining": JoiningService(uow, clock).tick,
             "rolling back": RollingBack(uow, clock, hearing.deaf).tick,
             "trust": trust.tick,
@@ -308,6 +311,7 @@ def build(settings: Settings) -> Program:
         fleets=FleetService(uow, clock),
         why=WhyService(uow, clock),
         rollouts=rollouts,
+        experiments=experiments,
         telemetry=TelemetryQueries(uow, clock),
         samples=samples,
         metrics=Exposition(telemetry),

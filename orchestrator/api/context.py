@@ -26,6 +26,7 @@ from orchestrator.services.comparison import ComparisonService
 from orchestrator.services.device_classes import DeviceClassService
 from orchestrator.services.devices import DeviceService
 from orchestrator.services.enrollment import EnrollmentService
+from orchestrator.services.experiments import ExperimentService
 from orchestrator.services.fleets import FleetService
 from orchestrator.services.jobs import JobService
 from orchestrator.services.keys import Principal
@@ -91,6 +92,7 @@ class Context:
     fleets: FleetService
     why: WhyService
     rollouts: RolloutService
+    experiments: ExperimentService
     telemetry: TelemetryQueries
     samples: SampleService
     metrics: Metrics

@@ -14,6 +14,7 @@ from orchestrator.client.artifacts import Artifacts
 from orchestrator.client.authority import CertificateAuthority
 from orchestrator.client.devices import Devices, Tokens
 from orchestrator.client.events import PATIENCE_SECONDS, EventStream
+from orchestrator.client.experiments import Experiments
 from orchestrator.client.fleets import Fleets
 from orchestrator.client.jobs import Agents, Jobs
 from orchestrator.client.models import DeviceClasses, Models
@@ -58,6 +59,7 @@ class Argosy:
         self.fleets = Fleets(self._transport)
         self.tokens = Tokens(self._transport)
         self.rollouts = Rollouts(self._transport)
+        self.experiments = Experiments(self._transport)
         self.telemetry = Telemetry(self._transport)
         self.api_tokens = ApiTokens(self._transport)
         self.audit = AuditLog(self._transport)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -57,8 +57,12 @@ class PlanningService:
         self._transfer_rate = transfer_rate
         self._planning: set[str] = set()
 
-    def plan(self, spec: RolloutSpec) -> RolloutView:
+    def plan(self, spec: RolloutSpec, only: Collection[str] | None = None) -> RolloutView:
         """Freeze who is in which wave; nothing is sent before ``start``.
+
+        Args:
+            spec: what is asked for.
+            only: of the target these devices alone; None: all of it.
 
         Raises:
             NotFound, Revoked, Conflict: the version is not there, was revoked, or its
@@ -74,6 +78,8 @@ class PlanningService:
             fleet_where = None if spec.fleet is None else fleet(tx, spec.fleet).selector
             target = frozen_target(spec, fleet_where)
             candidates = tx.devices.candidates(target, now)
+            if only is not None:
+                candidates = [one for one in candidates if one.device in only]
             matching = [_matching(tx, target, wave, now) for wave in spec.waves]
         if not candidates and not spec.dynamic:
             msg = "no active device matches the target of this rollout"

@@ -72,9 +72,9 @@ class RolloutService:
         self._planning = PlanningService(uow, clock, rest, transfer_rate)
         self._transfer_rate = transfer_rate
 
-    def plan(self, spec: RolloutSpec) -> RolloutView:
+    def plan(self, spec: RolloutSpec, only: Collection[str] | None = None) -> RolloutView:
         """Make a draft: see ``PlanningService.plan``."""
-        return self._planning.plan(spec)
+        return self._planning.plan(spec, only)
 
     def tick(self) -> None:
         """Remove what was left of plans: see ``PlanningService.tick``."""

@@ -40,6 +40,7 @@ from orchestrator.services.device_classes import DeviceClassService
 from orchestrator.services.devices import DeviceService
 from orchestrator.services.engine import RolloutEngine
 from orchestrator.services.enrollment import EnrollmentService
+from orchestrator.services.experiments import ExperimentService
 from orchestrator.services.fleets import FleetService
 from orchestrator.services.holds import Holds
 from orchestrator.services.inbox import Inbox, UpMessage
@@ -194,6 +195,7 @@ class Platform:
         self.links = LinkService(
             self.clock, b"k" * 32, serves=self.models.serves, admits=self.devices.admits
         )
+        self.experiments = ExperimentService(self.uow, self.clock, self.rollouts)
         self.stopping = threading.Event()
         self.app = make_app(
             Context(
@@ -215,6 +217,7 @@ class Platform:
                 why=WhyService(self.uow, self.clock),
                 device_classes=DeviceClassService(self.uow, self.clock),
                 rollouts=self.rollouts,
+                experiments=self.experiments,
                 telemetry=self.telemetry,
                 samples=self.samples,
                 metrics=Exposition(self.intake),
