@@ -74,15 +74,13 @@ def closes(window: MaintenanceWindow, at: datetime) -> datetime | None:
 
 def opens(window: MaintenanceWindow, after: datetime) -> datetime | None:
     """The next opening after a time; None if none comes in some forty years."""
-    first = _day(after, ZoneInfo(window.timezone)) - _DAY
-    for ahead in range(HORIZON_DAYS):
-        day = first + ahead * _DAY
-        if not _falls_on(window.cron, day):
-            continue
+    day: date | None = _day(after, ZoneInfo(window.timezone)) - _DAY
+    while (day := _next_day(window.cron, window.timezone, day, HORIZON_DAYS)) is not None:
         times = _openings(window.cron, window.timezone, day)
         index = bisect_right(times, after)
         if index < len(times):
             return times[index]
+        day += _DAY
     return None
 
 
@@ -105,6 +103,17 @@ def _fixed(cron: str) -> bool:
 def _falls_on(cron: str, day: date) -> bool:
     fields = _parsed(cron)
     return day.month in fields.months and bool(fields.match_day(day))
+
+
+@lru_cache(maxsize=256)
+def _next_day(cron: str, timezone: str, day: date, horizon: int) -> date | None:
+    """The first day, from one on, that has an opening; kept, as who waits asks every second."""
+    days = (day + ahead * _DAY for ahead in range(horizon))
+    return next((one for one in days if _openings_on(cron, timezone, one)), None)
+
+
+def _openings_on(cron: str, timezone: str, day: date) -> bool:
+    return _falls_on(cron, day) and bool(_openings(cron, timezone, day))
 
 
 @lru_cache(maxsize=256)

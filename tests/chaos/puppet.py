@@ -2,7 +2,8 @@
 
     CHAOS_LOG=FILE CHAOS_STOP=FILE python tests/chaos/puppet.py run --home HOME …
 
-CHAOS_STOP, while it exists, holds a state's class and where: ``Staged:before`` its write to the
+CHAOS_STOP, while it exists, holds a state's class (``Waiting``: Staged, and held there) and where:
+``Staged:before`` its write to the
 journal, ``after`` it (and so before anything that the state calls for), or ``done``, once that was
 begun. There the whole process stops itself (SIGSTOP) and removes the file. ``Downloading:12``
 stops before the 12th chunk is written.
@@ -32,7 +33,7 @@ import onnxruntime
 
 from edge_client import cli, journal, runtime, telemetry_buffer, updater
 from edge_client.slots import Slot
-from edge_client.states import key_of
+from edge_client.states import Staged, State, key_of
 from schemas.window import About
 
 LOG = Path(os.environ["CHAOS_LOG"])
@@ -76,13 +77,18 @@ def method(owner: type, name: str) -> Callable[[Callable[..., Any]], None]:
     return put
 
 
+def class_of(state: State) -> str:
+    waits = isinstance(state, Staged) and state.hold is not None
+    return "Waiting" if waits else type(state).__name__
+
+
 def named(slot: Slot | None) -> dict[str, Any] | None:
     return None if slot is None else {"version": slot.version, "sha256": slot.sha256}
 
 
 @method(journal.Journal, "commit")
 def commit(old, self, state, *args, **more):
-    name = type(state).__name__
+    name = class_of(state)
     stop(name, "before")
     done = old(self, state, *args, **more)
     offer = getattr(state, "offer", None)
@@ -102,7 +108,7 @@ def commit(old, self, state, *args, **more):
 @method(updater.Updater, "apply")
 def apply(old, self, *args, **more):
     done = old(self, *args, **more)
-    stop(type(self.state).__name__, "done")
+    stop(class_of(self.state), "done")
     return done
 
 

@@ -21,9 +21,11 @@ import numpy as np
 import psutil
 
 from edge_client.enroll_command import Options, Voice, enroll_device
+from edge_client.files import write_atomic
 from edge_client.identity import load_identity
 from edge_client.settings import Home as DeviceHome
 from edge_client.slots import read_pointer
+from edge_client.wish import Wish
 from orchestrator.adapters import processes
 from orchestrator.adapters.broker import read_gateway
 from orchestrator.adapters.process_tree import Child
@@ -139,15 +141,15 @@ class Stand:
         """Hashes of all model files that were ever registered."""
         return {sha for one in self.releases.values() for sha in one.files}
 
-    def roll_out(self, version: int, tag: str, *, shadow: dict[str, Any] | None = None) -> str:
-        """Give a version to all devices with a tag, at once; the rollout's id."""
+    def roll_out(self, version: int, tag: str, **more: Any) -> str:
+        """Give a version to all devices with a tag, at once. more: of the spec. The rollout's id."""
         spec = RolloutSpec.model_validate(
             {
                 "model": MODEL,
                 "version": version,
                 "tags": [tag],
                 "waves": [{"percent": 100}],
-                "shadow": shadow,
+                **more,
                 "gates": {
                     "max_failure_rate": 1,
                     "max_error_rate": 1,
@@ -270,6 +272,11 @@ class Puppet:
     def crash_with(self, version: int) -> None:
         """Have a version, once it serves, bring the whole agent down when it is asked."""
         self.disk.home.with_name("stop.crash").write_text(str(version))
+
+    def proceed(self) -> None:
+        """Have it go on with what waits, as ``argosy-edge proceed`` does."""
+        if not self.home.wish.exists():
+            write_atomic(self.home.wish, Wish(id="1", kind="proceed").model_dump_json().encode())
 
     def stop_at(self, point: str) -> None:
         """Have it stop there, once (see puppet.py)."""

@@ -1,8 +1,8 @@
 """Every state of an update with every fault in it: each pair is a test of its own.
 
-Nine devices go through an update at once. Each stops in a state of its own, right after that
+Eleven devices go through an update at once. Each stops in a state of its own, right after that
 state is in the journal; then the fault happens to all of them; then they go on. So a fault costs
-one update, and its row of the table is nine devices.
+one update, and its row of the table is eleven devices.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 STATES = {
     "accepted": "Accepted",
+    "deferred": "Deferred",
     "downloading": "Downloading",
     "verified": "Verified",
     "staged": "Staged",
+    "waiting": "Waiting",
     "shadowing": "Shadowing",
     "activating": "Activating",
     "probation": "OnProbation",
@@ -51,7 +53,12 @@ SHADOW = {"seconds": 0.2, "min_compared": 1, "max_seconds": 5, "min_agreement": 
 """So that each update goes through that state, and none fails in it: versions differ here."""
 
 FAULTS = ("sigkill", "power_cut", "broker_restart", "orchestrator_restart")
-BAD = "reverting"
+JITTER = {"jitter_seconds": 0.5}
+"""So that each update waits before its download."""
+
+WORD = {"urgency": "download_only"}
+ROLES = {"reverting": "bad", "waiting": "word"}
+"""What a device gets: a version that fails, one that waits for a word, else a good one."""
 REACH, CONVERGE = 60, 60
 
 
@@ -60,6 +67,10 @@ def point(name: str, where: str) -> str:
     if where == "done":
         return AT_ONCE.get(name, f"{STATES[name]}:done")
     return f"{STATES[name]}:{5 if (name, where) == ('downloading', 'after') else where}"
+
+
+def role(puppet: Puppet) -> str:
+    return ROLES.get(puppet.name, "good")
 
 
 @dataclass
@@ -76,11 +87,11 @@ class Cell:
 
     @property
     def wanted(self) -> ExecState:
-        return ExecState.ROLLED_BACK if self.puppet.name == BAD else ExecState.SUCCEEDED
+        return ExecState.ROLLED_BACK if role(self.puppet) == "bad" else ExecState.SUCCEEDED
 
     @property
     def version(self) -> int:
-        return self.old if self.puppet.name == BAD else self.new
+        return self.old if role(self.puppet) == "bad" else self.new
 
 
 @dataclass
@@ -103,16 +114,18 @@ class Table:
         before = {name: p.points_to() or 0 for name, p in self.puppets.items()}
         for name, puppet in self.puppets.items():
             puppet.stop_at(point(name, where))
-        good = self.stand.roll_out(version, "good", shadow=SHADOW)
-        bad = self.stand.roll_out(self.bad, "bad")
+        rollouts = {
+            "good": self.stand.roll_out(version, "good", shadow=SHADOW, pace=JITTER),
+            "word": self.stand.roll_out(version, "word", mode=WORD),
+            "bad": self.stand.roll_out(self.bad, "bad"),
+        }
         wait(lambda: all(p.stopped() for p in self.puppets.values()), REACH)
         reached = {name: p.stopped() for name, p in self.puppets.items()}
         self.strike(fault)
         cells = {}
         for name, puppet in self.puppets.items():
-            rollout = bad if name == BAD else good
-            record = self.converged(puppet, rollout)
-            new = self.bad if name == BAD else version
+            record = self.converged(puppet, rollouts[role(puppet)])
+            new = self.bad if role(puppet) == "bad" else version
             events = puppet.events(begun)
             at = point(name, where)
             cells[name] = Cell(puppet, before[name], new, at, reached[name], record, events)
@@ -146,6 +159,8 @@ class Table:
 
         def over() -> bool:
             state = puppet.state()
+            if state == ("Waiting", None):
+                puppet.proceed()
             record = self.stand.execution(rollout, puppet.id)
             device = self.stand.device(puppet.id)
             return (
@@ -163,8 +178,7 @@ class Table:
 def table(stand: Stand, durable: Path) -> Iterator[Table]:
     first = stand.register(good_model(100))
     puppets = {
-        name: Puppet.enroll(stand, name, durable, "all", "bad" if name == BAD else "good")
-        for name in STATES
+        name: Puppet.enroll(stand, name, durable, "all", ROLES.get(name, "good")) for name in STATES
     }
     table = Table(stand, puppets, stand.register(bad_model(1000)), seed=100)
     try:
