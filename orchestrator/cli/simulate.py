@@ -39,6 +39,11 @@ from orchestrator.cli.options import Span
     "--connects", type=click.FloatRange(1, 10_000), default=250.0, show_default=True,
     help="New connections a second.",
 )  # fmt: skip
+@click.option(
+    "--figures",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File for the summary, written anew each second while it runs.",
+)
 @click.option("--show", is_flag=True, help="Print the profile as YAML, and do nothing.")
 @click.option(
     "--home",
@@ -55,6 +60,7 @@ def simulate(
     seconds: float | None,
     state: Path | None,
     connects: float,
+    figures: Path | None,
     show: bool,
     home: Path | None,
 ) -> int:
@@ -76,6 +82,7 @@ def simulate(
         seconds=seconds,
         state=state,
         connects=connects,
+        figures=figures,
         home=home,
     )
     return simulate_fleet(asked)

@@ -7,12 +7,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import ValidationError
@@ -49,6 +49,7 @@ class Asked:
     seconds: float | None
     state: Path | None
     connects: float
+    figures: Path | None
     home: Path | None
 
 
@@ -125,9 +126,23 @@ def simulate_fleet(asked: Asked) -> int:
         fleet = Fleet(plan, identities, stop)
         if argosy is not None:
             threading.Thread(target=_follow, args=(argosy, fleet), daemon=True).start()
-        summary = fleet.run(_Line())
+        summary = fleet.run(_Line(asked.figures))
+    _write(asked.figures, summary)
     sys.stdout.write(json.dumps(summary, indent=2) + "\n")
     return 0
+
+
+def _write(path: Path | None, view: Mapping[str, Any]) -> None:
+    """Put the figures into a file, whole or not at all."""
+    if path is None:
+        return
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(json.dumps(view, indent=2) + "\n")
+        part.replace(path)
+    except OSError as error:
+        detail = f"{path} cannot be written: {(error.strerror or str(error)).lower()}"
+        raise Invalid(detail, hint="name another file with --figures") from error
 
 
 @contextmanager
@@ -201,13 +216,17 @@ class _Enrolling:
 class _Line:
     """The fleet in one line, again and again on a terminal, now and then elsewhere."""
 
-    def __init__(self) -> None:
-        self._last = 0.0
+    def __init__(self, figures: Path | None) -> None:
+        self._last = self._written = 0.0
         self._offers = (0.0, 0)
+        self._figures = figures
 
     def __call__(self, fleet: Fleet) -> None:
         _RUNNING.set()
         now = time.monotonic()
+        if now - self._written >= 1.0:
+            self._written = now
+            _write(self._figures, fleet.view())
         if now - self._last < (_LIVE_SECONDS if console.is_live() else _PLAIN_SECONDS):
             return
         self._last = now
