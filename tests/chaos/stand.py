@@ -142,7 +142,7 @@ class Stand:
         return {sha for one in self.releases.values() for sha in one.files}
 
     def roll_out(self, version: int, tag: str, **more: Any) -> str:
-        """Give a version to all devices with a tag, at once. more: of the spec. The rollout's id."""
+        """Give a version to all devices with a tag, at once; its id. more: of its spec."""
         spec = RolloutSpec.model_validate(
             {
                 "model": MODEL,

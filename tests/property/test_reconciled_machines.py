@@ -19,6 +19,7 @@ from edge_client.state_machine import step as device_step
 from edge_client.states import (
     Accepted,
     Activating,
+    Deferred,
     Downloading,
     Ended,
     Idle,
@@ -29,6 +30,7 @@ from edge_client.states import (
     exec_state,
     key_of,
 )
+from edge_client.waiting import Hold, Why
 from orchestrator.domain import execution as machine
 from orchestrator.domain.execution import IN_FLIGHT, Execution
 from orchestrator.domain.reconcile import Given, Known, Restart, Tell, Told, decide, lost
@@ -92,6 +94,8 @@ class Device:
             self.outbox.append(self.last[key])
         elif kind == "cancel":
             self.apply(told.CancelRequested(key=key))
+        elif kind == "proceed":
+            self.apply(told.ProceedWanted(key=key))
         elif sequence >= self.floor:
             self.floor = sequence
             offer = replace(offer_of(1, attempt), sequence=sequence)
@@ -113,6 +117,7 @@ class Device:
             self.active = state.fallback
         onward = {
             Accepted: told.ManifestAccepted(key=key, slot=SLOT, total=9),
+            Deferred: told.Released(key=key),
             Downloading: told.Fetched(key=key, fetched=9),
             Verified: told.TrialPassed(key=key),
             Staged: told.Proceeded(key=key, fallback=self.active),
@@ -121,6 +126,12 @@ class Device:
             Reverting: told.Restored(key=key, serving=getattr(state, "fallback", None)),
         }
         self.apply(onward[type(state)])
+
+    def wait(self):
+        """A window has closed, as far as that holds anything."""
+        key = key_of(self.state)
+        if key is not None:
+            self.apply(told.Held(key=key, hold=Hold(why=Why.WINDOW)))
 
     def restart(self, *, lost=False):
         self.boot, self.session = self.boot + 1, 1
@@ -221,6 +232,8 @@ ACTS = st.sampled_from(
         *(["up", "down", "flush", "publish", "heartbeat"] * 3),
         "fail",
         "fail_for_now",
+        "wait",
+        "proceed",
         "restart",
         "reconnect",
         "forget",
@@ -263,6 +276,13 @@ class World:
 
     def fail_for_now(self):
         self.device.work(well=False, retryable=True)
+
+    def wait(self):
+        self.device.wait()
+
+    def proceed(self):
+        """The server says so, of the attempt that it knows."""
+        self.down.append(("proceed", self.server.record.attempt, 0))
 
     def flush(self):
         self.up += self.device.outbox
