@@ -27,6 +27,9 @@ _ENTRIES = {
     "ca": Entry(f"{_HERE}.authority:ca", "See and replace the certificate authority."),
     "rollout": Entry(f"{_HERE}.rollouts:rollout", "Ship a model to the fleet, in waves."),
     "simulate": Entry(f"{_HERE}.simulate:simulate", "Rehearse with a fleet that is not there."),
+    "experiment": Entry(
+        f"{_HERE}.experiments:experiment", "Compare two versions on devices that chance chose."
+    ),
     "telemetry": Entry(f"{_HERE}.telemetry:telemetry", "See what devices report of a model."),
     "login": Entry(f"{_HERE}.login:login", "Sign in to a platform elsewhere."),
     "logout": Entry(f"{_HERE}.login:logout", "Forget a platform."),
@@ -44,7 +47,16 @@ _STYLE = click.RichHelpConfiguration(
             {"name": "Begin", "commands": ["demo", "up", "doctor"]},
             {
                 "name": "Work",
-                "commands": ["job", "batch", "model", "device", "fleet", "token", "rollout"],
+                "commands": [
+                    "job",
+                    "batch",
+                    "model",
+                    "device",
+                    "fleet",
+                    "token",
+                    "rollout",
+                    "experiment",
+                ],
             },
             {
                 "name": "People",
