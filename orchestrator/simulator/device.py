@@ -19,7 +19,8 @@ from orchestrator.simulator.outcome import Outcome, outcome
 from orchestrator.simulator.telemetry import Recorder, Serving
 from orchestrator.simulator.traffic import Level, level
 from orchestrator.simulator.traits import Traits, effects
-from orchestrator.simulator.walk import Update, Walk
+from orchestrator.simulator.update import Update
+from orchestrator.simulator.walk import Walk
 from schemas.clock import TimeAsk, TimeReply
 from schemas.device import ActiveModel, Birth, CertificateSeen, Death, Hardware
 from schemas.errors import DeviceCause
