@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import and_, not_, select, update
@@ -74,25 +74,17 @@ class SqlJoining:
         )
         return list(self._session.scalars(query))
 
-    def leaving(
-        self,
-        rollout_id: str,
-        waves: Collection[int],
-        target: Target,
-        now: datetime,
-        limit: int,
-    ) -> Sequence[str]:
+    def leaving(self, rollout_id: str, target: Target, now: datetime, limit: int) -> Sequence[str]:
+        # Those that do not match are looked up first: mostly they are few, and in no execution.
+        others = select(DeviceRow.id).where(not_(and_(*fitting(target, now))))
         query = (
             select(ExecutionRow.id)
-            .join(DeviceRow, DeviceRow.id == ExecutionRow.device_id)
             .where(
                 ExecutionRow.rollout_id == rollout_id,
-                ExecutionRow.wave.in_(sorted(waves)),
+                ExecutionRow.device_id.in_(others),
                 ExecutionRow.state == ExecState.SCHEDULED.value,
                 ExecutionRow.sequence == 0,
-                not_(and_(*fitting(target, now))),
             )
-            .order_by(ExecutionRow.id)
             .limit(limit)
         )
         return list(self._session.scalars(query))

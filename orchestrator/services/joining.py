@@ -117,11 +117,10 @@ def _joined(rollout: RolloutRecord) -> bool:
 
 def _find(tx: Transaction, rollout: RolloutRecord, now: datetime) -> _Found:
     target = frozen_target(rollout.spec, rollout.fleet_where)
-    ahead = [w.idx for w in tx.rollouts.waves(rollout.id) if w.state is not WaveState.PASSED]
     return _Found(
         tx.joining.joiners(rollout.id, target, now, ROUND),
         tx.joining.returning(rollout.id, target, now, ROUND),
-        tx.joining.leaving(rollout.id, ahead, target, now, ROUND) if ahead else (),
+        tx.joining.leaving(rollout.id, target, now, ROUND),
     )
 
 

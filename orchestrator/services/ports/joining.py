@@ -3,7 +3,7 @@
 # ruff: noqa: D102 - a port says by name and type what it does
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -16,8 +16,8 @@ class Joining(Protocol):
     dynamic: rollouts that run, and that devices may join. standing: those of a model, the paused
     ones too. joiners: devices that match and are in
     no execution, by id. returning: executions that were removed before anything was offered, and
-    whose device matches and is there. leaving: those of waves that nothing was offered to, and
-    whose device does not match. take_back: returning ones into a wave.
+    whose device matches and is there. leaving: those to which nothing was offered, and whose
+    device does not match. take_back: returning ones into a wave.
     """
 
     def dynamic(self) -> Sequence[RolloutRecord]: ...
@@ -29,11 +29,6 @@ class Joining(Protocol):
         self, rollout_id: str, target: Target, now: datetime, limit: int
     ) -> Sequence[str]: ...
     def leaving(
-        self,
-        rollout_id: str,
-        waves: Collection[int],
-        target: Target,
-        now: datetime,
-        limit: int,
+        self, rollout_id: str, target: Target, now: datetime, limit: int
     ) -> Sequence[str]: ...
     def take_back(self, ids: Sequence[str], wave: int, now: datetime) -> Sequence[Moved]: ...
