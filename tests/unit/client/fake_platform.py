@@ -26,8 +26,10 @@ from schemas.api import Event, Health, Page, Stored
 from schemas.budget import DeviceClassSpec, DeviceClassView
 from schemas.dataset import DatasetProfile
 from schemas.device import DeviceState, DeviceView
+from schemas.device_why import DeviceWhy
 from schemas.enroll import JoinToken, RevokeDevice, TokenCreated, TokenRequest, TokenView
 from schemas.errors import PROBLEM_TYPE, Code, Problem
+from schemas.fleet import DeviceTags, FleetShare, FleetSpec, FleetView
 from schemas.ids import new_id
 from schemas.job import AgentView, JobState, JobView, LogLine, MetricPoint
 from schemas.jobfile import JobSpec
@@ -59,6 +61,7 @@ from schemas.rollout import (
     WaveState,
     WaveView,
 )
+from schemas.selector import Facts, matches, parse
 from schemas.telemetry import TelemetrySummary
 
 T = TypeVar("T")
@@ -92,6 +95,8 @@ class State:
     summaries: list[TelemetrySummary] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     device_classes: dict[str, DeviceClassView] = field(default_factory=dict)
+    fleets: dict[str, FleetView] = field(default_factory=dict)
+    whys: list[DeviceWhy] = field(default_factory=list)
     history: list[AliasChange] = field(default_factory=list)
     paired: Paired | None = None
     report: CollectReport | None = None
@@ -281,13 +286,54 @@ def make_app(state: State) -> FastAPI:  # noqa: C901, PLR0915 - a list of routes
     def devices(
         cursor: str | None = None,
         states: Annotated[list[str] | None, Query(alias="state")] = None,
+        where: str = "*",
     ) -> Page[DeviceView]:
-        wanted = [d for d in state.devices if not states or d.state in states]
+        selector = parse(where)
+        wanted = [
+            d
+            for d in state.devices
+            if (not states or d.state in states)
+            and matches(selector, Facts(id=d.id, device_class=d.device_class, tags=d.tags))
+        ]
         return _page(wanted, cursor, state.page_size)
 
     @app.get("/v1/devices/{device}")
     def device(device: str) -> DeviceView:
         return _scripted({d.id: [d] for d in state.devices}, device)
+
+    @app.get("/v1/devices/{device}/why")
+    def why(device: str) -> DeviceWhy:
+        return _scripted({d.device: [d] for d in state.whys}, device)
+
+    @app.put("/v1/devices/{device}/tags")
+    def tag(device: str, request: DeviceTags) -> DeviceView:
+        found = _scripted({d.id: [d] for d in state.devices}, device)
+        changed = found.model_copy(update={"tags": request.tags})
+        state.devices = [changed if d.id == device else d for d in state.devices]
+        return changed
+
+    @app.get("/v1/fleets")
+    def fleets(cursor: str | None = None) -> Page[FleetView]:
+        return _page(list(state.fleets.values()), cursor, state.page_size)
+
+    @app.get("/v1/fleets/{name}")
+    def fleet(name: str) -> FleetView:
+        return _scripted({name: [view] for name, view in state.fleets.items()}, name)
+
+    @app.put("/v1/fleets/{name}")
+    def set_fleet(name: str, spec: FleetSpec) -> FleetView:
+        share = FleetShare(device_class="cam", presence="ONLINE", devices=3)
+        state.fleets[name] = FleetView(
+            name=name, spec=spec, devices=3, members=(share,), created_at=NOW, updated_at=NOW
+        )
+        return state.fleets[name]
+
+    @app.delete("/v1/fleets/{name}")
+    def delete_fleet(name: str) -> FleetView:
+        found = fleet(name)
+        if found.rollouts:
+            raise RefusedError(409, Code.CONFLICT, f"fleet {name} is the target of what runs")
+        return state.fleets.pop(name)
 
     @app.post("/v1/devices/{device}/{act}")
     def decide(device: str, act: str, request: RevokeDevice | None = None) -> DeviceView:
