@@ -11,7 +11,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from orchestrator.cli import console
-from schemas.gates import Evidence
+from orchestrator.cli.rollout_evidence import lines
 from schemas.rollout import (
     EXEC_TERMINAL,
     ExecState,
@@ -27,7 +27,6 @@ from schemas.rollout import (
 _GOOD = frozenset({ExecState.SUCCEEDED, ExecState.ALREADY_INSTALLED})
 _WAITING = frozenset({ExecState.SCHEDULED, ExecState.OFFERED})
 _BAR = 20
-_EVIDENCE_A_LINE = 2
 _WORDS = 80
 """Characters of a device's own words, where the screen is small."""
 _KINDS = ("done", "fetched")
@@ -58,9 +57,8 @@ def rollout_tree(view: RolloutView, *, room: int | None, note: str | None = None
         if wave.size > len(shown):
             branch.add(_summary(wave, shown))
         if wave.evidence and wave.state not in {WaveState.PENDING, WaveState.RUNNING}:
-            for i in range(0, len(wave.evidence), _EVIDENCE_A_LINE):
-                line = wave.evidence[i : i + _EVIDENCE_A_LINE]
-                branch.add(Text("   ").join(evidence_text(e) for e in line))
+            for line in lines(wave.evidence):
+                branch.add(line)
     for share in view.preview[: None if room is None else _FEW]:
         tree.add(_share_line(share))
     return Group(tree, Text(f"{note}: trying again", "yellow")) if note else tree
@@ -226,20 +224,3 @@ def _download(done: int, total: int) -> Text:
     filled = round(_BAR * min(1.0, done / total))
     text = Text("━" * filled, "cyan").append("━" * (_BAR - filled), "dim")
     return text.append(f" {console.size(done)} of {console.size(total)}", "not dim")
-
-
-def evidence_text(evidence: Evidence) -> Text:
-    """As in ``✓ accuracy 97.4 % ≥ 95.0 % (n=220)``."""
-    mark, style = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}[evidence.ok]
-    least = not evidence.metric.endswith("_rate")
-    is_count = evidence.metric == "min_inferences"
-    name = "inferences per device" if is_count else evidence.metric.replace("_", " ")
-
-    def shown(value: float | None) -> str:
-        if value is None:
-            return "no data"
-        return f"{value:g}" if is_count else console.percent(value)
-
-    text = Text.assemble((f"{mark} ", style), (f"{name} ", "dim"), shown(evidence.value))
-    text.append(f" {'≥' if least else '≤'} {shown(evidence.threshold)}", "dim")
-    return text.append(f" (n={evidence.n})", "dim")

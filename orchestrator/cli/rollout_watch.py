@@ -11,7 +11,8 @@ from rich.live import Live
 from rich.text import Text
 
 from orchestrator.cli import console
-from orchestrator.cli.rollout_tree import ended, evidence_text, rollout_tree, wave_title
+from orchestrator.cli.rollout_evidence import lines as evidence_lines
+from orchestrator.cli.rollout_tree import ended, rollout_tree, wave_title
 from orchestrator.client import Argosy
 from schemas.errors import Exit
 from schemas.rollout import (
@@ -113,8 +114,8 @@ class Lines:
             return
         console.stamped(wave_title(wave, view), console.state(wave.state))
         if wave.state in _JUDGED:
-            for evidence in wave.evidence:
-                console.stamped(Text("  ").append_text(evidence_text(evidence)))
+            for line in evidence_lines(wave.evidence):
+                console.stamped(Text("  ").append_text(line))
 
     def _execution(self, execution: ExecutionView) -> None:
         now = (execution.attempt, execution.state)
@@ -172,12 +173,12 @@ def say_end(view: RolloutView) -> None:
     elif view.state is RolloutState.PAUSED:
         console.say(Text(f"✗ {name} is paused after {took}: {view.pause_reason}", "yellow"))
         for wave in view.waves:
-            for evidence in wave.evidence:
-                if evidence.ok is not True:
-                    console.say(
-                        Text(f"  wave {wave.index + 1}: ").append_text(evidence_text(evidence))
-                    )
+            if wave.state not in {WaveState.FAILED, WaveState.INCONCLUSIVE}:
+                continue
+            for line in evidence_lines(wave.evidence):
+                console.say(Text(f"  wave {wave.index + 1}: ").append_text(line))
         back = f"`argosy rollout resume {view.id}` or `argosy rollout abort {view.id}`"
+        console.say(f"  all figures: `argosy rollout get {view.id} --why`", style="dim")
         console.say(f"  decide with {back}", style="dim")
     else:
         word = view.state.value.lower().replace("_", " ")

@@ -38,17 +38,19 @@ def ls(home: Path | None, form: str) -> None:
 
 @rollout.command()
 @click.argument("rollout_id", metavar="ROLLOUT")
+@click.option("--why", is_flag=True, help="All figures that its verdicts rest on.")
 @home_option
 @output_option
-def get(rollout_id: str, home: Path | None, form: str) -> None:
+def get(rollout_id: str, *, why: bool, home: Path | None, form: str) -> None:
     """Show a rollout: its waves, devices and evidence."""
     from orchestrator.cli.output import emit_one
+    from orchestrator.cli.rollout_evidence import print_why
     from orchestrator.cli.rollout_watch import print_rollout
     from orchestrator.client import Argosy
 
     with Argosy.from_profile(home) as argosy:
         view = argosy.rollouts.get(rollout_id)
-    emit_one(view, form, rollout_shape(), print_rollout)
+    emit_one(view, form, rollout_shape(), print_why if why else print_rollout)
 
 
 @rollout.command()

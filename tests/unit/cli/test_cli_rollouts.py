@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ from argosy_fake_platform import NOW, State, rollout_view
 
 from orchestrator.cli.rollout_devices import STATES
 from schemas.errors import DeviceCause
+from schemas.evidence import DASH, TIMES
 from schemas.gates import Evidence
 from schemas.model import ModelView
 from schemas.rollout import (
@@ -59,8 +61,8 @@ def test_watching_a_rollout_whose_gate_fails(argosy: Any, fake: State) -> None:
     answer = argosy("rollout", "watch", script[0].id)
     assert answer.code == 7
     assert "wave 1 of 2, 1 device FAILED" in answer.err
-    assert "✗ accuracy 91.0 % ≥ 95.0 % (n=220)" in answer.err
-    assert "? error rate no data ≤ 2.0 % (n=0)" in answer.err
+    assert "✗ accuracy 91 % ≥ 95 % (n=220)" in answer.err
+    assert "? error rate no data ≤ 2 % (n=0)" in answer.err
     assert "verdict_failed" in answer.err
     assert answer.err.count("OFFERED") == 1
 
@@ -75,6 +77,56 @@ def test_the_exit_code_of_a_settled_rollout(
     view = rollout(state, WaveState.PASSED, ExecState.SUCCEEDED)
     fake.rollouts[view.id] = [view]
     assert argosy("rollout", "watch", view.id).code == code
+
+
+SLOWER = Evidence(
+    metric="latency_p95", value=1.3123, threshold=1.2, n=12, ok=False, device_class="cam",
+    low=1.18, high=1.46, control=1.01, devices=12, controls=20, alpha=0.005, look=2,
+)  # fmt: skip
+LOST = Evidence(
+    metric="accuracy", value=0.02, threshold=0.05, n=4, ok=None, device_class="pi",
+    low=-0.011, high=0.051, devices=4, controls=0, look=2, binding=False,
+    note="against their own past alone",
+)  # fmt: skip
+
+
+def judged(*evidence: Evidence) -> RolloutView:
+    view = rollout(
+        RolloutState.PAUSED,
+        WaveState.FAILED,
+        ExecState.SUCCEEDED,
+        pause_reason=PauseReason.VERDICT_FAILED,
+        reason="wave 1 failed: latency",
+    )
+    wave = view.waves[0].model_copy(update={"evidence": evidence, "looks": 2})
+    return view.model_copy(update={"waves": (wave, *view.waves[1:])})
+
+
+def test_what_passed_is_counted_and_what_failed_is_named(argosy: Any, fake: State) -> None:
+    good = [Evidence(metric=f"m{n}_rate", value=0, threshold=0.1, n=9, ok=True) for n in range(3)]
+    view = judged(*good, LOST, SLOWER)
+    fake.rollouts[view.id] = [view]
+    out = argosy("rollout", "get", view.id).out
+    assert (
+        f"✗ latency p95 1.31{TIMES} (1.18{DASH}1.46) of cam ≤ 1.2{TIMES} (n=12 against 20)" in out
+    )
+    assert "✓ 3 passed, 1 without a sign of harm" in out
+    assert "accuracy" not in out
+
+
+def test_why_shows_all_figures_that_a_verdict_rests_on(argosy: Any, fake: State) -> None:
+    view = judged(LOST, SLOWER)
+    fake.rollouts[view.id] = [view]
+    answer = argosy("rollout", "get", view.id, "--why")
+    rows = [" ".join(line.split()) for line in answer.out.splitlines()]
+    slower = f"latency p95 cam 1.31{TIMES} 1.18{DASH}1.46 1.01{TIMES} ≤ 1.2{TIMES} 12 against 20"
+    assert f"{slower} 2 failed" in rows
+    (lost,) = (row for row in rows if row.startswith("accuracy lost pi"))
+    assert "2 points -1.1 to 5.1 ≤ 5 points 4 2 no harm shown against their own past" in lost
+    assert "wave 1 of 2, 1 device FAILED after 2 looks" in rows
+    assert "wave 2 of 2, 4 devices PENDING nothing was judged yet" in rows
+    figures = json.loads(argosy("rollout", "get", view.id, "--why", "-o", "json").out)
+    assert figures["waves"][0]["evidence"][1]["high"] == 1.46
 
 
 def test_a_large_fleet_is_told_in_counts_and_troubles(argosy: Any, fake: State) -> None:
