@@ -97,7 +97,8 @@ class Plan:
 
     def soon(self, now: float) -> Plan:
         """While nothing has been answered, and something waits for it."""
-        return Plan(left=self.left, due=min(self.due, now + SOON_SECONDS))
+        soon = now + SOON_SECONDS
+        return self if self.due <= soon else Plan(left=1, due=soon)
 
     def asked(self, now: float) -> Plan:
         """After a question went out."""

@@ -153,3 +153,32 @@ def test_the_machines_own_clocks(tmp_path):
     assert machine_boot(tmp_path / "none") != machine_boot()
     first = steady_seconds()
     assert 0 < first <= steady_seconds()
+
+
+def test_the_servers_time_is_known_whatever_the_device_says_and_in_one_start_alone(world):
+    assert world.time.server_time() is None
+    world.off = YEAR
+    world.time.pump()
+    for _ in range(3):
+        assert world.time.server_time().timestamp() == pytest.approx(world.true, abs=0.2)
+        world.true += 3600
+        world.off -= YEAR
+    world.answering = False
+    world.reboot()
+    world.time.pump()
+    assert world.time.server_time() is None
+    world.answering = True
+    world.true += 10
+    world.time.pump()
+    assert world.time.server_time().timestamp() == pytest.approx(world.true, abs=0.2)
+
+
+@pytest.mark.parametrize(("waits", "least", "most"), [(True, 20, 26), (False, 4, 4)])
+def test_while_something_waits_for_the_time_it_is_asked_for_soon(world, waits, least, most):
+    world.answering = False
+    for _ in range(100):
+        world.time.pump()
+        if waits:
+            assert world.time.server_time() is None
+        world.true += 1
+    assert least <= len(world.asked) <= most
