@@ -111,7 +111,7 @@ def _settle(wave: WaveFacts, snapshot: Snapshot, now: datetime) -> tuple[Action,
         return (GiveUp(wave.index),) if gone and over and not snapshot.deaf else ()
     if wave.held:
         return ()  # what its devices do for others has timers of its own
-    if waiting == wave.size and not wave.ungated:
+    if waiting == wave.size and not (wave.ungated or wave.joiners):
         return ()  # nobody was there yet: a wave without devices proves nothing
     return (Straggle(wave.index),)
 

@@ -43,8 +43,7 @@ class WaveFacts:
     which another attempt is to be made. due: their timer ran out. ready: SCHEDULED, to be
     offered now, their device being there; a round takes so many. paced: more might be but for the
     pace. closed: no window is open in which an offer may be made. proceed: they wait, and were
-    activated. later: SCHEDULED, waiting
-    for the time of their next attempt. held: SCHEDULED, their device being there and at work for
+    activated. joiners: of devices that matched later. later: SCHEDULED, waiting for the time of their next attempt. held: SCHEDULED, their device being there and at work for
     a rollout of another model; looked at once nothing else is left to do. late: of those that
     succeeded, what they came to later. causes: of failures. served: what the
     devices inferred that serve the version. looks, looked_at: how often telemetry was judged,
@@ -57,6 +56,7 @@ class WaveFacts:
     entered_at: datetime
     counts: Mapping[ExecState, int] = field(default_factory=dict)
     stragglers: bool = False
+    joiners: bool = False
     ungated: bool = False
     barred: int = 0
     retries: int = 0

@@ -32,8 +32,8 @@ _GONE = frozenset({ExecState.REMOVED, ExecState.NO_VARIANT, ExecState.SUPERSEDED
 def judged(wave: WaveFacts, snapshot: Snapshot, now: datetime) -> tuple[Action, ...]:
     """What to do with a wave in JUDGING."""
     if all(state in _GONE for state, n in wave.counts.items() if n):
-        # Nobody is left to judge by: harmless behind a wave that passed, no proof before.
-        kind = WaveEvent.PASS if wave.stragglers else WaveEvent.INCONCLUSIVE
+        # Nobody is left to judge by: harmless of those who come later, no proof before.
+        kind = WaveEvent.PASS if wave.stragglers or wave.joiners else WaveEvent.INCONCLUSIVE
         return moved(wave, snapshot, kind)
     gates = snapshot.gates
     last = _deadline(wave, gates) <= now

@@ -61,6 +61,7 @@ def look_at(
             wave.state,
             wave.entered_at,
             stragglers=wave.stragglers,
+            joiners=wave.joiners,
             ungated=_ungated(rollout, wave),
             looks=wave.looks,
             looked_at=wave.looked_at,
