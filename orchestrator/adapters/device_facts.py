@@ -50,6 +50,8 @@ def _tags(record: DeviceRecord | None) -> Sequence[str]:
 
 def _changed_keys(changes: Iterable[Change]) -> Iterator[dict[str, str | None]]:
     for before, after in changes:
+        if before is not None and before.hardware is after.hardware:
+            continue  # as in a heartbeat that tells nothing new
         keys = _keys(after)
         if keys != _keys(before):
             yield {"id": after.id, "ort_key": keys[0], "agent_key": keys[1]}

@@ -163,13 +163,14 @@ def _rule(plan: Plan, index: int) -> str | None:
     # Where a wave of the plan found nobody it was left out, and the others moved up.
     if len(planned) != len(plan.spec.waves) or index >= len(planned):
         return None
-    return spec_words(plan.spec.waves[index])
+    return _taken(plan.spec.waves[index], first=index == 0)
 
 
-def spec_words(wave: WaveSpec) -> str:
-    """Whom a wave takes."""
+def _taken(wave: WaveSpec, *, first: bool) -> str:
     if wave.count is not None:
         return "1 device" if wave.count == 1 else f"{wave.count} devices"
     if wave.percent is not None:
-        return "all that are left" if wave.percent == 100 else f"up to {wave.percent:g} %"  # noqa: PLR2004 - percent
+        if wave.percent < 100:  # noqa: PLR2004 - percent
+            return f"up to {wave.percent:g} %"
+        return "all" if first else "all that are left"
     return f"where {wave.where}"
