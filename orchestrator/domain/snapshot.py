@@ -43,12 +43,12 @@ class WaveFacts:
     which another attempt is to be made. due: their timer ran out. ready: SCHEDULED, to be
     offered now, their device being there; a round takes so many. paced: more might be but for the
     pace. closed: no window is open in which an offer may be made. proceed: they wait, and were
-    activated. joiners: of devices that matched later. later: SCHEDULED, waiting for the time of their next attempt. held: SCHEDULED, their device being there and at work for
-    a rollout of another model; looked at once nothing else is left to do. late: of those that
-    succeeded, what they came to later. causes: of failures. served: what the
-    devices inferred that serve the version. looks, looked_at: how often telemetry was judged,
-    and when last; looked: by the look that is being taken. ungated: it passes without soak and
-    gates.
+    activated. joiners: of devices that matched later. later: SCHEDULED, waiting for the time of
+    their next attempt. held: SCHEDULED, their device being there and at work for a rollout of
+    another model; looked at once nothing else is left to do. late: of those that succeeded, what
+    they came to later. causes: of failures. served: what the devices inferred that serve the
+    version. looks, looked_at: how often telemetry was judged, and when last; looked: by the look
+    that is being taken. ungated: it passes without soak and gates.
     """
 
     index: int
