@@ -32,6 +32,7 @@ AGENT = "argosy-simulator"
 _FIRST_RETRY, _LONGEST_RETRY, _AFTER_REFUSAL = 0.5, 30.0, 300.0
 _MAX_QUEUED_WINDOWS = 64
 _TIME_SECONDS = 900.0
+_LAST_WORDS_SECONDS = 0.5
 _SPREAD = 0.5
 """A step takes its time, more or less by this share of it."""
 
@@ -229,6 +230,8 @@ class Device:
                 **more,
             )
         self._hub.figures.moved(self.traits.number, update.state)
+        if update.state is ExecState.SUCCEEDED and not again:
+            self._succeeded()
         number, seed = self.traits.number, self._hub.seed
         chance = (number, "report", *update.key, update.seq)
         if not again and share(seed, *chance, "lost") < self.traits.lost:
@@ -275,9 +278,6 @@ class Device:
         fate = None if self._outcome is None else self._outcome[1]
         self._load(model, silent=bool(fate and fate.silent), eager=True)
         self.birth()
-        if fate is not None and fate.dead:
-            self.dead = True
-            self.after(0.5, self._die)
 
     def shadowed(self, update: Update, shadow: Shadow) -> tuple[int, int]:
         """Send what a shadow compared."""
@@ -294,6 +294,12 @@ class Device:
         )
         self._link.publish(up(self.id, Up.TELE), payload)
         return compared, agreed
+
+    def _succeeded(self) -> None:
+        """An update is over; some versions are the end of their devices."""
+        if self._outcome is not None and self._outcome[1].dead and not self.dead:
+            self.dead = True
+            self.after(_LAST_WORDS_SECONDS, self._die)
 
     def _die(self) -> None:
         """Gone for good, without a word."""

@@ -35,6 +35,7 @@ _ACCEPTED, _CREATED, _TOO_MANY, _AWAY = 202, 201, 429, 503
 _LONGEST_WAIT = 60.0
 _APPROVAL_SECONDS = 600.0
 _ADDRESSES = 64
+_MAX_FAILURES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,11 +190,17 @@ def _ask(pool: _Pool, server: str, body: bytes, number: int) -> Enrolled:
     """Ask until there is an identity, as long as the server only puts it off."""
     deadline = time.monotonic() + _APPROVAL_SECONDS
     headers = {"content-type": "application/json"}
+    failures = 0
     while True:
         try:
             answer = pool.client(number).post("/v1/enroll", content=body, headers=headers)
         except httpx.HTTPError as error:
-            raise UnreachableError(server) from error
+            # The same request again is the same device, so a connection that broke costs nothing.
+            failures += 1
+            if failures > _MAX_FAILURES or pool.stopped.wait(failures):
+                raise UnreachableError(server) from error
+            continue
+        failures = 0
         try:
             if answer.status_code == _CREATED:
                 return Enrolled.model_validate_json(answer.content)

@@ -19,7 +19,7 @@ class Outcome:
 
     deferral: seconds that the device puts it off where it may. pulls: it fetches every chunk.
     fails: it ends before the swap. condemned: why its probation ends badly; None where it does
-    not. silent, dead: once the version is active, the device sends no telemetry, or is gone.
+    not. silent, dead: once the version is active, no telemetry is sent; or the device is gone.
     agreement: the share of a shadow's answers that are the active model's.
     """
 

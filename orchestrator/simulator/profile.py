@@ -101,7 +101,7 @@ class Effect(Authored):
     become the first class. latency, rss, energy: factors. crash: share of updates whose new model
     does not survive probation (ROLLED_BACK). fail: share of updates that end before the swap
     (FAILED, may be tried again). silent: share of devices that send no telemetry once it is
-    active. dead: share of devices that are gone for good once it is active.
+    active. dead: share of devices that are gone for good once they said that it serves.
     """
 
     model: Name | None = None
