@@ -21,6 +21,7 @@ from orchestrator.adapters.tables import (
 from orchestrator.domain import rollup
 from orchestrator.domain.judging.figures import DeviceFigures
 from orchestrator.domain.judging.sums import span_of
+from orchestrator.domain.placing import AHEAD_MS
 from orchestrator.domain.rollup import HOUR_MS, Kept, Sums
 from orchestrator.services.ports.experiments import Head, Observed
 from orchestrator.services.records import ExperimentRecord
@@ -79,7 +80,7 @@ class SqlExperiments:
             .where(ExecutionRow.rollout_id == rollout_id)
             .group_by(ExecutionRow.state)
         )
-        counts = dict(self._session.execute(query).tuples().all())
+        counts = {row[0]: row[1] for row in self._session.execute(query)}
         return Head(sum(counts.values()), sum(counts.get(state, 0) for state in _SERVING))
 
     def observed(self, record: ExperimentRecord, now: datetime) -> Observed:
@@ -111,7 +112,7 @@ class SqlExperiments:
             .order_by(ExecutionRow.id)
             .limit(DEVICES)
         )
-        return dict(self._session.execute(query).tuples().all())
+        return {row[0]: row[1] for row in self._session.execute(query)}
 
     def _figures(
         self,
@@ -121,15 +122,15 @@ class SqlExperiments:
         now: datetime,
         notes: set[str],
     ) -> Sequence[DeviceFigures]:
-        begin, end = _ms(record.created_at), _ms(now)
+        begin = _ms(record.created_at)
         past = begin - round(record.spec.baseline_seconds * 1000)
         full = begin // HOUR_MS + 1
         before: dict[str, Sums] = {}
         after: dict[str, Sums] = {}
         for names in _portions(list(devices)):
             self._windows(before, record.model, None, names, past, begin)
-            self._windows(after, record.model, version, names, begin, min(end, full * HOUR_MS))
-        hours = range(full, end // HOUR_MS + 1)
+            self._windows(after, record.model, version, names, begin, full * HOUR_MS)
+        hours = range(full, (_ms(now) + AHEAD_MS) // HOUR_MS + 1)
         step = max(1, math.ceil(len(hours) * len(devices) / HOURS))
         if step > 1:
             notes.add(f"of its hours one in {step} is looked at")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import console
-from orchestrator.cli.output import Shape, print_facts, print_table
+from orchestrator.cli.output import Cell, Shape, print_facts, print_table
 from schemas.gates import Metric
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def show(view: ExperimentView) -> None:
         ]
     )
     console.out().print()
-    rows = [
+    rows: list[list[Cell]] = [
         [
             one.arm,
             f"{spec.model}@{one.version}",
