@@ -190,17 +190,26 @@ def _notes(spec: RolloutSpec, shares: Sequence[VariantShare], cap: float) -> Ite
     if any(share.offline for share in shares):
         yield (
             "devices that are not there are waited for up to"
-            f" {spec.straggler_seconds:g} s after the last wave"
+            f" {_span(spec.straggler_seconds)} after the last wave"
         )
     if spec.gates.telemetry:
-        yield f"evidence that is missing is waited for up to {spec.gates.evidence_seconds:g} s more"
+        patience = _span(spec.gates.evidence_seconds)
+        yield f"evidence that is missing is waited for up to {patience} more"
     if spec.windows:
         yield "a wave is taken to fit into one opening of its windows"
     if spec.mode.urgency is Urgency.DOWNLOAD_ONLY:
         yield "devices stage it and wait for a word: how long cannot be said"
     elif spec.mode.urgency is not Urgency.FORCED:
-        yield f"devices may put it off for up to {spec.max_deferral_seconds:g} s: not in it"
+        yield f"devices may put it off for up to {_span(spec.max_deferral_seconds)}: not in it"
     if spec.approval:
         yield "it counts from the approval on"
     if spec.dynamic:
         yield "devices that join later are not in it"
+
+
+def _span(seconds: float) -> str:
+    """As in ``90 s``, ``15 min``, ``1.5 h``, ``2 days``."""
+    for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"
