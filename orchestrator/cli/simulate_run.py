@@ -86,7 +86,15 @@ def read_profile(name: str) -> Profile:
 
 def _fault(document: Document, error: ValidationError) -> Invalid:
     """The first fault in the file, with its line."""
-    found = sorted(error.errors(include_url=False), key=lambda one: document.line(one["loc"]))
+    every = error.errors(include_url=False)
+    places = [one["loc"] for one in every]
+    # A list whose item is wrong counts as too short, which says nothing more.
+    inner = [
+        one
+        for one in every
+        if not any(len(p) > len(one["loc"]) and p[: len(one["loc"])] == one["loc"] for p in places)
+    ]
+    found = sorted(inner, key=lambda one: document.line(one["loc"]))
     first = found[0]
     kinds = {"offline", "slow", "flapping", "wrong_clock", "lost_reports", "duplicated_reports"}
     # pydantic names the kind of a fault as if it were a key.
