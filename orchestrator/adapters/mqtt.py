@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 CLIENT_ID = "argosy-gateway"
 _SESSION_SECONDS = 7 * 86400
+_INFLIGHT = 100
+"""Messages that the broker has not answered yet; paho counts through them at each answer."""
 
 
 class MqttGateway:
@@ -119,6 +121,8 @@ class MqttGateway:
 
     def _make_client(self) -> paho.Client:
         client = make_client(self._address, CLIENT_ID, manual_ack=True)
+        # Of paho's 20 a fleet that is to stop would wait for one round trip after the other.
+        client.max_inflight_messages_set(_INFLIGHT)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe

@@ -40,7 +40,9 @@ class SqlOutbox:
             for rollout, state, count in self._session.execute(query)
         ]
 
-    def waiting(self, group: Pending, limit: int) -> Sequence[Outgoing]:
+    def waiting(
+        self, group: Pending, limit: int, *, after: str | None = None
+    ) -> Sequence[Outgoing]:
         query = (
             _outgoing()
             .where(
@@ -51,6 +53,8 @@ class SqlOutbox:
             .order_by(ExecutionRow.id)
             .limit(limit)
         )
+        if after is not None:
+            query = query.where(ExecutionRow.id > after)
         return [_to_outgoing(row) for row in self._session.execute(query)]
 
     def outgoing(self, ids: Collection[str]) -> Mapping[str, Outgoing]:

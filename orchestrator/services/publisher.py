@@ -14,6 +14,8 @@ from schemas.rollout import SERVER_TERMINAL, Assignment, Command, ExecState, Rol
 
 _DESIRED_DAYS = 30
 _BATCH = 500
+_STOPS = 10_000
+"""Devices of one rollout that are told to stop within a tick."""
 _ROUNDS = 8
 """In a tick, as long as each gets on: then the other tasks of the loop have their turn."""
 _ATTEMPTS_BACK = 3
@@ -76,10 +78,12 @@ class DesiredPublisher:
         self._batch = batch
         self._director: tuple[str, ...] = ()
         self._way: dict[str, _Letter] = {}
+        self._stopped: dict[tuple[str, ExecState], str] = {}
 
     def tick(self) -> int:
         """Publish what differs from the database; of how many devices the broker has all now."""
         self._follow_director()
+        self._stop_many()
         done = 0
         for _ in range(_ROUNDS):
             delivered, posted = self._round()
@@ -96,6 +100,27 @@ class DesiredPublisher:
             tx.rollouts.unpublish(IN_FLIGHT)
         self._way.clear()
         self._director = keys
+
+    def _stop_many(self) -> None:
+        """Tell all devices of a large set to stop, which by rounds would wait for each other.
+
+        The rounds then see to the rest: what the broker keeps for them, and that it has it all.
+        """
+        with self._uow.read() as tx:
+            groups = [one for one in tx.outbox.pending() if one.state in SERVER_TERMINAL]
+            large = {_key(one): one for one in groups if one.count > self._batch}
+            self._stopped = {key: last for key, last in self._stopped.items() if key in large}
+            stops = [
+                (key, one)
+                for key, group in large.items()
+                for one in tx.outbox.waiting(group, _STOPS, after=self._stopped.get(key))
+            ]
+        for key, one in stops:
+            for command in _commands(one):
+                self._downlink.command(one.device_id, command)
+            if self._downlink.refuses:
+                return
+            self._stopped[key] = one.id
 
     def _round(self) -> tuple[int, int]:
         """How many were delivered, and how many were sent for the first time."""
@@ -244,6 +269,10 @@ def _assignment(one: Outgoing, rollout: RolloutRecord, version: VersionRecord) -
         max_deferral_seconds=rollout.spec.max_deferral_seconds,
         jitter_seconds=rollout.spec.pace.jitter_seconds,
     )
+
+
+def _key(group: Pending) -> tuple[str, ExecState]:
+    return group.rollout_id, group.state
 
 
 def _commands(one: Outgoing) -> tuple[Command, ...]:

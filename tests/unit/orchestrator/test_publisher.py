@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import event
 
-from orchestrator.domain.rollout import RolloutEvent
+from orchestrator.domain.acts import Act
 from orchestrator.services.publisher import DesiredPublisher
 from schemas.rollout import ExecState
 from tests.unit.orchestrator.test_rollout_service import executions, start
@@ -102,13 +102,21 @@ def acknowledge_all(platform):
         acknowledge(platform)
 
 
-def test_ends_have_room_while_the_broker_is_slow_to_take_offers(platform, fleet):
+def test_all_are_told_to_stop_at_once_while_the_broker_is_slow_to_take_offers(platform, fleet):
+    """However many there are: what the broker keeps for them follows by rounds."""
     rollout = offered(platform)
     platform.publisher.tick()
-    platform.rollouts.operate(rollout, RolloutEvent.ABORT)
+    platform.rollouts.operate(rollout, Act.ABORT)
     platform.broker.sent.clear()
     platform.publisher.tick()
-    assert [topic.rpartition("/")[2] for topic, _, _ in platform.broker.sent].count("cmd") == 5
+    leaves = [topic.rpartition("/")[2] for topic, _, _ in platform.broker.sent]
+    assert leaves[:12] == ["cmd"] * 12
+    assert leaves.count("desired") == 5
+    platform.publisher.tick()
+    leaves = [topic.rpartition("/")[2] for topic, _, _ in platform.broker.sent]
+    assert leaves.count("cmd") == 12
+    acknowledge_all(platform)
+    assert unsent(platform) == 0
 
 
 def test_a_broker_that_is_gone_costs_a_look_a_try_and_no_more_signatures(platform, fleet):
@@ -131,7 +139,7 @@ def test_a_broker_that_is_gone_costs_a_look_a_try_and_no_more_signatures(platfor
 def test_what_changed_while_it_was_on_its_way_is_not_taken_for_delivered(platform, fleet):
     rollout = offered(platform)
     platform.publisher.tick()
-    platform.rollouts.operate(rollout, RolloutEvent.ABORT)
+    platform.rollouts.operate(rollout, Act.ABORT)
     acknowledge(platform)
     platform.publisher.tick()
     assert unsent(platform) == 12
