@@ -18,6 +18,7 @@ from orchestrator.adapters.execution_conditions import (
     conditions,
     engaged,
     model_of,
+    one_of_those_there,
     works_elsewhere,
 )
 from orchestrator.adapters.repository import Records
@@ -162,7 +163,7 @@ class SqlExecutionCounts(SqlServed):
                 *conditions(ExecutionRow, among),
                 or_(ExecutionRow.due_at.is_(None), ExecutionRow.due_at <= now),
                 _USABLE,
-                IS_ONLINE,
+                one_of_those_there(ExecutionRow),
                 ~works_elsewhere(ExecutionRow, rollout_id),
             )
             .limit(limit)

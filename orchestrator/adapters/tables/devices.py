@@ -45,7 +45,10 @@ class DeviceRow(Base):
     """
 
     __tablename__ = "devices"
-    __table_args__ = (Index("ix_devices_state", "state", "presence"),)
+    __table_args__ = (
+        Index("ix_devices_state", "state", "presence"),
+        Index("ix_devices_presence", "presence", "id"),
+    )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     device_class: Mapped[str] = mapped_column(String(64), index=True)

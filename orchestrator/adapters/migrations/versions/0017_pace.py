@@ -32,6 +32,7 @@ def upgrade() -> None:
         executions.add_column(
             sa.Column("proceed", sa.Boolean(), nullable=False, server_default=sa.false())
         )
+    op.create_index("ix_devices_presence", "devices", ["presence", "id"])
     op.create_index(
         "ix_executions_offered",
         "executions",
@@ -43,6 +44,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_index("ix_executions_offered", "executions")
+    op.drop_index("ix_devices_presence", "devices")
     # Never by a new table: SQLite would not drop the old one, to which other rows may refer.
     with op.batch_alter_table("executions", recreate="never") as executions:
         executions.drop_column("proceed")
