@@ -6,6 +6,7 @@ import pytest
 
 from orchestrator.errors import Conflict, Invalid, NotFound, NotSigned
 from orchestrator.services.experiments import ExperimentService
+from schemas.access import Role
 from schemas.experiment import ExperimentSpec, ExperimentState, StopRequest
 from schemas.rollout import ExecState, RolloutState
 from schemas.topics import Up
@@ -231,3 +232,36 @@ def test_the_way_through_the_api(platform, few, admin):
         "/v1/experiments", json={"model": "digits", "a": 1, "b": 2, "metrics": ["silence"]}
     )
     assert odd.status_code == 422
+
+
+def test_the_way_through_the_command_line(platform, few, monkeypatch, capsys):
+    from orchestrator.cli.main import run
+    from orchestrator.client import Argosy
+
+    token = platform.key(Role.ADMIN)
+
+    def connect(_home=None):
+        return Argosy("http://testserver", token, http=platform.client()._transport)
+
+    monkeypatch.setattr(Argosy, "from_profile", staticmethod(connect))
+
+    def call(*words):
+        code = run(["experiment", *words])
+        return code, *capsys.readouterr()
+
+    code, out, err = call("start", "digits", "--a", "1", "--b", "latest", "--metric", "rss")
+    assert (code, "2 devices for a and 2 devices for b" in err) == (0, True)
+    experiment = out.strip()
+    code, out, _ = call("get", experiment)
+    assert code == 0
+    assert "digits@3" in out
+    assert "0 of 2" in out
+    assert "cannot be said: 0 devices of a and 0 of b count" in out
+    code, out, _ = call("stop", experiment, "--keep", "b", "--reason", "enough")
+    assert (code, "STOPPED" in out, "enough" in out) == (0, True, True)
+    assert call("ls", "-o", "name")[1].split() == [experiment]
+    code, _, err = call("start", "digits", "--a", "1", "--b", "2", "--share", "2")
+    assert (code, "--share" in err) == (2, True)
+    code, _, err = call("start", "digits", "--a", "1", "--b", "2", "--metric", "silence")
+    assert (code, "--metric" in err or "metrics" in err) == (2, True)
+    assert call("get", "exp_0000000000000000")[0] == 5

@@ -89,9 +89,14 @@ TABLE = {
     "POST /v1/rollouts": RELEASERS,
     "GET /v1/rollouts": READERS,
     "GET /v1/rollouts/{rollout_id}": READERS,
+    "PATCH /v1/rollouts/{rollout_id}": RELEASERS,
     "GET /v1/rollouts/{rollout_id}/executions": READERS,
     "POST /v1/rollouts/{rollout_id}/retry": RELEASERS,
     "POST /v1/rollouts/{rollout_id}/{act}": RELEASERS,
+    "POST /v1/experiments": RELEASERS,
+    "GET /v1/experiments": READERS,
+    "GET /v1/experiments/{experiment_id}": READERS,
+    "POST /v1/experiments/{experiment_id}/stop": RELEASERS,
     "GET /v1/telemetry/summary": READERS,
     "GET /v1/telemetry/series": READERS,
     "GET /v1/telemetry/features": READERS,
@@ -110,6 +115,7 @@ VALUES = {
     "{device_id}": "x",
     "{token_id}": "x",
     "{rollout_id}": "x",
+    "{experiment_id}": "x",
 }
 
 
