@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import NoReturn
 
 from schemas.selector_fields import FIELDS, Field, Kind, Value, field_of, value_of
@@ -40,6 +41,7 @@ class _Token:
     at: int
 
 
+@lru_cache(maxsize=256)
 def parse(text: str) -> Node:
     """Read a selector.
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from schemas.device import Presence
 from schemas.selector import Facts, SelectorError, SelectorText, matches, parse, refusing, write
-from schemas.selector_fields import parts_of, version_key
+from schemas.selector_fields import FIELDS, parts_of, version_key
 
 CAM = Facts(
     id="dev_0000000000000001",
@@ -148,3 +151,22 @@ def test_the_part_that_refuses_is_named():
     assert part is not None
     assert write(part) == "tag = x or tag = y"
     assert refusing(parse("class = cam"), CAM) is None
+
+
+def _documented() -> str:
+    text = (Path(__file__).parents[3] / "docs/rollouts.md").read_text()
+    return text.partition("### Selectors")[2].partition("## Devices that come later")[0]
+
+
+def test_the_document_names_every_field_and_its_selectors_are_some():
+    section = _documented()
+    table = {word for row in section.splitlines() if row.startswith("|") for word in _spans(row)}
+    assert {*FIELDS, "model.NAME"} <= table
+    selectors = [word for word in _spans(section) if re.search(r"\w (=|!=|<|>=) \w", word)]
+    assert len(selectors) > 5
+    for text in selectors:
+        parse(text)
+
+
+def _spans(text: str) -> list[str]:
+    return re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)
