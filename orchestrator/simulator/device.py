@@ -16,9 +16,8 @@ from orchestrator.simulator.hub import Hub
 from orchestrator.simulator.identity import Identity, Kept
 from orchestrator.simulator.link import Link
 from orchestrator.simulator.outcome import Outcome, outcome
-from orchestrator.simulator.telemetry import Recorder, Serving
-from orchestrator.simulator.traffic import Level, level
-from orchestrator.simulator.traits import Traits, effects
+from orchestrator.simulator.telling import Telling
+from orchestrator.simulator.traits import Traits
 from orchestrator.simulator.update import Update
 from orchestrator.simulator.walk import Walk
 from schemas.clock import TimeAsk, TimeReply
@@ -30,9 +29,9 @@ from schemas.transfer import Reply
 
 AGENT = "argosy-simulator"
 _FIRST_RETRY, _LONGEST_RETRY, _AFTER_REFUSAL = 0.5, 30.0, 300.0
-_MAX_QUEUED_WINDOWS = 64
 _TIME_SECONDS = 900.0
 _LAST_WORDS_SECONDS = 0.5
+_MAX_CONNECTING, _TURN_SECONDS = 100, 0.3
 _SPREAD = 0.5
 """A step takes its time, more or less by this share of it."""
 
@@ -53,24 +52,29 @@ class Device:
         self.active = {one.model: one for one in kept.active}
         self.fetch = Fetch(self, hub.library)
         self.walk = Walk(self, kept.floor, kept.execution)
-        self._recorder = Recorder(traits, hub.seed)
-        self._boot = self._recorder.boot.hex()
         self._link = Link(hub.loop, hub.broker, identity.device, identity.path, self)
+        self._telling = Telling(hub, self, traits, self._link)
+        self._boot = self._telling.boot
         self._born = hub.steady()
         self._session, self._retries, self._heart = 0, 0, 0
         self._outcome: tuple[tuple[str, int], Outcome] | None = None
-        self._serving: dict[str, Serving] = {}
         self._offset: float | None = None
         self._asked_at = 0.0
         self.online = self.dead = False
         for one in kept.active:
-            self._load(one, silent=False, eager=False)
+            self._telling.begin(one, eager=False)
 
     # -- the connection -------------------------------------------------------------------
 
     def start(self) -> None:
-        """Connect, unless this device never does."""
-        if not (self.traits.offline or self.dead) and self._link.closed and not self._hub.over:
+        """Connect, unless this device never does; in its turn, when many want to."""
+        hub = self._hub
+        if self.traits.offline or self.dead or not self._link.closed or hub.over:
+            return
+        if hub.connecting >= _MAX_CONNECTING:
+            self.after(_TURN_SECONDS, self.start)
+        else:
+            hub.connecting += 1
             self._session += 1
             death = Death(boot=self._boot, session=self._session)
             self._link.open((up(self.id, Up.DEATH), death.model_dump_json().encode()))
@@ -83,6 +87,7 @@ class Device:
     def connected(self) -> None:
         """The broker let it in."""
         self.online, self._retries = True, 0
+        self._hub.connecting -= 1
         self._heart += 1
         self._beat(self._heart)
         self._ask_time()
@@ -94,6 +99,8 @@ class Device:
 
     def lost(self, *, refused: bool) -> None:
         """The connection ended: come back after a while, never all at once."""
+        if not self.online:
+            self._hub.connecting -= 1
         self.online = False
         self._hub.figures.lost(refused=refused)
         wait = min(_LONGEST_RETRY, _FIRST_RETRY * 2.0 ** min(self._retries, 10))
@@ -163,12 +170,18 @@ class Device:
 
     def now(self) -> datetime:
         """The time as it believes."""
-        return datetime.fromtimestamp(self._wall(), UTC)
+        return datetime.fromtimestamp(self.wall(), UTC)
 
-    def _wall(self) -> float:
+    def wall(self) -> float:
+        """Seconds since 1970, as it believes."""
         wrong = self.traits.clock_hours
         offset = self._offset if wrong is None else wrong * 3600
         return max(1.0, time.time() + (offset or 0.0))
+
+    @property
+    def synced(self) -> bool:
+        """Whether it has learned the server's time."""
+        return self._offset is not None
 
     def _ask_time(self) -> None:
         if self.traits.clock_hours is None and self.online:
@@ -207,9 +220,9 @@ class Device:
             fate = outcome(
                 self._hub.profile,
                 self.traits,
-                self._effects(assignment.model, assignment.version),
+                self._telling.effects(assignment.model, assignment.version),
                 assignment,
-                None if before is None else self._level(before),
+                None if before is None else self._telling.level(before),
                 self._hub.seed,
             )
             self._outcome = key, fate
@@ -267,16 +280,11 @@ class Device:
 
     def serve(self, model: ActiveModel | None, name: str) -> None:
         """Serve another version from now on."""
-        before = self._serving.pop(name, None)
-        if before is not None:
-            self._send(before)
+        self._telling.end(name)
         self.active.pop(name, None)
-        if model is None:
-            self.birth()
-            return
-        self.active[name] = model
-        fate = None if self._outcome is None else self._outcome[1]
-        self._load(model, silent=bool(fate and fate.silent), eager=True)
+        if model is not None:
+            self.active[name] = model
+            self._telling.begin(model, eager=True)
         self.birth()
 
     def shadowed(self, update: Update, shadow: Shadow) -> tuple[int, int]:
@@ -289,11 +297,7 @@ class Device:
             variant=assignment.variant,
             sha256=files[0].sha256,
         )
-        payload, compared, agreed = self._recorder.shadow(
-            model, fate.level, fate.agreement, seconds=shadow.seconds, wall=self._wall()
-        )
-        self._link.publish(up(self.id, Up.TELE), payload)
-        return compared, agreed
+        return self._telling.shadow(model, fate.level, fate.agreement, shadow.seconds)
 
     def _succeeded(self) -> None:
         """An update is over; some versions are the end of their devices."""
@@ -305,42 +309,6 @@ class Device:
         """Gone for good, without a word."""
         self._link.close()
         self.online = False
-
-    def _effects(self, model: str, version: int) -> tuple[Any, ...]:
-        return effects(self._hub.profile, self.traits, model, version, self._hub.seed)
-
-    def _level(self, model: ActiveModel) -> Level:
-        return level(self.traits.kind.traffic, self._effects(model.model, model.version))
-
-    def _load(self, model: ActiveModel, *, silent: bool, eager: bool) -> None:
-        now = self._hub.steady()
-        loaded = now if eager else now - self._hub.profile.eager_for_seconds
-        one = Serving(model, self._level(model), now, loaded, silent=silent)
-        self._serving[model.model] = one
-        # A first window of a random length, so that a fleet does not send all at once.
-        self.after(self._length(one) * share(self._hub.seed, self.id, "first"), self._tick, one)
-
-    def _length(self, one: Serving) -> float:
-        profile = self._hub.profile
-        eager = self._hub.steady() - one.loaded < profile.eager_for_seconds
-        return min(profile.window_seconds, profile.eager_seconds if eager else float("inf"))
-
-    def _tick(self, one: Serving) -> None:
-        if self._serving.get(one.model.model) is one and not self.dead:
-            self._send(one)
-            self.after(self._length(one), self._tick, one)
-
-    def _send(self, one: Serving) -> None:
-        """End a window and send it; what finds no room is counted as dropped."""
-        synced = self._offset is not None
-        payload = self._recorder.cut(one, self._hub.steady(), wall=self._wall(), synced=synced)
-        if payload is None:
-            return
-        if self._link.pending > _MAX_QUEUED_WINDOWS:
-            self._recorder.dropped += 1
-            return
-        self._link.publish(up(self.id, Up.TELE), payload)
-        self._hub.figures.windows += 1
 
     def kept(self) -> Kept:
         """What the next run is to know of it."""

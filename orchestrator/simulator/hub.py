@@ -18,7 +18,7 @@ from orchestrator.simulator.wheel import SLOT_SECONDS, Wheel
 class Hub:
     """The loop, its timers, and what is common. roots: SHA-256 of the authorities' DER forms.
 
-    over: the run ends, so nobody connects any more.
+    over: the run ends, so nobody connects any more. connecting: connections being made.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -30,6 +30,7 @@ class Hub:
     figures: Figures = field(default_factory=Figures)
     wheel: Wheel = field(default_factory=lambda: Wheel(time.monotonic()))
     over: bool = False
+    connecting: int = 0
 
     def steady(self) -> float:
         """Seconds, never going back."""

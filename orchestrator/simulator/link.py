@@ -17,12 +17,10 @@ from typing import Protocol
 
 from orchestrator.simulator import codec
 from orchestrator.simulator.codec import CodecError, Message, Packet
+from orchestrator.simulator.outbox import Outbox, Outgoing
 
 KEEPALIVE = 20
 SESSION_SECONDS = 7 * 86400
-MAX_UNACKED = 500
-"""Messages on their way; what more there is waits for their acknowledgements."""
-
 _SHARED = memoryview(bytearray(256 * 1024))
 _REFUSALS = frozenset({0x85, 0x86, 0x87, 0x8A})
 
@@ -50,14 +48,6 @@ class Broker:
     tls: ssl.SSLContext
 
 
-@dataclass(slots=True)
-class _Outgoing:
-    topic: str
-    payload: bytes
-    retain: bool
-    expiry: int
-
-
 class Link:
     """A connection that its owner opens anew after it was lost.
 
@@ -75,6 +65,7 @@ class Link:
         "_device",
         "_loop",
         "_out",
+        "_outbox",
         "_owner",
         "_pem",
         "_pid",
@@ -99,9 +90,7 @@ class Link:
         self._pem, self._owner = pem, owner
         self._sock: socket.socket | None = None
         self._buffer, self._out = bytearray(), bytearray()
-        self._unacked: dict[int, _Outgoing] = {}
-        self._waiting: list[_Outgoing] = []
-        self._pid = 0
+        self._outbox = Outbox()
         self._will: tuple[str, bytes] = ("", b"")
         self._reading = self._writing = False
         self.up = False
@@ -109,7 +98,7 @@ class Link:
     @property
     def pending(self) -> int:
         """Messages that the broker has not acknowledged."""
-        return len(self._unacked) + len(self._waiting)
+        return len(self._outbox)
 
     @property
     def closed(self) -> bool:
@@ -141,14 +130,10 @@ class Link:
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, expiry: int = 0) -> None:
         """Send with QoS 1, again on each connection until it is acknowledged."""
-        one = _Outgoing(topic, payload, retain, expiry)
-        if len(self._unacked) >= MAX_UNACKED:
-            self._waiting.append(one)
-            return
-        pid = self._next_pid()
-        self._unacked[pid] = one
-        if self.up:
-            self._send(_packet(one, pid))
+        one = Outgoing(topic, payload, retain, expiry)
+        pid = self._outbox.put(one)
+        if self.up and pid is not None:
+            self._send(one.packet(pid))
 
     def tell(self, topic: str, payload: bytes) -> None:
         """Send with QoS 0; nothing when there is no connection."""
@@ -159,12 +144,6 @@ class Link:
         """Say that it is there."""
         if self.up:
             self._send(codec.PINGREQ_BYTES)
-
-    def _next_pid(self) -> int:
-        while True:
-            self._pid = self._pid % 65_535 + 1
-            if self._pid not in self._unacked:
-                return self._pid
 
     def _opened(self) -> None:
         """The TCP connection is there, or not to be had."""
@@ -243,10 +222,9 @@ class Link:
                 # Acknowledged once it was taken up; what follows of it is sent before.
                 self._send(codec.puback(message.pid))
         elif packet.kind == codec.PUBACK:
-            self._unacked.pop(codec.acked(packet), None)
-            if self._waiting and len(self._unacked) < MAX_UNACKED:
-                one = self._waiting.pop(0)
-                self.publish(one.topic, one.payload, retain=one.retain, expiry=one.expiry)
+            following = self._outbox.acknowledged(codec.acked(packet))
+            if following is not None:
+                self._send(following[1].packet(following[0]))
         elif packet.kind == codec.CONNACK:
             self._admitted(packet)
         elif packet.kind == codec.DISCONNECT:
@@ -259,9 +237,9 @@ class Link:
             return
         present = bool(packet.body[0] & 1)
         self.up = True
-        self._send(codec.subscribe(self._next_pid(), f"d/{self._device}/down/+"))
-        for pid, one in list(self._unacked.items()):
-            self._send(_packet(one, pid, again=present))
+        self._send(codec.subscribe(self._outbox.next_pid(), f"d/{self._device}/down/+"))
+        for pid, one in self._outbox.unacknowledged():
+            self._send(one.packet(pid, again=present))
         self._owner.connected()
 
     def _send(self, data: bytes) -> None:
@@ -326,9 +304,3 @@ class Link:
         if self._sock is not None:
             self._forget()
             self._owner.lost(refused=refused)
-
-
-def _packet(one: _Outgoing, pid: int, *, again: bool = False) -> bytes:
-    return codec.publish(
-        one.topic, one.payload, pid=pid, retain=one.retain, expiry=one.expiry, again=again
-    )

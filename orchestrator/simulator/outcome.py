@@ -19,8 +19,8 @@ class Outcome:
 
     deferral: seconds that the device puts it off where it may. pulls: it fetches every chunk.
     fails: it ends before the swap. condemned: why its probation ends badly; None where it does
-    not. silent, dead: once the version is active, no telemetry is sent; or the device is gone.
-    agreement: the share of a shadow's answers that are the active model's.
+    not. dead: once it said that the version serves, the device is gone. agreement: the share of a
+    shadow's answers that are the active model's.
     """
 
     level: Level
@@ -30,13 +30,30 @@ class Outcome:
     pulls: bool = False
     fails: bool = False
     condemned: DeviceCause | None = None
-    silent: bool = False
     dead: bool = False
     agreement: float = 1.0
 
 
 _ALIKE = 0.98
 """Share of answers in which two good versions agree."""
+
+
+def happens(
+    name: str, effects: Sequence[Effect], traits: Traits, of: tuple[object, ...], seed: int
+) -> bool:
+    """Whether what an effect gives a chance befalls a device.
+
+    Args:
+        name: of the effect's field.
+        effects: that the version has on the device.
+        traits: of the device.
+        of: model, version, and whatever else tells one draw from another.
+        seed: of the fleet.
+    """
+    spared = 1.0
+    for effect in effects:
+        spared *= 1 - getattr(effect, name)
+    return share(seed, traits.number, name, *of) < 1 - spared
 
 
 def outcome(
@@ -60,11 +77,8 @@ def outcome(
     after = level(traits.kind.traffic, effects)
     model, version = assignment.model, assignment.version
 
-    def happens(name: str, *of: object) -> bool:
-        chance = 1.0
-        for effect in effects:
-            chance *= 1 - getattr(effect, name)
-        return share(seed, traits.number, name, model, version, *of) < 1 - chance
+    def befalls(name: str, *of: object) -> bool:
+        return happens(name, effects, traits, (model, version, *of), seed)
 
     defers = share(seed, traits.number, "defer") < profile.work.defer
     rules = assignment.probation
@@ -74,10 +88,9 @@ def outcome(
         probation_seconds=rules.min_inferences / after.rate,
         deferral=profile.work.defer_seconds if defers else 0.0,
         pulls=share(seed, traits.number, "pull", version) < profile.pull,
-        fails=happens("fail", assignment.attempt),
-        condemned=_condemned(assignment, after, before, crashes=happens("crash")),
-        silent=happens("silent"),
-        dead=happens("dead"),
+        fails=befalls("fail", assignment.attempt),
+        condemned=_condemned(assignment, after, before, crashes=befalls("crash")),
+        dead=befalls("dead"),
         agreement=_agreement(after, before),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 from paho.mqtt.client import Client, MQTTMessageInfo, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
@@ -18,7 +20,7 @@ class Recorded(Client):
     def __init__(self) -> None:
         super().__init__(CallbackAPIVersion.VERSION2, client_id="dev_1", protocol=MQTTv5)
         self.sent: list[bytes] = []
-        self._sock = object()
+        self._sock = io.BytesIO()
 
     def _packet_queue(self, command, packet, mid, qos, info=None):  # noqa: ARG002 - paho's
         self.sent.append(bytes(packet))
