@@ -36,7 +36,7 @@ def get(ctx: Ctx, name: FleetName) -> FleetView:
 
 @router.put("/{name}", dependencies=_WRITE, operation_id="set_fleet")
 def put(ctx: Ctx, name: FleetName, spec: FleetSpec) -> FleetView:
-    """Save a selector; frozen plans stay as they are, dynamic rollouts follow."""
+    """Save a selector; rollouts that are planned already go by what it was then."""
     return ctx.fleets.put(name, spec)
 
 

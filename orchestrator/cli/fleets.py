@@ -61,7 +61,7 @@ def create(
 ) -> None:
     """Save a selector, as in `argosy fleet create lab 'class = cam and tag = lab'`.
 
-    Plans that are frozen stay as they are; dynamic rollouts follow a fleet that is replaced.
+    Rollouts that are planned already, dynamic ones too, go by what it was then.
     """
     from orchestrator.cli.authored import build
     from orchestrator.cli.output import emit_one

@@ -31,7 +31,7 @@ class Wave:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A rollout. fleet: the selector that its fleet stands for, as it looks at it."""
+    """A rollout. fleet: the selector that its fleet was when it was planned."""
 
     id: str
     spec: RolloutSpec

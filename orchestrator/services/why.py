@@ -16,7 +16,7 @@ from orchestrator.services.records import DeviceRecord, ExecutionRecord, Rollout
 from schemas.device import Presence
 from schemas.device_why import DeviceWhy
 from schemas.rollout import ExecState, RolloutState
-from schemas.selector import Node, parse
+from schemas.selector import parse
 
 MAX_PARTS = 200
 """Executions of a device that are looked back on, and rollouts without it."""
@@ -55,7 +55,6 @@ class _Loader:
         self._tx = tx
         self._record = record
         self._now = now
-        self._fleets: dict[str, Node | None] = {}
 
     def load(self) -> DeviceNow:
         record = self._record
@@ -128,20 +127,8 @@ class _Loader:
             rollback_of=record.rollback_of,
             created_at=record.created_at,
             waves=waves.get(record.id, ()),
-            fleet=self._fleet(record),
+            fleet=None if record.fleet_where is None else parse(record.fleet_where),
         )
-
-    def _fleet(self, record: RolloutRecord) -> Node | None:
-        """What its fleet means to it: of a frozen plan as it was, of a dynamic one as it is."""
-        name = record.spec.fleet
-        if name is None:
-            return None
-        if record.fleet_where is not None and not record.spec.dynamic:
-            return parse(record.fleet_where)
-        if name not in self._fleets:
-            saved = self._tx.fleets.get(name)
-            self._fleets[name] = None if saved is None else parse(saved.selector)
-        return self._fleets[name]
 
     def _part(self, record: ExecutionRecord, plan: Plan) -> Part:
         holder = None
