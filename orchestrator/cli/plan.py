@@ -130,6 +130,33 @@ def rollout_spec(
         raise faults(error, where) from None
 
 
+def edited_spec(spec: RolloutSpec, options: Options) -> RolloutSpec:
+    """A plan with what options of ``argosy rollout edit`` change in it.
+
+    Args:
+        spec: as it is.
+        options: by parameter, as in ``rollout_spec``; ``no_rate``, ``no_concurrent`` and
+            ``no_windows`` take away what is there.
+
+    Raises:
+        Invalid: an option is wrong; the message names it.
+        Located: options are wrong; all faults at once.
+    """
+    base = spec.model_dump(mode="json")
+    if options.get("no_rate"):
+        base["pace"] |= {"per_minute": None, "growth": None}
+    if options.get("no_concurrent"):
+        base["pace"]["concurrent"] = None
+    if options.get("no_windows"):
+        base["windows"] = []
+    overrides = [*_simple(options), *_lists(base, options)]
+    _check_parts(base, options)
+    try:
+        return RolloutSpec.model_validate(apply(base, overrides))
+    except ValidationError as error:
+        raise faults(error, lambda place: (0, option_at(place, overrides) or "the plan")) from None
+
+
 def _read_words(value: Mapping[str, Any], file: Document | None) -> dict[str, Any]:
     """What a file may say as an option would: waves in one line, and windows."""
     made = deepcopy(dict(value))

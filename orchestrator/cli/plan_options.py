@@ -114,6 +114,24 @@ _DEVICE = (
 )
 
 
+_ALWAYS_KEPT = frozenset({"mode", "force_at", "max_deferral", "rollback_to"})
+_AWAY = (
+    _pace("--no-rate", is_flag=True, help="As fast as offers can be sent."),
+    _pace("--no-concurrent", is_flag=True, help="Any number of devices at work at once."),
+    _pace("--no-windows", is_flag=True, help="Devices switch at any time."),
+)
+
+
+def edit_options(command: F) -> F:
+    """The options that change a rollout which is planned already."""
+    priority = _plan("--priority", type=int, help="Where rollouts overlap, 0 to 100.")
+    for option in reversed((priority, *_PACE, *_AWAY, *_GATES)):
+        command = option(command)
+    kept = getattr(command, "__click_params__", [])
+    kept[:] = [one for one in kept if one.name not in _ALWAYS_KEPT]
+    return command
+
+
 def plan_options(command: F) -> F:
     """Every option of a plan; a figure in brackets is what holds without the option."""
     for option in reversed((*_PLAN, *_TARGET, *_PACE, *_GATES, *_DEVICE)):

@@ -9,6 +9,7 @@ import rich_click as click
 from orchestrator.cli.options import home_option, output_option, timeout_option
 from orchestrator.cli.rollout_acts import ACTS
 from orchestrator.cli.rollout_devices import devices, retry
+from orchestrator.cli.rollout_edit import edit
 from orchestrator.cli.rollout_plan import plan
 from orchestrator.cli.rollout_shape import follow, rollout_shape
 from orchestrator.cli.rollout_start import start
@@ -66,7 +67,7 @@ def watch(rollout_id: str, timeout: float | None, home: Path | None, form: str) 
         return follow(argosy, rollout_id, timeout, form)
 
 
-for _act in (plan, start, *ACTS):
+for _act in (plan, start, edit, *ACTS):
     rollout.add_command(_act)
 rollout.add_command(devices)
 rollout.add_command(retry)

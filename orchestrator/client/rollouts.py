@@ -15,6 +15,7 @@ from schemas.rollout import (
     PauseReason,
     Retried,
     RetryRequest,
+    RolloutEdit,
     RolloutSpec,
     RolloutState,
     RolloutView,
@@ -103,6 +104,21 @@ class Rollouts(Resource):
             reason: why.
         """
         return self._act(rollout, "rollback", reason, to=to)
+
+    def edit(self, rollout: str, change: RolloutEdit, revision: int) -> RolloutView:
+        """Change what is named, of a rollout that is not over.
+
+        Args:
+            rollout: its id.
+            change: what is None stays as it is.
+            revision: ``RolloutView.revision`` of the view that the change rests on.
+
+        Raises:
+            PreconditionFailed: it was changed since.
+        """
+        path = f"/v1/rollouts/{segment(rollout)}"
+        tag = {"If-Match": f'"{revision}"'}
+        return self._transport.patch(path, RolloutView, change, tag)
 
     def _act(
         self,

@@ -103,6 +103,12 @@ class Transport:
                 timeout=httpx.Timeout(UPLOAD_SECONDS, connect=CONNECT_SECONDS),
             )
 
+    def patch(self, path: str, answer: type[T], body: BaseModel, headers: Mapping[str, str]) -> T:
+        """Change what is named; nothing is said of what is None."""
+        headers = {"Content-Type": "application/json", **headers}
+        content = body.model_dump_json(exclude_none=True)
+        return self._call("PATCH", path, answer, content=content, headers=headers)
+
     def replace(self, path: str, answer: type[T], body: BaseModel) -> T:
         """Put something in the place of what is there."""
         headers = {"Content-Type": "application/json"}

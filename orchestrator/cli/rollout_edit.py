@@ -1,0 +1,45 @@
+"""``argosy rollout edit``: another pace, other windows, gates or another priority."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from orchestrator.cli.options import home_option, output_option
+from orchestrator.cli.plan_options import edit_options
+
+_EDITED = ("pace", "gates", "windows", "priority", "on_failure")
+
+
+@click.command()
+@click.argument("rollout_id", metavar="ROLLOUT")
+@edit_options
+@home_option
+@output_option
+def edit(rollout_id: str, home: Path | None, form: str, **options: Any) -> None:
+    """Change a rollout that is not over; what is not named stays."""
+    from orchestrator.cli import console
+    from orchestrator.cli.output import emit_one
+    from orchestrator.cli.plan import edited_spec
+    from orchestrator.cli.rollout_shape import rollout_shape
+    from orchestrator.client import Argosy
+    from orchestrator.errors import Invalid
+    from schemas.rollout import RolloutEdit
+
+    if all(value is None or value is False or value == () for value in options.values()):
+        detail = "nothing is to be changed"
+        raise Invalid(detail, hint="as in: argosy rollout edit ROLLOUT --per-minute 50")
+    with Argosy.from_profile(home) as argosy:
+        seen = argosy.rollouts.get(rollout_id)
+        wanted = edited_spec(seen.spec, options)
+        named = {name: getattr(wanted, name) for name in _EDITED}
+        differs = {name: one for name, one in named.items() if one != getattr(seen.spec, name)}
+        view = seen
+        if differs:
+            view = argosy.rollouts.edit(rollout_id, RolloutEdit(**differs), seen.revision)
+    emit_one(view, form, rollout_shape(), lambda v: console.say(v.id, console.state(v.state)))
+    if form == "table":
+        said = f"changed: {', '.join(differs)}" if differs else "it is so already"
+        console.say(f"{said}; revision {view.revision}", style="dim")
