@@ -21,11 +21,9 @@ import numpy as np
 import psutil
 
 from edge_client.enroll_command import Options, Voice, enroll_device
-from edge_client.files import write_atomic
 from edge_client.identity import load_identity
 from edge_client.settings import Home as DeviceHome
 from edge_client.slots import read_pointer
-from edge_client.wish import Wish
 from orchestrator.adapters import processes
 from orchestrator.adapters.broker import read_gateway
 from orchestrator.adapters.process_tree import Child
@@ -164,6 +162,11 @@ class Stand:
             argosy.rollouts.start(made)
         return made
 
+    def activate(self, rollout: str) -> None:
+        """Have those go on that wait for a word."""
+        with Argosy.from_profile(self.home.path, {}) as argosy:
+            argosy.rollouts.activate(rollout)
+
     def execution(self, rollout: str, device: str) -> ExecutionView:
         view: RolloutView = self.argosy.rollouts.get(rollout)
         (found,) = (e for w in view.waves for e in w.executions if e.device == device)
@@ -272,11 +275,6 @@ class Puppet:
     def crash_with(self, version: int) -> None:
         """Have a version, once it serves, bring the whole agent down when it is asked."""
         self.disk.home.with_name("stop.crash").write_text(str(version))
-
-    def proceed(self) -> None:
-        """Have it go on with what waits, as ``argosy-edge proceed`` does."""
-        if not self.home.wish.exists():
-            write_atomic(self.home.wish, Wish(id="1", kind="proceed").model_dump_json().encode())
 
     def stop_at(self, point: str) -> None:
         """Have it stop there, once (see puppet.py)."""

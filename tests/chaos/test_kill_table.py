@@ -59,7 +59,7 @@ JITTER = {"jitter_seconds": 0.5}
 WORD = {"urgency": "download_only"}
 ROLES = {"reverting": "bad", "waiting": "word"}
 """What a device gets: a version that fails, one that waits for a word, else a good one."""
-REACH, CONVERGE = 60, 60
+REACH, CONVERGE = 60, 120
 
 
 def point(name: str, where: str) -> str:
@@ -156,11 +156,14 @@ class Table:
 
     def converged(self, puppet: Puppet, rollout: str) -> Any:
         """The server's record once it is over, and the device too; or as it is after a while."""
+        told = False
 
         def over() -> bool:
+            nonlocal told
             state = puppet.state()
-            if state == ("Waiting", None):
-                puppet.proceed()
+            if state == ("Waiting", None) and not told:
+                self.stand.activate(rollout)
+                told = True
             record = self.stand.execution(rollout, puppet.id)
             device = self.stand.device(puppet.id)
             return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -91,6 +92,7 @@ def test_windows_are_the_servers_whatever_the_device_is_killed_in(gateway, devic
     live = until(lambda: waiting(device), "a status that says so")
     assert live["state"] == "DEFERRED"
     assert "maintenance window" in live["waits"]
+    assert re.search(r"reason +waits for a maintenance window until", edge(device, "status").stdout)
     device.kill()
     device.start()
     until(lambda: gateway.reports[-1].seq > report.seq, "the same again")
