@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
 
+from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.codec import Message
 from orchestrator.simulator.draws import share
 from orchestrator.simulator.fetch import Fetch
@@ -20,7 +20,7 @@ from orchestrator.simulator.telling import Telling
 from orchestrator.simulator.traits import Traits
 from orchestrator.simulator.update import Update
 from orchestrator.simulator.walk import Walk
-from schemas.clock import TimeAsk, TimeReply
+from schemas.clock import TimeReply
 from schemas.device import ActiveModel, Birth, CertificateSeen, Death, Hardware
 from schemas.errors import DeviceCause
 from schemas.rollout import Assignment, Command, ExecReport, ExecState, Shadow
@@ -49,6 +49,7 @@ class Device:
     def __init__(self, hub: Hub, identity: Identity, traits: Traits, kept: Kept) -> None:
         self.id, self.device_class = identity.device, identity.device_class
         self._hub, self._identity, self.traits = hub, identity, traits
+        self.clock = Clock(traits.clock_hours)
         self.active = {one.model: one for one in kept.active}
         self.fetch = Fetch(self, hub.library)
         self.walk = Walk(self, kept.floor, kept.execution)
@@ -58,8 +59,6 @@ class Device:
         self._born = hub.steady()
         self._session, self._retries, self._heart = 0, 0, 0
         self._outcome: tuple[tuple[str, int], Outcome] | None = None
-        self._offset: float | None = None
-        self._asked_at = 0.0
         self.online = self.dead = False
         for one in kept.active:
             self._telling.begin(one, eager=False)
@@ -90,7 +89,7 @@ class Device:
         self._hub.connecting -= 1
         self._heart += 1
         self._beat(self._heart)
-        self._ask_time()
+        self._ask_time(self._session)
         if self.traits.flaps is not None:
             up_for = self.traits.flaps[0] * (
                 0.5 + share(self._hub.seed, self.traits.number, "flap")
@@ -129,7 +128,7 @@ class Device:
             elif leaf == Down.CMD:
                 self.walk.command(Command.model_validate_json(message.payload))
             elif leaf == Down.TIME:
-                self._timed(TimeReply.model_validate_json(message.payload))
+                self.clock.heard(TimeReply.model_validate_json(message.payload))
         except ValidationError:
             self._hub.figures.malformed += 1
 
@@ -170,28 +169,12 @@ class Device:
 
     def now(self) -> datetime:
         """The time as it believes."""
-        return datetime.fromtimestamp(self.wall(), UTC)
+        return datetime.fromtimestamp(self.clock.wall(), UTC)
 
-    def wall(self) -> float:
-        """Seconds since 1970, as it believes."""
-        wrong = self.traits.clock_hours
-        offset = self._offset if wrong is None else wrong * 3600
-        return max(1.0, time.time() + (offset or 0.0))
-
-    @property
-    def synced(self) -> bool:
-        """Whether it has learned the server's time."""
-        return self._offset is not None
-
-    def _ask_time(self) -> None:
-        if self.traits.clock_hours is None and self.online:
-            self._asked_at = time.time()
-            self._link.tell(up(self.id, Up.TIME), TimeAsk(id=1).model_dump_json().encode())
-            self.after(_TIME_SECONDS, self._ask_time)
-
-    def _timed(self, reply: TimeReply) -> None:
-        if self.traits.clock_hours is None:
-            self._offset = reply.at - (self._asked_at + time.time()) / 2
+    def _ask_time(self, session: int) -> None:
+        if self.clock.asks and self.online and session == self._session:
+            self._link.tell(up(self.id, Up.TIME), self.clock.ask())
+            self.after(_TIME_SECONDS, self._ask_time, session)
 
     # -- what an update asks of its device -------------------------------------------------
 

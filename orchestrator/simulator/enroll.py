@@ -132,7 +132,7 @@ class _Pool:
             address = f"127.0.{1 + place // 250}.{1 + place % 250}" if self._loopback else None
             transport = httpx.HTTPTransport(verify=self._context, local_address=address)
             clients[place] = httpx.Client(
-                base_url=self._server, transport=transport, timeout=_TIMEOUT
+                base_url=self._server, transport=transport, timeout=_TIMEOUT, trust_env=False
             )
             self._clients.append(clients[place])
         found: httpx.Client = clients[place]

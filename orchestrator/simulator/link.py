@@ -59,24 +59,12 @@ class Link:
         owner: is told what happens.
     """
 
+    # fmt: off
     __slots__ = (
-        "_broker",
-        "_buffer",
-        "_device",
-        "_loop",
-        "_out",
-        "_outbox",
-        "_owner",
-        "_pem",
-        "_pid",
-        "_reading",
-        "_sock",
-        "_unacked",
-        "_waiting",
-        "_will",
-        "_writing",
-        "up",
-    )  # fmt: skip - one slot a line would be a page
+        "_broker", "_buffer", "_device", "_loop", "_out", "_outbox", "_owner", "_pem", "_reading",
+        "_sock", "_will", "_writing", "up",
+    )
+    # fmt: on
 
     def __init__(
         self,

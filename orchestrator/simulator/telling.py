@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.draws import share
 from orchestrator.simulator.hub import Hub
 from orchestrator.simulator.link import Link
@@ -19,18 +20,12 @@ _MAX_QUEUED = 64
 """Messages that wait for the broker; what is cut beyond that is dropped, and counted."""
 
 
-class Clock(Protocol):
+class Owner(Protocol):
     """The device, as far as its windows need it."""
 
     id: str
     dead: bool
-
-    @property
-    def synced(self) -> bool:
-        """Whether it has learned the server's time."""
-
-    def wall(self) -> float:
-        """Seconds since 1970, as it believes."""
+    clock: Clock
 
 
 class Telling:
@@ -43,7 +38,7 @@ class Telling:
         link: its connection.
     """
 
-    def __init__(self, hub: Hub, device: Clock, traits: Traits, link: Link) -> None:
+    def __init__(self, hub: Hub, device: Owner, traits: Traits, link: Link) -> None:
         self._hub, self._device, self._traits, self._link = hub, device, traits, link
         self._recorder = Recorder(traits, hub.seed)
         self._serving: dict[str, Serving] = {}
@@ -83,7 +78,7 @@ class Telling:
     ) -> tuple[int, int]:
         """Send what a shadow compared; how many answers, and how many of them agreed."""
         payload, compared, agreed = self._recorder.shadow(
-            model, of, agreement, seconds=seconds, wall=self._device.wall()
+            model, of, agreement, seconds=seconds, wall=self._device.clock.wall()
         )
         self._link.publish(up(self._device.id, Up.TELE), payload)
         return compared, agreed
@@ -102,7 +97,7 @@ class Telling:
         """End a window and send it; what finds no room is counted as dropped."""
         device = self._device
         now = self._hub.steady()
-        payload = self._recorder.cut(one, now, wall=device.wall(), synced=device.synced)
+        payload = self._recorder.cut(one, now, wall=device.clock.wall(), synced=device.clock.synced)
         if payload is None:
             return
         if self._link.pending > _MAX_QUEUED:
