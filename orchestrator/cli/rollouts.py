@@ -27,14 +27,20 @@ def rollout() -> None:
 @output_option
 def ls(home: Path | None, form: str) -> None:
     """List rollouts."""
+    from orchestrator.cli import console
     from orchestrator.cli.output import emit_list
     from orchestrator.client import Argosy
+    from schemas.rollout import RolloutState
 
     with Argosy.from_profile(home) as argosy:
         found = list(argosy.rollouts.list())
     emit_list(
         found, form, rollout_shape(), "no rollouts: start one with `argosy rollout start MODEL`"
     )
+    drafts = sum(one.state is RolloutState.DRAFT for one in found)
+    if form == "table" and drafts:
+        what = "start or abort them; after 7 days they are discarded"
+        console.say(f"drafts that nobody started: {drafts}; {what}", style="dim")
 
 
 @rollout.command()
@@ -46,12 +52,14 @@ def get(rollout_id: str, *, why: bool, home: Path | None, form: str) -> None:
     """Show a rollout: its waves, devices and evidence."""
     from orchestrator.cli.output import emit_one
     from orchestrator.cli.rollout_evidence import print_why
+    from orchestrator.cli.rollout_plan_text import print_plan
     from orchestrator.cli.rollout_watch import print_rollout
     from orchestrator.client import Argosy
 
     with Argosy.from_profile(home) as argosy:
         view = argosy.rollouts.get(rollout_id)
-    emit_one(view, form, rollout_shape(), print_why if why else print_rollout)
+    ahead = print_rollout if view.estimate is None else print_plan
+    emit_one(view, form, rollout_shape(), print_why if why else ahead)
 
 
 @rollout.command()

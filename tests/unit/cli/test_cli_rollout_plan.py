@@ -264,3 +264,19 @@ def test_a_target_and_a_pace_in_words() -> None:
     )
     soft = RolloutSpec.model_validate(plain.model_dump() | {"mode": {"urgency": "soft"}})
     assert pace_text(soft) == "soft"
+
+
+def test_drafts_are_pointed_out_and_shown_as_plans(argosy: Any, fake: State) -> None:
+    cost = Estimate(devices=5, offline=0, incompatible=0, installed=0, bytes=0, seconds=61.0)
+    ids = {"id": "rol_0000000000000000"}
+    fake.rollouts[ids["id"]] = [rollout_view(RolloutState.DRAFT, estimate=cost, **ids)]
+    assert "drafts that nobody started: 1" in argosy("rollout", "ls").err
+    assert "takes       about 1m 01s" in argosy("rollout", "get", ids["id"]).out
+
+
+@pytest.mark.parametrize("gate", ["accuracy=1.5", "rss=0.5x", "latency_p95=1"])
+def test_a_tolerance_that_a_metric_cannot_have_is_refused(
+    argosy: Any, digits: State, gate: str
+) -> None:
+    answer = argosy("rollout", "plan", "digits", "--gate", gate)
+    assert (answer.code, "error: --gate: " in answer.err) == (2, True)
