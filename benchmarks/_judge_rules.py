@@ -42,7 +42,11 @@ class Ends:
 
 
 def ours(pairs: Sequence[Pair], gates: Gates) -> Ends:
-    """Waves judged at each look, until harm is shown, or that there is none."""
+    """Waves judged at each look, until harm is shown, or that there is none.
+
+    Gates that are not required let a wave pass at the last look if none has shown harm.
+    """
+    required = any(gate.required for gate in gates.telemetry)
     waves = pairs[0].treated.silent.shape[0]
     promoted, aborted = np.zeros(waves, bool), np.zeros(waves, bool)
     for look in range(len(LOOKS)):
@@ -50,7 +54,7 @@ def ours(pairs: Sequence[Pair], gates: Gates) -> Ends:
         harm, harmless = judged(pairs, gates, look, last=last)
         open_ = ~(promoted | aborted)
         aborted |= open_ & harm
-        promoted |= open_ & harmless & ~harm
+        promoted |= open_ & ~harm & (harmless | (last and not required))
     return Ends(promoted, aborted)
 
 

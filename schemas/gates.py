@@ -140,7 +140,8 @@ class Evidence(Wire):
     cannot be said. device_class: of a comparison; value is then the difference to the control
     cohort (points, or a factor), low and high its interval at the level alpha, control what the
     cohort itself changed by meanwhile, devices and controls the sizes. look: which look it was.
-    binding: False where it only tells. note: what else is to be known, as that there was no
+    binding: False where it only tells. open: more data may show it yet, so a wave that would pass
+    without it waits for the last look. note: what else is to be known, as that there was no
     control cohort.
     """
 
@@ -158,4 +159,5 @@ class Evidence(Wire):
     alpha: float | None = None
     look: int | None = None
     binding: bool = True
+    open: bool = False
     note: Annotated[str, StringConstraints(max_length=300)] = ""

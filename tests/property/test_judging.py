@@ -63,6 +63,7 @@ def verdict(found, gates, look=1):
 
 
 @given(cohorts(least=50), st.randoms(use_true_random=False))
+@settings(max_examples=50)
 def test_the_order_of_devices_does_not_matter(found, random):
     treated, control = list(found.treated), list(found.control)
     random.shuffle(treated)
@@ -74,6 +75,7 @@ def test_the_order_of_devices_does_not_matter(found, random):
 
 
 @given(cohorts())
+@settings(max_examples=50)
 def test_evidence_is_finite_and_its_limits_are_around_its_value(found):
     for one in judge_telemetry(found, REQUIRED, look=2, last=False):
         numbers = [one.value, one.low, one.high, one.control]
@@ -84,14 +86,15 @@ def test_evidence_is_finite_and_its_limits_are_around_its_value(found):
 
 
 @given(cohorts())
+@settings(max_examples=50)
 def test_too_few_devices_pass_no_required_gate_and_fail_none(found):
     evidence = judge_telemetry(found, MANY, look=1, last=True)
     assert all(one.ok is None for one in evidence)
     assert outcome(evidence, last=True) is Verdict.INCONCLUSIVE
     assert outcome(evidence, last=False) is Verdict.WAIT
     optional = MANY.model_copy(update={"telemetry": STANDARD})
-    evidence = judge_telemetry(found, optional, look=1, last=True)
-    assert outcome(evidence, last=True) is Verdict.PASS, "what is not required waits for nothing"
+    evidence = judge_telemetry(found, optional, look=1, last=False)
+    assert outcome(evidence, last=False) is Verdict.PASS, "so few will never be enough"
 
 
 @given(
@@ -99,7 +102,7 @@ def test_too_few_devices_pass_no_required_gate_and_fail_none(found):
     st.lists(st.tuples(st.integers(0, 200), st.integers(0, 200)), min_size=5, max_size=12),
     st.data(),
 )
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_more_errors_never_pass_what_failed(treated, control, data):
     """Whatever got worse where: from a failure there is no way to a pass."""
 
@@ -123,7 +126,7 @@ def test_more_errors_never_pass_what_failed(treated, control, data):
     st.lists(st.tuples(st.integers(0, 150), st.integers(0, 150)), min_size=5, max_size=12),
     st.integers(1, 50),
 )
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_what_gets_worse_everywhere_alike_never_gets_a_better_verdict(treated, control, more):
     """The value grows, and so do its limits: wait may become fail, pass may become wait."""
 

@@ -138,6 +138,7 @@ def _evidence(
         alpha=alpha,
         look=look,
         binding=gate.required or found.ok is False,
+        open=found.ok is None and material.promising,
         note=note[:300],
     )
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 import numpy as np
 
 from orchestrator.domain.judging.figures import DeviceFigures
-from orchestrator.domain.judging.metrics import Readings, changes, disagreements, levels
+from orchestrator.domain.judging.metrics import Readings, changes, disagreements, levels, standings
 from schemas.gates import Gates, Metric, TelemetryGate
 
 
@@ -34,7 +34,9 @@ class Material:
     """Of a gate in a class.
 
     treated, control: of the devices that count; of SILENCE 1 for a silent one and 0 for each other.
-    control is None where there is none, or too little. note: who does not count, what is missing.
+    control is None where there is none, or too little. promising: what is too little yet may grow
+    to be enough, for there are devices enough, and data of some. note: who does not count, what
+    is missing.
     """
 
     gate: TelemetryGate
@@ -42,6 +44,7 @@ class Material:
     basis: Basis
     treated: Readings
     control: Readings | None
+    promising: bool = False
     note: str = ""
 
     @property
@@ -71,7 +74,8 @@ def gather(
     def found(basis: Basis, one: Readings, other: Readings | None = None) -> Material:
         enough = other if other is not None and len(other) >= most else None
         note = _note(one, other, least, most)
-        return Material(gate, device_class, basis, one, enough, note)
+        promising = len(treated) >= most and _some(gate.metric, treated)
+        return Material(gate, device_class, basis, one, enough, promising, note)
 
     if gate.metric is Metric.SILENCE:
         one = _silence(treated)
@@ -87,6 +91,17 @@ def gather(
     if len(fresh) >= most and len(others) >= most:
         return found(Basis.LEVELS, fresh, others)
     return found(Basis.OWN_PAST if len(one) >= most else Basis.NOTHING, one, other)
+
+
+def _some(metric: Metric, devices: Sequence[DeviceFigures]) -> bool:
+    """Whether any device has told anything of it: without labels no accuracy will ever be known."""
+    if metric is Metric.SILENCE:
+        return any(device.silent for device in devices)
+    if metric is Metric.SHADOW_AGREEMENT:
+        return len(disagreements(devices, 1)) > 0
+    if metric is Metric.CLASS_MIX:
+        return len(changes(metric, devices, 1)) > 0
+    return len(standings(metric, devices, 1)) > 0
 
 
 def _silence(devices: Sequence[DeviceFigures]) -> Readings:

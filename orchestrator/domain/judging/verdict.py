@@ -50,6 +50,10 @@ def judge_telemetry(
 def outcome(evidence: Sequence[Evidence], *, last: bool) -> Verdict:
     """The verdict that evidence leads to; what is missing never counts as shown.
 
+    A gate that is not required keeps no wave from passing in the end. But until the last look
+    it is waited for where more data may show harm: who passed at the first look, when hardly
+    anything is known, would let nearly every version pass.
+
     Args:
         evidence: all that there is on the wave, of telemetry or not.
         last: whether nothing more is waited for.
@@ -57,7 +61,7 @@ def outcome(evidence: Sequence[Evidence], *, last: bool) -> Verdict:
     binding = [one for one in evidence if one.binding]
     if any(one.ok is False for one in binding):
         return Verdict.FAIL
-    if all(one.ok for one in binding):
+    if all(one.ok for one in binding) and (last or not any(one.open for one in evidence)):
         return Verdict.PASS
     return Verdict.INCONCLUSIVE if last else Verdict.WAIT
 

@@ -232,3 +232,24 @@ def test_a_required_gate_without_any_device_is_open_and_another_one_is_left_out(
 def test_a_tolerance_is_in_the_unit_of_its_metric(metric, worse):
     with pytest.raises(ValidationError, match="max_worse"):
         TelemetryGate(metric=metric, max_worse=worse)
+
+
+def verdict_of(post, *, last, labelled=True):
+    """Of ten devices under the gates that nobody set, none of which is required."""
+    pre = spans(400, labelled=200 * labelled, correct=180 * labelled)
+    evidence = judge_telemetry(
+        Cohorts(cohort("t", pre, post), cohort("c", pre, pre)), Gates(), look=1, last=last
+    )
+    return outcome(evidence, last=last)
+
+
+def test_what_is_not_required_is_waited_for_while_it_may_show_harm_yet():
+    """At the first look few labels are there: to pass then would be to look at none."""
+    early = spans(60, labelled=20, correct=12)
+    assert verdict_of(early, last=False) is Verdict.WAIT
+    assert verdict_of(early, last=True) is Verdict.PASS
+    assert verdict_of(spans(400, labelled=200, correct=120), last=False) is Verdict.FAIL
+    clear = spans(4000, labelled=2000, correct=1800)
+    assert verdict_of(clear, last=False) is Verdict.PASS
+    unlabelled = spans(4000)
+    assert verdict_of(unlabelled, last=False, labelled=False) is Verdict.PASS
