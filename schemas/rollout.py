@@ -325,12 +325,14 @@ class Progress(Wire):
     """How far the devices of a wave are: how many in each state, and their bytes.
 
     bytes_fetched: over the network, all attempts; a patch or a broadcast counts as it came.
+    waiting: of those that are DEFERRED or STAGED, how many wait for a time or for a word.
     """
 
     states: dict[ExecState, int] = Field(default_factory=dict)
     bytes_done: int = 0
     bytes_total: int = 0
     bytes_fetched: int = 0
+    waiting: int = 0
 
 
 class WaveView(Wire):

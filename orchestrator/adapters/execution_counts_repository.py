@@ -30,6 +30,7 @@ from orchestrator.adapters.tables import (
     RolloutRow,
 )
 from orchestrator.domain.snapshot import Due
+from orchestrator.domain.waiting import WAITS
 from orchestrator.services.records import (
     Alike,
     Among,
@@ -50,6 +51,14 @@ _HARDWARE: TypeAdapter[Hardware | None] = TypeAdapter(Hardware | None)
 def _sum(of: Any) -> ColumnElement[float]:
     """As a real number: SQLite refuses a sum of whole ones beyond 64 bits, and all with it."""
     return func.coalesce(func.sum(cast(of, Float(53))), 0)
+
+
+def _waiting() -> ColumnElement[int]:
+    """How many wait for a time that their device said, or, without a timer, for a word."""
+    e = ExecutionRow
+    told = or_(e.due_at.is_(None), e.waits_until.is_not(None))
+    where = and_(e.state.in_(sorted(WAITS)), e.proceed.is_(False), told)
+    return func.coalesce(func.sum(case((where, 1), else_=0)), 0)
 
 
 class SqlExecutionCounts(SqlServed):
@@ -93,12 +102,12 @@ class SqlExecutionCounts(SqlServed):
         )
         sums = [_sum(column) for column in columns]
         query = (
-            select(ExecutionRow.wave, ExecutionRow.state, func.count(), *sums)
+            select(ExecutionRow.wave, ExecutionRow.state, func.count(), _waiting(), *sums)
             .where(ExecutionRow.rollout_id == rollout_id)
             .group_by(ExecutionRow.wave, ExecutionRow.state)
         )
         found: dict[int, Progress] = {}
-        for index, state, n, *more in self._session.execute(query):
+        for index, state, n, waiting, *more in self._session.execute(query):
             before = found.get(index, Progress())
             done, total, now, earlier = (int(value) for value in more)
             found[index] = Progress(
@@ -106,6 +115,7 @@ class SqlExecutionCounts(SqlServed):
                 bytes_done=before.bytes_done + done,
                 bytes_total=before.bytes_total + total,
                 bytes_fetched=before.bytes_fetched + now + earlier,
+                waiting=before.waiting + int(waiting),
             )
         return found
 

@@ -12,6 +12,7 @@ from rich.tree import Tree
 
 from orchestrator.cli import console
 from orchestrator.cli.rollout_evidence import lines
+from orchestrator.cli.rollout_waits import device_waits, wave_waits
 from schemas.rollout import (
     EXEC_TERMINAL,
     ExecState,
@@ -112,7 +113,10 @@ def _wave_line(wave: WaveView, view: RolloutView) -> Text:
     text = Text(wave_title(wave, view)).append("  ").append_text(console.state(wave.state))
     if wave.size > 1 and wave.state is not WaveState.PENDING:
         text.append(f"  {ended(wave)}/{wave.size}", "dim")
-    if nobody_there(wave):
+    waits = wave_waits(wave, view, datetime.now(UTC))
+    if waits is not None:
+        text.append(f"  {waits}", "yellow")
+    elif nobody_there(wave):
         text.append("  waits: none of its devices is there", "yellow")
     return text.append_text(_bytes([wave.progress]))
 
@@ -209,6 +213,9 @@ def _reason(execution: ExecutionView, *, whole: bool) -> Text:
     state, text = execution.state, Text()
     if execution.waits_for:
         text.append(f"  waits for {execution.waits_for}", "yellow")
+    waits = device_waits(execution)
+    if waits is not None:
+        return text.append(f"  {waits[: None if whole else _WORDS]}", "dim")
     if execution.cause:
         text.append(f"  {execution.cause}", "red")
         if execution.detail:
