@@ -38,14 +38,17 @@ from orchestrator.services.records import RolloutRecord
 from schemas.device import DeviceState
 from schemas.rollout import ExecState, WaveState
 
-DEVICES = 1_200
+DEVICES = 800
 """In all classes together, of both cohorts."""
 
-WINDOWS = 60_000
+WINDOWS = 24_000
 """That are read for one look; each device and span has its share."""
 
 _FEWEST, _MOST = 10, 240
 """Windows of a device in a span, at least and at most."""
+
+_MEMBERS = 20_000
+"""Devices of a wave among whom those of each class are chosen."""
 
 _CANDIDATES = 10
 """Times as many devices of a class as are wanted are looked through for a control cohort."""
@@ -121,26 +124,30 @@ class SqlCohorts:
 
     def _treated(self, wave: int) -> list[_Device]:
         e, rollout = ExecutionRow, self._rollout
-        place = func.row_number().over(
-            partition_by=DeviceRow.device_class, order_by=_order(DeviceRow.id, rollout.id)
-        )
-        found = (
-            select(
-                e.device_id,
-                DeviceRow.device_class,
-                IS_ONLINE.label("online"),
-                e.offered_at,
-                e.updated_at,
-                place.label("place"),
-            )
-            .join(DeviceRow, DeviceRow.id == e.device_id)
+        members = (
+            select(e.device_id, e.offered_at, e.updated_at)
             .where(
                 e.rollout_id == rollout.id,
                 e.wave == wave,
                 e.state == ExecState.SUCCEEDED.value,
                 or_(e.late.is_(None), e.late.not_in(_FAILURES)),
-                *_USABLE,
             )
+            .order_by(*_order(e.device_id, rollout.id))
+            .limit(_MEMBERS)
+            .subquery()
+        )
+        place = func.row_number().over(
+            partition_by=DeviceRow.device_class, order_by=_order(DeviceRow.id, rollout.id)
+        )
+        found = (
+            select(
+                members,
+                DeviceRow.device_class,
+                IS_ONLINE.label("online"),
+                place.label("place"),
+            )
+            .join(DeviceRow, DeviceRow.id == members.c.device_id)
+            .where(*_USABLE)
             .subquery()
         )
         query = select(found).where(found.c.place <= self._limit)
@@ -315,8 +322,8 @@ def _bounds(stretches: Iterable[_Stretch]) -> Any:
 
 def _order(device: Any, rollout_id: str) -> Sequence[Any]:
     """By the random bits of ids, as on a ring that begins at those of the rollout."""
-    place = func.substr(device, 14)
-    return (place < rollout_id[13:], place, device)
+    place = func.substr(device, 15)
+    return (place < rollout_id[14:], place, device)
 
 
 def _begun(device: Any, rollout_id: str, wave: int) -> ColumnElement[bool]:

@@ -135,9 +135,9 @@ class Sums(msgspec.Struct, array_like=True, gc=False):
         self._add_energy(window)
         self.rss_mib = max(self.rss_mib, window.rss_mib)
         self.celsius = _warmer(self.celsius, window.celsius)
-        _spread(self.latency, window.latency, MAX_BUCKET)
-        _spread(self.queue, window.queue, MAX_BUCKET)
-        _spread(self.classes, window.classes, MAX_CLASSES - 1)
+        spread(self.latency, window.latency, MAX_BUCKET)
+        spread(self.queue, window.queue, MAX_BUCKET)
+        spread(self.classes, window.classes, MAX_CLASSES - 1)
         self.confidence = _dense(self.confidence, window.confidence)
         self.entropy = _dense(self.entropy, window.entropy)
         self.features = _rows(self.features, window.features)
@@ -226,7 +226,7 @@ def _stopped(sums: Sums) -> Sums:
     return Sums(*(stop(getattr(sums, name)) for name in sums.__struct_fields__))  # type: ignore[arg-type]  # each stays of its type
 
 
-def _spread(into: dict[int, int], sparse: Sequence[int], most: int) -> None:
+def spread(into: dict[int, int], sparse: Sequence[int], most: int) -> None:
     """Add counts as the wire has them (``schemas.window.unpack``, at the speed of C)."""
     if not sparse:
         return

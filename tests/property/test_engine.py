@@ -533,3 +533,29 @@ def test_a_wave_begins_by_ending_what_needs_no_device():
 def test_a_resumed_rollout_judges_again():
     (action,) = decide(snapshot_of(WaveState.INCONCLUSIVE, ONE_GOOD), NOW)
     assert action == MoveWave(0, WaveEvent.REJUDGE)
+
+
+@given(st.lists(evidences, max_size=12), st.integers(5, 300))
+def test_looks_follow_one_another_and_end_with_the_last(shown, seconds):
+    gates = GATES.model_copy(update={"evidence_seconds": float(seconds)})
+    snapshot = replace(snapshot_of(WaveState.JUDGING, ONE_GOOD, served=GOOD), gates=gates)
+    taken, now, move = [], NOW, None
+    while move is None:
+        (action, *_) = decide(snapshot, now) or (None,)
+        if action is None:
+            now += timedelta(seconds=1)
+            continue
+        assert isinstance(action, TakeLook)
+        taken.append(action)
+        looked = took(*shown[len(taken) - 1 :][:1], look=action.look, last=action.last)
+        (answer, *_) = decide(with_wave(snapshot, looked=looked), now)
+        if isinstance(answer, MoveWave):
+            move = answer
+        else:
+            assert isinstance(answer, KeepLook)
+            snapshot = with_wave(snapshot, looks=answer.look, looked_at=now)
+            assert decide(snapshot, now) == ()
+    assert [one.look for one in taken] == list(range(1, len(taken) + 1))
+    assert all(not one.last for one in taken[:-1])
+    assert (now - NOW).total_seconds() <= seconds
+    assert move.look == taken[-1].look
