@@ -86,7 +86,7 @@ class MixedFleet:
         self.argosy = Argosy.from_profile(self.site.home.path, {})
         self._start_simulator()
         self._start_agents()
-        until(lambda: self._online() >= self.count, "the devices", 120)
+        until(lambda: self._online() >= self.count, "the devices", 300)
 
     def stop(self) -> dict:
         """End all; the simulator's summary."""
