@@ -216,7 +216,7 @@ def _manifest() -> Manifest:
     return Manifest(model="digits", signature=signature, variants=(variant,))
 
 
-_TALLIES = {
+_TALLIES: dict[str, Any] = {
     "latency": pack({40: 60, 41: 30, 45: 10}),
     "confidence": [0, 0, 1, 1, 2, 4, 8, 16, 28, 40],
     "classes": pack(dict.fromkeys(range(10), 10)),
