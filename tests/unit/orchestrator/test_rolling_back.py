@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.adapters.database import migrate
+from orchestrator.adapters.unit_of_work import make_engine
 from orchestrator.domain.acts import Act
 from orchestrator.domain.rollout import Happened, RolloutEvent
 from orchestrator.errors import IllegalTransition, Invalid, Revoked
@@ -18,6 +20,7 @@ from schemas.device import Presence
 from schemas.errors import DeviceCause
 from schemas.model import RevokeRequest
 from schemas.rollout import ExecState, RolloutSpec, RolloutState, WaveState
+from tests.unit.orchestrator import platform as harness
 
 S = ExecState
 R = RolloutState
@@ -25,7 +28,21 @@ STEPS = [S.ACCEPTED, S.DOWNLOADING, S.VERIFIED, S.STAGED, S.ACTIVATING, S.PROBAT
 
 
 @pytest.fixture
+def postgres(tmp_path, fresh_postgres_url, monkeypatch):
+    engine = make_engine(fresh_postgres_url)
+    migrate(engine)
+    engine.dispose()
+    (tmp_path / "argosy.db").touch()  # nothing to be copied there: it is not looked at
+    monkeypatch.setattr(harness, "make_engine", lambda _url: make_engine(fresh_postgres_url))
+    return harness.Platform(tmp_path)
+
+
+@pytest.fixture
 def fleet(platform):
+    return serving_version_one(platform)
+
+
+def serving_version_one(platform):
     """Five devices that are there and serve version 1; version 2 is registered."""
     for content in (b"one", b"two"):
         platform.models.register("digits", platform.manifest(content=content), None)
@@ -110,6 +127,20 @@ def test_each_device_gets_what_it_served_before(platform, fleet):
     assert not any(platform.devices.get(d).drifted_at for d in fleet)
     names = [one.action for one in acts(platform, bad)]
     assert names[-2:] == ["rollout.rollback", "rollout.rolled_back"]
+
+
+def test_devices_go_back_on_postgresql_too(postgres):
+    fleet = serving_version_one(postgres)
+    bad = start(postgres, 2)
+    through(postgres, bad, fleet[:3])
+    away(postgres, fleet[0])
+    postgres.rollouts.operate(bad, Act.ROLLBACK)
+    postgres.tick()
+    through(postgres, only_rollback(postgres, bad).id, fleet[1:])
+    view = postgres.rollouts.get(bad)
+    assert (view.state, view.left) == (R.ROLLED_BACK, {"offline": 1})
+    revoke(postgres, 2, rollback=True)
+    assert len([v for v in postgres.rollouts.page(None, 20) if v.takes_back]) == 1
 
 
 def test_whoever_is_away_goes_back_when_it_comes(platform, fleet):
