@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special  # type: ignore[import-untyped]  # it ships no type information
+from scipy import special
 
 from orchestrator.domain.judging.figures import DeviceFigures, Span
 from schemas.telemetry import GAMMA

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special  # type: ignore[import-untyped]  # it ships no type information
+from scipy import special
 
 from benchmarks._judge_fleet import LOOKS, Counts, Floats, Ints, Side
 from orchestrator.domain.judging.compare import exact_high

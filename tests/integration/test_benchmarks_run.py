@@ -19,8 +19,8 @@ pytestmark = [
 ]
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-SLOW = {"loop", "training"}
-"""Take minutes; the loop's own parts are those of tests/e2e."""
+SLOW = {"loop", "training", "rollout"}
+"""Take minutes; the parts of the loop and of rollouts to many are those of tests/e2e."""
 
 NAMES = [
     pytest.param(path.stem, marks=[pytest.mark.slow] if path.stem in SLOW else [])
@@ -35,9 +35,18 @@ FIGURES = {
         "swap_p99",
     },
     "batching": {"batching_32_throughput", "batching_32_p99", "batch_rows"},
-    "engine": {"offer_statements", "steady_statements", "settle_statements", "abort_statements"},
+    "engine": {
+        "tick_100k_s",
+        "pg_tick_100k_s",
+        "offer_statements",
+        "steady_statements",
+        "settle_statements",
+        "abort_statements",
+    },
     "inbox": {"births", "heartbeats", "reports", "windows"},
     "inference": {"predict_tiny_p50", "predict_small_p50", "predict_mobilenet_p50"},
+    "judge": {"false_abort", "promoted_5pt"},
+    "rollout": {"offers_per_s", "stop_to_last_told_s"},
     "loop": {"submit_to_serving", "submit_to_registered", "start_to_registered"},
     "optimize": {"digits_latency_b1", "digits_size", "digits_accuracy"},
     "patches": {"all_fp32_bytes", "all_int8_bytes"},

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special  # type: ignore[import-untyped]  # it ships no type information
+from scipy import special
 
 Array: TypeAlias = NDArray[np.float64]
 
