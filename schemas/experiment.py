@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from schemas.base import Authored, Line, UtcTime, VersionNo, Wire
+from schemas.base import MAX_INTEGER, Authored, Line, UtcTime, VersionNo, Wire
 from schemas.device import Tag
 from schemas.gates import RATIOS, Metric
 from schemas.ids import ExperimentId, Name, RolloutId
@@ -64,7 +64,7 @@ class ExperimentSpec(Authored):
     share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     metrics: Annotated[tuple[Metric, ...], Field(min_length=1, max_length=len(Metric))] = COMPARED
     min_devices: Annotated[int, Field(ge=2, le=1000)] = 5
-    min_inferences: Annotated[int, Field(ge=1)] = 50
+    min_inferences: Annotated[int, Field(ge=1, le=MAX_INTEGER)] = 50
     alpha: Annotated[float, Field(gt=0, le=0.5)] = 0.05
     baseline_seconds: Annotated[float, Field(gt=0, le=86400)] = 3600.0
 

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from schemas.base import Authored, Wire
+from schemas.base import MAX_INTEGER, Authored, Wire
 from schemas.ids import Name
 
 
@@ -30,7 +30,7 @@ class FailureGate(Authored):
 
     kind: FailureKind
     max_rate: Annotated[float, Field(ge=0, le=1)]
-    min_devices: Annotated[int, Field(ge=1)] = 1
+    min_devices: Annotated[int, Field(ge=1, le=MAX_INTEGER)] = 1
 
 
 class Metric(StrEnum):
@@ -122,7 +122,7 @@ class Gates(Authored):
     max_failure_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
     failures: Annotated[tuple[FailureGate, ...], Field(max_length=8)] = ()
     min_success_rate: Annotated[float, Field(ge=0, le=1)] | None = None
-    min_inferences: Annotated[int, Field(ge=1)] = 50
+    min_inferences: Annotated[int, Field(ge=1, le=MAX_INTEGER)] = 50
     max_error_rate: Annotated[float, Field(ge=0, le=1)] = 0.02
     min_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
     telemetry: Annotated[tuple[TelemetryGate, ...], Field(max_length=len(Metric))] = STANDARD

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from schemas.base import Authored, UtcTime
+from schemas.base import MAX_INTEGER, Authored, UtcTime
 
 _CRON_FIELDS = 5
 
@@ -23,7 +23,7 @@ class Growth(Authored):
     """
 
     factor: Annotated[float, Field(gt=1, le=10)] = 2.0
-    after: Annotated[int, Field(ge=1)] = 10
+    after: Annotated[int, Field(ge=1, le=MAX_INTEGER)] = 10
     max_per_minute: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
 
 
@@ -37,7 +37,7 @@ class Pace(Authored):
 
     per_minute: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
     growth: Growth | None = None
-    concurrent: Annotated[int, Field(ge=1)] | None = None
+    concurrent: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
     jitter_seconds: Annotated[float, Field(ge=0, le=86400)] = 0.0
 
     @model_validator(mode="after")

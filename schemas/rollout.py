@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from schemas.base import Authored, Count, Line, UtcTime, VersionNo, Wire
+from schemas.base import MAX_INTEGER, Authored, Count, Line, UtcTime, VersionNo, Wire
 from schemas.device import Tag
 from schemas.errors import DeviceCause
 from schemas.gates import Evidence, Gates
@@ -124,7 +124,7 @@ class WaveSpec(Authored):
     where: takes what of the target matches and is in no earlier wave.
     """
 
-    count: Annotated[int, Field(ge=1)] | None = None
+    count: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
     percent: Annotated[float, Field(gt=0, le=100)] | None = None
     where: SelectorText | None = None
 
@@ -151,7 +151,7 @@ class Probation(Authored):
     max_error_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
     max_boots: Annotated[int, Field(ge=1, le=100)] = 3
     max_latency_ratio: Annotated[float, Field(gt=0, le=1000)] | None = 5.0
-    max_memory_mb: Annotated[int, Field(ge=1)] | None = None
+    max_memory_mb: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
     max_seconds: Annotated[float, Field(gt=0, le=30 * 86400)] = 600.0
 
 

@@ -48,7 +48,8 @@ class Field:
 
 
 def _field(name: str, kind: Kind, form: str, pattern: str, *, known: bool = False) -> Field:
-    return Field(name, kind, form, re.compile(pattern), known)
+    # ASCII: digits of other scripts are digits to int(), and to no database.
+    return Field(name, kind, form, re.compile(pattern, re.ASCII), known)
 
 
 def _choice(name: str, choices: tuple[str, ...]) -> Field:

@@ -67,8 +67,8 @@ class PlanningService:
         Raises:
             NotFound, Revoked, Conflict: the version is not there, was revoked, or its
                 files were collected; likewise the one to go back to; or there is no such fleet.
-            Invalid: it has no such variant, no device is targeted, or it would go back to a
-                version that is not older.
+            Invalid: it has no such variant, no device is targeted, nor any by the selector of a
+                wave, or it would go back to a version that is not older.
         """
         now, rollout_id = self._clock(), new_id("rol")
         # Who is in which wave is worked out before the others are kept from writing. A device
@@ -84,6 +84,8 @@ class PlanningService:
         if not candidates and not spec.dynamic:
             msg = "no active device matches the target of this rollout"
             raise Invalid(msg, hint="`argosy device ls` shows classes and tags")
+        if candidates:
+            _check_waves(spec, matching)
         waves = plan_waves(candidates, spec.waves, rollout_id, matching)
         record = RolloutRecord(
             id=rollout_id,
@@ -172,6 +174,17 @@ def _check(tx: Transaction, spec: RolloutSpec) -> None:
     if spec.rollback_to >= spec.version:
         msg = f"{spec.model}@{spec.rollback_to} is not older than {spec.model}@{spec.version}"
         raise Invalid(msg, hint="what is taken back makes place for an older version")
+
+
+def _check_waves(spec: RolloutSpec, matching: Sequence[AbstractSet[str] | None]) -> None:
+    """See that each selector of a wave means somebody.
+
+    A canary that is misspelt would be left out otherwise, and all the others go first.
+    """
+    for number, (wave, meant) in enumerate(zip(spec.waves, matching, strict=True), 1):
+        if meant is not None and not meant:
+            msg = f"wave {number}: no active device of the target matches {wave.where}"
+            raise Invalid(msg, hint=f"see whom it means: argosy device ls --where '{wave.where}'")
 
 
 def _matching(

@@ -81,10 +81,37 @@ def test_a_wave_by_selector_takes_whom_it_matches(platform, fleet):
 
 
 def test_what_is_left_out_is_said(platform, fleet):
-    view = plan(platform, waves=[{"where": "tag = moon"}, {"count": 2}])
-    assert [wave.size for wave in view.waves] == [2]
-    assert "4 devices of the target are in no wave" in " ".join(view.estimate.notes)
+    again = {"where": "tag = lab and class = cam"}
+    view = plan(platform, waves=[{"where": "tag = lab"}, again, {"count": 1}])
+    assert [wave.size for wave in view.waves] == [3, 1]
+    assert "2 devices of the target are in no wave" in " ".join(view.estimate.notes)
     assert "1 of its waves would be empty" in " ".join(view.estimate.notes)
+
+
+def test_a_canary_that_nobody_matches_is_refused_and_not_left_out(platform, fleet):
+    waves = [{"where": "tag = moon"}, {"percent": 100}]
+    with pytest.raises(Invalid, match="wave 1: no active device of the target matches tag = moon"):
+        plan(platform, waves=waves)
+    assert platform.rollouts.page(None, 10) == []
+    # A dynamic one may wait for all of its devices, not for its canary alone: joiners go last.
+    with pytest.raises(Invalid, match="wave 1"):
+        plan(platform, waves=waves, dynamic=True)
+    assert plan(platform, where="tag = moon", waves=waves, dynamic=True).waves == ()
+
+
+@pytest.mark.parametrize(
+    "huge",
+    [
+        {"gates": {"min_inferences": 10**400}},
+        {"pace": {"per_minute": 1, "growth": {"factor": 1.5, "after": 10**400}}},
+        {"pace": {"concurrent": 10**400}},
+        {"waves": [{"count": 10**400}]},
+        {"probation": {"max_memory_mb": 10**400}},
+    ],
+)
+def test_figures_that_no_float_holds_are_refused(platform, fleet, huge):
+    with pytest.raises(ValueError, match="less than or equal"):
+        plan(platform, **huge)
 
 
 def test_a_draft_says_who_is_there_who_has_it_and_what_is_to_be_sent(platform, fleet):

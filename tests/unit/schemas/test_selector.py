@@ -85,6 +85,9 @@ def test_and_binds_closer_than_or_and_not_closest():
         ("", 1, "found the end where a field"),
         ("tga = lab", 1, "did you mean tag?"),
         ("tag = lab AND class = cam", 11, "did you mean and?"),
+        ("cpus > ٣", 8, "a whole number"),  # digits that no database reads as such
+        ("ort > ٢", 7, "a dotted version"),
+        ("seen < ٢h", 8, "a span of time"),
         ("tag == lab", 5, "equality is written with one ="),
         ("tag < lab", 5, "tag has no order"),
         ("tag = lab class = cam", 11, "and, or, or the end"),
