@@ -30,6 +30,7 @@ class Hindrance(StrEnum):
     offered. UNDER_WAY: it works on it. WAITS_FOR_WORD: it is staged and waits to be activated.
     GONE: it was put into service, and the device has lost it. NOT_IN_PLAN: it fits the target now,
     and did not when the plan was frozen. REPLACED: another version was put into its place.
+    ROLLED_BACK: the device went back by itself; TAKEN_BACK: a rollback led it away.
     """
 
     PENDING = "pending"
@@ -60,6 +61,7 @@ class Hindrance(StrEnum):
     CANCELLED = "cancelled"
     SUPERSEDED = "superseded"
     REPLACED = "replaced"
+    TAKEN_BACK = "taken_back"
     REMOVED = "removed"
     GONE = "gone"
 

@@ -79,8 +79,9 @@ def _title(view: RolloutView) -> Text:
 
 def _back_lines(view: RolloutView) -> Iterator[Text]:
     """Of a rollout that is taken back: by which others, and who serves its version still."""
-    if view.rollback_of is not None:
-        yield Text(f"takes {view.spec.model}@{view.takes_back} back, of {view.rollback_of}", "dim")
+    if view.takes_back is not None:
+        of = f"of {view.rollback_of}" if view.rollback_of else "which was revoked"
+        yield Text(f"takes {view.spec.model}@{view.takes_back} back, {of}", "dim")
     if view.rollbacks:
         yield Text(f"taken back by {', '.join(view.rollbacks)}", "dim")
     if view.left:

@@ -91,7 +91,7 @@ def _origin(model: ModelNow) -> tuple[Part | None, Origin]:
         return undone, Origin.BY_HAND
     if brought is None:
         return None, Origin.UNKNOWN
-    return brought, Origin.ROLLOUT if brought.plan.rollback_of is None else Origin.ROLLBACK
+    return brought, Origin.ROLLOUT if brought.plan.takes_back is None else Origin.ROLLBACK
 
 
 def _brought(part: Part, active: ActiveModel) -> bool:
@@ -128,7 +128,9 @@ def _text(model: ModelNow, part: Part | None, origin: Origin) -> str:
             gone = f"{plan.spec.model}@{plan.version} of rollout {plan.id}"
             return f"{serves}: {gone} was put back by hand, at the device."
         case Origin.ROLLBACK:
-            return f"{serves}, as rollout {plan.id} took back {plan.rollback_of}."
+            gone = f"{plan.spec.model}@{plan.takes_back}"
+            of = f" of rollout {plan.rollback_of}" if plan.rollback_of else ", which was revoked"
+            return f"{serves}, as rollout {plan.id} took back {gone}{of}."
         case _:
             found = ", which found it there" if part.state is S.ALREADY_INSTALLED else ""
             trial = " It is on probation." if part.state is S.PROBATION else ""

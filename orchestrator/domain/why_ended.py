@@ -43,6 +43,10 @@ def _was_served(model: ModelNow, part: Part) -> Reason:
     serves = None if model.active is None else model.active.version
     newer = model.parts[: model.parts.index(part)]
     by = next((one for one in newer if one.plan.version == serves), None)
+    if by is not None and by.plan.takes_back == part.plan.version:
+        why = because(part.plan.reason)
+        text = f"{named} was taken back at {moment(by.at)} by rollout {by.plan.id}{why}."
+        return Reason(H.TAKEN_BACK, text)
     if by is not None:
         text = f"{named} was replaced at {moment(by.at)} by rollout {by.plan.id}."
         return Reason(H.REPLACED, text)

@@ -31,7 +31,11 @@ class Wave:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A rollout. fleet: the selector that its fleet was when it was planned."""
+    """A rollout. fleet: the selector that its fleet was when it was planned.
+
+    takes_back: of a rollback, the version that it leads away from; rollback_of: the rollout that
+    shipped that, unless it was revoked.
+    """
 
     id: str
     spec: RolloutSpec
@@ -39,6 +43,7 @@ class Plan:
     pause_reason: PauseReason | None = None
     reason: str | None = None
     rollback_of: str | None = None
+    takes_back: int | None = None
     created_at: datetime
     waves: tuple[Wave, ...] = ()
     fleet: Node | None = None

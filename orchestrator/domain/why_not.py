@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from orchestrator.domain.rollout import ROLLOUT_TERMINAL
@@ -20,7 +21,7 @@ from orchestrator.domain.why_facts import (
 from schemas.device import DeviceState
 from schemas.device_why import Hindrance, WhyNot
 from schemas.maintenance import for_download, look
-from schemas.pace import Urgency
+from schemas.pace import MaintenanceWindow, Urgency
 from schemas.rollout import EXEC_TERMINAL, ExecState, PauseReason, RolloutState, WaveState
 from schemas.selector import Facts, parse, refusing, write
 
@@ -158,8 +159,7 @@ def _working(device: DeviceNow, part: Part, now: datetime) -> Reason:
     named = named_of(part.plan)
     until = part.waits_until
     if part.state is S.DEFERRED:
-        when = f" until {moment(until)}" if until else ""
-        return Reason(H.DEFERRED, f"Its own operator put {named} off{when}.", until)
+        return _waits(part, for_download(part.plan.spec.windows), "is not fetched yet", now)
     if not device.online or part.state is S.UNKNOWN:
         return Reason(H.OFFLINE, f"{_offline(device)}, in the middle of {named} ({part.state}).")
     if part.state is S.STAGED:
@@ -168,14 +168,22 @@ def _working(device: DeviceNow, part: Part, now: datetime) -> Reason:
                 f"{named} is staged and waits for a word: `argosy rollout activate {part.plan.id}`."
             )
             return Reason(H.WAITS_FOR_WORD, text, until)
-        opens = look(part.plan.spec.windows, now)
-        until = until or opens.until
-        if not opens.open and until is not None:
-            text = f"{named} is staged; its maintenance window opens at {moment(until)}."
-            return Reason(H.WINDOW, text, until)
+        if until is not None or not look(part.plan.spec.windows, now).open:
+            return _waits(part, part.plan.spec.windows, "is staged", now)
     share = "" if part.share is None else f", {part.share:.0%} fetched"
     text = f"It works on {named}: {part.state} since {moment(part.at)}{share}."
     return Reason(H.UNDER_WAY, text)
+
+
+def _waits(part: Part, windows: Sequence[MaintenanceWindow], where: str, now: datetime) -> Reason:
+    """It waits for a window, or longer than for the next: then for what it says itself."""
+    opens, until = look(tuple(windows), now), part.waits_until
+    named = f"{named_of(part.plan)} {where}"
+    if not opens.open and (until is None or (opens.until is not None and until <= opens.until)):
+        when = f"opens at {moment(opens.until)}" if opens.until else "opens never again"
+        return Reason(H.WINDOW, f"{named}; its maintenance window {when}.", opens.until)
+    when = "" if until is None else f" until {moment(until)}"
+    return Reason(H.DEFERRED, f"{named}; the device waits{when}{because(part.detail)}.", until)
 
 
 def _of_plan(facts: Facts, plan: Plan) -> Reason:

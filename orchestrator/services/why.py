@@ -125,6 +125,7 @@ class _Loader:
             pause_reason=record.pause_reason,
             reason=record.reason,
             rollback_of=record.rollback_of,
+            takes_back=record.takes_back,
             created_at=record.created_at,
             waves=waves.get(record.id, ()),
             fleet=None if record.fleet_where is None else parse(record.fleet_where),

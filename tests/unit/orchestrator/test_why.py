@@ -29,7 +29,7 @@ def rollout(number: int) -> str:
 
 
 def plan(version=4, *, waves=(W.RUNNING,), number=None, state=R.RUNNING, **more):
-    names = ("pause_reason", "reason", "rollback_of", "created_at")
+    names = ("pause_reason", "reason", "rollback_of", "takes_back", "created_at")
     held = {name: more.pop(name) for name in names if name in more}
     held["fleet"] = more.pop("means", None)
     spec = RolloutSpec.model_validate(
@@ -105,8 +105,18 @@ HINDRANCES = [
     (H.PACED, part(plan(pace={"per_minute": 5, "concurrent": 2})), "5 devices a minute and 2 at"),
     (
         H.DEFERRED,
-        part(plan(), S.DEFERRED, waits_until=NOW + timedelta(hours=2)),
-        "put digits@4 off until 2026-03-01 14:00 UTC",
+        part(plan(), S.DEFERRED, waits_until=NOW + timedelta(hours=2), detail="put off by hand"),
+        "not fetched yet; the device waits until 2026-03-01 14:00 UTC: put off by hand.",
+    ),
+    (
+        H.DEFERRED,
+        part(plan(windows=(CLOSED,)), S.STAGED, waits_until=NOW + timedelta(days=2)),
+        "is staged; the device waits until 2026-03-03 12:00 UTC.",
+    ),
+    (
+        H.WINDOW,
+        part(plan(windows=(CLOSED,)), S.DEFERRED, waits_until=NOW + timedelta(hours=14)),
+        "is not fetched yet; its maintenance window opens at 2026-03-02 02:00 UTC",
     ),
     (
         H.WAITS_FOR_WORD,
@@ -162,7 +172,8 @@ def test_what_stands_in_the_way_of_a_device_that_takes_part(code, its, words):
 
 def test_every_hindrance_is_told_by_some_test():
     told = {code for code, _, _ in HINDRANCES} | {code for code, _, _ in NOT_ITS}
-    assert told | {H.PENDING, H.REVOKED, H.VERSION_REVOKED, H.NO_ROLLOUT, H.REPLACED} == set(H)
+    others = {H.PENDING, H.REVOKED, H.VERSION_REVOKED, H.NO_ROLLOUT, H.REPLACED, H.TAKEN_BACK}
+    assert told | others == set(H)
 
 
 NOT_ITS = [
@@ -235,18 +246,31 @@ def test_an_open_rollout_that_leaves_it_out_counts_more_than_an_old_failure():
 
 
 def test_a_version_that_another_rollout_replaced():
-    back = part(plan(3, number=8, rollback_of=rollout(4)), S.SUCCEEDED)
-    found = missing(model(back, part(plan(4, state=R.ROLLED_BACK), S.SUCCEEDED)))
+    newer = part(plan(3, number=8), S.SUCCEEDED)
+    found = missing(model(newer, part(plan(4, state=R.SUCCEEDED), S.SUCCEEDED)))
     assert found.code is H.REPLACED
     assert "by rollout rol_0000000000000008" in found.text
+
+
+def test_a_version_that_was_taken_back_says_by_what_and_why():
+    back = part(plan(3, number=8, rollback_of=rollout(4), takes_back=4), S.SUCCEEDED)
+    gone = part(plan(4, state=R.ROLLED_BACK, reason="by ops: too slow"), S.SUCCEEDED)
+    found = missing(model(back, gone))
+    assert (found.code, found.rollout) == (H.TAKEN_BACK, rollout(4))
+    assert found.text.endswith("by rollout rol_0000000000000008: by ops: too slow.")
 
 
 ORIGINS = [
     (Origin.ROLLOUT, model(newest=3), "by rollout rol_0000000000000003: wave 2 of 2"),
     (
         Origin.ROLLBACK,
-        model(part(plan(3, number=8, rollback_of=rollout(4)), S.SUCCEEDED)),
-        "as rollout rol_0000000000000008 took back rol_0000000000000004",
+        model(part(plan(3, number=8, rollback_of=rollout(4), takes_back=4), S.SUCCEEDED)),
+        "as rollout rol_0000000000000008 took back digits@4 of rollout rol_0000000000000004",
+    ),
+    (
+        Origin.ROLLBACK,
+        model(part(plan(3, number=8, takes_back=4), S.SUCCEEDED), newest=3, revoked={4: "bad"}),
+        "as rollout rol_0000000000000008 took back digits@4, which was revoked",
     ),
     (
         Origin.BY_HAND,
