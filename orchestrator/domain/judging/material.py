@@ -9,7 +9,14 @@ from enum import StrEnum
 import numpy as np
 
 from orchestrator.domain.judging.figures import DeviceFigures
-from orchestrator.domain.judging.metrics import Readings, changes, disagreements, levels, standings
+from orchestrator.domain.judging.metrics import (
+    Readings,
+    changes,
+    disagreements,
+    levels,
+    pasts,
+    told,
+)
 from schemas.gates import Gates, Metric, TelemetryGate
 
 
@@ -74,7 +81,7 @@ def gather(
     def found(basis: Basis, one: Readings, other: Readings | None = None) -> Material:
         enough = other if other is not None and len(other) >= most else None
         note = _note(one, other, least, most)
-        promising = len(treated) >= most and _some(gate.metric, treated)
+        promising = _promising(gate.metric, treated, control, gates)
         return Material(gate, device_class, basis, one, enough, promising, note)
 
     if gate.metric is Metric.SILENCE:
@@ -93,15 +100,28 @@ def gather(
     return found(Basis.OWN_PAST if len(one) >= most else Basis.NOTHING, one, other)
 
 
-def _some(metric: Metric, devices: Sequence[DeviceFigures]) -> bool:
-    """Whether any device has told anything of it: without labels no accuracy will ever be known."""
+def _promising(
+    metric: Metric, treated: Sequence[DeviceFigures], control: Sequence[DeviceFigures], gates: Gates
+) -> bool:
+    """Whether a comparison that shows nothing, or cannot be made, may yet do so.
+
+    Only what devices tell from now on is still to come: whoever has no past gets none, and is
+    held against such of the control cohort alone. What nobody told of, as of labels, never comes.
+    """
+    least, most = gates.min_inferences, gates.min_devices
+    if len(treated) < most:
+        return False
     if metric is Metric.SILENCE:
-        return any(device.silent for device in devices)
+        return any(device.silent for device in treated)
     if metric is Metric.SHADOW_AGREEMENT:
-        return len(disagreements(devices, 1)) > 0
-    if metric is Metric.CLASS_MIX:
-        return len(changes(metric, devices, 1)) > 0
-    return len(standings(metric, devices, 1)) > 0
+        return len(disagreements(treated, 1)) > 0
+    if not any(told(metric, device) for device in treated):
+        return False
+    if pasts(metric, treated, least) >= most:
+        return True
+    if metric is Metric.CLASS_MIX:  # of which there is only the change
+        return False
+    return all(sum(d.pre is None for d in side) >= most for side in (treated, control))
 
 
 def _silence(devices: Sequence[DeviceFigures]) -> Readings:

@@ -89,6 +89,41 @@ def disagreements(devices: Sequence[DeviceFigures], least: int) -> Readings:
     )
 
 
+def pasts(metric: Metric, devices: Sequence[DeviceFigures], least: int) -> int:
+    """Devices whose past is known well enough; it does not grow, so no others will be counted."""
+    return sum(
+        device.pre is not None
+        and (
+            sum(device.pre.classes.values()) >= max(least, 1)
+            if metric is Metric.CLASS_MIX
+            else _level(metric, device.pre, least) is not None
+        )
+        for device in devices
+    )
+
+
+def told(metric: Metric, device: DeviceFigures) -> bool:
+    """Whether it has told anything of it since; where not, it will hardly ever: it has no labels."""
+    post = device.post
+    if post is None:
+        return False
+    match metric:
+        case Metric.ACCURACY:
+            return post.labelled > 0
+        case Metric.LOW_CONFIDENCE:
+            return any(post.confidence)
+        case Metric.LATENCY_P50 | Metric.LATENCY_P95 | Metric.LATENCY_P99:
+            return bool(post.latency)
+        case Metric.CLASS_MIX:
+            return bool(post.classes)
+        case Metric.RSS:
+            return post.rss_mib > 0
+        case Metric.ENERGY:
+            return post.energy_n > 0 and (device.pre is None or device.pre.method == post.method)
+        case _:
+            return post.n > 0
+
+
 def _change(metric: Metric, pre: Span | None, post: Span | None, least: int) -> Reading | None:
     if pre is None or post is None:
         return None

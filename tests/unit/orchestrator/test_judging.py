@@ -253,3 +253,29 @@ def test_what_is_not_required_is_waited_for_while_it_may_show_harm_yet():
     assert verdict_of(clear, last=False) is Verdict.PASS
     unlabelled = spans(4000)
     assert verdict_of(unlabelled, last=False, labelled=False) is Verdict.PASS
+
+
+def test_what_can_never_be_compared_is_not_waited_for():
+    """A first install without anybody to compare it with passes as soon as it may."""
+    post = spans(60, labelled=60, correct=40, latency={100: 60}, classes={0: 60}, rss_mib=9)
+
+    def of(treated, control=()):
+        evidence = judge_telemetry(Cohorts(treated, control), Gates(), look=1, last=False)
+        return outcome(evidence, last=False)
+
+    fresh, idle = cohort("t", None, post), cohort("t", spans(3), post)
+    assert of(fresh) is Verdict.PASS
+    assert of(fresh, cohort("c", post, post)) is Verdict.PASS, "those have a past, so are unlike"
+    assert of(fresh, cohort("c", None, post, devices=4)) is Verdict.PASS, "too few of them"
+    assert of(idle) is Verdict.PASS, "a past does not grow"
+    assert of(fresh, cohort("c", None, spans(3))) is Verdict.WAIT
+    assert of(cohort("t", post, spans(3, labelled=3, correct=1))) is Verdict.WAIT
+
+
+def test_a_p99_is_waited_for_until_there_are_enough_values():
+    gate = TelemetryGate(metric=Metric.LATENCY_P99, max_worse=1.5, required=False)
+    before, fifty = (spans(n, latency={100: n}) for n in (500, 60))
+    evidence = judge_telemetry(
+        Cohorts(cohort("t", before, fifty)), Gates(telemetry=(gate,)), look=1, last=False
+    )
+    assert outcome(evidence, last=False) is Verdict.WAIT
