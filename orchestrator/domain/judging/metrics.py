@@ -103,7 +103,7 @@ def pasts(metric: Metric, devices: Sequence[DeviceFigures], least: int) -> int:
 
 
 def told(metric: Metric, device: DeviceFigures) -> bool:
-    """Whether it has told anything of it since; where not, it will hardly ever: it has no labels."""
+    """Whether it has told anything of it since; of labels, whoever has none never will."""
     post = device.post
     if post is None:
         return False
