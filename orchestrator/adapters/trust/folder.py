@@ -31,6 +31,8 @@ class MetadataFolder:
         self.keys = path / "keys"
         self.metadata = path / "metadata"
         self._write = write
+        # Made once: they are looked at for each document that is signed.
+        self._marks = (self.metadata, self.metadata / "timestamp.json", self.keys)
 
     def exists(self) -> bool:
         """Whether there is metadata: the first root is written when all else is there."""
@@ -81,7 +83,7 @@ class MetadataFolder:
     def stamp(self) -> tuple[object, ...]:
         """What differs after anybody wrote metadata or keys."""
         found: list[object] = []
-        for path in (self.metadata, self.metadata / "timestamp.json", self.keys):
+        for path in self._marks:
             try:
                 status = path.stat()
             except OSError:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-from tuf.api.metadata import TargetFile, Targets
-
 from orchestrator.adapters.trust.acceptance import accept, files_of
+from orchestrator.adapters.trust.assignments import AssignmentSigner
 from orchestrator.adapters.trust.creation import (
     Offline,
     create,
@@ -23,7 +22,6 @@ from orchestrator.adapters.trust.documents import (
     SNAPSHOT,
     TIMESTAMP,
     role_of,
-    sign,
     split_name,
 )
 from orchestrator.adapters.trust.folder import MetadataFolder, Write
@@ -50,8 +48,6 @@ from schemas.trust import (
     MODELS_ROLE,
     ROOT_FILE,
     TrustView,
-    desired_target,
-    signable,
 )
 
 log = logging.getLogger(__name__)
@@ -72,6 +68,7 @@ class TrustStore:
         self._folder = folder
         self._clock = clock
         self._lock = threading.RLock()
+        self._assignments = AssignmentSigner()
         self._stands: frozenset[Standing] | None = None
         self._behind = False
         self._settled = False
@@ -247,14 +244,10 @@ class TrustStore:
             sequence: the document's TUF version, which grows with every assignment.
             expires: after this the device does not install from it any more.
         """
-        path = desired_target(assignment.device, assignment.execution)
-        custom = {"custom": signable(assignment.model_dump(mode="json"))}
-        target = TargetFile(manifest_size, {"sha256": assignment.manifest_sha256}, path, custom)
         with self._lock:
             self._refresh()
             signers = self._ring.of(role_of(self._state.targets, DIRECTOR_ROLE))
-        signed = Targets(sequence, None, expires.astimezone(UTC), {path: target})
-        return sign(signed, signers)
+            return self._assignments.sign(assignment, manifest_size, sequence, expires, signers)
 
     def _told_behind(self, now: datetime) -> bool:
         behind = clock_is_behind(self._state, now)
