@@ -51,6 +51,7 @@ class SqlTakingBack:
                 anew.version == RolloutRow.version,
                 anew.state.in_(_AGAIN),
                 anew.started_at > RolloutRow.turned_at,
+                _is_meant(anew),
             )
             .correlate(RolloutRow)
             .exists()
@@ -151,8 +152,26 @@ def _brought(taken: TakenBack, e: Brought) -> Iterator[ColumnElement[bool]]:
 
 
 def _ships(taken: TakenBack, e: Brought) -> ColumnElement[bool]:
-    its = (RolloutRow.model == taken.model, RolloutRow.version == taken.version)
-    return select(RolloutRow.id).where(RolloutRow.id == e.rollout_id, *its).correlate(e).exists()
+    r = aliased(RolloutRow)
+    its = (r.model == taken.model, r.version == taken.version, _is_meant(r))
+    return select(r.id).where(r.id == e.rollout_id, *its).correlate(e).exists()
+
+
+def _is_meant(r: Any) -> ColumnElement[bool]:
+    """That somebody wants a rollout's version there.
+
+    A rollback to whatever devices served before says nothing of what that is: it may be taken back
+    as well, and then they are led on.
+    """
+    parent, v = aliased(RolloutRow), aliased(ModelVersionRow)
+    named = select(parent.id).where(parent.id == r.rollback_of, parent.back_to == r.version)
+    revoked = select(v.version).where(
+        r.rollback_of.is_(None),
+        v.model == r.model,
+        v.version == r.takes_back,
+        v.take_back_to == r.version,
+    )
+    return or_(r.takes_back.is_(None), named.correlate(r).exists(), revoked.correlate(r).exists())
 
 
 def _brought_later(taken: TakenBack, e: Brought) -> ColumnElement[bool]:

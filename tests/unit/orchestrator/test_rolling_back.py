@@ -461,3 +461,61 @@ def test_a_rollback_waits_for_no_gate(platform, fleet):
     through(platform, back.id)
     waves = platform.rollouts.get(back.id).waves
     assert all(w.state is WaveState.PASSED for w in waves)
+
+
+def three(platform, fleet):
+    """Version 2 came to all, and then 3; both rollouts go on."""
+    platform.models.register("digits", platform.manifest(content=b"three"), None)
+    waits = {"min_inferences": 50, "soak_seconds": 600, "max_failure_rate": 1.0}
+    second = start(platform, 2, gates=waits)
+    through(platform, second)
+    third = start(platform, 3, gates=waits)
+    through(platform, third)
+    assert [serves(platform, d) for d in fleet] == [3] * 5
+    assert {e.before for e in executions(platform, third).values()} == {2}
+    return second, third
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_two_rollbacks_lead_beyond_both_versions(platform, fleet, newest_first):
+    """A rollback to what devices served before does not ship that anew."""
+    pair = three(platform, fleet)
+    for bad in reversed(pair) if newest_first else pair:
+        platform.clock.forward(10)
+        platform.rollouts.operate(bad, Act.ROLLBACK)
+        platform.tick()
+    for _ in range(3):
+        platform.clock.forward(10)
+        platform.tick()
+        for back in (v for v in platform.rollouts.page(None, 20) if v.takes_back):
+            if back.state is R.RUNNING:
+                through(platform, back.id)
+    assert [serves(platform, d) for d in fleet] == [1] * 5
+
+
+def test_who_was_led_to_a_version_goes_on_when_that_is_revoked(platform, fleet):
+    _, third = three(platform, fleet)
+    platform.rollouts.operate(third, Act.ROLLBACK)
+    platform.tick()
+    through(platform, only_rollback(platform, third).id)
+    assert [serves(platform, d) for d in fleet] == [2] * 5
+    platform.clock.forward(10)
+    revoke(platform, 2, rollback=True)
+    platform.clock.forward(10)
+    platform.tick()
+    (back,) = [v for v in platform.rollouts.page(None, 20) if v.takes_back == 2]
+    assert (back.spec.version, platform.rollouts.get(back.id).waves[0].size) == (1, 5)
+
+
+def test_a_version_that_a_rollback_names_stays(platform, fleet):
+    second, third = three(platform, fleet)
+    platform.rollouts.operate(second, Act.ROLLBACK)
+    platform.tick()
+    platform.clock.forward(10)
+    platform.rollouts.operate(third, Act.ROLLBACK, to=2)
+    platform.tick()
+    through(platform, only_rollback(platform, third).id)
+    platform.clock.forward(10)
+    platform.tick()
+    assert platform.rollouts.get(second).rollbacks == ()
+    assert [serves(platform, d) for d in fleet] == [2] * 5
