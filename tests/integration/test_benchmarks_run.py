@@ -19,8 +19,8 @@ pytestmark = [
 ]
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-SLOW = {"loop", "training", "rollout"}
-"""Take minutes; the parts of the loop and of rollouts to many are those of tests/e2e."""
+SLOW = {"loop", "optimize", "rollout", "training", "transfer"}
+"""Take a minute or more; what they measure is tried by tests of its own."""
 
 NAMES = [
     pytest.param(path.stem, marks=[pytest.mark.slow] if path.stem in SLOW else [])

@@ -77,12 +77,13 @@ def test_every_example_is_tested() -> None:
 
 
 IN_E2E = {"digits"}
+LONG = {"handwriting"}
 
 
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(e, id=e.name, marks=[pytest.mark.slow] if e.name in IN_E2E else [])
+        pytest.param(e, id=e.name, marks=[pytest.mark.slow] if e.name in IN_E2E | LONG else [])
         for e in EXPECTED
     ],
 )
