@@ -8,14 +8,16 @@ from orchestrator.services.ports import Transaction
 from orchestrator.services.records import RolloutRecord
 
 _HINT = (
-    "another operator approves it: `argosy rollout approve {rollout}`, with a token of their own"
+    "another person approves it: `argosy rollout approve {rollout}`, with a releaser's or admin's"
+    " token of their own"
 )
 
 
 def check_another(tx: Transaction, rollout: RolloutRecord) -> None:
     """See that whoever acts is another person than who started a rollout.
 
-    A person may have several tokens: those of one name are taken to be of one person.
+    Of a person's tokens each has a name of its own, as no two that work share one: ``ann`` and
+    ``ann--laptop`` are of the same person.
 
     Raises:
         Forbidden: it is the same one.
@@ -38,4 +40,4 @@ def _key(name: str) -> str:
 
 def _person(tx: Transaction, name: str) -> str:
     record = tx.keys.get(_key(name))
-    return record.name.strip().casefold() if record is not None else ""
+    return record.name.strip().casefold().partition("--")[0] if record is not None else ""

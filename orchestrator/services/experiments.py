@@ -10,7 +10,7 @@ from orchestrator.domain.acts import Act
 from orchestrator.domain.experiment import Arms, split
 from orchestrator.domain.judging.difference import differences
 from orchestrator.domain.rollout import ROLLOUT_TERMINAL
-from orchestrator.errors import ArgosyError, Conflict, Invalid, NotFound
+from orchestrator.errors import ArgosyError, Conflict, IllegalTransition, Invalid, NotFound
 from orchestrator.services import actor
 from orchestrator.services.fleets import target_of
 from orchestrator.services.ports import Clock, Transaction, UnitOfWork
@@ -26,11 +26,13 @@ from schemas.experiment import (
 )
 from schemas.gates import Gates
 from schemas.ids import new_id
-from schemas.rollout import RolloutSpec, WaveSpec
+from schemas.rollout import RolloutSpec, RolloutState, WaveSpec
 
 S = ExperimentState
 
 _GOING = frozenset({S.STARTING, S.RUNNING, S.STOPPING})
+_LEFT_ALONE = ROLLOUT_TERMINAL | {RolloutState.ROLLING_BACK}
+"""Arms that are not ended: to abort one that rolls back would leave devices with its version."""
 _EVERYBODY = (WaveSpec(percent=100),)
 _GATES = Gates(telemetry=(), min_inferences=1, max_error_rate=1.0, evidence_seconds=30 * 86400)
 """An arm is there to be measured, so only updates that fail stop it."""
@@ -166,13 +168,17 @@ class ExperimentService:
             going = [
                 rollout.id
                 for name in (record.rollout_a, record.rollout_b)
-                if (rollout := tx.rollouts.get(name)) and rollout.state not in ROLLOUT_TERMINAL
+                if (rollout := tx.rollouts.get(name)) and rollout.state not in _LEFT_ALONE
             ]
             record = self._measured(tx, record)
         for name in going:
             self._rollouts.operate(name, Act.ABORT, f"experiment {record.id} was stopped")
         if record.kept_rollout is not None:
-            self._rollouts.operate(record.kept_rollout, Act.START, f"won experiment {record.id}")
+            try:
+                won = f"won experiment {record.id}"
+                self._rollouts.operate(record.kept_rollout, Act.START, won)
+            except IllegalTransition as error:  # it was discarded, or its version revoked
+                record = replace(record, reason=f"{record.reason}; {error.detail}")
         self._move(replace(record, state=S.STOPPED, ended_at=self._clock()), {S.STOPPING})
 
     def _measured(self, tx: Transaction, record: ExperimentRecord) -> ExperimentRecord:

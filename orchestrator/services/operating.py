@@ -70,6 +70,8 @@ class OperatingService:
             changes = acts.judge(act, record.state, is_rollback=record.takes_back is not None)
             if isinstance(changes, Refuse):
                 raise IllegalTransition(changes.detail)
+            if not changes and act is Act.ROLLBACK:
+                record = _other_goal(tx, record, said, now)
             if changes:
                 if act in _SENDS:
                     self._require_signed(record)
@@ -188,6 +190,28 @@ def _roll_back(
     turned = replace(before, back_to=to)
     record = apply(tx, turned, Happened(RolloutEvent.ROLL_BACK), now, because=because)
     rollbacks.end_in_flight(tx, record, now)
+    return record
+
+
+def _other_goal(
+    tx: Transaction, before: RolloutRecord, said: OperateRequest, now: datetime
+) -> RolloutRecord:
+    """Lead those to another version that no rollback has yet; a repeat changes nothing.
+
+    Raises:
+        IllegalTransition: it is over.
+    """
+    if said.to in {None, before.back_to}:
+        return before
+    if before.state is not RolloutState.ROLLING_BACK:
+        msg = f"{before.id} was rolled back already: nothing is led to {before.model}@{said.to}"
+        hint = f"start a rollout of it: argosy rollout start {before.model}@{said.to}"
+        raise IllegalTransition(msg, hint=hint)
+    rollbacks.check_goal(tx, before.model, before.version, said.to or 0)
+    record = _edit(tx, replace(before, back_to=said.to), now)
+    detail = {"version": f"{record.model}@{record.version}", "to": said.to, "state": record.state}
+    more = {"reason": said.reason} if said.reason else {}
+    tx.audit.add("rollout.rollback", record.id, detail | more)
     return record
 
 

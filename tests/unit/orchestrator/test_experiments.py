@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.errors import Conflict, Invalid, NotFound, NotSigned
+from orchestrator.domain.acts import Act
+from orchestrator.errors import Conflict, IllegalTransition, Invalid, NotFound, NotSigned
 from orchestrator.services.experiments import ExperimentService
 from schemas.access import Role
 from schemas.experiment import ExperimentSpec, ExperimentState, StopRequest
@@ -265,3 +266,31 @@ def test_the_way_through_the_command_line(platform, few, monkeypatch, capsys):
     code, _, err = call("start", "digits", "--a", "1", "--b", "2", "--metric", "silence")
     assert (code, "--metric" in err or "metrics" in err) == (2, True)
     assert call("get", "exp_0000000000000000")[0] == 5
+
+
+def test_an_arm_that_rolls_back_goes_on_with_that_when_its_experiment_stops(platform, fleet):
+    experiment, sides = started(platform)
+    arm = platform.experiments.get(experiment).arms[1]
+    platform.rollouts.operate(arm.rollout, Act.ROLLBACK, "it is worse", to=1)
+    stopped = platform.experiments.stop(experiment, StopRequest())
+    assert stopped.state is ExperimentState.STOPPED
+    assert platform.rollouts.get(arm.rollout).state is RolloutState.ROLLING_BACK
+    platform.tick()
+    (back,) = platform.rollouts.get(arm.rollout).rollbacks
+    assert platform.rollouts.get(back).waves[0].size == len(sides["b"])
+
+
+def test_a_winner_that_may_not_start_does_not_keep_its_experiment_open(platform, few, monkeypatch):
+    experiment = platform.experiments.start(spec()).id
+    operate = platform.rollouts.operate
+
+    def refuse(rollout, act, *said):
+        if act == "start":
+            msg = "cannot start: the rollout has ended (ABORTED)"
+            raise IllegalTransition(msg)
+        return operate(rollout, act, *said)
+
+    monkeypatch.setattr(platform.rollouts, "operate", refuse)
+    stopped = platform.experiments.stop(experiment, StopRequest(keep="a"))
+    assert stopped.state is ExperimentState.STOPPED
+    assert stopped.reason.endswith("the rollout has ended (ABORTED)")

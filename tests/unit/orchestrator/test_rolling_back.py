@@ -519,3 +519,26 @@ def test_a_version_that_a_rollback_names_stays(platform, fleet):
     platform.tick()
     assert platform.rollouts.get(second).rollbacks == ()
     assert [serves(platform, d) for d in fleet] == [2] * 5
+
+
+def test_another_version_named_while_it_rolls_back_is_for_those_that_are_left(platform):
+    """It was taken without a word, and did nothing."""
+    for content in (b"one", b"two"):
+        platform.models.register("digits", platform.manifest(content=content), None)
+    (device,) = platform.enroll(1)
+    platform.birth(device)
+    bad = start(platform, 2)
+    through(platform, bad)  # it served nothing before
+    platform.rollouts.operate(bad, Act.ROLLBACK)
+    assert platform.rollouts.get(bad).left == {"nothing to go back to": 1}
+    with pytest.raises(Invalid, match="older version"):
+        platform.rollouts.operate(bad, Act.ROLLBACK, to=2)
+    platform.rollouts.operate(bad, Act.ROLLBACK, "to the first", to=1)
+    platform.rollouts.operate(bad, Act.ROLLBACK, "to the first", to=1)  # a repeat
+    assert [one.detail.get("to") for one in acts(platform, bad)][-2:] == [None, 1]
+    platform.tick()
+    assert only_rollback(platform, bad).spec.version == 1
+    through(platform, only_rollback(platform, bad).id)
+    assert platform.rollouts.get(bad).state is R.ROLLED_BACK
+    with pytest.raises(IllegalTransition, match="was rolled back already"):
+        platform.rollouts.operate(bad, Act.ROLLBACK, to=3)

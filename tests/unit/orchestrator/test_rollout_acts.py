@@ -57,7 +57,7 @@ def states(platform, rollout):
 
 def test_another_person_has_to_agree(platform, fleet):
     rollout = plan(platform, approval=True)
-    ann, other_ann, ben = (person(platform, name) for name in ("ann", "ann", "ben"))
+    ann, other_ann, ben = (person(platform, name) for name in ("ann", "ann--laptop", "ben"))
     with actor.acting(ann):
         view = platform.rollouts.operate(rollout, Act.START)
         assert (view.state, view.requested_by) == (R.AWAITING_APPROVAL, ann)
