@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -119,9 +119,10 @@ def simulate_fleet(asked: Asked) -> int:
     from orchestrator.simulator.identity import Folder
 
     argosy, server = _platform(asked)
+    folder = Folder(asked.state or (asked.home or home_folder()) / "simulator")
     plan = Plan(
         server=server,
-        folder=Folder(asked.state or (asked.home or home_folder()) / "simulator"),
+        folder=folder,
         devices=asked.devices,
         profile=profile,
         seed=asked.seed,
@@ -129,7 +130,7 @@ def simulate_fleet(asked: Asked) -> int:
         connects=asked.connects,
     )
     stop = threading.Event()
-    with _until_told(stop):
+    with closing(folder), _until_told(stop):
         identities = admit(plan, _Tokens(asked, argosy), _Enrolling())
         fleet = Fleet(plan, identities, stop)
         if argosy is not None:

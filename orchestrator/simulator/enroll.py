@@ -90,18 +90,40 @@ def _parsed(text: str) -> JoinToken:
         raise Invalid(str(error), hint="make one with `argosy token create`") from error
 
 
-def _trust(server: str, tokens: Sequence[JoinToken]) -> ssl.SSLContext:
-    """TLS that trusts the authority which the tokens pin, and nothing else."""
-    with httpx.Client(verify=False, timeout=_TIMEOUT, trust_env=False) as anybody:  # noqa: S501 - the answer is checked against the pin
+def check_roots(server: str, pem: bytes) -> None:
+    """See that identities of an earlier run are of the platform that answers now.
+
+    Raises:
+        UnreachableError: nobody answers.
+        Invalid: another one stands at that address, which would refuse every device.
+    """
+    there, kept = _ders(_roots(server)[1]), _ders(x509.load_pem_x509_certificates(pem))
+    if not there & kept:
+        detail = f"the devices that are kept were let in by another platform than {server} is now"
+        raise Invalid(detail, hint="name another folder with --state, or delete the one there is")
+
+
+def _roots(server: str) -> tuple[bytes, list[x509.Certificate]]:
+    """The authorities that a server names: as PEM, and read."""
+    with httpx.Client(verify=False, timeout=_TIMEOUT, trust_env=False) as anybody:  # noqa: S501 - the answer is checked against what is pinned
         try:
             pem = anybody.get(f"{server}/v1/trust/ca.pem").raise_for_status().content
-            roots = x509.load_pem_x509_certificates(pem)
+            return pem, x509.load_pem_x509_certificates(pem)
         except httpx.HTTPError as error:
             raise UnreachableError(server) from error
         except ValueError as error:
             detail = f"{server} does not answer as an Argosy platform does"
             raise Invalid(detail) from error
-    ders = {root.public_bytes(serialization.Encoding.DER) for root in roots}
+
+
+def _ders(roots: Sequence[x509.Certificate]) -> set[bytes]:
+    return {root.public_bytes(serialization.Encoding.DER) for root in roots}
+
+
+def _trust(server: str, tokens: Sequence[JoinToken]) -> ssl.SSLContext:
+    """TLS that trusts the authority which the tokens pin, and nothing else."""
+    pem, roots = _roots(server)
+    ders = _ders(roots)
     for token in tokens:
         digests = (hashlib.sha256(der).hexdigest() for der in ders)
         if not any(hmac.compare_digest(digest, token.ca_sha256) for digest in digests):

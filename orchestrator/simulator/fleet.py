@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import serialization
 
 from orchestrator.errors import Invalid, Unavailable
 from orchestrator.simulator.device import Device
-from orchestrator.simulator.enroll import Newcomer, enroll_all
+from orchestrator.simulator.enroll import Newcomer, check_roots, enroll_all
 from orchestrator.simulator.hub import Hub
 from orchestrator.simulator.identity import Folder, Identity, Kept
 from orchestrator.simulator.link import Broker
@@ -67,6 +67,8 @@ def admit(plan: Plan, tokens: Tokens, tell: Callable[[int, int], None]) -> dict[
         ArgosyError: a device cannot enroll.
     """
     known = plan.folder.load(plan.server, datetime.now(UTC), plan.devices)
+    if known:
+        check_roots(plan.server, plan.folder.roots)
     of_class = kinds(plan.profile, plan.devices)
     missing: dict[str, list[int]] = {}
     for number in range(plan.devices):

@@ -6,6 +6,7 @@ One file for each device, which OpenSSL reads as it is: PEM readers skip what st
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tempfile
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 from cryptography import x509
 from pydantic import Field, ValidationError
@@ -24,6 +26,7 @@ from schemas.enroll import BrokerAddress
 
 STATE = "state.json"
 ROOTS = "roots.pem"
+LOCK = "lock"
 
 
 class Record(Wire):
@@ -71,6 +74,10 @@ class Folder:
 
     Args:
         root: made when it is not there, for its owner alone.
+
+    Raises:
+        Invalid: it cannot be made, or another run uses it: a broker knows each device once, so two
+            runs with the same identities would take the connections from each other.
     """
 
     def __init__(self, root: Path) -> None:
@@ -80,6 +87,12 @@ class Folder:
         except OSError as error:
             detail = f"the folder {root} cannot be made: {(error.strerror or str(error)).lower()}"
             raise Invalid(detail, hint="name another one with --state") from error
+        self._lock = _locked(root)
+        self._before: Mapping[str, Kept] | None = None
+
+    def close(self) -> None:
+        """Let others use the folder."""
+        self._lock.close()
 
     def save(self, record: Record, key_pem: bytes, chain_pem: str, roots_pem: str) -> None:
         """Keep an identity; what is there of that number is replaced."""
@@ -107,20 +120,43 @@ class Folder:
 
     @property
     def roots(self) -> bytes:
-        """The authorities to trust, as PEM."""
-        return (self.root / ROOTS).read_bytes()
+        """The authorities to trust, as PEM.
+
+        Raises:
+            Invalid: they are gone.
+        """
+        try:
+            return (self.root / ROOTS).read_bytes()
+        except OSError as error:
+            detail = f"{self.root / ROOTS} cannot be read, which says whom devices trust"
+            raise Invalid(detail, hint="name another folder with --state, or delete it") from error
 
     def state(self) -> Mapping[str, Kept]:
-        """What the run before left; nothing where it left nothing, or it is damaged."""
+        """What runs before left; nothing where they left nothing, or it is damaged."""
         try:
             return State.model_validate_json((self.root / STATE).read_bytes()).devices
         except (OSError, ValidationError):
             return {}
 
     def keep(self, devices: Mapping[str, Kept]) -> None:
-        """Write down what the next run is to know."""
-        text = State(devices=dict(devices)).model_dump_json(exclude_defaults=True)
+        """Write down what the next run is to know, of a smaller fleet than the last one's too."""
+        if self._before is None:
+            self._before = self.state()
+        text = State(devices={**self._before, **devices}).model_dump_json(exclude_defaults=True)
         _write(self.root / STATE, text.encode())
+
+
+def _locked(root: Path) -> IO[bytes]:
+    """The lock of a folder; it goes with the process, however that ends."""
+    file = (root / LOCK).open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        detail = f"another run simulates the devices of {root}"
+        hint = "wait for its end, or name another folder with --state"
+        raise Invalid(detail, hint=hint) from error
+    return file
 
 
 def serial_and_end(chain_pem: str) -> tuple[str, datetime]:

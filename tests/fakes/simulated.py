@@ -163,4 +163,5 @@ class Running:
         self._stop.set()
         self._thread.join(20)
         assert not self._thread.is_alive()
+        self.folder.close()
         return self.summary

@@ -12,6 +12,7 @@ from orchestrator.cli.main import run
 from orchestrator.cli.simulate_run import read_profile
 from orchestrator.errors import Invalid
 from orchestrator.simulator.builtin import BUILT_IN
+from orchestrator.simulator.identity import LOCK
 from schemas.errors import Exit
 
 
@@ -68,7 +69,7 @@ def test_a_damaged_token_is_refused_before_anything_is_asked(tmp_path, capsys):
     argv = ["simulate", "--token", "aj1.x", "--server", "http://127.0.0.1:1", "--devices", "1"]
     assert run([*argv, "--state", str(tmp_path)]) == Exit.USAGE
     assert "not a join token" in capsys.readouterr().err
-    assert list(Path(tmp_path).iterdir()) == []
+    assert [one.name for one in Path(tmp_path).iterdir()] == [LOCK]
 
 
 def test_a_platform_that_is_not_there_is_one_line(tmp_path, capsys):
