@@ -67,7 +67,16 @@ _STYLE = click.RichHelpConfiguration(
                 "name": "More",
                 "commands": ["device-class", "agent", "telemetry", "simulate", "completion"],
             },
-        ]
+        ],
+        "*rollout": [
+            {"name": "Begin", "commands": ["plan", "start", "approve"]},
+            {"name": "See", "commands": ["ls", "get", "devices", "watch"]},
+            {
+                "name": "Steer",
+                "commands": ["pause", "resume", "edit", "activate", "promote", "retry", "finish"],
+            },
+            {"name": "End", "commands": ["abort", "rollback"]},
+        ],
     },
 )
 

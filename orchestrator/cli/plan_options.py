@@ -23,7 +23,7 @@ _PLAN = (
     _plan("--waves", help="Counts, percents or selectors in order  [default: 1,100%]."),
     _plan("--variant", help="This variant for all, not the best for each."),
     _plan("--priority", type=int, help="Where rollouts overlap, 0 to 100  [50]."),
-    _plan("--approval", is_flag=True, help="A second operator has to agree."),
+    _plan("--approval", is_flag=True, help="A second person has to agree."),
 )
 
 _target = partial(click.option, panel="Target")

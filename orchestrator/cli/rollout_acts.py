@@ -50,7 +50,7 @@ def _do(
 @click.command()
 @_options
 def approve(rollout_id: str, reason: str, home: Path | None, form: str) -> None:
-    """Agree to a rollout that another operator started."""
+    """Agree to a rollout that another person started."""
     _do(home, form, reason, lambda argosy, why: argosy.rollouts.approve(rollout_id, why))
 
 

@@ -33,6 +33,10 @@ def evidence_text(evidence: Evidence) -> Text:
     if evidence.ok is None and not evidence.binding:
         mark, style = "·", "dim"
     parts = said(evidence)
+    if evidence.value is None and evidence.look is not None:
+        name, what = evidence.metric.replace("_", " "), evidence.device_class or "all"
+        text = Text.assemble((f"{mark} ", style), (f"{name} ", "dim"), f"of {what} is not known")
+        return text.append(f": {console.clean(evidence.note)}" if evidence.note else "", "dim")
     text = Text.assemble((f"{mark} ", style), (f"{parts.metric} ", "dim"), parts.value)
     if parts.interval:
         text.append(f" ({parts.interval})", "dim")
@@ -51,7 +55,8 @@ def lines(evidence: Sequence[Evidence]) -> Iterable[Text]:
     passed = sum(one.ok is True for one in evidence)
     rest = len(evidence) - passed - len(matters)
     if passed or rest:
-        text = Text.assemble(("✓ ", "green"), (f"{passed} passed", "dim"))
+        gates = "gate" if passed == 1 else "gates"
+        text = Text.assemble(("✓ ", "green"), (f"{passed} {gates} passed", "dim"))
         yield text.append(f", {rest} without a sign of harm" if rest else "", "dim")
 
 

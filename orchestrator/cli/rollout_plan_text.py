@@ -9,7 +9,7 @@ from rich.text import Text
 from orchestrator.cli import console
 from orchestrator.cli.output import print_facts, print_table
 from schemas.pace import Mode, Pace
-from schemas.rollout import Estimate, RolloutSpec, RolloutView, VariantShare, WaveSpec
+from schemas.rollout import Estimate, RolloutSpec, RolloutState, RolloutView, VariantShare, WaveSpec
 
 _REASON = 100
 """Characters of why nothing fits; `-o json` has all of it."""
@@ -28,6 +28,7 @@ def print_plan(view: RolloutView) -> None:
             ("devices", None if cost is None else _devices(cost)),
             ("to be sent", None if cost is None else f"at most {console.size(cost.bytes)}"),
             ("takes", None if cost is None else _takes(cost)),
+            ("waits for", _waits_for(view)),
         ]
     )
     _waves(view)
@@ -38,6 +39,13 @@ def print_plan(view: RolloutView) -> None:
         print_table(heads, rows)
     for note in cost.notes if cost is not None else ():
         console.say(f"note: {note}", style="dim")
+
+
+def _waits_for(view: RolloutView) -> str | None:
+    if view.state is not RolloutState.AWAITING_APPROVAL:
+        return None
+    by = f", who is not {view.requested_by}" if view.requested_by else ""
+    return f"a releaser or admin{by}: `argosy rollout approve {view.id}`"
 
 
 def target_text(spec: RolloutSpec) -> str:
@@ -101,16 +109,16 @@ def _waves(view: RolloutView) -> None:
         (
             str(wave.index + 1),
             str(wave.size),
-            _by(view.spec.waves[wave.index]) if whole else "",
+            _by(view.spec.waves[wave.index], first=wave.index == 0) if whole else "",
         )
         for wave in view.waves
     ]
     print_table(("WAVE", "DEVICES", "BY"), rows)
 
 
-def _by(wave: WaveSpec) -> str:
+def _by(wave: WaveSpec, *, first: bool) -> str:
     if wave.count is not None:
-        return f"{wave.count} more"
+        return f"a count of {wave.count}" if first else f"{wave.count} more"
     return wave.where if wave.where is not None else f"{wave.percent:g}% of the target"
 
 

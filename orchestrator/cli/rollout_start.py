@@ -74,7 +74,7 @@ def _say(view: RolloutView) -> None:
     from schemas.rollout import RolloutState
 
     if view.state is RolloutState.AWAITING_APPROVAL:
-        by = f"another operator agrees by `argosy rollout approve {view.id}`"
+        by = f"another releaser or admin agrees by `argosy rollout approve {view.id}`"
         console.say(f"it waits for approval: {by}", style="yellow")
         return
     console.say(f"started; watch it with `argosy rollout watch {view.id}`", style="dim")

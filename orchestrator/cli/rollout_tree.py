@@ -12,6 +12,7 @@ from rich.tree import Tree
 
 from orchestrator.cli import console
 from orchestrator.cli.rollout_evidence import lines
+from orchestrator.cli.rollout_plan_text import pace_text
 from orchestrator.cli.rollout_waits import device_waits, wave_waits
 from schemas.rollout import (
     EXEC_TERMINAL,
@@ -27,6 +28,7 @@ from schemas.rollout import (
 
 _GOOD = frozenset({ExecState.SUCCEEDED, ExecState.ALREADY_INSTALLED})
 _WAITING = frozenset({ExecState.SCHEDULED, ExecState.OFFERED})
+JUDGED = frozenset({WaveState.PASSED, WaveState.FAILED, WaveState.INCONCLUSIVE})
 _BAR = 20
 _WORDS = 80
 """Characters of a device's own words, where the screen is small."""
@@ -44,12 +46,8 @@ def rollout_tree(view: RolloutView, *, room: int | None, note: str | None = None
         note: a warning below it.
     """
     tree = Tree(_title(view), guide_style="dim")
-    if view.reason:
-        tree.add(Text(console.clean(view.reason), "yellow"))
-    for said in _back_lines(view):
+    for said in _of_all(view):
         tree.add(said)
-    if view.spec.shadow is not None:
-        tree.add(_shadow_line(view.spec.shadow))
     for wave in view.waves:
         branch = tree.add(_wave_line(wave, view))
         shown = _shown(wave, view, room)
@@ -75,6 +73,18 @@ def _title(view: RolloutView) -> Text:
     if len(view.waves) > 1:
         text.append_text(_bytes([wave.progress for wave in view.waves]))
     return text
+
+
+def _of_all(view: RolloutView) -> Iterator[Text]:
+    """What holds for all of its waves."""
+    if view.reason:
+        yield Text(console.clean(view.reason), "yellow")
+    pace = pace_text(view.spec)
+    if pace is not None and view.ended_at is None:
+        yield Text(f"pace: {pace}", "dim")
+    yield from _back_lines(view)
+    if view.spec.shadow is not None:
+        yield _shadow_line(view.spec.shadow)
 
 
 def _back_lines(view: RolloutView) -> Iterator[Text]:
@@ -111,7 +121,7 @@ def wave_title(wave: WaveView, view: RolloutView) -> str:
 
 
 def _wave_line(wave: WaveView, view: RolloutView) -> Text:
-    text = Text(wave_title(wave, view)).append("  ").append_text(console.state(wave.state))
+    text = Text(wave_title(wave, view)).append("  ").append_text(_wave_state(wave, view))
     if wave.size > 1 and wave.state is not WaveState.PENDING:
         text.append(f"  {ended(wave)}/{wave.size}", "dim")
     waits = wave_waits(wave, view, datetime.now(UTC))
@@ -120,6 +130,14 @@ def _wave_line(wave: WaveView, view: RolloutView) -> Text:
     elif nobody_there(wave):
         text.append("  waits: none of its devices is there", "yellow")
     return text.append_text(_bytes([wave.progress]))
+
+
+def _wave_state(wave: WaveView, view: RolloutView) -> Text:
+    """Its state; of a rollout that has ended before it was judged, how far it came."""
+    if view.ended_at is None or wave.state in JUDGED:
+        return console.state(wave.state)
+    word = "never begun" if wave.state is WaveState.PENDING else "not judged"
+    return Text(word, "dim")
 
 
 def nobody_there(wave: WaveView) -> bool:

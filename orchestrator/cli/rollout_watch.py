@@ -12,7 +12,7 @@ from rich.text import Text
 
 from orchestrator.cli import console
 from orchestrator.cli.rollout_evidence import lines as evidence_lines
-from orchestrator.cli.rollout_tree import ended, rollout_tree, wave_title
+from orchestrator.cli.rollout_tree import JUDGED, ended, rollout_tree, states_of, wave_title
 from orchestrator.client import Argosy
 from schemas.errors import Exit
 from schemas.rollout import (
@@ -29,8 +29,16 @@ from schemas.rollout import (
 _MANY = 50
 """Devices above which lines tell of troubles and counts only."""
 
-_TROUBLE = EXEC_TERMINAL - {ExecState.SUCCEEDED, ExecState.ALREADY_INSTALLED}
-_JUDGED = frozenset({WaveState.PASSED, WaveState.FAILED, WaveState.INCONCLUSIVE})
+_ON = frozenset({ExecState.SUCCEEDED, ExecState.ALREADY_INSTALLED})
+_TROUBLE = EXEC_TERMINAL - _ON
+
+
+_CHOICES = {
+    "promote": "the wave passes as it is",
+    "resume": "the wave is judged anew, by more evidence",
+    "rollback": "devices get what they served before",
+    "abort": "it ends, and devices keep what they serve",
+}
 
 
 def outcome(view: RolloutView) -> Exit:
@@ -41,8 +49,13 @@ def outcome(view: RolloutView) -> Exit:
 
 
 def print_rollout(view: RolloutView) -> None:
-    """Print a rollout for people, all of it."""
-    console.out().print(rollout_tree(view, room=None), soft_wrap=True)
+    """Print a rollout for people; of one with many devices those that had troubles first."""
+    many = sum(wave.size for wave in view.waves) > _MANY
+    console.out().print(rollout_tree(view, room=_MANY if many else None), soft_wrap=True)
+    if many:
+        console.say(f"every device: `argosy rollout devices {view.id}`", style="dim")
+    if view.state is RolloutState.PAUSED:
+        _say_choices(view)
 
 
 @dataclass(slots=True)
@@ -113,7 +126,7 @@ class Lines:
         if wave.state is WaveState.PENDING:
             return
         console.stamped(wave_title(wave, view), console.state(wave.state))
-        if wave.state in _JUDGED:
+        if wave.state in JUDGED:
             for line in evidence_lines(wave.evidence):
                 console.stamped(Text("  ").append_text(line))
 
@@ -168,8 +181,11 @@ def say_end(view: RolloutView) -> None:
     )
     name = f"{view.spec.model}@{view.spec.version}"
     if view.state is RolloutState.SUCCEEDED:
-        devices = sum(wave.size for wave in view.waves)
-        console.say(Text(f"✓ {name} is on {devices} devices, after {took}", "green"))
+        total = sum(wave.size for wave in view.waves)
+        on = sum(states_of(wave)[state] for wave in view.waves for state in _ON)
+        devices = f"{total} device{'' if total == 1 else 's'}"
+        many = devices if on == total else f"{on} of {devices}"
+        console.say(Text(f"✓ {name} is on {many}, after {took}", "green"))
     elif view.state is RolloutState.PAUSED:
         console.say(Text(f"✗ {name} is paused after {took}: {view.pause_reason}", "yellow"))
         for wave in view.waves:
@@ -177,9 +193,18 @@ def say_end(view: RolloutView) -> None:
                 continue
             for line in evidence_lines(wave.evidence):
                 console.say(Text(f"  wave {wave.index + 1}: ").append_text(line))
-        back = f"`argosy rollout resume {view.id}` or `argosy rollout abort {view.id}`"
-        console.say(f"  all figures: `argosy rollout get {view.id} --why`", style="dim")
-        console.say(f"  decide with {back}", style="dim")
+        _say_choices(view)
     else:
         word = view.state.value.lower().replace("_", " ")
         console.say(Text(f"✗ {name} was {word} after {took}", "red"))
+
+
+def _say_choices(view: RolloutView) -> None:
+    """What an operator may do with a rollout that is paused."""
+    if view.pause_reason is PauseReason.OPERATOR:
+        console.say(f"  go on with `argosy rollout resume {view.id}`", style="dim")
+        return
+    console.say(f"  all figures: `argosy rollout get {view.id} --why`", style="dim")
+    console.say("  decide with `argosy rollout ACT`, where ACT is one of", style="dim")
+    for act, what in _CHOICES.items():
+        console.say(f"    {act:<9} {what}", style="dim")

@@ -142,7 +142,9 @@ class Display:
         self._show_first_token()
         if not is_default:
             console.say(Text("  elsewhere ", "dim").append(f"export ARGOSY_HOME={home}", "not dim"))
-        console.say(Text("  next      ", "dim").append("argosy job submit FILE --watch", "not dim"))
+        trains = self.settings.embedded_agent
+        step = "argosy job submit FILE --watch" if trains else "argosy token create"
+        console.say(Text("  next      ", "dim").append(step, "not dim"))
         console.say("  Ctrl-C stops everything", style="dim")
 
     def _authorities(self) -> list[str]:

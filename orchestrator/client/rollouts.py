@@ -68,7 +68,7 @@ class Rollouts(Resource):
         return self._act(rollout, "start")
 
     def approve(self, rollout: str, reason: str = "") -> RolloutView:
-        """Agree to a rollout that another operator started."""
+        """Agree to a rollout that another person started."""
         return self._act(rollout, "approve", reason)
 
     def pause(self, rollout: str, reason: str = "") -> RolloutView:

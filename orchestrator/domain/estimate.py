@@ -8,6 +8,7 @@ below, then each device's own judgement, soak and evidence, and maintenance wind
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -73,7 +74,7 @@ def estimate(
         installed=installed,
         bytes=total,
         seconds=None if waits else _seconds(spec, waves, now, cap),
-        notes=tuple(_notes(spec, shares, cap)),
+        notes=(*_small_waves(spec, sizes, shares), *_notes(spec, shares, cap)),
     )
 
 
@@ -205,6 +206,33 @@ def _notes(spec: RolloutSpec, shares: Sequence[VariantShare], cap: float) -> Ite
         yield "it counts from the approval on"
     if spec.dynamic:
         yield "devices that join later are not in it"
+
+
+def _small_waves(
+    spec: RolloutSpec, sizes: Sequence[int], shares: Sequence[VariantShare]
+) -> Iterator[str]:
+    """Where a gate that is required will stay open, as nothing can be compared.
+
+    Waves hold the classes in their shares; one by a selector is taken to do so too, unless it is
+    too small whatever it holds.
+    """
+    if not any(gate.required for gate in spec.gates.telemetry):
+        return
+    least, classes = spec.gates.min_devices, Counter[str]()
+    for share in shares:
+        classes[share.device_class] += share.devices
+    total = classes.total()
+    for number, size in enumerate(sizes, 1):
+        parts = {name: round(size * n / total) for name, n in classes.items()} if total else {}
+        few = [f"about {n} of {name}" for name, n in sorted(parts.items()) if 0 < n < least]
+        if size < least:
+            few = ["1 device" if size == 1 else f"{size} devices"]
+        if size and few:
+            yield (
+                f"wave {number} has {', '.join(few)}, and a class is compared from {least} on:"
+                " required gates stay open there, and it pauses as inconclusive; take larger"
+                " waves, a smaller --min-devices, or a ? behind the gate"
+            )
 
 
 def _span(seconds: float) -> str:

@@ -89,7 +89,7 @@ def _of_part(device: DeviceNow, model: ModelNow, part: Part, now: datetime) -> R
     if part.plan.state is R.DRAFT:
         return Reason(H.DRAFT, f"Its rollout {part.plan.id} is a draft that nobody started.")
     if part.plan.state is R.AWAITING_APPROVAL:
-        return Reason(H.APPROVAL, f"Its rollout {part.plan.id} waits for a second operator.")
+        return Reason(H.APPROVAL, f"Its rollout {part.plan.id} waits for a second person.")
     if part.state is S.SCHEDULED:
         return _scheduled(device, part, now)
     return _working(device, part, now)

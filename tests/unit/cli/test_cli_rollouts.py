@@ -110,8 +110,22 @@ def test_what_passed_is_counted_and_what_failed_is_named(argosy: Any, fake: Stat
     assert (
         f"✗ latency p95 1.31{TIMES} (1.18{DASH}1.46) of cam ≤ 1.2{TIMES} (n=12 against 20)" in out
     )
-    assert "✓ 3 passed, 1 without a sign of harm" in out
+    assert "✓ 3 gates passed, 1 without a sign of harm" in out
     assert "accuracy" not in out
+
+
+def test_a_gate_without_data_says_why_and_a_pause_what_may_be_done(
+    argosy: Any, fake: State
+) -> None:
+    unknown = LOST.model_copy(
+        update={"value": None, "low": None, "high": None, "binding": True, "note": "4 are too few"}
+    )
+    view = judged(unknown)
+    fake.rollouts[view.id] = [view]
+    answer = argosy("rollout", "get", view.id)
+    assert "? accuracy of pi is not known: 4 are too few" in answer.out
+    for act in ("promote", "resume", "rollback", "abort"):
+        assert f"    {act} " in answer.err
 
 
 def test_why_shows_all_figures_that_a_verdict_rests_on(argosy: Any, fake: State) -> None:

@@ -100,6 +100,22 @@ def test_devices_that_get_nothing_or_have_it_cost_nothing():
     assert estimate(spec(), [], [], NOW).seconds == 0
 
 
+def test_waves_that_are_too_small_for_their_required_gates_are_named():
+    def notes(required, least=5):
+        gate = {"metric": "accuracy", "max_worse": 0.05, "required": required}
+        gates = PLAIN | {"telemetry": [gate], "min_devices": least}
+        shares = [share(30), share(10, device_class="gateway")]
+        return [
+            n for n in estimate(spec(gates=gates), [3, 12, 25], shares, NOW).notes if "wave" in n
+        ]
+
+    first, second = notes(required=True)
+    assert first.startswith("wave 1 has 3 devices, and a class is compared from 5 on")
+    assert second.startswith("wave 2 has about 3 of gateway, and")
+    assert notes(required=False) == []
+    assert len(notes(required=True, least=3)) == 1  # about 2 cameras and 1 gateway
+
+
 def test_more_devices_or_bytes_are_never_quicker():
     def seconds(devices, each):
         return estimate(spec(), [devices], [share(devices, bytes=devices * each)], NOW).seconds

@@ -76,7 +76,7 @@ def missing(its, **more):
 HINDRANCES = [
     (H.NEXT, part(plan()), "about to be offered digits@4"),
     (H.DRAFT, part(plan(state=R.DRAFT)), "a draft that nobody started"),
-    (H.APPROVAL, part(plan(state=R.AWAITING_APPROVAL)), "waits for a second operator"),
+    (H.APPROVAL, part(plan(state=R.AWAITING_APPROVAL)), "waits for a second person"),
     (
         H.PAUSED,
         part(plan(state=R.PAUSED, pause_reason=PauseReason.VERDICT_FAILED, reason="p95 too slow")),
@@ -258,6 +258,20 @@ def test_a_version_that_was_taken_back_says_by_what_and_why():
     found = missing(model(back, gone))
     assert (found.code, found.rollout) == (H.TAKEN_BACK, rollout(4))
     assert found.text.endswith("by rollout rol_0000000000000008: by ops: too slow.")
+
+
+@pytest.mark.parametrize("state", [S.SUPERSEDED, S.TIMED_OUT])
+def test_who_went_back_from_a_trial_by_a_rollback_was_not_put_back_by_hand(state):
+    back = part(plan(3, number=8, rollback_of=rollout(4), takes_back=4), S.SUCCEEDED, at=EARLIER)
+    gone = part(plan(4, state=R.ROLLED_BACK), state, late=S.ROLLED_BACK)
+    assert said(model(back, gone)).origin is Origin.ROLLBACK
+    assert missing(model(back, gone)).code is H.TAKEN_BACK
+
+
+def test_what_was_given_up_by_hand_before_it_served_was_not_put_back():
+    its = part(plan(), S.FAILED, cause=DeviceCause.OPERATOR, detail="given up by hand")
+    found = missing(model(its))
+    assert (found.code, "given up by hand" in found.text) == (H.FAILED, True)
 
 
 ORIGINS = [
