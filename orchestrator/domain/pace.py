@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from schemas.maintenance import look
 from schemas.pace import MaintenanceWindow, Pace
@@ -92,3 +92,27 @@ def open_seconds(
             total += (end - at).total_seconds()
         at = end
     return total
+
+
+def open_for(
+    windows: tuple[MaintenanceWindow, ...], since: datetime, seconds: float, end: datetime
+) -> datetime:
+    """When windows will have been open for so long, any of them.
+
+    Args:
+        windows: without any it is always open.
+        since: with a zone, as ``end``.
+        seconds: how long.
+        end: the latest answer.
+    """
+    at, left = since, timedelta(seconds=seconds)
+    for _ in range(_MAX_OPENINGS):
+        seen = look(windows, at)
+        until = end if seen.until is None else min(seen.until, end)
+        if seen.open and at + left <= until:
+            return at + left
+        if until >= end:
+            break
+        left -= until - at if seen.open else timedelta(0)
+        at = until
+    return end

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Self
 
 from orchestrator.domain.execution import AT_WORK
-from orchestrator.domain.pace import open_seconds
+from orchestrator.domain.pace import open_for, open_seconds
 from schemas.maintenance import for_download
 from schemas.pace import MaintenanceWindow, Mode
 from schemas.rollout import ExecState, RolloutSpec
@@ -64,6 +64,11 @@ class Timers:
         """Seconds in which devices could have been offered something, as far as they matter."""
         return open_seconds(for_download(self.windows), since, now, enough)
 
+    def patience_ends(self, since: datetime) -> datetime:
+        """When a device that vanished is waited for no longer: its time counts as in ``waited``."""
+        patience = min(self.straggler, MAX_SECONDS)
+        return open_for(for_download(self.windows), since, patience, after(since, MAX_SECONDS))
+
 
 def after(since: datetime, seconds: float) -> datetime:
     """The time so many seconds later."""
@@ -86,7 +91,7 @@ def due_at(state: ExecState, since: datetime, timers: Timers) -> datetime | None
     if state is ExecState.OFFERED:
         return after(since, timers.offer)
     if state is ExecState.UNKNOWN:
-        return after(since, timers.straggler)
+        return timers.patience_ends(since)
     return after(since, _step(state, timers)) if state in AT_WORK else None
 
 

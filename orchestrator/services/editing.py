@@ -14,7 +14,7 @@ from orchestrator.services.ports import Clock, Transaction, UnitOfWork
 from orchestrator.services.records import RolloutRecord
 from orchestrator.services.rollout_view import view
 from schemas.pace import Mode
-from schemas.rollout import RolloutEdit, RolloutSpec, RolloutView
+from schemas.rollout import RolloutEdit, RolloutSpec, RolloutState, RolloutView
 
 
 class EditingService:
@@ -45,7 +45,7 @@ class EditingService:
         Raises:
             NotFound: there is none.
             PreconditionFailed: it was changed since.
-            IllegalTransition: it is over.
+            IllegalTransition: it is over, or waits for an approval.
         """
         now = self._clock()
         with self._uow() as tx:
@@ -54,6 +54,10 @@ class EditingService:
             if before.state in ROLLOUT_TERMINAL:
                 msg = f"nothing is changed: the rollout has ended ({before.state})"
                 raise IllegalTransition(msg, hint="`argosy rollout start` starts another one")
+            if before.state is RolloutState.AWAITING_APPROVAL:
+                # Whoever agrees has looked at it as it is.
+                msg = f"nothing is changed: {before.id} waits for a second operator's approval"
+                raise IllegalTransition(msg, hint="abort it, and start another one")
             named = {name: getattr(change, name) for name in change.model_fields_set}
             wanted = {name: value for name, value in named.items() if value is not None}
             record = changed(tx, before, before.spec.model_copy(update=wanted), now)

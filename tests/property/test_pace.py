@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,12 +13,15 @@ from orchestrator.domain.pace import (
     MAX_PER_MINUTE,
     PaceFacts,
     allowance,
+    open_for,
     open_seconds,
     quota,
     rate,
 )
+from orchestrator.domain.timers import Timers, due_at
 from schemas.maintenance import look
 from schemas.pace import Growth, MaintenanceWindow, Pace, WindowCovers
+from schemas.rollout import ExecState
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -144,3 +148,22 @@ def test_open_time_adds_up_minute_by_minute(start, length, zone):
     until = since + timedelta(minutes=minutes)
     one_by_one = sum(60 for n in range(minutes) if look(windows, since + timedelta(minutes=n)).open)
     assert open_seconds(windows, since, until, 1e9) == one_by_one
+
+
+def test_a_vanished_device_is_waited_for_while_windows_are_open():
+    """By the clock, its patience was over with the first opening after a day."""
+    timers = Timers(offer=60, step=60, straggler=3 * 3600, windows=NIGHTS)
+    vanished = NOW + timedelta(hours=3)  # an hour before the window closes
+    assert due_at(ExecState.UNKNOWN, vanished, timers) == NOW + timedelta(days=1, hours=4)
+    rare = replace(timers, windows=(NIGHTS[0].model_copy(update={"cron": "0 0 29 2 *"}),))
+    assert due_at(ExecState.UNKNOWN, NOW, rare) == datetime(2032, 2, 29, 1, tzinfo=UTC)
+    at_once = replace(timers, windows=())
+    assert due_at(ExecState.UNKNOWN, NOW, at_once) == NOW + timedelta(hours=3)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 5000), st.floats(0, 40_000))
+def test_the_end_of_patience_is_when_so_much_time_was_open(start, seconds):
+    since = NOW + timedelta(minutes=start)
+    ends = open_for(NIGHTS, since, seconds, since + timedelta(days=90))
+    assert open_seconds(NIGHTS, since, ends, 1e9) == pytest.approx(seconds, abs=1e-3)

@@ -9,7 +9,14 @@ from orchestrator.errors import Forbidden, IllegalTransition, Invalid
 from orchestrator.services import actor, keys
 from orchestrator.services.ports import AuditQuery
 from schemas.access import Role
-from schemas.rollout import ExecState, PauseReason, RolloutSpec, RolloutState, WaveState
+from schemas.rollout import (
+    ExecState,
+    PauseReason,
+    RolloutEdit,
+    RolloutSpec,
+    RolloutState,
+    WaveState,
+)
 
 R = RolloutState
 W = WaveState
@@ -64,6 +71,9 @@ def test_another_person_has_to_agree(platform, fleet):
         assert platform.rollouts.operate(rollout, Act.START).state is R.AWAITING_APPROVAL
         platform.tick()
         assert states(platform, rollout) == [W.PENDING] * 3
+        change = RolloutEdit(priority=90)
+        with pytest.raises(IllegalTransition, match="waits for a second operator"):
+            platform.rollouts.edit(rollout, change, {view.revision})
         with pytest.raises(Forbidden, match="who asks for an approval does not give it"):
             platform.rollouts.operate(rollout, Act.APPROVE)
     with actor.acting(other_ann), pytest.raises(Forbidden, match="both tokens of ann"):
