@@ -180,14 +180,14 @@ def test_whoever_worked_before_and_is_not_heard_of_again_is_silent(fleet):
 
 
 def test_a_cohort_is_bounded_and_the_same_at_each_look(fleet):
-    for _ in range(5):
+    for _ in range(7):
         fleet.windows(fleet.member(), 2, SWITCH)
         fleet.windows(fleet.member(device_class="cam"), 2, SWITCH)
         fleet.windows(fleet.device(), 1, SWITCH - RISE, SWITCH + RISE)
-    first, again = fleet.cohorts(limit=3), fleet.cohorts(limit=3)
+    first, again = fleet.cohorts(limit=6), fleet.cohorts(limit=6)
     assert first == again
     classes = [one.device_class for one in first.treated]
-    assert (classes.count("pi"), classes.count("cam"), len(first.control)) == (3, 3, 3)
+    assert (classes.count("pi"), classes.count("cam"), len(first.control)) == (6, 6, 6)
 
 
 def test_of_a_long_span_the_windows_next_to_the_switch_and_to_now_are_read(fleet, monkeypatch):
@@ -253,3 +253,22 @@ def test_what_came_to_grief_later_is_counted_with_its_causes(fleet):
 
 def test_a_wave_without_any_device_has_empty_cohorts(fleet):
     assert fleet.cohorts(wave=7) == replace(fleet.cohorts(), treated=(), control=())
+
+
+def test_a_class_that_is_rare_in_a_large_wave_is_judged_too(fleet, monkeypatch):
+    monkeypatch.setattr("orchestrator.adapters.cohort_members.MEMBERS", 4)
+    for _ in range(30):
+        fleet.member()
+    rare = {fleet.member(device_class="cam") for _ in range(3)}
+    treated = fleet.cohorts(limit=3).treated
+    assert {one.device for one in treated if one.device_class == "cam"} == rare
+
+
+def test_as_many_are_read_as_the_gates_ask_for(uow, monkeypatch):
+    monkeypatch.setattr("orchestrator.adapters.cohort_repository.DEVICES", 2)
+    fleet = Fleet(uow)  # whose gates need five
+    for _ in range(7):
+        fleet.windows(fleet.member(), 2, SWITCH)
+        fleet.windows(fleet.device(), 1, SWITCH - RISE, SWITCH + RISE)
+    cohorts = fleet.cohorts(limit=3)
+    assert (len(cohorts.treated), len(cohorts.control)) == (5, 5)

@@ -29,8 +29,9 @@ class WindowRow(Base):
     """A telemetry window, stored once per (device, boot, seq).
 
     The index by version ends with the time of receipt, so that rows are appended to it, and not
-    put in at a place for each device. The one by device costs a fifth of an insertion: without it
-    a verdict on some hundred devices would read what a hundred thousand told.
+    put in at a place for each device. The one by device is put in at such places, and makes a bare
+    insertion of rows take 1.6 times as long: without it a verdict on some hundred devices would
+    read what a hundred thousand told, for neither of the others leads to a device's last hour.
     """
 
     __tablename__ = "windows"
