@@ -17,7 +17,6 @@ from orchestrator.domain.why_facts import (
 from orchestrator.domain.why_not import why_not
 from schemas.device import ActiveModel
 from schemas.device_why import DeviceWhy, ModelWhy, Origin, WhyNot
-from schemas.errors import DeviceCause
 from schemas.rollout import EXEC_TERMINAL, ExecState
 
 S = ExecState
@@ -85,7 +84,7 @@ def _origin(model: ModelNow) -> tuple[Part | None, Origin]:
         return None, Origin.NONE
     if model.strange:
         return None, Origin.DRIFT
-    undone = next((part for part in model.parts if _undone_by_hand(part)), None)
+    undone = next((part for part in model.parts if part.undone_by_hand), None)
     brought = next((part for part in model.parts if _brought(part, active)), None)
     if undone is not None and (brought is None or undone.at >= brought.at):
         return undone, Origin.BY_HAND
@@ -97,11 +96,6 @@ def _origin(model: ModelNow) -> tuple[Part | None, Origin]:
 def _brought(part: Part, active: ActiveModel) -> bool:
     there = part.state in _BROUGHT or part.late is S.SUCCEEDED
     return there and part.late is not S.ROLLED_BACK and part.plan.version == active.version
-
-
-def _undone_by_hand(part: Part) -> bool:
-    by_hand = part.state is S.ROLLED_BACK and part.cause is DeviceCause.OPERATOR
-    return by_hand or part.late is S.ROLLED_BACK
 
 
 def _rule(part: Part) -> str:

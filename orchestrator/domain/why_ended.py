@@ -5,7 +5,6 @@ from __future__ import annotations
 from orchestrator.domain.rollout import ROLLOUT_TERMINAL
 from orchestrator.domain.why_facts import ModelNow, Part, Reason, because, moment, named_of
 from schemas.device_why import Hindrance
-from schemas.errors import DeviceCause
 from schemas.rollout import ExecState
 
 H = Hindrance
@@ -16,13 +15,23 @@ _SERVED = frozenset({S.SUCCEEDED, S.ALREADY_INSTALLED})
 
 def ended(model: ModelNow, part: Part) -> Reason:
     """Say how the device's part in a rollout ended."""
-    named, at = named_of(part.plan), moment(part.at)
-    of = f"in rollout {part.plan.id}"
-    if part.late is S.ROLLED_BACK or part.cause is DeviceCause.OPERATOR:
-        return Reason(H.BY_HAND, f"{named} was put back by hand at the device, after {of}.")
+    named = named_of(part.plan)
+    if part.undone_by_hand:
+        text = f"{named} of rollout {part.plan.id} was put back by hand at the device."
+        return Reason(H.BY_HAND, text)
+    by = _newer(model, part)
+    if by is not None and by.plan.takes_back == part.plan.version:
+        why = because(part.plan.reason)
+        text = f"{named} was taken back at {moment(by.at)} by rollout {by.plan.id}{why}."
+        return Reason(H.TAKEN_BACK, text)
     if part.state in _SERVED or part.late is S.SUCCEEDED:
-        return _was_served(model, part)
-    why = _cause(part)
+        return _was_served(part, by)
+    return _never_served(part)
+
+
+def _never_served(part: Part) -> Reason:
+    named, at = named_of(part.plan), moment(part.at)
+    of, why = f"in rollout {part.plan.id}", _cause(part)
     match part.state:
         case S.NO_VARIANT:
             return Reason(H.NO_VARIANT, f"No variant of {named} fits it{because(part.detail)}.")
@@ -38,20 +47,20 @@ def ended(model: ModelNow, part: Part) -> Reason:
             return _failed(part, f"at {at}", why)
 
 
-def _was_served(model: ModelNow, part: Part) -> Reason:
+def _was_served(part: Part, by: Part | None) -> Reason:
     named = named_of(part.plan)
-    serves = None if model.active is None else model.active.version
-    newer = model.parts[: model.parts.index(part)]
-    by = next((one for one in newer if one.plan.version == serves), None)
-    if by is not None and by.plan.takes_back == part.plan.version:
-        why = because(part.plan.reason)
-        text = f"{named} was taken back at {moment(by.at)} by rollout {by.plan.id}{why}."
-        return Reason(H.TAKEN_BACK, text)
     if by is not None:
         text = f"{named} was replaced at {moment(by.at)} by rollout {by.plan.id}."
         return Reason(H.REPLACED, text)
     text = f"{named} was put into service in rollout {part.plan.id} at {moment(part.at)}"
     return Reason(H.GONE, f"{text}, and the device has lost it since.")
+
+
+def _newer(model: ModelNow, part: Part) -> Part | None:
+    """What the device took part in since, by which it serves what it does."""
+    serves = None if model.active is None else model.active.version
+    newer = model.parts[: model.parts.index(part)]
+    return next((one for one in newer if one.plan.version == serves), None)
 
 
 def _failed(part: Part, at: str, why: str) -> Reason:

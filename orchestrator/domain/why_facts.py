@@ -75,6 +75,14 @@ class Part:
     share: float | None = None
     at: datetime
 
+    @property
+    def undone_by_hand(self) -> bool:
+        """Whether an operator of the device put back what was in service, or on trial."""
+        if self.state is ExecState.SUCCEEDED and self.late is ExecState.ROLLED_BACK:
+            return True
+        gone = ExecState.ROLLED_BACK in {self.state, self.late}
+        return gone and self.cause is DeviceCause.OPERATOR
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelNow:
