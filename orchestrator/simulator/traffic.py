@@ -23,6 +23,9 @@ from schemas.telemetry import MAX_BUCKET
 _LOWER, _UPPER = 5, 5
 """Bins of confidence below and above one half."""
 
+_LEAST_US = 0.001
+"""Zero has no logarithm to draw by."""
+
 _PER_DOUBLING = 8
 """Buckets of latency for a factor of two (``schemas.telemetry``)."""
 
@@ -110,7 +113,7 @@ def window(
     right = _clip(level.accuracy + traffic.spread * traits.ability[0] - drift)
     slower = math.log2(max(0.1, 1 + traffic.spread * traits.ability[1]) * max(0.1, 1 + drift))
     shift = round(slower * _PER_DOUBLING)
-    first, shares = _buckets(round(level.median_us, 3), level.spread)
+    first, shares = _buckets(max(_LEAST_US, round(level.median_us, 3)), level.spread)
     return Drawn(
         n=n,
         errors=errors,

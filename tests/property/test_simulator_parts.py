@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.simulator import codec
@@ -111,6 +111,7 @@ EFFECT = st.builds(
 
 
 @settings(max_examples=60)
+@example(Traffic(latency_ms=1e-9), [], 1.0, 0)
 @given(TRAFFIC, st.lists(EFFECT, max_size=2), st.floats(0.01, 120), st.integers(0, 1000))
 def test_every_window_that_can_be_drawn_is_one_that_the_platform_takes(
     traffic, changes, seconds, seed
