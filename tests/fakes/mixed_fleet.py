@@ -84,8 +84,10 @@ class MixedFleet:
         """Start all; each device is there in the end."""
         self.site.start()
         self.argosy = Argosy.from_profile(self.site.home.path, {})
-        self._start_simulator()
-        self._start_agents()
+        if self.simulated:
+            self._start_simulator()
+        for _ in range(self.real):
+            self._start_agent()
         until(lambda: self._online() >= self.count, "the devices", 300)
 
     def stop(self) -> dict:
@@ -125,20 +127,26 @@ class MixedFleet:
                 command, env=self.site.env, stdout=subprocess.PIPE, stderr=log, text=True
             )
 
-    def _start_agents(self) -> None:
-        x = samples(200)
+    def _start_agent(self) -> Device:
         source = self.folder / "source.npz"
-        np.savez(source, x=x, y=run_onnx(linear_onnx(1), x).argmax(axis=1))
-        request = TokenRequest(device_class=BROKEN, tags=("fleet",), max_uses=self.real)
+        if not source.exists():
+            x = samples(200)
+            np.savez(source, x=x, y=run_onnx(linear_onnx(1), x).argmax(axis=1))
+        request = TokenRequest(device_class=BROKEN, tags=("fleet",), max_uses=1)
         token = self.argosy.tokens.create(request).token
         options = Options(token=token, server=self.site.url, wait=60)
         silent = Voice(say=lambda _: None, pending=lambda _: None)
-        for number in range(self.real):
-            home = DeviceHome(self.folder / f"agent{number}")
-            enrolled = enroll_device(home, options, silent)
-            run = ("--no-bench", "--source", str(source), "--rate", "40", "--window", "1")
-            self.agents.append(Device(home, enrolled.record.device, run))
-            self.agents[-1].start()
+        home = DeviceHome(self.folder / f"agent{len(self.agents)}")
+        enrolled = enroll_device(home, options, silent)
+        run = ("--no-bench", "--source", str(source), "--rate", "40", "--window", "1")
+        self.agents.append(Device(home, enrolled.record.device, run))
+        self.agents[-1].start()
+        return self.agents[-1]
+
+    def add_agent(self) -> Device:
+        """One more real agent, enrolled and started."""
+        self.real += 1
+        return self._start_agent()
 
     def register(self, model: bytes, promises: bytes | None = None) -> int:
         """A genuine version; its number."""
