@@ -9,16 +9,18 @@ from datetime import datetime
 
 from orchestrator.domain import reconcile
 from orchestrator.domain.clone import Seen, Sighting, observe
-from orchestrator.domain.execution import Forgotten, Found
+from orchestrator.domain.execution import Ended, Forgotten, Found
 from orchestrator.domain.reconcile import Act, Known, Restart, Told
-from orchestrator.services import actor, fleet, inventory
+from orchestrator.services import actor, fleet, inventory, moves
 from orchestrator.services.execution_batch import ExecutionBatch
 from orchestrator.services.ports import Transaction
 from orchestrator.services.records import DeviceRecord, ExecutionRecord
 from schemas.device import Birth, Death, Presence
-from schemas.rollout import ExecState
+from schemas.rollout import ExecState, RolloutState
 
 log = logging.getLogger(__name__)
+
+_STOPPED = frozenset({RolloutState.ABORTED, RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK})
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +203,10 @@ def _apply(batch: _Batch, executions: ExecutionBatch, record: ExecutionRecord, a
     match act:
         case Found():
             executions.move(record, act)
+        case Restart() if moves.found(batch.tx, record.rollout_id).state in _STOPPED:
+            # It had gone too far to be cancelled. What was called off is not offered again.
+            over = Ended(ExecState.CANCELLED, "it lost its journal, and the rollout was stopped")
+            executions.move(record, over)
         case Restart():
             log.info("%s lost its journal: %s is offered anew", record.device_id, record.id)
             executions.put(_anew(batch, executions.move(record, Forgotten())))

@@ -16,10 +16,11 @@ from orchestrator.services import moves
 from orchestrator.services.ports import AuditQuery
 from orchestrator.services.revocation import RevocationService
 from orchestrator.services.rolling_back import RollingBack
-from schemas.device import Presence
+from schemas.device import Birth, Presence
 from schemas.errors import DeviceCause
 from schemas.model import RevokeRequest
 from schemas.rollout import ExecState, RolloutSpec, RolloutState, WaveState
+from schemas.topics import Up
 from tests.unit.orchestrator import platform as harness
 
 S = ExecState
@@ -542,3 +543,18 @@ def test_another_version_named_while_it_rolls_back_is_for_those_that_are_left(pl
     assert platform.rollouts.get(bad).state is R.ROLLED_BACK
     with pytest.raises(IllegalTransition, match="was rolled back already"):
         platform.rollouts.operate(bad, Act.ROLLBACK, to=3)
+
+
+@pytest.mark.parametrize("act", [Act.ABORT, Act.ROLLBACK])
+def test_a_device_that_lost_its_journal_is_not_offered_again_what_was_stopped(platform, fleet, act):
+    bad = start(platform, 2)
+    its = executions(platform, bad)[fleet[0]]
+    reach(platform, its, S.STAGED)
+    platform.rollouts.operate(bad, act)
+    for seq, state in ((5, S.ACTIVATING), (6, S.PROBATION)):  # it was too late to cancel
+        platform.report(fleet[0], its.id, seq, state)
+    assert executions(platform, bad)[fleet[0]].state is S.PROBATION
+    platform.clock.forward(60)
+    wiped = {"boot": "c" * 32, "uptime": 1, "hardware": harness.HARDWARE}
+    platform.receive(fleet[0], Up.BIRTH, Birth(session=1, **wiped))
+    assert executions(platform, bad)[fleet[0]].state is S.CANCELLED
