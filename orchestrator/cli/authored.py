@@ -40,7 +40,7 @@ def build(kind: type[T], names: Mapping[str, str], **values: Any) -> T:
         path = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
         field = names.get(path, names.get(path.partition(".")[0], path))
         given = f" (it is {first['input']!r})" if isinstance(first["input"], str | int) else ""
-        detail = f"{field}: {plain(first)}{given}"
+        detail = f"{field}: {plain(first)}{given}" if field else plain(first)
         raise Invalid(detail, hint=_hint(first["type"], first.get("ctx", {}))) from None
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import rich_click as click
 
-from orchestrator.cli.options import home_option, output_option
+from orchestrator.cli.options import SPANS, home_option, output_option
 
 if TYPE_CHECKING:
     from schemas.experiment import ArmName
@@ -45,11 +45,20 @@ def experiment() -> None:
 @click.option("--exclude", metavar="SELECTOR", help="Never devices that match.")
 @click.option("--percent", type=float, help="Of the target that takes part; all if left out.")
 @click.option("--share", type=float, help="Of those, who get b: 0.5 if left out.")
-@click.option("--metric", "metrics", multiple=True, metavar="METRIC", help="Repeatable.")
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="METRIC",
+    help="error_rate, accuracy, low_confidence, latency_p50, latency_p95 (these if left out),"
+    " latency_p99, class_mix, rss or energy; repeatable.",
+)
 @click.option("--min-devices", type=int, help="Of a class in each arm, for a comparison.")
 @click.option("--min-inferences", type=int, help="Of a device, for it to count.")
 @click.option("--alpha", type=float, help="0.05 if left out: intervals that hold 95 times in 100.")
-@click.option("--baseline", "baseline_seconds", type=float, help="Seconds of a device's own past.")
+@click.option(
+    "--baseline", "baseline_seconds", type=SPANS, help="How far a device's own past reaches; 1h."
+)
 @home_option
 @output_option
 def start(*, model: str, a: str, b: str, home: Path | None, form: str, **options: Any) -> None:
