@@ -120,6 +120,10 @@ _COLUMNS: tuple[Any, ...] = (
 )
 
 
+_NAMES = tuple(column.key for column in _COLUMNS)
+_STATES = {state.value: state for state in ExecState}
+
+
 def _outgoing() -> Select[Any]:
     return (
         select(*_COLUMNS)
@@ -129,9 +133,10 @@ def _outgoing() -> Select[Any]:
 
 
 def _to_outgoing(row: Row[Any]) -> Outgoing:
-    values = dict(row._mapping)  # noqa: SLF001 - its public name, as a mapping
-    flags = {"newest": bool(row.newest), "paused": bool(row.paused)}
-    return Outgoing(**(values | flags | {"state": ExecState(row.state)}))
+    values = dict(zip(_NAMES, row, strict=True))
+    values["state"] = _STATES[row.state]
+    values["newest"], values["paused"] = bool(row.newest), bool(row.paused)
+    return Outgoing(**values)
 
 
 def _given(devices: Sequence[str]) -> Select[Any]:
