@@ -278,6 +278,7 @@ def build(settings: Settings) -> Program:
             "access": access.tick,
         },
         settings.tick_seconds,
+        busy=lambda: engine.busy or publisher.busy,
     )
     authorities = AuthorityService(
         uow,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -16,8 +17,8 @@ _DESIRED_DAYS = 30
 _BATCH = 500
 _STOPS = 10_000
 """Devices of one rollout that are told to stop within a tick."""
-_ROUNDS = 8
-"""In a tick, as long as each gets on: then the other tasks of the loop have their turn."""
+_TICK_SECONDS = 1.0
+"""Rounds of a tick, as long as each gets on: then the other tasks of the loop have their turn."""
 _ATTEMPTS_BACK = 3
 """A device may still work on an attempt that was given up, so these are cancelled with the last."""
 
@@ -54,6 +55,7 @@ class DesiredPublisher:
         downlink: sends to devices.
         clock: the time, in UTC.
         batch: how many of a kind are on their way at once.
+        monotonic: seconds, by which a tick is limited.
 
     An offer waits until its version is in the trust metadata: a device that cannot find it
     there would refuse it. It waits as well while its rollout is paused. A device's time to
@@ -70,12 +72,16 @@ class DesiredPublisher:
         clock: Clock,
         *,
         batch: int = _BATCH,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._uow = uow
         self._signer = signer
         self._downlink = downlink
         self._clock = clock
         self._batch = batch
+        self._monotonic = monotonic
+        self.busy = False
+        """Whether the last tick ended by time: more is to be sent, and the broker takes it."""
         self._director: tuple[str, ...] = ()
         self._way: dict[str, _Letter] = {}
         self._stopped: dict[tuple[str, ExecState], str] = {}
@@ -84,12 +90,12 @@ class DesiredPublisher:
         """Publish what differs from the database; of how many devices the broker has all now."""
         self._follow_director()
         self._stop_many()
-        done = 0
-        for _ in range(_ROUNDS):
+        done, began = 0, self._monotonic()
+        self.busy = True
+        while self.busy and self._monotonic() - began < _TICK_SECONDS:
             delivered, posted = self._round()
             done += delivered
-            if not delivered and not posted:
-                break
+            self.busy = bool(delivered or posted)
         return done
 
     def _follow_director(self) -> None:
@@ -153,7 +159,7 @@ class DesiredPublisher:
         for rollout_id in {one.rollout_id for one in found.fresh if one.is_offer}:
             rollout = tx.rollouts.get(rollout_id)
             version = rollout and tx.models.get(rollout.model, rollout.version)
-            if rollout and version:
+            if rollout and version and self._signer.published(rollout.model, rollout.version):
                 found.rollouts[rollout_id] = rollout, version
         return found
 
@@ -185,7 +191,7 @@ class DesiredPublisher:
         if not one.is_offer:
             return b""
         there = found.rollouts.get(one.rollout_id)
-        if there is None or not self._signer.published(there[0].model, there[0].version):
+        if there is None:
             return None  # it serves what was revoked since; what follows is not said by this
         rollout, version = there
         return self._signer.sign_assignment(

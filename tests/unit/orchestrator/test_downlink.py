@@ -147,3 +147,19 @@ def test_a_failing_task_does_not_stop_the_others_and_recovers():
     broken.clear()
     loop.round()
     assert (loop.failing, len(ran)) == (frozenset(), 2)
+
+
+@pytest.mark.parametrize(
+    ("busy", "fails", "brisk"), [(False, False, False), (True, False, True), (True, True, False)]
+)
+def test_the_loop_rests_little_while_there_is_more_to_do(busy, fails, brisk):
+    def task():
+        if fails:
+            raise OSError
+
+    loop = ControlLoop({"a": task}, 10, lambda: busy)
+    waits = []
+    loop._stop.wait = lambda seconds: waits.append(seconds) or len(waits) > 1
+    loop._run()
+    assert waits[0] == (1 if busy else 10)
+    assert waits[1] == (1 if brisk else 10)

@@ -160,3 +160,23 @@ def test_statements_do_not_grow_with_what_is_sent(platform, fleet):
     )
     assert publisher.tick() == 12
     assert len(statements) < 20
+
+
+def test_a_tick_ends_by_time_while_there_is_more_to_send(platform, fleet):
+    """So that the other tasks have their turn, and a stop is seen to; the rest goes on at once."""
+    seconds = iter(range(1000))
+    publisher = DesiredPublisher(
+        platform.uow,
+        platform.signs,
+        platform.downlink,
+        platform.clock,
+        batch=5,
+        monotonic=lambda: next(seconds) * 0.6,
+    )
+    offered(platform)
+    publisher.tick()
+    assert (len(platform.broker.sent), publisher.busy) == (5, True)
+    for _ in range(8):
+        acknowledge(platform)
+        publisher.tick()
+    assert (unsent(platform), publisher.busy) == (0, False)

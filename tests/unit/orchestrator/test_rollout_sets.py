@@ -367,10 +367,23 @@ def test_what_one_round_takes_is_bounded_and_the_next_goes_on(platform, fleet, m
     fleet(5)
     rollout = start(platform, waves=EVERYONE)
     platform.engine.tick()
-    for offered in (2, 4, 5):
+    for offered, busy in ((2, True), (4, True), (5, False)):
         platform.engine.tick()
         states = [e.state for e in executions(platform, rollout)]
-        assert states.count(S.OFFERED) == offered
+        assert (states.count(S.OFFERED), platform.engine.busy) == (offered, busy)
+
+
+def test_a_stop_between_two_rounds_that_follow_each_other_is_heeded(platform, fleet, monkeypatch):
+    monkeypatch.setattr(looking, "ROUND", 2)
+    fleet(5)
+    rollout = start(platform, waves=EVERYONE)
+    platform.engine.tick()
+    platform.engine.tick()
+    assert platform.engine.busy
+    platform.rollouts.operate(rollout, RolloutEvent.ABORT)
+    platform.engine.tick()
+    assert not platform.engine.busy
+    assert {e.state for e in executions(platform, rollout)} == {S.CANCELLED}
 
 
 def test_after_a_long_look_that_found_nothing_the_engine_rests_in_proportion(platform, fleet):
