@@ -245,7 +245,7 @@ def test_what_is_staged_is_activated_and_revoked_also_where_agents_are_killed(fl
 def test_one_is_put_off_one_goes_on_by_itself_and_activation_takes_all(fleet: Fleet) -> None:
     base, new = fleet.base(), fleet.new_version()
     opens = datetime.now(UTC) + timedelta(hours=1)
-    window = {"cron": f"{opens.minute} {opens.hour} * * *", "minutes": 30}
+    window = {"cron": f"{opens.minute} {opens.hour} * * *", "minutes": 360}
     rollout = fleet.ship(
         new, mode={"urgency": "soft"}, windows=[window], max_deferral_seconds=5 * 3600
     )
