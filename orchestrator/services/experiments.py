@@ -144,11 +144,8 @@ class ExperimentService:
         with self._uow.read() as tx:
             left = tx.experiments.in_state({S.STARTING, S.STOPPING})
         for record in left:
-            if record.state is S.STOPPING:
-                self._end(record)
-                continue
-            with suppress(ArgosyError):  # it is kept with the experiment, as its reason
-                self._begin(record)
+            with suppress(ArgosyError):  # none keeps the others from going on
+                (self._end if record.state is S.STOPPING else self._begin)(record)
 
     def _begin(self, record: ExperimentRecord) -> None:
         """Start both arms; where one cannot, neither goes on."""

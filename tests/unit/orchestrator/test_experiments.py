@@ -294,3 +294,25 @@ def test_a_winner_that_may_not_start_does_not_keep_its_experiment_open(platform,
     stopped = platform.experiments.stop(experiment, StopRequest(keep="a"))
     assert stopped.state is ExperimentState.STOPPED
     assert stopped.reason.endswith("the rollout has ended (ABORTED)")
+
+
+def test_a_winner_that_waits_for_its_signature_holds_up_no_other_experiment(
+    platform, few, monkeypatch
+):
+    experiment = platform.experiments.start(spec()).id
+    operate = platform.rollouts.operate
+
+    def refuse(rollout, act, *said):
+        if act == "start":
+            msg = "digits@1 is not signed"
+            raise NotSigned(msg)
+        return operate(rollout, act, *said)
+
+    monkeypatch.setattr(platform.rollouts, "operate", refuse)
+    with pytest.raises(NotSigned):
+        platform.experiments.stop(experiment, StopRequest(keep="a"))
+    platform.experiments.tick()
+    assert platform.experiments.get(experiment).state is ExperimentState.STOPPING
+    monkeypatch.undo()
+    platform.experiments.tick()
+    assert platform.experiments.get(experiment).state is ExperimentState.STOPPED
