@@ -371,7 +371,9 @@ def test_devices_are_targeted_by_class_and_tags_and_only_when_active(uow):
             tx.devices.add(record)
         found = {c.device: c.device_class for c in tx.devices.candidates(Target(), NOW)}
         assert found == {pi.id: pi.device_class, other.id: "jetson"}
-        assert [c.device for c in tx.devices.candidates(Target(device_class="jetson"), NOW)] == [other.id]
+        assert [c.device for c in tx.devices.candidates(Target(device_class="jetson"), NOW)] == [
+            other.id
+        ]
         both = Target(tags=("lab", "roof"))
         assert [c.device for c in tx.devices.candidates(both, NOW)] == [other.id]
 
