@@ -37,6 +37,7 @@ class Member(NamedTuple):
     """One of a cohort. version: that it served, or serves. Times in milliseconds since 1970.
 
     offered: from when on it may have switched; since: from when on it serves, by what it said.
+    earlier: it is of a wave that has passed.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Member(NamedTuple):
     version: int
     offered: int
     since: int
+    earlier: bool = False
 
 
 class CohortMembers:
@@ -62,6 +64,9 @@ class CohortMembers:
     def treated(self, least: int, most: int, total: int) -> list[Member]:
         """Devices of the wave that serve the version, of each class equally many where it has them.
 
+        Of a class with too few to be compared, those of waves that have passed join them: else a
+        wave of stragglers could never show what its gates ask for.
+
         Args:
             least: of a class, however many classes there are.
             most: of a class.
@@ -78,7 +83,8 @@ class CohortMembers:
             if self._session.scalar(others) is not None:
                 some = [one for one in some if one.device_class in full]
                 some += self._treated(most, full)
-        return _at_most(some, least, most, total)
+        few = sorted(name for name, n in seen.items() if n < least)
+        return _at_most([*some, *self._of_passed_waves(few, least)], least, most, total)
 
     def control(self, device_class: str, turn: int, room: int) -> list[Member]:
         """Devices of a class that keep another version, and kept it as of ``turn``."""
@@ -110,25 +116,51 @@ class CohortMembers:
             for device, online, version in self._session.execute(query)
         ]
 
-    def _serving(self) -> Sequence[ColumnElement[bool]]:
+    def _of_passed_waves(self, classes: Sequence[str], least: int) -> list[Member]:
+        """Of each of these classes so many, among those that were offered the version last."""
+        if not classes:
+            return []
+        w = WaveRow
+        passed = select(w.idx).where(
+            w.rollout_id == self._rollout.id, w.state == WaveState.PASSED.value
+        )
+        e = ExecutionRow
+        its = self._serving(e.wave.in_(passed))
+        members = (
+            select(e.device_id, e.offered_at, e.updated_at)
+            .where(*its)
+            .order_by(e.offered_at.desc(), e.device_id)
+            .limit(MEMBERS)
+            .subquery()
+        )
+        found = self._placed(members, [*_USABLE, DeviceRow.device_class.in_(classes)], least)
+        return [one._replace(earlier=True) for one in found]
+
+    def _serving(self, wave: ColumnElement[bool] | None = None) -> Sequence[ColumnElement[bool]]:
         e = ExecutionRow
         return (
             e.rollout_id == self._rollout.id,
-            e.wave == self._wave,
+            e.wave == self._wave if wave is None else wave,
             e.state == ExecState.SUCCEEDED.value,
             or_(e.late.is_(None), e.late.not_in(_FAILURES)),
         )
 
     def _treated(self, limit: int, but: Collection[str] | None = None) -> list[Member]:
         """Of ``MEMBERS`` of the wave, or of all that are not of the classes ``but``."""
-        e, rollout = ExecutionRow, self._rollout
+        e = ExecutionRow
         picked = select(e.device_id, e.offered_at, e.updated_at).where(*self._serving())
         where = list(_USABLE)
         if but is None:
-            picked = picked.order_by(*_order(e.device_id, rollout.id)).limit(MEMBERS)
+            picked = picked.order_by(*_order(e.device_id, self._rollout.id)).limit(MEMBERS)
         else:
             where.append(DeviceRow.device_class.not_in(sorted(but)))
-        members = picked.subquery()
+        return self._placed(picked.subquery(), where, limit)
+
+    def _placed(
+        self, members: Any, where: Sequence[ColumnElement[bool]], limit: int
+    ) -> list[Member]:
+        """Of each class so many of these."""
+        rollout = self._rollout
         place = func.row_number().over(
             partition_by=DeviceRow.device_class, order_by=_order(DeviceRow.id, rollout.id)
         )

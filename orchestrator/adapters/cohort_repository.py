@@ -99,7 +99,9 @@ class SqlCohorts:
         for device in devices:
             pre, post = before.get(device.id, SpanSum()), after.get(device.id, SpanSum())
             silent = self._is_silent(device, pre, post)
-            yield DeviceFigures(device.id, device.device_class, pre.span(), post.span(), silent)
+            yield DeviceFigures(
+                device.id, device.device_class, pre.span(), post.span(), silent, device.earlier
+            )
 
     def _sums(self, stretches: Sequence[Stretch], *, equal: bool) -> dict[str, SpanSum]:
         sums: dict[str, SpanSum] = {}

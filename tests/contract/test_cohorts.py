@@ -230,7 +230,7 @@ def test_statements_do_not_grow_with_the_fleet(fleet, engine):
             fleet.windows(fleet.member(), 2, SWITCH)
             fleet.windows(fleet.device(), 1, SWITCH - RISE)
 
-    grow(1)
+    grow(5)  # with fewer, waves that have passed are looked at too
     few = cost()
     grow(12)
     assert cost() == few
@@ -272,3 +272,32 @@ def test_as_many_are_read_as_the_gates_ask_for(uow, monkeypatch):
         fleet.windows(fleet.device(), 1, SWITCH - RISE, SWITCH + RISE)
     cohorts = fleet.cohorts(limit=3)
     assert (len(cohorts.treated), len(cohorts.control)) == (5, 5)
+
+
+def test_a_class_with_too_few_is_judged_with_those_of_waves_that_passed(fleet):
+    stragglers = fleet.member(wave=1)
+    passed = [fleet.member(wave=0) for _ in range(7)]
+    jetson = fleet.member(wave=0, device_class="jetson")
+    with fleet.uow() as tx:
+        waves = {wave.idx: wave for wave in tx.rollouts.waves(fleet.rollout.id)}
+        tx.rollouts.save_wave(replace(waves[0], state=WaveState.PASSED))
+        tx.rollouts.save_wave(replace(waves[1], state=WaveState.JUDGING))
+    with fleet.uow.read() as tx:
+        treated = tx.executions.cohorts(fleet.rollout, 1, NOW, 300).treated
+    own = {one.device for one in treated if not one.earlier}
+    joined = {one.device for one in treated if one.earlier}
+    assert own == {stragglers}
+    assert joined <= set(passed)
+    assert len(joined) == fleet.rollout.spec.gates.min_devices
+    assert jetson not in joined, "no device of that class is judged here"
+
+
+def test_a_wave_that_has_enough_is_judged_alone(fleet):
+    own = {fleet.member(wave=0) for _ in range(5)}
+    fleet.member(wave=1)
+    with fleet.uow() as tx:
+        waves = {wave.idx: wave for wave in tx.rollouts.waves(fleet.rollout.id)}
+        tx.rollouts.save_wave(replace(waves[1], state=WaveState.PASSED))
+    with fleet.uow.read() as tx:
+        treated = tx.executions.cohorts(fleet.rollout, 0, NOW, 300).treated
+    assert {one.device for one in treated} == own

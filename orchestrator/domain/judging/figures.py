@@ -56,7 +56,7 @@ class DeviceFigures:
     pre: with the version before; None where it had none, or reported nothing. post: with the new
     version, of a control device with the one that it kept; None likewise. silent: it served the
     version and then was not heard of again, or never told of an inference though it had been at
-    work before.
+    work before. earlier: it is of a wave that has passed, and here because its class has too few.
     """
 
     device: str
@@ -64,6 +64,7 @@ class DeviceFigures:
     pre: Span | None
     post: Span | None
     silent: bool = False
+    earlier: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ The rules, their levels and what they were measured to do stand in docs/architec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from orchestrator.domain.judging.evidence import compared, missing
 from orchestrator.domain.judging.figures import Cohorts, DeviceFigures, Verdict
@@ -69,11 +70,20 @@ def outcome(evidence: Sequence[Evidence], *, last: bool) -> Verdict:
 def _material(cohorts: Cohorts, gates: Gates) -> list[Material]:
     treated, control = _by_class(cohorts.treated), _by_class(cohorts.control)
     return [
-        gather(gate, name, treated.get(name, ()), control.get(name, ()), gates)
+        _told(gather(gate, name, treated.get(name, ()), control.get(name, ()), gates), treated)
         for gate in gates.telemetry
         # Without a single device there is still something to be shown.
         for name in (sorted(treated) or ([""] if gate.required else []))
     ]
+
+
+def _told(material: Material, treated: Mapping[str, Sequence[DeviceFigures]]) -> Material:
+    """With a word on devices that are not of this wave."""
+    earlier = sum(one.earlier for one in treated.get(material.device_class, ()))
+    if not earlier:
+        return material
+    said = f"with {earlier} of waves that have passed"
+    return replace(material, note=f"{said}; {material.note}" if material.note else said)
 
 
 def _by_class(devices: Sequence[DeviceFigures]) -> dict[str, list[DeviceFigures]]:
