@@ -16,6 +16,7 @@ from scipy import special
 
 from benchmarks._judge_fleet import LOOKS, Counts, Floats, Ints, Side
 from orchestrator.domain.judging.compare import exact_high
+from orchestrator.domain.judging.counting import Counting
 from orchestrator.domain.judging.decide import MEANINGFUL, Cohort, decide
 from orchestrator.domain.judging.metrics import ROUNDED
 from orchestrator.domain.judging.spending import spent
@@ -123,10 +124,11 @@ def _rates(x: Ints, n: Ints, y: Ints, m: Ints, least: int) -> Cohort:
     there = (n >= least) & (m >= least)
     before, after = x / np.maximum(n, 1), y / np.maximum(m, 1)
     per = 1 / np.maximum(n, 1) + 1 / np.maximum(m, 1)
+    per = np.where(there, per, np.nan)
     devices = np.maximum(there.sum(axis=-1), 1)
-    share = np.where(there, (before + after) / 2, 0).sum(axis=-1) / devices
-    share = np.minimum(0.5, share + 0.5 * np.where(there, per, 0).sum(axis=-1) / devices**2)
-    return _counted(there, after - before, per * (share * (1 - share))[..., None])
+    counting = Counting(per, np.where(there, before, 0).sum(axis=-1) / devices, 0.5)
+    mean = np.where(there, after - before, 0).sum(axis=-1) / devices
+    return Cohort(np.where(there, after - before, np.nan), counting.noise(mean), counting)
 
 
 def _mixes(pre: Ints, post: Ints, least: int) -> Cohort:

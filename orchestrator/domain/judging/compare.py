@@ -20,11 +20,15 @@ Array: TypeAlias = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A cohort's mean over its devices. n: of them. squared_error: of the mean."""
+    """A cohort's mean over its devices.
+
+    n: of them. squared_error: of the mean. least: what counting alone makes of that.
+    """
 
     mean: Array
     squared_error: Array
     n: Array
+    least: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ def group(values: Array, noise: Array) -> Group:
     apart = np.where(there, values - mean[..., None], 0.0)
     own = (apart**2).sum(axis=-1) / np.maximum(n - 1.0, 1.0) / some
     least = np.where(there, noise, 0.0).sum(axis=-1) / some**2
-    return Group(mean, np.maximum(own, least), n)
+    return Group(mean, np.maximum(own, least), n, least)
 
 
 def interval(

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.domain.judging.compare import Array, Interval, group, interval
+from orchestrator.domain.judging.closure import closed_low
+from orchestrator.domain.judging.compare import Array, Group, Interval, group, interval
+from orchestrator.domain.judging.counting import Counting
 
 MEANINGFUL = 0.5
 """Of ``max_worse``: a smaller difference fails no wave however sure it is, a larger passes none."""
@@ -21,10 +23,14 @@ MOST = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """Values of devices along the last axis, NaN where one is not counted, and their noise."""
+    """Values of devices along the last axis, NaN where one is not counted, and their noise.
+
+    counting: of rates, what the noise comes from; None where it is the same whatever the values.
+    """
 
     values: Array
     noise: Array
+    counting: Counting | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +57,15 @@ def decide(
     what is tolerated; without a control only where the lower limit is above all that is
     tolerated, for what changed for everybody meanwhile is not known. That it is harmless is shown
     where the upper limit is below what is tolerated and, beside a control, the difference
-    below half of it: what was harm a moment ago then does not pass because one device got worse
-    still and so spread the values.
+    below half of it.
 
     For harm, values farther than twice the tolerance from the control's median are moved there. Two
-    cohorts that are alike stay alike by it, and one device that reports nonsense, or is hit
-    harder than the others, does not hide by its spread what they all show. For harmlessness nothing
-    is moved: there, spread keeps a wave from passing, as it should.
+    cohorts that are alike stay alike by it, and one device that reports nonsense does not make
+    harm. The lower limit is then that of ``closed_low``: it never falls when a device gets worse,
+    nor does the difference, so what failed fails still. The noise that counting alone gives is
+    there what it would be if the version were no worse than allowed, for what is seen of
+    it grows with the errors. For harmlessness nothing is moved: there, spread keeps a wave from
+    passing, as it should.
 
     Args:
         treated: of the wave.
@@ -66,35 +74,32 @@ def decide(
         harm: the chance to see harm where there is none.
         harmless: the chance to see none where it is as much as ``worse``.
     """
-    raw = _between(treated, control, harm, harmless)
-    if control is None:
-        held = _between(
-            _held(treated, np.zeros(raw.value.shape), MOST * worse), None, harm, harmless
-        )
-    else:
-        middle = _median(control.values)
-        cohorts = [_held(one, middle, MOST * worse) for one in (treated, control)]
-        held = _between(cohorts[0], cohorts[1], harm, harmless)
-    low = np.minimum(held.low, raw.value)
-    shown = Interval(raw.value, low, raw.high)
-    if control is None:
-        nothing = np.full(raw.value.shape, np.nan)
-        return Shown(shown, nothing, low > worse, raw.high < worse)
-    small = raw.value < MEANINGFUL * worse
-    mean = group(control.values, control.noise).mean
-    return Shown(shown, mean, (low > 0) & ~small, (raw.high < worse) & small)
-
-
-def _between(
-    treated: Cohort, control: Cohort | None, low: Array | float, high: Array | float
-) -> Interval:
     other = None if control is None else group(control.values, control.noise)
-    return interval(group(treated.values, treated.noise), other, low, high)
+    raw = interval(group(treated.values, treated.noise), other, harm, harmless)
+    low = np.minimum(_held_low(treated, control, worse, harm), raw.value)
+    shown = Interval(raw.value, low, raw.high)
+    if other is None:
+        nothing = np.full(raw.value.shape, np.nan)
+        bad = low > worse
+        return Shown(shown, nothing, bad, (raw.high < worse) & ~bad)
+    small = raw.value < MEANINGFUL * worse
+    return Shown(shown, other.mean, (low > 0) & ~small, (raw.high < worse) & small)
 
 
-def _held(cohort: Cohort, middle: Array, reach: float) -> Cohort:
-    near = np.clip(cohort.values, (middle - reach)[..., None], (middle + reach)[..., None])
-    return Cohort(near, cohort.noise)
+def _held_low(treated: Cohort, control: Cohort | None, worse: float, alpha: Array | float) -> Array:
+    shape, reach = treated.values.shape[:-1], MOST * worse
+    middle = np.zeros(shape) if control is None else _median(control.values)
+    near = _held(treated.values, middle, reach)
+    other: Group | None = None
+    if control is not None:
+        other = group(_held(control.values, middle, reach), control.noise)
+    allowed = np.full(shape, worse) if other is None else other.mean
+    noise = treated.noise if treated.counting is None else treated.counting.noise(allowed)
+    return closed_low(near, group(near, noise).least, other, alpha)
+
+
+def _held(values: Array, middle: Array, reach: float) -> Array:
+    return np.clip(values, (middle - reach)[..., None], (middle + reach)[..., None])
 
 
 def _median(values: Array) -> Array:

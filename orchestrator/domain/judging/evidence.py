@@ -79,7 +79,7 @@ def _means(material: Material, harm: float, harmless: float) -> _Found:
 
 
 def _cohort(readings: Readings) -> Cohort:
-    return Cohort(readings.values, readings.noise)
+    return Cohort(readings.values, readings.noise, readings.counting)
 
 
 def _silence(material: Material, harm: float, harmless: float) -> _Found:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from orchestrator.domain.judging.compare import Array
+from orchestrator.domain.judging.counting import Counting
 from orchestrator.domain.judging.figures import DeviceFigures, Span
 from schemas.gates import Metric
 from schemas.telemetry import GAMMA, quantile
@@ -35,22 +36,25 @@ UNSURE = 5
 class Reading:
     """A figure of one device.
 
-    noise: the variance that counting alone gives it. share: of a rate, what noise is yet to be
-    multiplied by ``share (1 - share)`` of, as its cohort has it.
+    noise: the variance that counting alone gives it; of a rate it is yet to be multiplied by
+    ``p (1 - p)`` of its cohort. share: of a rate, what of p there is without the value: of a
+    change the share before. weight: of the value in p.
     """
 
     value: float
     noise: float
     share: float | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """Of a cohort: the devices that count, and how many do not."""
+    """Of a cohort: the devices that count, and how many do not. counting: of rates."""
 
     values: Array
     noise: Array
     skipped: int = 0
+    counting: Counting | None = None
 
     def __len__(self) -> int:
         """Devices that count."""
@@ -137,7 +141,7 @@ def _change(metric: Metric, pre: Span | None, post: Span | None, least: int) -> 
     value, noise = after.value - before.value, after.noise + before.noise
     if after.share is None or before.share is None:
         return Reading(max(-FARTHEST, min(FARTHEST, value)), noise)
-    return Reading(value, noise, (after.share + before.share) / 2)
+    return Reading(value, noise, before.value, 0.5)
 
 
 def _level(metric: Metric, span: Span, least: int) -> Reading | None:
@@ -161,7 +165,7 @@ def _level(metric: Metric, span: Span, least: int) -> Reading | None:
 
 def _rate(hits: int, n: int, least: int) -> Reading | None:
     usable = max(1, least) <= n < MANY and 0 <= hits <= n
-    return Reading(hits / n, 1 / n, hits / n) if usable else None
+    return Reading(hits / n, 1 / n, 0.0) if usable else None
 
 
 def _quantile(histogram: Mapping[int, int], q: float, least: int) -> Reading | None:
@@ -198,22 +202,11 @@ def _mix(pre: Mapping[int, int], post: Mapping[int, int], least: int) -> Reading
 def _gather(read: Iterable[Reading | None]) -> Readings:
     every = list(read)
     there = [one for one in every if one is not None and math.isfinite(one.value)]
-    shares = [one.share for one in there if one.share is not None]
-    spread = pooled_spread(np.array(shares), np.array([one.noise for one in there]))
-    noise = [one.noise * (1.0 if one.share is None else spread) for one in there]
     values = np.array([one.value for one in there], np.float64)
-    return Readings(values, np.array(noise, np.float64), len(every) - len(there))
-
-
-def pooled_spread(shares: Array, per: Array) -> float:
-    """``p (1 - p)`` of a cohort, p being the mean of its devices' shares and half a hit more.
-
-    Args:
-        shares: of each device.
-        per: of each, one over its number of inferences; as many as a device claims to have made
-            adds next to nothing to this sum, so that none can make zero hits look certain.
-    """
-    if not len(shares):
-        return 0.0
-    share = min(0.5, float(shares.mean()) + 0.5 * float(per.sum()) / len(per) ** 2)
-    return share * (1 - share)
+    noise = np.array([one.noise for one in there], np.float64)
+    skipped = len(every) - len(there)
+    shares = [one.share for one in there if one.share is not None]
+    if not shares:
+        return Readings(values, noise, skipped)
+    counting = Counting(noise, np.asarray(np.mean(shares)), there[0].weight)
+    return Readings(values, counting.noise(values.mean()), skipped, counting)
