@@ -279,6 +279,7 @@ def build(settings: Settings) -> Program:
         },
         settings.tick_seconds,
         busy=lambda: engine.busy or publisher.busy,
+        seldom={"plans": 5.0, "experiments": 1.0, "rolling back": 0.5},
     )
     authorities = AuthorityService(
         uow,

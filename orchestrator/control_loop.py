@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,9 @@ class ControlLoop:
         tasks: by name.
         tick_seconds: the time between two rounds.
         busy: whether a task has left work that it could do at once: then the rest is short.
+        seldom: the least seconds between two runs of a task that need not run at every tick,
+            by its name; one that fails is tried again at every tick.
+        monotonic: seconds, by which these are kept.
     """
 
     def __init__(
@@ -31,10 +35,15 @@ class ControlLoop:
         tasks: Mapping[str, Task],
         tick_seconds: float,
         busy: Callable[[], bool] = lambda: False,
+        seldom: Mapping[str, float] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tasks = tasks
         self._tick = tick_seconds
         self._busy = busy
+        self._seldom = dict(seldom or {})
+        self._monotonic = monotonic
+        self._next: dict[str, float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="control-loop", daemon=True)
         self.failing: frozenset[str] = frozenset()
@@ -53,9 +62,11 @@ class ControlLoop:
         self._thread.join(timeout=5)
 
     def round(self) -> None:
-        """Run every task once."""
+        """Run every task once that is due."""
         failed: set[str] = set()
         for name, task in self._tasks.items():
+            if not self._is_due(name):
+                continue
             try:
                 task()
             except Exception:
@@ -66,6 +77,15 @@ class ControlLoop:
         for name in self.failing - failed:
             log.info("%s works again", name)
         self.failing = frozenset(failed)
+
+    def _is_due(self, name: str) -> bool:
+        if name not in self._seldom:
+            return True
+        now = self._monotonic()
+        if now < self._next.get(name, now) and name not in self.failing:
+            return False
+        self._next[name] = now + self._seldom[name]
+        return True
 
     def _run(self) -> None:
         while not self._stop.wait(self._rest()):

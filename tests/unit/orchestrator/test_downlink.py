@@ -149,6 +149,26 @@ def test_a_failing_task_does_not_stop_the_others_and_recovers():
     assert (loop.failing, len(ran)) == (frozenset(), 2)
 
 
+def test_a_task_that_is_seldom_needed_runs_seldom_but_at_once_again_where_it_fails():
+    ran, broken, now = [], [], [0.0]
+
+    def task():
+        ran.append(now[0])
+        if broken:
+            raise OSError
+
+    loop = ControlLoop({"a": task}, 1, seldom={"a": 5.0}, monotonic=lambda: now[0])
+    for second in range(11):
+        now[0] = float(second)
+        loop.round()
+    assert ran == [0, 5, 10]
+    broken.append(True)
+    for second in (15, 16, 17):
+        now[0] = float(second)
+        loop.round()
+    assert ran[3:] == [15, 16, 17]
+
+
 @pytest.mark.parametrize(
     ("busy", "fails", "brisk"), [(False, False, False), (True, False, True), (True, True, False)]
 )
