@@ -17,7 +17,7 @@ from orchestrator.client.errors import (
     UnreachableError,
     WaitTimeoutError,
 )
-from orchestrator.client.resources import is_settled
+from orchestrator.client.rollouts import is_settled
 from schemas.errors import Code, Exit
 from schemas.job import JobState, LogLine, MetricPoint
 from schemas.jobfile import JobSpec
