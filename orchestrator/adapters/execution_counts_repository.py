@@ -40,7 +40,8 @@ from orchestrator.services.records import (
     Waiting,
 )
 from schemas.device import ActiveModel, DeviceState, Hardware
-from schemas.rollout import ExecState, Progress
+from schemas.rollout import ExecState
+from schemas.rollout_view import Progress
 
 _PORTION = 500
 _USABLE = DeviceRow.state == DeviceState.ACTIVE.value

@@ -8,7 +8,7 @@ from orchestrator.api.body import StrictRoute
 from orchestrator.api.context import Ctx, Needs
 from orchestrator.api.preconditions import Revisions, tell_revision
 from schemas.access import Scope
-from schemas.rollout import RolloutEdit, RolloutView
+from schemas.rollout_view import RolloutEdit, RolloutView
 
 router = APIRouter(prefix="/v1", tags=["rollouts"], route_class=StrictRoute)
 

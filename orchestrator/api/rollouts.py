@@ -12,15 +12,8 @@ from orchestrator.api.preconditions import tell_revision
 from orchestrator.domain.acts import Act
 from schemas.access import Scope
 from schemas.api import Page
-from schemas.rollout import (
-    ExecState,
-    ExecutionView,
-    OperateRequest,
-    Retried,
-    RetryRequest,
-    RolloutSpec,
-    RolloutView,
-)
+from schemas.rollout import ExecState, RolloutSpec
+from schemas.rollout_view import ExecutionView, OperateRequest, Retried, RetryRequest, RolloutView
 
 router = APIRouter(prefix="/v1", tags=["rollouts"], route_class=StrictRoute)
 

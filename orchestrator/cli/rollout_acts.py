@@ -12,7 +12,7 @@ from orchestrator.cli.options import home_option, output_option, timeout_option
 
 if TYPE_CHECKING:
     from orchestrator.client import Argosy
-    from schemas.rollout import RolloutView
+    from schemas.rollout_view import RolloutView
 
 _rollout_argument = click.argument("rollout_id", metavar="ROLLOUT")
 _reason_option = click.option("--reason", default="", help="Why; it is kept.")
@@ -37,7 +37,7 @@ def _do(
     from orchestrator.cli.output import emit_one
     from orchestrator.cli.rollout_shape import rollout_shape
     from orchestrator.client import Argosy
-    from schemas.rollout import OperateRequest
+    from schemas.rollout_view import OperateRequest
 
     said = build(OperateRequest, {"reason": "--reason"}, reason=reason)
     with Argosy.from_profile(home) as argosy:
@@ -149,7 +149,8 @@ def _watch_back(
     from orchestrator.cli.rollout_shape import follow
     from orchestrator.client import Argosy
     from schemas.errors import Exit
-    from schemas.rollout import OperateRequest, RolloutState
+    from schemas.rollout import RolloutState
+    from schemas.rollout_view import OperateRequest
 
     said = build(OperateRequest, {"reason": "--reason"}, reason=reason)
     with Argosy.from_profile(home) as argosy:

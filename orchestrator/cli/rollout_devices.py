@@ -11,7 +11,7 @@ from orchestrator.cli.options import home_option, output_option
 
 if TYPE_CHECKING:
     from orchestrator.cli.output import Cell, Shape
-    from schemas.rollout import ExecutionView
+    from schemas.rollout_view import ExecutionView
 
 STATES = [
     "SCHEDULED",
@@ -88,7 +88,8 @@ def retry(*, rollout_id: str, device_ids: tuple[str, ...], home: Path | None, fo
     from orchestrator.cli.output import emit_one
     from orchestrator.cli.rollouts import rollout_shape
     from orchestrator.client import Argosy
-    from schemas.rollout import RetryRequest, RolloutState
+    from schemas.rollout import RolloutState
+    from schemas.rollout_view import RetryRequest
 
     asked = build(RetryRequest, {"devices": "DEVICE"}, devices=device_ids)
     with Argosy.from_profile(home) as argosy:

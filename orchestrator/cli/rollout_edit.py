@@ -26,7 +26,7 @@ def edit(rollout_id: str, home: Path | None, form: str, **options: Any) -> None:
     from orchestrator.cli.rollout_shape import rollout_shape
     from orchestrator.client import Argosy
     from orchestrator.errors import Invalid
-    from schemas.rollout import RolloutEdit
+    from schemas.rollout_view import RolloutEdit
 
     if all(value is None or value is False or value == () for value in options.values()):
         detail = "nothing is to be changed"

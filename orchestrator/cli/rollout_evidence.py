@@ -10,7 +10,8 @@ from orchestrator.cli import console
 from orchestrator.cli.output import Cell, print_table
 from schemas.evidence import said
 from schemas.gates import Evidence
-from schemas.rollout import RolloutView, WaveState, WaveView
+from schemas.rollout import WaveState
+from schemas.rollout_view import RolloutView, WaveView
 
 _MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
 _HEADINGS = (

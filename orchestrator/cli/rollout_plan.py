@@ -15,7 +15,7 @@ from orchestrator.cli.rollout_shape import rollout_shape
 if TYPE_CHECKING:
     from orchestrator.cli.yamlfile import Document
     from orchestrator.client import Argosy
-    from schemas.rollout import RolloutView
+    from schemas.rollout_view import RolloutView
 
 
 @click.command()

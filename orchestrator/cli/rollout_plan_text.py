@@ -9,7 +9,8 @@ from rich.text import Text
 from orchestrator.cli import console
 from orchestrator.cli.output import print_facts, print_table
 from schemas.pace import Mode, Pace
-from schemas.rollout import Estimate, RolloutSpec, RolloutState, RolloutView, VariantShare, WaveSpec
+from schemas.rollout import RolloutSpec, RolloutState, WaveSpec
+from schemas.rollout_view import Estimate, RolloutView, VariantShare
 
 _REASON = 100
 """Characters of why nothing fits; `-o json` has all of it."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from orchestrator.cli.output import Shape
     from orchestrator.client import Argosy
-    from schemas.rollout import RolloutView
+    from schemas.rollout_view import RolloutView
 
 
 def rollout_shape() -> Shape[RolloutView]:

@@ -14,7 +14,7 @@ from orchestrator.cli.rollout_shape import follow as watch_it
 from orchestrator.cli.rollout_shape import rollout_shape
 
 if TYPE_CHECKING:
-    from schemas.rollout import RolloutView
+    from schemas.rollout_view import RolloutView
 
 _DRAFT = "rol_"
 

@@ -14,17 +14,8 @@ from orchestrator.cli import console
 from orchestrator.cli.rollout_evidence import lines
 from orchestrator.cli.rollout_plan_text import pace_text
 from orchestrator.cli.rollout_waits import device_waits, wave_waits
-from schemas.rollout import (
-    EXEC_TERMINAL,
-    ExecState,
-    ExecutionView,
-    Progress,
-    RolloutView,
-    Shadow,
-    VariantShare,
-    WaveState,
-    WaveView,
-)
+from schemas.rollout import EXEC_TERMINAL, ExecState, Shadow, WaveState
+from schemas.rollout_view import ExecutionView, Progress, RolloutView, VariantShare, WaveView
 
 _GOOD = frozenset({ExecState.SUCCEEDED, ExecState.ALREADY_INSTALLED})
 _WAITING = frozenset({ExecState.SCHEDULED, ExecState.OFFERED})

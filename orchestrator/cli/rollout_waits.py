@@ -7,7 +7,8 @@ from datetime import datetime
 from orchestrator.cli import console
 from schemas.maintenance import for_download, look
 from schemas.pace import Urgency
-from schemas.rollout import ExecState, ExecutionView, RolloutState, RolloutView, WaveState, WaveView
+from schemas.rollout import ExecState, RolloutState, WaveState
+from schemas.rollout_view import ExecutionView, RolloutView, WaveView
 
 _WAITS = frozenset({ExecState.DEFERRED, ExecState.STAGED})
 

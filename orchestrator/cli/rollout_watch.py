@@ -15,16 +15,8 @@ from orchestrator.cli.rollout_evidence import lines as evidence_lines
 from orchestrator.cli.rollout_tree import JUDGED, ended, rollout_tree, states_of, wave_title
 from orchestrator.client import Argosy
 from schemas.errors import Exit
-from schemas.rollout import (
-    EXEC_TERMINAL,
-    ExecState,
-    ExecutionView,
-    PauseReason,
-    RolloutState,
-    RolloutView,
-    WaveState,
-    WaveView,
-)
+from schemas.rollout import EXEC_TERMINAL, ExecState, PauseReason, RolloutState, WaveState
+from schemas.rollout_view import ExecutionView, RolloutView, WaveView
 
 _MANY = 50
 """Devices above which lines tell of troubles and counts only."""

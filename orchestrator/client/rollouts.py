@@ -8,16 +8,13 @@ from orchestrator.client.events import Bell
 from orchestrator.client.follow import Look, follow
 from orchestrator.client.resources import Resource, last_of, segment
 from orchestrator.client.transport import Params
-from schemas.rollout import (
-    ExecState,
+from schemas.rollout import ExecState, PauseReason, RolloutSpec, RolloutState
+from schemas.rollout_view import (
     ExecutionView,
     OperateRequest,
-    PauseReason,
     Retried,
     RetryRequest,
     RolloutEdit,
-    RolloutSpec,
-    RolloutState,
     RolloutView,
 )
 

@@ -16,7 +16,8 @@ from datetime import datetime, timedelta
 from orchestrator.domain.pace import rate
 from schemas.maintenance import for_download, look
 from schemas.pace import MaintenanceWindow, Pace, Urgency
-from schemas.rollout import Estimate, RolloutSpec, VariantShare
+from schemas.rollout import RolloutSpec
+from schemas.rollout_view import Estimate, VariantShare
 
 DEVICE_RATE = 1_000_000
 """Bytes a second that one device is taken to fetch: a slow line."""

@@ -13,13 +13,7 @@ from datetime import datetime, timedelta
 from orchestrator.domain.execution import FAILURES, TOO_LATE_TO_CANCEL
 from schemas.base import VersionNo
 from schemas.pace import Mode
-from schemas.rollout import (
-    EXEC_TERMINAL,
-    ExecState,
-    Probation,
-    RolloutSpec,
-    WaveSpec,
-)
+from schemas.rollout import EXEC_TERMINAL, ExecState, Probation, RolloutSpec, WaveSpec
 
 PATIENCE = timedelta(hours=1)
 """A rollout that rolls back waits no longer for devices that are there and do not come round."""

@@ -9,14 +9,7 @@ from datetime import datetime
 from schemas.device import ActiveModel, DeviceState
 from schemas.device_why import Hindrance
 from schemas.errors import DeviceCause
-from schemas.rollout import (
-    ExecState,
-    PauseReason,
-    RolloutSpec,
-    RolloutState,
-    WaveSpec,
-    WaveState,
-)
+from schemas.rollout import ExecState, PauseReason, RolloutSpec, RolloutState, WaveSpec, WaveState
 from schemas.selector import Facts, Node
 
 

@@ -14,7 +14,8 @@ from orchestrator.services.ports import Clock, Transaction, UnitOfWork
 from orchestrator.services.records import RolloutRecord
 from orchestrator.services.rollout_view import view
 from schemas.pace import Mode
-from schemas.rollout import RolloutEdit, RolloutSpec, RolloutState, RolloutView
+from schemas.rollout import RolloutSpec, RolloutState
+from schemas.rollout_view import RolloutEdit, RolloutView
 
 
 class EditingService:

@@ -19,14 +19,8 @@ from orchestrator.services.records import RolloutRecord
 from orchestrator.services.retries import retry
 from orchestrator.services.rollout_view import view
 from orchestrator.services.taking_place import take_place
-from schemas.rollout import (
-    OperateRequest,
-    PauseReason,
-    Retried,
-    RetryRequest,
-    RolloutState,
-    RolloutView,
-)
+from schemas.rollout import PauseReason, RolloutState
+from schemas.rollout_view import OperateRequest, Retried, RetryRequest, RolloutView
 
 _SENDS = frozenset({Act.START, Act.APPROVE, Act.RESUME, Act.PROMOTE})
 """Acts after which devices are offered the version."""

@@ -20,7 +20,8 @@ from orchestrator.services.rollout_view import foresight
 from orchestrator.services.versions import usable
 from schemas.ids import new_id
 from schemas.model import Manifest
-from schemas.rollout import RolloutSpec, RolloutState, RolloutView, WaveSpec, WaveState
+from schemas.rollout import RolloutSpec, RolloutState, WaveSpec, WaveState
+from schemas.rollout_view import RolloutView
 from schemas.selector import parse
 
 PORTION = 4_000

@@ -15,7 +15,7 @@ from schemas.budget import Budget
 from schemas.device import Hardware
 from schemas.measure import MeasuredVariant
 from schemas.model import Manifest
-from schemas.rollout import VariantShare
+from schemas.rollout_view import VariantShare
 
 MAX_SHARES = 200
 """Rows of a preview: devices differ in what they are, and so do reasons."""

@@ -10,15 +10,8 @@ from orchestrator.domain.execution import IN_FLIGHT
 from orchestrator.services import resolution, rollbacks
 from orchestrator.services.ports import Transaction
 from orchestrator.services.records import Among, ExecutionRecord, RolloutRecord
-from schemas.rollout import (
-    EXEC_TERMINAL,
-    ExecState,
-    ExecutionView,
-    Progress,
-    RolloutState,
-    RolloutView,
-    WaveView,
-)
+from schemas.rollout import EXEC_TERMINAL, ExecState, RolloutState
+from schemas.rollout_view import ExecutionView, Progress, RolloutView, WaveView
 
 MAX_EXECUTIONS = 1_000
 """Devices that a rollout's view lists; its waves' progress counts all of them."""

@@ -22,14 +22,13 @@ from orchestrator.services.planning import PlanningService
 from orchestrator.services.ports import Clock, Signer, UnitOfWork
 from orchestrator.services.records import Among
 from orchestrator.services.rollout_view import execution_views, foresight, head
-from schemas.rollout import (
-    ExecState,
+from schemas.rollout import ExecState, RolloutSpec
+from schemas.rollout_view import (
     ExecutionView,
     OperateRequest,
     Retried,
     RetryRequest,
     RolloutEdit,
-    RolloutSpec,
     RolloutView,
 )
 

@@ -34,7 +34,8 @@ from orchestrator.settings import Settings, load
 from orchestrator.supervisor import bootstrap, children, prepare
 from schemas.device import DeviceView
 from schemas.enroll import TokenRequest
-from schemas.rollout import ExecutionView, RolloutSpec, RolloutView
+from schemas.rollout import RolloutSpec
+from schemas.rollout_view import ExecutionView, RolloutView
 from tests.attacks.intruder import Peer, free_port, until
 from tests.chaos.durable import Disk
 from tests.chaos.proxy import Line, Proxy

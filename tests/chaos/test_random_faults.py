@@ -16,7 +16,8 @@ import httpx
 import pytest
 
 from orchestrator.client.errors import ArgosyError
-from schemas.rollout import RolloutSpec, RolloutState, RolloutView
+from schemas.rollout import RolloutSpec, RolloutState
+from schemas.rollout_view import RolloutView
 from tests.chaos import invariants
 from tests.chaos.faults import Storm
 from tests.chaos.proxy import FAIR

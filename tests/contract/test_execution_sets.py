@@ -15,7 +15,8 @@ from orchestrator.services.records import Among, ExecutionRecord, WaveRecord
 from schemas.device import ActiveModel, DeviceState, Hardware, Presence
 from schemas.errors import DeviceCause
 from schemas.ids import new_id
-from schemas.rollout import ExecState, Progress, RolloutSpec, RolloutState, WaveState
+from schemas.rollout import ExecState, RolloutSpec, RolloutState, WaveState
+from schemas.rollout_view import Progress
 from tests.contract.test_repositories import device, milliseconds, rollout, window
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)

@@ -22,7 +22,8 @@ from edge_client.settings import Home as DeviceHome
 from orchestrator.client import Argosy
 from orchestrator.errors import Unavailable
 from schemas.enroll import TokenRequest
-from schemas.rollout import RolloutSpec, RolloutState, RolloutView
+from schemas.rollout import RolloutSpec, RolloutState
+from schemas.rollout_view import RolloutView
 from tests.attacks.intruder import Site
 from tests.fakes.edge_models import linear_onnx, release, run_onnx, samples
 from tests.fakes.gateway import Device

@@ -15,7 +15,8 @@ import pytest
 from orchestrator.client import Argosy
 from schemas.device import DeviceView, Presence
 from schemas.device_why import Hindrance, ModelWhy, Origin
-from schemas.rollout import ExecState, ExecutionView, RolloutState, RolloutView
+from schemas.rollout import ExecState, RolloutState
+from schemas.rollout_view import ExecutionView, RolloutView
 from tests.fakes.edge_models import linear_onnx
 from tests.fakes.gateway import Device, mosquitto_path
 from tests.fakes.mixed_fleet import MODEL, MixedFleet, until

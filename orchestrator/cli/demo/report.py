@@ -21,7 +21,8 @@ from orchestrator.home import write_atomic
 from schemas.job import JobView
 from schemas.measure import Accuracy
 from schemas.model import ModelVersionView
-from schemas.rollout import RolloutState, RolloutView
+from schemas.rollout import RolloutState
+from schemas.rollout_view import RolloutView
 from schemas.telemetry import TelemetrySummary
 
 _NOTED = 0.1

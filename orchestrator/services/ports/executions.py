@@ -20,7 +20,8 @@ from orchestrator.services.records import (
     Waiting,
 )
 from schemas.errors import DeviceCause
-from schemas.rollout import ExecState, Progress
+from schemas.rollout import ExecState
+from schemas.rollout_view import Progress
 
 
 class ExecutionCounts(Protocol):

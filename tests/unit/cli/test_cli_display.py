@@ -17,14 +17,8 @@ from orchestrator.cli.rollout_tree import rollout_tree
 from schemas.device import ActiveModel, DeviceState, DeviceView, Presence
 from schemas.ids import new_id
 from schemas.job import JobState, MetricPoint
-from schemas.rollout import (
-    ExecState,
-    ExecutionView,
-    Progress,
-    RolloutState,
-    WaveState,
-    WaveView,
-)
+from schemas.rollout import ExecState, RolloutState, WaveState
+from schemas.rollout_view import ExecutionView, Progress, WaveView
 
 ONE = ActiveModel(model="digits", version=1, variant="int8", sha256="a" * 64)
 TWO = ONE.model_copy(update={"version": 2, "sha256": "b" * 64})

@@ -15,15 +15,8 @@ from orchestrator.cli.rollout_plan_text import pace_text, print_plan, target_tex
 from schemas.gates import STANDARD, Metric
 from schemas.model import ModelView
 from schemas.pace import Urgency, WindowCovers
-from schemas.rollout import (
-    Estimate,
-    OnFailure,
-    RolloutSpec,
-    RolloutState,
-    VariantShare,
-    WaveState,
-    WaveView,
-)
+from schemas.rollout import OnFailure, RolloutSpec, RolloutState, WaveState
+from schemas.rollout_view import Estimate, VariantShare, WaveView
 
 # Not options of their own: the argument, and lists that are read from repeated options.
 _READ_ELSEWHERE = {("model",), ("version",), ("gates", "failures"), ("gates", "telemetry")}

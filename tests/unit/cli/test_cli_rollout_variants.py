@@ -7,15 +7,8 @@ from typing import Any
 import pytest
 from argosy_fake_platform import NOW, State, rollout_view
 
-from schemas.rollout import (
-    ExecState,
-    ExecutionView,
-    RolloutState,
-    RolloutView,
-    VariantShare,
-    WaveState,
-    WaveView,
-)
+from schemas.rollout import ExecState, RolloutState, WaveState
+from schemas.rollout_view import ExecutionView, RolloutView, VariantShare, WaveView
 
 REASON = "no variant fits: int8: has 0.4 MB, class mcu allows 0.05; fp32: " + "needs more " * 20
 

@@ -11,16 +11,8 @@ from schemas.errors import DeviceCause
 from schemas.evidence import DASH, TIMES
 from schemas.gates import Evidence
 from schemas.model import ModelView
-from schemas.rollout import (
-    ExecState,
-    ExecutionView,
-    PauseReason,
-    RolloutState,
-    RolloutView,
-    Shadow,
-    WaveState,
-    WaveView,
-)
+from schemas.rollout import ExecState, PauseReason, RolloutState, Shadow, WaveState
+from schemas.rollout_view import ExecutionView, RolloutView, WaveView
 
 
 def executed(state: ExecState, **fields: Any) -> ExecutionView:

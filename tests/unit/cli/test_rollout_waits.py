@@ -6,16 +6,8 @@ from datetime import UTC, datetime
 
 from orchestrator.cli.rollout_waits import device_waits, wave_waits
 from schemas.pace import MaintenanceWindow, Mode, Urgency, WindowCovers
-from schemas.rollout import (
-    ExecState,
-    ExecutionView,
-    Progress,
-    RolloutSpec,
-    RolloutState,
-    RolloutView,
-    WaveState,
-    WaveView,
-)
+from schemas.rollout import ExecState, RolloutSpec, RolloutState, WaveState
+from schemas.rollout_view import ExecutionView, Progress, RolloutView, WaveView
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NIGHT = MaintenanceWindow(cron="0 2 * * *", minutes=60, covers=WindowCovers.ALL)

@@ -50,17 +50,8 @@ from schemas.model import (
     VersionNote,
 )
 from schemas.paired import Paired
-from schemas.rollout import (
-    ExecState,
-    ExecutionView,
-    Retried,
-    RetryRequest,
-    RolloutSpec,
-    RolloutState,
-    RolloutView,
-    WaveState,
-    WaveView,
-)
+from schemas.rollout import ExecState, RolloutSpec, RolloutState, WaveState
+from schemas.rollout_view import ExecutionView, Retried, RetryRequest, RolloutView, WaveView
 from schemas.selector import Facts, matches, parse
 from schemas.telemetry import TelemetrySummary
 

@@ -14,7 +14,8 @@ from orchestrator.domain.estimate import (
     wave_seconds,
 )
 from schemas.pace import Growth, Pace
-from schemas.rollout import RolloutSpec, VariantShare
+from schemas.rollout import RolloutSpec
+from schemas.rollout_view import VariantShare
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 PLAIN = {"soak_seconds": 5, "min_inferences": 1, "telemetry": []}

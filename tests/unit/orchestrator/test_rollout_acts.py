@@ -9,14 +9,8 @@ from orchestrator.errors import Forbidden, IllegalTransition, Invalid
 from orchestrator.services import actor, keys
 from orchestrator.services.ports import AuditQuery
 from schemas.access import Role
-from schemas.rollout import (
-    ExecState,
-    PauseReason,
-    RolloutEdit,
-    RolloutSpec,
-    RolloutState,
-    WaveState,
-)
+from schemas.rollout import ExecState, PauseReason, RolloutSpec, RolloutState, WaveState
+from schemas.rollout_view import RolloutEdit
 
 R = RolloutState
 W = WaveState

@@ -13,7 +13,8 @@ from orchestrator.errors import IllegalTransition, PreconditionFailed
 from schemas.access import Role
 from schemas.gates import Gates
 from schemas.pace import Growth, MaintenanceWindow, Mode, Pace, Urgency, WindowCovers
-from schemas.rollout import ExecState, RolloutEdit, RolloutSpec, RolloutState, WaveSpec, WaveState
+from schemas.rollout import ExecState, RolloutSpec, RolloutState, WaveSpec, WaveState
+from schemas.rollout_view import RolloutEdit
 from schemas.topics import Down, down
 
 S = ExecState

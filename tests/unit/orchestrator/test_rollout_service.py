@@ -10,14 +10,7 @@ from orchestrator.domain.rollout import RolloutEvent
 from orchestrator.errors import IllegalTransition, Invalid, NotFound
 from schemas.device import ActiveModel
 from schemas.errors import DeviceCause
-from schemas.rollout import (
-    Assignment,
-    ExecState,
-    PauseReason,
-    RolloutSpec,
-    RolloutState,
-    WaveState,
-)
+from schemas.rollout import Assignment, ExecState, PauseReason, RolloutSpec, RolloutState, WaveState
 
 S = ExecState
 STEPS = [S.ACCEPTED, S.DOWNLOADING, S.VERIFIED, S.STAGED, S.ACTIVATING, S.PROBATION, S.SUCCEEDED]

@@ -13,15 +13,8 @@ from orchestrator.services import looking, moves, rollout_view
 from orchestrator.services.engine import RolloutEngine
 from schemas.device import Death
 from schemas.errors import DeviceCause
-from schemas.rollout import (
-    ExecReport,
-    ExecState,
-    PauseReason,
-    RetryRequest,
-    RolloutSpec,
-    RolloutState,
-    WaveState,
-)
+from schemas.rollout import ExecReport, ExecState, PauseReason, RolloutSpec, RolloutState, WaveState
+from schemas.rollout_view import RetryRequest
 from schemas.topics import Up
 from tests.unit.orchestrator.platform import BOOT
 from tests.unit.orchestrator.test_rollout_service import (

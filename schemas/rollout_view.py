@@ -1,0 +1,187 @@
+"""Rollouts as the API shows them, and what operators may ask of one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from schemas.base import Authored, Line, UtcTime, VersionNo, Wire
+from schemas.errors import DeviceCause
+from schemas.gates import Evidence, Gates
+from schemas.ids import DeviceId, ExecutionId, Name, RolloutId
+from schemas.pace import MaintenanceWindow, Pace
+from schemas.rollout import (
+    ExecState,
+    OnFailure,
+    PauseReason,
+    RolloutSpec,
+    RolloutState,
+    WaveState,
+)
+
+
+class ExecutionView(Wire):
+    """One device in one rollout.
+
+    due_at: when its next timer runs out; of a SCHEDULED one, when it may be offered. late:
+    what the device did after the server had ended it. waits_for: the rollout of another model
+    that its device works for, which has to be over first. waits_until: as its device said.
+    before: what of the model the device served when it was offered, which a rollback restores.
+    """
+
+    id: ExecutionId
+    device: DeviceId
+    wave: int
+    attempt: int
+    state: ExecState
+    variant: Name | None = None
+    bytes_done: int | None = None
+    bytes_total: int | None = None
+    bytes_fetched: int | None = None
+    cause: DeviceCause | None = None
+    detail: str | None = None
+    late: ExecState | None = None
+    waits_for: RolloutId | None = None
+    waits_until: UtcTime | None = None
+    before: VersionNo | None = None
+    due_at: UtcTime | None = None
+    updated_at: UtcTime
+
+
+class Progress(Wire):
+    """How far the devices of a wave are: how many in each state, and their bytes.
+
+    bytes_fetched: over the network, all attempts; a patch or a broadcast counts as it came.
+    waiting: of those that are DEFERRED or STAGED, how many wait for a time or for a word.
+    """
+
+    states: dict[ExecState, int] = Field(default_factory=dict)
+    bytes_done: int = 0
+    bytes_total: int = 0
+    bytes_fetched: int = 0
+    waiting: int = 0
+
+
+class WaveView(Wire):
+    """A wave with its devices and, once judged, its evidence.
+
+    stragglers: the last wave, of the devices that were not there when their own was. joiners: of
+    devices that matched after the plan was frozen. looks: how often its telemetry was judged;
+    promoted_by: who let it pass by hand.
+    """
+
+    index: int
+    state: WaveState
+    size: int
+    stragglers: bool = False
+    joiners: bool = False
+    looks: int = 0
+    promoted_by: str | None = None
+    evidence: tuple[Evidence, ...] = ()
+    progress: Progress = Progress()
+    executions: tuple[ExecutionView, ...] = ()
+
+
+class VariantShare(Wire):
+    """How many devices of a class get a variant, or none, for the reason.
+
+    p50_ms: of a single inference there; estimated: not measured by that class itself. offline: of
+    the devices, those that are not there now. installed: those that serve it already. bytes: that
+    the others have to fetch at most.
+    """
+
+    device_class: Name
+    variant: Name | None = None
+    devices: int
+    offline: int = 0
+    installed: int = 0
+    bytes: int = 0
+    p50_ms: float | None = None
+    estimated: bool = False
+    reason: str | None = None
+
+
+class Estimate(Wire):
+    """What a plan would cost, as far as it can be said before.
+
+    bytes: that devices fetch at most, all together. seconds: from start to the last verdict if
+    everybody is there and nothing fails; by pace, soak and transfer rate. notes: what it rests on,
+    and what is not in it.
+    """
+
+    devices: int
+    offline: int
+    incompatible: int
+    installed: int
+    bytes: int
+    seconds: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+class RolloutView(Wire):
+    """A rollout, as the API shows it.
+
+    reason: why it is paused or was aborted, and by whom. preview: while it is a draft, who would
+    get which variant if it started now. cut: it has
+    more devices than its waves list; their progress counts all, and the listing of executions
+    has each. revision: grows with each edit and act (``If-Match``). requested_by, approved_by:
+    who started it and who agreed. takes_back: of a rollback, the version that it leads devices
+    away from; rollback_of: the rollout that shipped that, unless it goes back because the version
+    was revoked. rollbacks: those that take this one back; left: how many devices serve its version
+    still, by why. estimate: while it is a draft.
+    """
+
+    id: RolloutId
+    revision: int = 1
+    requested_by: str | None = None
+    approved_by: str | None = None
+    rollback_of: RolloutId | None = None
+    takes_back: VersionNo | None = None
+    rollbacks: tuple[RolloutId, ...] = ()
+    left: dict[str, int] = Field(default_factory=dict)
+    estimate: Estimate | None = None
+    spec: RolloutSpec
+    state: RolloutState
+    pause_reason: PauseReason | None = None
+    reason: str | None = None
+    waves: tuple[WaveView, ...] = ()
+    preview: tuple[VariantShare, ...] = ()
+    cut: bool = False
+    created_at: UtcTime
+    ended_at: UtcTime | None = None
+
+
+class RolloutEdit(Authored):
+    """What may be changed of a rollout that is not over; what is left out stays."""
+
+    pace: Pace | None = None
+    gates: Gates | None = None
+    windows: Annotated[tuple[MaintenanceWindow, ...], Field(max_length=16)] | None = None
+    priority: Annotated[int, Field(ge=0, le=100)] | None = None
+    on_failure: OnFailure | None = None
+
+
+class OperateRequest(Authored):
+    """What may be said with an operator's act.
+
+    reason: why, which is kept. to: of a rollback, the version that all get; None: each what it
+    served before. full: of a promotion, every later wave passes without soak and gates too.
+    """
+
+    reason: Annotated[Line, StringConstraints(max_length=500)] = ""
+    to: VersionNo | None = None
+    full: bool = False
+
+
+class RetryRequest(Authored):
+    """Which devices get another attempt: these, or all of a rollout that failed."""
+
+    devices: Annotated[tuple[DeviceId, ...], Field(max_length=1000)] = ()
+
+
+class Retried(Wire):
+    """How many devices get another attempt, and the rollout as it then is."""
+
+    devices: int
+    rollout: RolloutView
