@@ -12,13 +12,31 @@ from schemas.ids import Name
 
 
 class FailureKind(StrEnum):
-    """Ends of executions that count as failures, by the state they ended in."""
+    """Failures of executions: any, by the state they ended in, or by what caused them.
+
+    The causes are those of ``DeviceCause`` that speak of the version or of the device.
+    """
 
     ANY = "any"
+
     FAILED = "failed"
     ROLLED_BACK = "rolled_back"
     REJECTED = "rejected"
     TIMED_OUT = "timed_out"
+
+    BAD_SIGNATURE = "bad_signature"
+    DIGEST_MISMATCH = "digest_mismatch"
+    TRANSFER_FAILED = "transfer_failed"
+    DISK_FULL = "disk_full"
+    LOAD_FAILED = "load_failed"
+    GOLDEN_MISMATCH = "golden_mismatch"
+    SHADOW_DISAGREED = "shadow_disagreed"
+    PROBATION_FAILED = "probation_failed"
+    TOO_SLOW = "too_slow"
+    OUT_OF_MEMORY = "out_of_memory"
+    HUNG = "hung"
+    BOOT_LOOP = "boot_loop"
+    OPERATOR = "operator"
 
 
 class FailureGate(Authored):

@@ -73,7 +73,8 @@ _GATES = (
         "--fail",
         multiple=True,
         metavar="KIND=RATE/MIN",
-        help="Failures of a kind, from MIN devices on, as in rolled_back=0.05/3; repeatable.",
+        help="Failures of a kind, from MIN devices on, as in rolled_back=0.05/3 or"
+        " golden_mismatch=0/1; repeatable.",
     ),
     _gate("--min-success", type=Share(), help="Least share that serves it at the end."),
     _gate("--max-failure-rate", type=Share(), help="Failed devices  [0.1]."),

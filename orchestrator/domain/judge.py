@@ -73,7 +73,9 @@ class Ends:
         """Failures of a kind."""
         if kind is FailureKind.ANY:
             return sum(self.counts.get(state, 0) for state in FAILURES)
-        return self.counts.get(_STATES[kind], 0)
+        if kind in _STATES:
+            return self.counts.get(_STATES[kind], 0)
+        return self.causes.get(DeviceCause(kind.value), 0)
 
 
 _STATES = {

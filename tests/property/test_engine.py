@@ -26,7 +26,7 @@ from orchestrator.domain.actions import (
 from orchestrator.domain.because import because_of
 from orchestrator.domain.engine import decide
 from orchestrator.domain.execution import AT_WORK, FAILURES, IN_FLIGHT
-from orchestrator.domain.judge import Served, hopeless
+from orchestrator.domain.judge import Ends, Served, hopeless
 from orchestrator.domain.rollout import RolloutEvent, WaveEvent, step_wave
 from orchestrator.domain.snapshot import Due, Looked, Snapshot, WaveFacts
 from orchestrator.domain.timers import Timers
@@ -457,6 +457,24 @@ def test_failures_are_counted_by_kind_and_their_causes_are_named():
     assert decide(replace(certain, gates=gates), NOW)[0].event is WaveEvent.FAIL
     ended = snapshot_of(WaveState.JUDGING, {S.REJECTED: 1, S.SUCCEEDED: 2}, served=GOOD)
     assert decide(replace(ended, gates=gates), NOW)[0].event is WaveEvent.FAIL
+
+
+def test_failures_are_counted_by_what_caused_them():
+    wrong = FailureGate(kind=FailureKind.GOLDEN_MISMATCH, max_rate=0.2, min_devices=4)
+    gates = GATES.model_copy(update={"failures": (wrong,), "max_failure_rate": 0.9})
+    counts = {S.REJECTED: 2, S.SUCCEEDED: 2, S.DOWNLOADING: 20}
+    for cause, stops in ((DeviceCause.DISK_FULL, False), (DeviceCause.GOLDEN_MISMATCH, True)):
+        running = snapshot_of(WaveState.RUNNING, counts, causes={cause: 2})
+        actions = decide(replace(running, gates=gates), NOW)
+        assert bool(actions) == stops
+    (evidence,) = actions[0].evidence
+    assert (evidence.metric, evidence.value, evidence.n) == ("golden_mismatch_rate", 0.5, 4)
+
+
+def test_every_kind_of_failure_is_a_state_or_a_cause():
+    counts = {S.REJECTED: 1, S.FAILED: 1, S.ROLLED_BACK: 1, S.TIMED_OUT: 1}
+    every = Ends(counts, dict.fromkeys(DeviceCause, 1))
+    assert {every.failed(kind) for kind in FailureKind if kind is not FailureKind.ANY} == {1}
 
 
 def test_so_many_must_serve_the_version_at_the_end():
