@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
-from schemas.base import Authored, PlainText, UtcTime, Wire
+from schemas.base import MAX_INTEGER, Authored, PlainText, UtcTime, Wire
 from schemas.device import MAX_TAGS, Presence, Tag
 from schemas.ids import Name, RolloutId
 from schemas.selector import SelectorText
@@ -47,3 +47,43 @@ class DeviceTags(Authored):
     """All tags that a device is to have."""
 
     tags: Annotated[tuple[Tag, ...], Field(max_length=MAX_TAGS)]
+
+
+_Tags = Annotated[tuple[Tag, ...], Field(max_length=MAX_TAGS)]
+
+
+class TagChange(Authored):
+    """Tags that a device is given, and tags that are taken from it; the others stay."""
+
+    add: _Tags = ()
+    remove: _Tags = ()
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if not (self.add or self.remove):
+            msg = "names no tag to add or to remove"
+            raise ValueError(msg)
+        both = set(self.add) & set(self.remove)
+        if both:
+            msg = f"{min(both)} cannot be given and taken away at once"
+            raise ValueError(msg)
+        return self
+
+
+class TagMany(TagChange):
+    """The same for every device that a selector matches, in any state.
+
+    dry_run: only count. at_most: refused where more devices than that would change.
+    """
+
+    where: SelectorText
+    dry_run: bool = False
+    at_most: Annotated[int, Field(ge=0, le=MAX_INTEGER)] | None = None
+
+
+class TagsChanged(Wire):
+    """How many devices a selector matched, and how many of them changed, or would."""
+
+    matched: int
+    changed: int
+    dry_run: bool = False

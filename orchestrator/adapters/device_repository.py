@@ -16,8 +16,9 @@ from orchestrator.adapters.repository import Records
 from orchestrator.adapters.selector_sql import where as sql_where
 from orchestrator.adapters.served_models import ServedModels, serves
 from orchestrator.adapters.tables import DeviceRow, DeviceTagRow, JoinTokenRow
+from orchestrator.adapters.tagging import SetTags
 from orchestrator.domain.cohort import Candidate
-from orchestrator.services.records import DeviceRecord, Target, TokenRecord
+from orchestrator.services.records import DeviceRecord, TagCount, Target, TokenRecord
 from schemas.device import DeviceState, Presence
 from schemas.selector import Node
 
@@ -40,6 +41,7 @@ class SqlDevices(SqlCertificates):
         self._devices = Records(session, DeviceRow, DeviceRecord)
         self._served = ServedModels(session)
         self._facts = DeviceFacts(session)
+        self._set_tags = SetTags(session)
 
     def add_token(self, record: TokenRecord) -> None:
         self._tokens.add(record)
@@ -152,6 +154,14 @@ class SqlDevices(SqlCertificates):
             DeviceRow.presence == Presence.ONLINE.value, DeviceRow.last_seen_at < since
         )
         return self._devices.all(query.limit(limit))
+
+    def count_retagged(
+        self, node: Node, now: datetime, add: Sequence[str], remove: Collection[str]
+    ) -> TagCount:
+        return self._set_tags.count(node, now, add, remove)
+
+    def retag(self, node: Node, now: datetime, add: Sequence[str], remove: Collection[str]) -> int:
+        return self._set_tags.change(node, now, add, remove)
 
 
 def fitting(target: Target, now: datetime) -> list[ColumnElement[bool]]:

@@ -15,7 +15,7 @@ from schemas.base import VersionNo
 from schemas.device import DeviceState, DeviceView
 from schemas.device_why import DeviceWhy
 from schemas.enroll import RevokeDevice, TokenCreated, TokenRequest, TokenView
-from schemas.fleet import DeviceTags
+from schemas.fleet import DeviceTags, TagChange, TagMany, TagsChanged
 from schemas.ids import Name
 from schemas.selector import SelectorText
 
@@ -73,8 +73,20 @@ def ls(
 
 @router.put("/devices/{device_id}/tags", dependencies=_WRITE, operation_id="tag_device")
 def tag(ctx: Ctx, device_id: Id, request: DeviceTags) -> DeviceView:
-    """Give a device exactly these tags."""
+    """Give a device exactly these tags; PATCH leaves those that it does not name."""
     return ctx.devices.tag(device_id, request.tags)
+
+
+@router.patch("/devices/{device_id}/tags", dependencies=_WRITE, operation_id="retag_device")
+def retag(ctx: Ctx, device_id: Id, change: TagChange) -> DeviceView:
+    """Give a device tags and take others away; two who do so at once lose nothing."""
+    return ctx.devices.retag(device_id, change)
+
+
+@router.patch("/devices/tags", dependencies=_WRITE, operation_id="retag_devices")
+def retag_many(ctx: Ctx, asked: TagMany) -> TagsChanged:
+    """Change the tags of every device that a selector matches: all of them, or none."""
+    return ctx.devices.retag_all(asked)
 
 
 @router.get("/devices/{device_id}", dependencies=_READ, operation_id="get_device")

@@ -9,7 +9,7 @@ from orchestrator.client.transport import Params
 from schemas.device import DeviceState, DeviceView
 from schemas.device_why import DeviceWhy
 from schemas.enroll import RevokeDevice, TokenCreated, TokenRequest, TokenView
-from schemas.fleet import DeviceTags
+from schemas.fleet import DeviceTags, TagChange, TagMany, TagsChanged
 
 
 class Devices(Resource):
@@ -51,6 +51,38 @@ class Devices(Resource):
         """Give a device exactly these tags."""
         path = f"/v1/devices/{segment(device)}/tags"
         return self._transport.replace(path, DeviceView, DeviceTags(tags=tuple(tags)))
+
+    def retag(self, device: str, add: Sequence[str] = (), remove: Sequence[str] = ()) -> DeviceView:
+        """Give a device tags and take others away; the rest stays."""
+        path = f"/v1/devices/{segment(device)}/tags"
+        change = TagChange(add=tuple(add), remove=tuple(remove))
+        return self._transport.patch(path, DeviceView, change)
+
+    def retag_all(
+        self,
+        where: str,
+        add: Sequence[str] = (),
+        remove: Sequence[str] = (),
+        *,
+        dry_run: bool = False,
+        at_most: int | None = None,
+    ) -> TagsChanged:
+        """Give tags to every device that a selector matches, and take others away.
+
+        Args:
+            where: the selector.
+            add: tags to be given.
+            remove: tags to be taken away.
+            dry_run: only count.
+            at_most: refuse where more devices than that would change.
+
+        Raises:
+            Conflict: more would change.
+        """
+        asked = TagMany(
+            where=where, add=tuple(add), remove=tuple(remove), dry_run=dry_run, at_most=at_most
+        )
+        return self._transport.patch("/v1/devices/tags", TagsChanged, asked)
 
     def approve(self, device: str) -> DeviceView:
         """Let a device in that waits for approval."""

@@ -103,9 +103,15 @@ class Transport:
                 timeout=httpx.Timeout(UPLOAD_SECONDS, connect=CONNECT_SECONDS),
             )
 
-    def patch(self, path: str, answer: type[T], body: BaseModel, headers: Mapping[str, str]) -> T:
+    def patch(
+        self,
+        path: str,
+        answer: type[T],
+        body: BaseModel,
+        headers: Mapping[str, str] | None = None,
+    ) -> T:
         """Change what is named; nothing is said of what is None."""
-        headers = {"Content-Type": "application/json", **headers}
+        headers = {"Content-Type": "application/json", **(headers or {})}
         content = body.model_dump_json(exclude_none=True)
         return self._call("PATCH", path, answer, content=content, headers=headers)
 

@@ -6,10 +6,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
+from orchestrator.domain.tagging import retagged
+from orchestrator.errors import Conflict, Invalid
 from orchestrator.services import births, fleet
 from orchestrator.services.births import Sign
 from orchestrator.services.ports import Clock, Transaction, UnitOfWork
-from schemas.device import DeviceState, DeviceView, Presence
+from orchestrator.services.records import DeviceRecord
+from schemas.device import MAX_TAGS, DeviceState, DeviceView, Presence
+from schemas.fleet import TagChange, TagMany, TagsChanged
 from schemas.selector import parse
 
 _MISSED = 3
@@ -66,14 +70,50 @@ class DeviceService:
         Raises:
             NotFound: there is no such device.
         """
-        wanted = tuple(dict.fromkeys(tags))
         with self._uow() as tx:
             record = fleet.found(tx, device_id, lock=True)
-            if record.tags != wanted:
-                tx.devices.save(replace(record, tags=wanted))
-                detail = {"tags": list(wanted), "before": list(record.tags)}
-                tx.audit.add("device.tag", record.id, detail)
+            _keep_tags(tx, record, tuple(dict.fromkeys(tags)))
         return self.get(device_id)
+
+    def retag(self, device_id: str, change: TagChange) -> DeviceView:
+        """Give a device tags and take others away; the rest stays, whoever changes it meanwhile.
+
+        Raises:
+            NotFound: there is no such device.
+            Invalid: it would have too many.
+        """
+        with self._uow() as tx:
+            record = fleet.found(tx, device_id, lock=True)
+            wanted = retagged(record.tags, change.add, change.remove)
+            if len(wanted) > MAX_TAGS:
+                msg = f"{record.id} would have {len(wanted)} tags, and may have {MAX_TAGS}"
+                raise Invalid(msg, hint="take some away with the same change")
+            _keep_tags(tx, record, wanted)
+        return self.get(device_id)
+
+    def retag_all(self, asked: TagMany) -> TagsChanged:
+        """The same for every device that a selector matches: all of them, or none.
+
+        Raises:
+            Invalid: a device would have too many.
+            Conflict: more would change than was agreed to.
+        """
+        now, node = self._clock(), parse(asked.where)
+        with self._uow.read() if asked.dry_run else self._uow() as tx:
+            found = tx.devices.count_retagged(node, now, asked.add, asked.remove)
+            if found.too_many:
+                many = "1 device" if found.too_many == 1 else f"{found.too_many} devices"
+                msg = f"{many} would have more than {MAX_TAGS} tags"
+                raise Invalid(msg, hint="take some away with the same change")
+            if asked.at_most is not None and found.changes > asked.at_most:
+                msg = f"{found.changes} would change, more than the {asked.at_most} agreed to"
+                raise Conflict(msg, hint="look again whom the selector matches")
+            if found.changes and not asked.dry_run:
+                tx.devices.retag(node, now, asked.add, asked.remove)
+                detail = asked.model_dump(mode="json", include={"add", "remove"})
+                counted = {"matched": found.matched, "changed": found.changes}
+                tx.audit.add("device.tag_many", asked.where, detail | counted)
+        return TagsChanged(matched=found.matched, changed=found.changes, dry_run=asked.dry_run)
 
     def admits(self, device_id: str) -> bool:
         """Whether a device is heard: it is there, and neither waits for approval nor is revoked.
@@ -110,3 +150,10 @@ class DeviceService:
             tx.devices.change(zip(silent, gone, strict=True), now)
             fleet.announce_all(tx, gone, now)
         return len(gone)
+
+
+def _keep_tags(tx: Transaction, record: DeviceRecord, wanted: tuple[str, ...]) -> None:
+    if record.tags != wanted:
+        tx.devices.save(replace(record, tags=wanted))
+        detail = {"tags": list(wanted), "before": list(record.tags)}
+        tx.audit.add("device.tag", record.id, detail)

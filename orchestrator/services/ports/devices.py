@@ -17,6 +17,7 @@ from orchestrator.services.records import (
     FleetRecord,
     MeasuredRecord,
     RevokedCertificate,
+    TagCount,
     Target,
     TokenRecord,
 )
@@ -61,6 +62,8 @@ class Devices(Certificates, Protocol):
     revoked. change: many at once, as they were read in this transaction and as they are to be from
     a time on. page: only those in some states, or that serve a model (in a version), or that a
     selector matches at a time, if any is named. serving_since: device → model → since when.
+    count_retagged: how many that a selector matches a change of tags meets; retag: changes them,
+    with as many statements for many as for few, and says how many.
     """
 
     def add_token(self, record: TokenRecord) -> None: ...
@@ -88,6 +91,12 @@ class Devices(Certificates, Protocol):
     def census(self, target: Target, now: datetime) -> Mapping[tuple[str, Presence], int]: ...
     def many(self, ids: Iterable[str]) -> Mapping[str, DeviceRecord]: ...
     def silent(self, since: datetime, limit: int) -> Sequence[DeviceRecord]: ...
+    def count_retagged(
+        self, node: Node, now: datetime, add: Sequence[str], remove: Collection[str]
+    ) -> TagCount: ...
+    def retag(
+        self, node: Node, now: datetime, add: Sequence[str], remove: Collection[str]
+    ) -> int: ...
 
 
 class DeviceClasses(Protocol):

@@ -10,6 +10,7 @@ from orchestrator.services.records.devices import (
     FleetRecord,
     MeasuredRecord,
     RevokedCertificate,
+    TagCount,
     Target,
     TokenRecord,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "SampleRecord",
     "SessionRecord",
     "Span",
+    "TagCount",
     "TakenBack",
     "Target",
     "TokenRecord",

@@ -152,6 +152,18 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TagCount:
+    """What a change of tags meets: devices that match, and of them those that it changes.
+
+    too_many: those that would have more tags than a device may have.
+    """
+
+    matched: int
+    changes: int
+    too_many: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FleetRecord:
     """A selector that was saved under a name."""
 

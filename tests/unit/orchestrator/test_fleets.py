@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from orchestrator.domain.acts import Act
@@ -122,3 +124,64 @@ def test_tags_of_its_token_are_found_too(platform, admin):
     device = platform.join(made["token"]).device
     found = admin.get("/v1/devices", params={"where": "tag = roof"}).json()["items"]
     assert [one["id"] for one in found] == [device]
+
+
+def retag(admin, device, add=(), remove=()):
+    return admin.patch(
+        f"/v1/devices/{device}/tags", json={"add": list(add), "remove": list(remove)}
+    )
+
+
+def retag_all(admin, where, **change):
+    return admin.patch("/v1/devices/tags", json={"where": where, **change})
+
+
+def test_two_who_change_tags_at_once_lose_nothing(platform, admin):
+    (device,) = platform.enroll(1, "cam")
+    tag(admin, device, "lab", "old")
+    with ThreadPoolExecutor() as pool:
+        answers = list(pool.map(lambda n: retag(admin, device, [f"t{n}"], ["old"]), range(8)))
+    assert {answer.status_code for answer in answers} == {200}
+    tags = admin.get(f"/v1/devices/{device}").json()["tags"]
+    assert (tags[0], sorted(tags)) == ("lab", ["lab", *(f"t{n}" for n in range(8))])
+    assert retag(admin, device, ["t1"], ["never"]).json()["tags"] == tags
+    assert actions(platform).count(("device.tag", device)) == 9  # what changed nothing is not told
+
+
+def test_a_change_that_cannot_be_is_refused(platform, admin):
+    (device,) = platform.enroll(1, "cam")
+    tag(admin, device, *(f"t{n}" for n in range(16)))
+    full = retag(admin, device, ["more"])
+    assert full.status_code == 422
+    assert "would have 17 tags, and may have 16" in full.json()["detail"]
+    assert retag(admin, device, ["more"], ["t0"]).status_code == 200
+    assert retag(admin, device).status_code == 422
+    assert retag(admin, device, ["a"], ["a"]).status_code == 422
+    assert retag(admin, "dev_0000000000000000", ["a"]).status_code == 404
+    viewer = platform.client(platform.key(Role.VIEWER))
+    assert retag(viewer, device, ["x"]).status_code == 403
+    assert retag_all(viewer, "*", add=["x"]).status_code == 403
+    assert retag_all(admin, "tga = x", add=["x"]).status_code == 422
+    assert retag_all(admin, "*").status_code == 422
+
+
+def test_tags_of_many_change_as_one_act(platform, admin):
+    cams, pis = platform.enroll(3, "cam"), platform.enroll(1, "pi")
+    tag(admin, cams[0], "lab")
+    before = len(actions(platform))
+    looked = retag_all(admin, "class = cam", add=["lab"], dry_run=True).json()
+    assert looked == {"matched": 3, "changed": 2, "dry_run": True}
+    more = retag_all(admin, "class = cam", add=["lab"], at_most=1)
+    assert (more.status_code, len(actions(platform))) == (409, before)
+    assert retag_all(admin, "class = cam", add=["lab"], at_most=2).json()["changed"] == 2
+    assert retag_all(admin, "class = cam", add=["lab"]).json()["changed"] == 0
+    assert actions(platform)[before:] == [("device.tag_many", "class = cam")]
+    with platform.uow.read() as tx:
+        told = list(tx.audit.entries(AuditQuery(limit=100)))[-1].detail
+    assert told == {"add": ["lab"], "remove": [], "matched": 3, "changed": 2}
+    tagged = admin.get("/v1/devices", params={"where": "tag = lab"}).json()["items"]
+    assert {one["id"] for one in tagged} == set(cams)
+    tag(admin, pis[0], *(f"t{n}" for n in range(16)))
+    full = retag_all(admin, "*", add=["roof"])
+    assert (full.status_code, "1 device would" in full.json()["detail"]) == (422, True)
+    assert not admin.get("/v1/devices", params={"where": "tag = roof"}).json()["items"]
