@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from orchestrator.cli.device_tag import tag
 from orchestrator.cli.options import home_option, output_option
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ _STATES = ["PENDING", "ACTIVE", "SUSPENDED", "REVOKED"]
 @click.group()
 def device() -> None:
     """See the fleet, and say who may take part."""
+
+
+device.add_command(tag)
 
 
 @device.command()
@@ -90,40 +94,6 @@ def get(*, device_id: str, why: bool, home: Path | None, form: str) -> None:
             return
         view = argosy.devices.get(device_id)
     emit_one(view, form, device_shape(), show_device)
-
-
-# Neither -o nor -h here: `-old` takes the tag "old" away.
-@device.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
-@click.argument("words", metavar="DEVICE... +TAG -TAG...", nargs=-1, type=click.UNPROCESSED)
-@home_option
-@click.option(
-    "--output",
-    "form",
-    type=click.Choice(["table", "json", "yaml", "name"]),
-    default="table",
-    show_default=True,
-    help="Form of the result on stdout.",
-)
-def tag(*, words: tuple[str, ...], home: Path | None, form: str) -> None:
-    """Give devices tags and take tags away, as in `argosy device tag dev_… +lab -old`.
-
-    Plans that are frozen stay as they are; dynamic rollouts and fleets follow.
-    """
-    from orchestrator.cli.device_show import device_shape
-    from orchestrator.cli.output import emit_list
-    from orchestrator.cli.selecting import tag_changes
-    from orchestrator.client import Argosy
-
-    changes = tag_changes(words)
-    done: list[DeviceView] = []
-    with Argosy.from_profile(home) as argosy:
-        try:
-            for one in changes.devices:
-                view = argosy.devices.get(one)
-                done.append(argosy.devices.tag(view.id, changes.applied(view.tags)))
-        finally:
-            if done:  # what was done before a fault is shown
-                emit_list(done, form, device_shape(), "")
 
 
 _all_option = click.option("--all", "every", is_flag=True, help="All that wait for approval.")

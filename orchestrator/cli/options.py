@@ -11,6 +11,9 @@ import rich_click as click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+FORMS = ("table", "json", "yaml", "name")
+"""Forms of a result."""
+
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SHARE = re.compile(r"(\d{0,3}\.?\d{1,9})\s*(%?)")
 _SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|m|h|d|)")
@@ -64,7 +67,7 @@ def output_option(command: F) -> F:
         "-o",
         "--output",
         "form",
-        type=click.Choice(["table", "json", "yaml", "name"]),
+        type=click.Choice(FORMS),
         default="table",
         show_default=True,
         help="Form of the result on stdout.",

@@ -41,45 +41,41 @@ def _parsed(where: str) -> Node:
 
 
 @dataclass(frozen=True, slots=True)
-class TagChanges:
-    """Tags that devices get and lose."""
+class TagWords:
+    """Devices that are named, and the tags that they get and lose."""
 
     devices: tuple[str, ...]
-    added: tuple[str, ...]
-    removed: tuple[str, ...]
+    add: tuple[str, ...]
+    remove: tuple[str, ...]
 
-    def applied(self, tags: Sequence[str]) -> tuple[str, ...]:
-        """The tags of a device afterwards.
-
-        Raises:
-            Invalid: they are too many.
-        """
-        kept = [tag for tag in tags if tag not in self.removed]
-        after = tuple(dict.fromkeys((*kept, *self.added)))
-        if len(after) > MAX_TAGS:
-            msg = f"a device has at most {MAX_TAGS} tags; it would have {len(after)}"
-            raise Invalid(msg, hint="take some away in the same command: -TAG")
-        return after
+    def __str__(self) -> str:
+        return " ".join([*(f"+{tag}" for tag in self.add), *(f"-{tag}" for tag in self.remove)])
 
 
-def tag_changes(words: Sequence[str]) -> TagChanges:
-    """Read ``dev_… +lab -old``.
+def tag_words(words: Sequence[str], where: str | None = None) -> TagWords:
+    """Read ``dev_… +lab -old``, or ``+lab -old`` where a selector says which devices.
 
     Raises:
-        Invalid: no device, no change, or what is no tag.
+        Invalid: no device or both, no change, or what is no tag.
     """
     devices = tuple(word for word in words if word[:1] not in {"+", "-"})
-    added = tuple(word[1:] for word in words if word.startswith("+"))
-    removed = tuple(word[1:] for word in words if word.startswith("-"))
-    if not devices or not (added or removed):
-        msg = "name the devices, and tags with + or - before them"
+    add = tuple(dict.fromkeys(word[1:] for word in words if word.startswith("+")))
+    remove = tuple(dict.fromkeys(word[1:] for word in words if word.startswith("-")))
+    if devices and where is not None:
+        msg = f"{devices[0]} is named, and --where says which devices too"
+        raise Invalid(msg, hint="name devices, or say --where")
+    if not (devices or where) or not (add or remove):
+        msg = "name the devices or say --where, and tags with + or - before them"
         raise Invalid(msg, hint="as in `argosy device tag dev_… +lab -old`")
-    for word in (*added, *removed):
+    for word in (*add, *remove):
         if FIELDS["tag"].pattern.fullmatch(word) is None:
             msg = f"{word!r} is no tag"
             raise Invalid(msg, hint="tags are lower-case letters, digits, . _ and -, at most 63")
-    both = set(added) & set(removed)
+    both = set(add) & set(remove)
     if both:
         msg = f"{min(both)} cannot be given and taken away at once"
         raise Invalid(msg)
-    return TagChanges(devices, added, removed)
+    if max(len(add), len(remove)) > MAX_TAGS:
+        msg = f"more than {MAX_TAGS} tags: a device has no more"
+        raise Invalid(msg)
+    return TagWords(devices, add, remove)

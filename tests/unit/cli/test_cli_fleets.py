@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from argosy_fake_platform import NOW, State
 
-from orchestrator.cli.selecting import narrowed, tag_changes
+from orchestrator.cli.selecting import narrowed
+from orchestrator.client import Argosy
 from orchestrator.errors import Invalid
 from schemas.device import DeviceView
 from schemas.device_why import DeviceWhy
@@ -85,8 +86,13 @@ def test_tags_are_given_and_taken_away(argosy: Any, fake: State) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["dev_x"], "name the devices, and tags"),
-        (["+lab"], "name the devices, and tags"),
+        (["dev_x"], "name the devices or say --where, and tags"),
+        (["+lab"], "name the devices or say --where, and tags"),
+        (["dev_x", "+lab", "--where", "*"], "dev_x is named, and --where says which"),
+        (["--where", "*"], "name the devices or say --where, and tags"),
+        (["--where", "tga = x", "+lab"], "--where: at 1: found 'tga'"),
+        (["dev_x", "+lab", "--dry-run"], "--dry-run is for --where"),
+        (["dev_x", *(f"+t{n}" for n in range(17))], "more than 16 tags"),
         (["dev_x", "+Lab"], "'Lab' is no tag"),
         (["dev_x", "-"], "'' is no tag"),
         (["dev_x", "+lab", "-lab"], "lab cannot be given and taken away"),
@@ -97,11 +103,46 @@ def test_what_is_no_change_of_tags_is_refused(argosy: Any, words: list[str], mes
     assert (answer.code, message in answer.err) == (2, True)
 
 
-def test_a_device_has_at_most_sixteen_tags() -> None:
-    change = tag_changes(["dev_x", *(f"+t{n}" for n in range(16))])
-    assert len(change.applied(())) == 16
-    with pytest.raises(Invalid, match="at most 16 tags; it would have 17"):
-        change.applied(("other",))
+def test_a_tag_that_begins_like_an_option_is_a_tag(argosy: Any, fake: State) -> None:
+    one = device(tags=("old", "o", "y", "h"))
+    fake.devices = [one]
+    answer = argosy("device", "tag", one.id, "-old", "-o", "json", "-o", "-y", "-h")
+    assert answer.code == 0, answer.err
+    assert [view["tags"] for view in json.loads(answer.out)] == [[]]
+
+
+def test_all_that_a_selector_matches_change_once_it_was_agreed_to(
+    argosy: Any, fake: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.devices = [device(tags=()), device(tags=("lab",)), device(device_class="pi", tags=())]
+    words = ("device", "tag", "--where", "class = cam", "+lab")
+    looked = argosy(*words, "--dry-run")
+    assert (looked.code, looked.out) == (0, "2 devices match, 1 would change\n")
+    refused = argosy(*words)
+    assert (refused.code, "--yes" in refused.err) == (2, True)
+    assert argosy(*words, "--yes", "--at-most", "0").code == 6
+    assert [view.tags for view in fake.devices] == [(), ("lab",), ()]
+    monkeypatch.setattr("orchestrator.cli.asking.is_anyone_there", lambda: True)
+    asked: list[str] = []
+
+    def one_more_comes(text: str, **_: Any) -> None:
+        asked.append(text)
+        fake.devices = [*fake.devices, device(tags=())]
+
+    monkeypatch.setattr("click.confirm", one_more_comes)
+    late = argosy(*words)
+    assert (late.code, asked) == (6, ["+lab for 1 of 2 that match?"])
+    monkeypatch.setattr("click.confirm", lambda *_, **__: None)
+    done = argosy(*words, "-o", "json")
+    assert json.loads(done.out) == {"matched": 3, "changed": 2, "dry_run": False}
+    assert [view.tags for view in fake.devices] == [("lab",), ("lab",), (), ("lab",)]
+    assert argosy(*words).out == "3 devices match, 0 changed\n"  # nothing is asked
+
+
+def test_the_sdk_replaces_all_tags_too(platform_env: dict[str, str], fake: State) -> None:
+    fake.devices = [device(tags=("old", "lab"))]
+    with Argosy.from_profile() as argosy:
+        assert argosy.devices.tag(fake.devices[0].id, ["x", "y"]).tags == ("x", "y")
 
 
 def test_reasons_are_shown_for_people_and_programs(argosy: Any, fake: State) -> None:

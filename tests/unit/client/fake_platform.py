@@ -22,6 +22,7 @@ from fastapi import FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from orchestrator.domain.tagging import retagged
 from schemas.api import Event, Health, Page, Stored
 from schemas.budget import DeviceClassSpec, DeviceClassView
 from schemas.dataset import DatasetProfile
@@ -29,7 +30,15 @@ from schemas.device import DeviceState, DeviceView
 from schemas.device_why import DeviceWhy
 from schemas.enroll import JoinToken, RevokeDevice, TokenCreated, TokenRequest, TokenView
 from schemas.errors import PROBLEM_TYPE, Code, Problem
-from schemas.fleet import DeviceTags, FleetShare, FleetSpec, FleetView
+from schemas.fleet import (
+    DeviceTags,
+    FleetShare,
+    FleetSpec,
+    FleetView,
+    TagChange,
+    TagMany,
+    TagsChanged,
+)
 from schemas.ids import new_id
 from schemas.job import AgentView, JobState, JobView, LogLine, MetricPoint
 from schemas.jobfile import JobSpec
@@ -300,6 +309,32 @@ def make_app(state: State) -> FastAPI:  # noqa: C901, PLR0915 - a list of routes
     def tag(device: str, request: DeviceTags) -> DeviceView:
         found = _scripted({d.id: [d] for d in state.devices}, device)
         changed = found.model_copy(update={"tags": request.tags})
+        state.devices = [changed if d.id == device else d for d in state.devices]
+        return changed
+
+    @app.patch("/v1/devices/tags")
+    def retag_many(asked: TagMany) -> TagsChanged:
+        selector, changed = parse(asked.where), {}
+        there = [
+            d
+            for d in state.devices
+            if matches(selector, Facts(id=d.id, device_class=d.device_class, tags=d.tags))
+        ]
+        for d in there:
+            tags = retagged(d.tags, asked.add, asked.remove)
+            if tags != d.tags:
+                changed[d.id] = d.model_copy(update={"tags": tags})
+        if asked.at_most is not None and len(changed) > asked.at_most:
+            raise RefusedError(409, Code.CONFLICT, f"{len(changed)} would change")
+        if not asked.dry_run:
+            state.devices = [changed.get(d.id, d) for d in state.devices]
+        return TagsChanged(matched=len(there), changed=len(changed), dry_run=asked.dry_run)
+
+    @app.patch("/v1/devices/{device}/tags")
+    def retag(device: str, change: TagChange) -> DeviceView:
+        found = _scripted({d.id: [d] for d in state.devices}, device)
+        tags = retagged(found.tags, change.add, change.remove)
+        changed = found.model_copy(update={"tags": tags})
         state.devices = [changed if d.id == device else d for d in state.devices]
         return changed
 
