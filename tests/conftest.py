@@ -109,14 +109,25 @@ class _Server:
     def url(self, database: str) -> str:
         return f"postgresql+psycopg://{self.login}/{database}"
 
-    def new_database(self) -> str:
-        """Create an empty database and give its SQLAlchemy URL."""
+    def new_database(self, template: str = "template1") -> str:
+        """Create a database, a copy of ``template``, and give its SQLAlchemy URL."""
+        name = f"t_{secrets.token_hex(6)}"
+        self._execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return self.url(name)
+
+    def drop(self, url: str) -> None:
+        """Remove a database, and with it who is still connected to it."""
+        self._execute(f"DROP DATABASE {_database_of(url)} WITH (FORCE)")
+
+    def _execute(self, statement: str) -> None:
         import psycopg
 
-        name = f"t_{secrets.token_hex(6)}"
         with psycopg.connect(f"postgresql://{self.login}/postgres", autocommit=True) as link:
-            link.execute(f"CREATE DATABASE {name}")
-        return self.url(name)
+            link.execute(statement)
+
+
+def _database_of(url: str) -> str:
+    return url.rsplit("/", 1)[1]
 
 
 def _as_postgres(home: Path) -> list[str]:
@@ -201,16 +212,30 @@ def postgres_server() -> Iterator[_Server]:
         shutil.rmtree(home)
 
 
+@pytest.fixture
+def fresh_postgres_url(postgres_server: _Server) -> Iterator[str]:
+    """The SQLAlchemy URL of an empty database of this test alone."""
+    url = postgres_server.new_database()
+    yield url
+    postgres_server.drop(url)
+
+
 @pytest.fixture(scope="session")
-def postgres_url(postgres_server: _Server) -> str:
-    """The SQLAlchemy URL of one database, empty at the start of the session."""
-    return postgres_server.new_database()
+def _migrated_template(postgres_server: _Server) -> str:
+    """The name of a database with today's tables, of which tests get copies."""
+    from tests.fakes.databases import migrate_at
+
+    url = postgres_server.new_database()
+    migrate_at(url)
+    return _database_of(url)
 
 
 @pytest.fixture
-def fresh_postgres_url(postgres_server: _Server) -> str:
-    """The SQLAlchemy URL of an empty database of this test alone."""
-    return postgres_server.new_database()
+def migrated_postgres_url(postgres_server: _Server, _migrated_template: str) -> Iterator[str]:
+    """The SQLAlchemy URL of a migrated, empty database of this test alone."""
+    url = postgres_server.new_database(_migrated_template)
+    yield url
+    postgres_server.drop(url)
 
 
 @pytest.fixture

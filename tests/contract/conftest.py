@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.adapters.database import migrate
 from orchestrator.adapters.unit_of_work import SqlUnitOfWork, make_engine
+from tests.fakes.databases import migrated_sqlite
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def engine(request, tmp_path):
     """A migrated, empty database."""
     if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'argosy.db'}"
+        url = migrated_sqlite(tmp_path / "argosy.db")
     else:
-        url = request.getfixturevalue("fresh_postgres_url")
+        url = request.getfixturevalue("migrated_postgres_url")
     made = make_engine(url)
-    migrate(made)
     yield made
     made.dispose()
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.adapters.database import migrate
 from orchestrator.adapters.unit_of_work import SqlUnitOfWork, make_engine
 from schemas.selector import SelectorError, parse, write
+from tests.fakes.databases import migrated_sqlite
 from tests.fakes.selecting import a_fleet, check_one_meaning, selectors
 
 FLEETS = {seed: a_fleet(seed, 60) for seed in (1, 2, 3)}
@@ -19,9 +19,8 @@ IDS = tuple(one.id for fleet in FLEETS.values() for one in fleet[:2])
 def databases(tmp_path_factory):
     made = {}
     for seed, fleet in FLEETS.items():
-        engine = make_engine(f"sqlite:///{tmp_path_factory.mktemp('fleet') / 'argosy.db'}")
-        migrate(engine)
-        made[seed] = SqlUnitOfWork(engine)
+        url = migrated_sqlite(tmp_path_factory.mktemp("fleet") / "argosy.db")
+        made[seed] = SqlUnitOfWork(make_engine(url))
         with made[seed]() as tx:
             for one in fleet:
                 tx.devices.add(one)

@@ -6,9 +6,6 @@ import hashlib
 import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -18,7 +15,6 @@ from fastapi.testclient import TestClient
 
 from orchestrator.adapters.artifacts import ArtifactStore
 from orchestrator.adapters.authority import CertificateAuthority
-from orchestrator.adapters.database import migrate
 from orchestrator.adapters.downlink import BrokerDownlink
 from orchestrator.adapters.exposition import Exposition
 from orchestrator.adapters.trust import TrustStore
@@ -74,6 +70,7 @@ from schemas.signature import Signature, TensorSpec
 from schemas.topics import Up, UpTopic
 from schemas.transfer import CHUNK_BYTES, leaves_digest, leaves_of
 from schemas.window import About, Envelope, Window, encode, pack
+from tests.fakes.databases import migrated_sqlite
 from tests.fakes.gate import FakeGate
 from tests.fakes.tiny_onnx import tiny_onnx
 
@@ -117,24 +114,13 @@ class Broker:
         return len(self.sent)
 
 
-@cache
-def migrated() -> bytes:
-    """A migrated, empty database: made once, as that takes most of what a test takes."""
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "argosy.db"
-        engine = make_engine(f"sqlite:///{file}")
-        migrate(engine)
-        engine.dispose()
-        return file.read_bytes()
-
-
 class Platform:
     """Everything but the network."""
 
     def __init__(self, folder, prices=None) -> None:
         file = folder / "argosy.db"
         if not file.exists():
-            file.write_bytes(migrated())
+            migrated_sqlite(file)
         self.database = engine = make_engine(f"sqlite:///{file}")
         self.clock, self.broker = Clock(), Broker()
         self.uow = SqlUnitOfWork(engine, self.clock)

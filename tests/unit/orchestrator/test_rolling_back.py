@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.adapters.database import migrate
 from orchestrator.adapters.unit_of_work import make_engine
 from orchestrator.domain.acts import Act
 from orchestrator.domain.rollout import Happened, RolloutEvent
@@ -29,12 +28,9 @@ STEPS = [S.ACCEPTED, S.DOWNLOADING, S.VERIFIED, S.STAGED, S.ACTIVATING, S.PROBAT
 
 
 @pytest.fixture
-def postgres(tmp_path, fresh_postgres_url, monkeypatch):
-    engine = make_engine(fresh_postgres_url)
-    migrate(engine)
-    engine.dispose()
+def postgres(tmp_path, migrated_postgres_url, monkeypatch):
     (tmp_path / "argosy.db").touch()  # nothing to be copied there: it is not looked at
-    monkeypatch.setattr(harness, "make_engine", lambda _url: make_engine(fresh_postgres_url))
+    monkeypatch.setattr(harness, "make_engine", lambda _url: make_engine(migrated_postgres_url))
     return harness.Platform(tmp_path)
 
 

@@ -9,7 +9,6 @@ import pytest
 from sqlalchemy.exc import InternalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from orchestrator.adapters.database import migrate
 from orchestrator.adapters.execution_repository import SqlExecutions
 from orchestrator.adapters.rollout_repository import SqlRollouts
 from orchestrator.adapters.unit_of_work import make_engine
@@ -34,12 +33,9 @@ EVERYONE = [{"percent": 100}]
 
 
 @pytest.fixture
-def postgres(tmp_path, fresh_postgres_url, monkeypatch):
-    engine = make_engine(fresh_postgres_url)
-    migrate(engine)
-    engine.dispose()
+def postgres(tmp_path, migrated_postgres_url, monkeypatch):
     (tmp_path / "argosy.db").touch()  # nothing to be copied there: it is not looked at
-    monkeypatch.setattr(harness, "make_engine", lambda _url: make_engine(fresh_postgres_url))
+    monkeypatch.setattr(harness, "make_engine", lambda _url: make_engine(migrated_postgres_url))
     return Platform(tmp_path)
 
 
