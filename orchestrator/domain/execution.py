@@ -322,9 +322,12 @@ def _late_report(execution: Execution, event: Reported) -> Step:
         if event.state in TOO_LATE_TO_CANCEL or event.state in {S.SUCCEEDED, S.ROLLED_BACK}:
             return _taken(execution, event), (Announce(),)
     elif event.state in DEVICE_TERMINAL:
-        if event.state is execution.state:
+        stopped = execution.state in SERVER_TERMINAL and event.cause is DeviceCause.CANCELLED
+        if event.state is execution.state or stopped:
+            # It stopped as it was told to: why it was told is what counts.
             return execution, ()
-        late = replace(execution, late=event.state, cause=event.cause, detail=event.detail)
+        detail = event.detail or execution.detail
+        late = replace(execution, late=event.state, cause=event.cause, detail=detail)
         return late, (Announce(),)
     if execution.state in DEVICE_TERMINAL or event.state in DEVICE_TERMINAL:
         return execution, ()

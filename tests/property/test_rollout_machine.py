@@ -211,6 +211,28 @@ def test_a_success_after_the_time_out_is_kept_as_late_and_counts_as_failed():
     assert (record.state, record.late) == (ExecState.TIMED_OUT, ExecState.SUCCEEDED)
 
 
+@pytest.mark.parametrize("state", [ExecState.SUPERSEDED, ExecState.REMOVED, ExecState.TIMED_OUT])
+def test_that_a_device_stopped_as_told_hides_nothing_of_why(state):
+    record, _ = execution.step(
+        Execution(ExecState.STAGED, seq=1, offered=True), Ended(state, "superseded by rol_b"), NOW
+    )
+    record, actions = execution.step(
+        record, Reported(1, 2, ExecState.FAILED, DeviceCause.CANCELLED), NOW
+    )
+    assert (record.state, record.seq, record.late, actions) == (state, 2, None, ())
+    assert (record.cause, record.detail) == (None, "superseded by rol_b")
+
+
+def test_what_a_device_did_after_its_end_leaves_the_reason_of_the_end():
+    record, _ = execution.step(
+        Execution(ExecState.PROBATION, seq=1, offered=True),
+        Ended(ExecState.TIMED_OUT, "not heard in time"),
+        NOW,
+    )
+    record, _ = execution.step(record, Reported(1, 2, ExecState.SUCCEEDED), NOW)
+    assert (record.late, record.detail) == (ExecState.SUCCEEDED, "not heard in time")
+
+
 def test_what_an_older_attempt_did_is_kept_where_no_other_follows():
     record, _ = execution.step(
         Execution(ExecState.OFFERED, attempt=2, offered=True), Ended(ExecState.CANCELLED), NOW
