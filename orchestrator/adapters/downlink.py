@@ -6,7 +6,6 @@ until the broker has acknowledged exactly that one.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections import OrderedDict
@@ -28,7 +27,7 @@ _KEEP = 20_000
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    digest: bytes
+    payload: bytes
     mid: int
     at: float
     acked: bool = False
@@ -65,9 +64,17 @@ class BrokerDownlink:
 
     def command(self, device: str, command: Command) -> bool:
         """Send a command; True once the broker has it."""
-        key = _command_key(command)
-        payload = command.model_dump_json().encode()
+        key, payload = _command_key(command), _command_payload(command)
         return self._deliver(key, down(device, Down.CMD), payload, retain=False)
+
+    def has(self, device: str, what: bytes | Command) -> bool:
+        """Whether the broker has exactly this document, or command; nothing is sent."""
+        if isinstance(what, bytes):
+            key, payload = _desired_key(device), what
+        else:
+            key, payload = _command_key(what), _command_payload(what)
+        sent = self._sent.get(key)
+        return sent is not None and sent.acked and sent.payload == payload
 
     def renewed(self, device: str, answer: Renewed) -> bool:
         """Send a certificate that was asked for; False when nothing can be sent now.
@@ -112,11 +119,10 @@ class BrokerDownlink:
         return self._publish(topic, payload, False) is not None  # noqa: FBT003 - retain
 
     def _deliver(self, key: str, topic: str, payload: bytes, *, retain: bool) -> bool:
-        digest = hashlib.sha256(payload).digest()
         with self._lock:
             sent = self._sent.get(key)
             self._refused = False
-            if sent is not None and sent.digest == digest:
+            if sent is not None and sent.payload == payload:
                 if sent.acked:
                     return True
                 if self._monotonic() - sent.at < _RETRY_SECONDS:
@@ -131,15 +137,16 @@ class BrokerDownlink:
             self._publishing -= 1
             self._refused = mid is None
             if mid is not None:
-                self._note(key, _Sent(digest, mid, self._monotonic(), mid in self._early))
+                self._note(key, _Sent(payload, mid, self._monotonic(), mid in self._early))
             if not self._publishing:
                 self._early.clear()
         return False
 
     def _note(self, key: str, sent: _Sent) -> None:
         before = self._sent.pop(key, None)
-        if before is not None:
-            self._keys.pop(before.mid, None)
+        # Ids come round: by now another message may have that one.
+        if before is not None and self._keys.get(before.mid) == key:
+            del self._keys[before.mid]
         self._sent[key] = sent
         if not sent.acked:
             self._keys[sent.mid] = key
@@ -156,13 +163,18 @@ class BrokerDownlink:
         for key, sent in self._sent.items():
             if sent.acked or now - sent.at > _ABANDONED_SECONDS:
                 del self._sent[key]
-                self._keys.pop(sent.mid, None)
+                if self._keys.get(sent.mid) == key:
+                    del self._keys[sent.mid]
                 return True
         return False
 
 
 def _desired_key(device: str) -> str:
     return f"desired/{device}"
+
+
+def _command_payload(command: Command) -> bytes:
+    return command.model_dump_json().encode()
 
 
 def _command_key(command: Command) -> str:

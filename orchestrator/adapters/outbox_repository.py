@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, Select, and_, func, or_, select, update
@@ -64,9 +65,12 @@ class SqlOutbox:
             found |= {row.id: _to_outgoing(row) for row in rows}
         return found
 
-    def publish(self, ids: Collection[str]) -> None:
+    def publish(self, ids: Collection[str], due_at: datetime | None = None) -> None:
+        values: dict[str, Any] = {"published": True}
+        if due_at is not None:
+            values["due_at"] = due_at
         for portion in batched(sorted(ids), _PORTION):
-            sent = update(ExecutionRow).where(ExecutionRow.id.in_(portion)).values(published=True)
+            sent = update(ExecutionRow).where(ExecutionRow.id.in_(portion)).values(**values)
             self._session.execute(sent)
 
     def executions(self, ids: Collection[str]) -> Mapping[str, ExecutionRecord]:
@@ -119,8 +123,6 @@ _COLUMNS: tuple[Any, ...] = (
     (RolloutRow.state == RolloutState.PAUSED.value).label("paused"),
 )
 
-
-_NAMES = tuple(column.key for column in _COLUMNS)
 _STATES = {state.value: state for state in ExecState}
 
 
@@ -133,10 +135,28 @@ def _outgoing() -> Select[Any]:
 
 
 def _to_outgoing(row: Row[Any]) -> Outgoing:
-    values = dict(zip(_NAMES, row, strict=True))
-    values["state"] = _STATES[row.state]
-    values["newest"], values["paused"] = bool(row.newest), bool(row.paused)
-    return Outgoing(**values)
+    # Taken apart by place: a row of many thousands is looked at by name ten times as slowly.
+    values: tuple[Any, ...] = tuple(row)
+    (id_, rollout, device, class_, attempt, state, variant, sequence, newest, published) = values[
+        :10
+    ]
+    offered_at, due_at, proceed, paused = values[10:]
+    return Outgoing(
+        id=id_,
+        rollout_id=rollout,
+        device_id=device,
+        device_class=class_,
+        attempt=attempt,
+        state=_STATES[state],
+        variant=variant,
+        sequence=sequence,
+        newest=bool(newest),
+        published=published,
+        offered_at=offered_at,
+        due_at=due_at,
+        paused=bool(paused),
+        proceed=proceed,
+    )
 
 
 def _given(devices: Sequence[str]) -> Select[Any]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from orchestrator.domain.execution import IN_FLIGHT
-from orchestrator.domain.timers import Timers, after
+from orchestrator.services.letters import Letter, assignment_of, commands_for, write_down
 from orchestrator.services.ports import Clock, Downlink, Signer, Transaction, UnitOfWork
 from orchestrator.services.records import Outgoing, Pending, RolloutRecord, VersionRecord
-from schemas.rollout import SERVER_TERMINAL, Assignment, Command, ExecState, RolloutState
+from schemas.rollout import SERVER_TERMINAL, ExecState, RolloutState
 
 _DESIRED_DAYS = 30
 _BATCH = 500
@@ -19,24 +19,18 @@ _STOPS = 10_000
 """Devices of one rollout that are told to stop within a tick."""
 _TICK_SECONDS = 1.0
 """Rounds of a tick, as long as each gets on: then the other tasks of the loop have their turn."""
-_ATTEMPTS_BACK = 3
-"""A device may still work on an attempt that was given up, so these are cancelled with the last."""
+_CHECK_SECONDS = 0.25
+"""So often what is on its way is compared with the database, and what was lost is sent again."""
+_PATIENCE_SECONDS = 1.0
+"""So long after the last answer of the broker the next one is waited for without a rest."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Letter:
-    """What one device is to have. document: None leaves the retained one as it is."""
-
-    about: Outgoing
-    document: bytes | None
-    commands: tuple[Command, ...]
+_Key = tuple[str, ExecState]
 
 
 @dataclass(slots=True)
-class _Round:
-    """What one look at the database gave."""
+class _Found:
+    """What one look at the database gave. fresh: what is not on its way yet."""
 
-    now: dict[str, Outgoing] = field(default_factory=dict)
     fresh: list[Outgoing] = field(default_factory=list)
     rollouts: dict[str, tuple[RolloutRecord, VersionRecord]] = field(default_factory=dict)
 
@@ -45,9 +39,10 @@ class DesiredPublisher:
     """Signs assignments and sends them, clears them, sends cancels and the word to go on.
 
     Level-triggered: an execution stays unpublished until the broker has acknowledged exactly
-    what it asks for, and only then is that written down. A round is one read, then signing and
-    sending outside of any transaction, then one write. At most so many offers are on their way,
-    and as many ends beside them: what is to be stopped never waits behind what is offered.
+    what it asks for, and only then is that written down. A round is one write of what arrived,
+    then one read, then signing and sending outside of any transaction. At most so many offers
+    are on their way, and as many ends beside them: what is to be stopped never waits behind what
+    is offered. A round costs by what moves in it, not by what is on its way or still to be sent.
 
     Args:
         uow: opens transactions; none is open while something is sent.
@@ -81,21 +76,28 @@ class DesiredPublisher:
         self._batch = batch
         self._monotonic = monotonic
         self.busy = False
-        """Whether the last tick ended by time: more is to be sent, and the broker takes it."""
+        """Whether more is to be sent or answered, and the broker takes it and answers."""
         self._director: tuple[str, ...] = ()
-        self._way: dict[str, _Letter] = {}
-        self._stopped: dict[tuple[str, ExecState], str] = {}
+        self._way: dict[str, Letter] = {}
+        self._read_to: dict[_Key, str] = {}
+        self._stopped: dict[_Key, str] = {}
+        self._checked = self._moved = monotonic()
+        self._refused = False
 
     def tick(self) -> int:
         """Publish what differs from the database; of how many devices the broker has all now."""
         self._follow_director()
         self._stop_many()
-        done, began = 0, self._monotonic()
-        self.busy = True
-        while self.busy and self._monotonic() - began < _TICK_SECONDS:
-            delivered, posted = self._round()
+        done, now = 0, self._monotonic()
+        end, moving = now + _TICK_SECONDS, True
+        while moving and now < end:
+            delivered, posted = self._round(now)
             done += delivered
-            self.busy = bool(delivered or posted)
+            moving = bool(delivered or posted)
+            now = self._monotonic()
+            self._moved = now if moving else self._moved
+        awaited = bool(self._way) and not self._refused and now - self._moved < _PATIENCE_SECONDS
+        self.busy = moving or awaited
         return done
 
     def _follow_director(self) -> None:
@@ -105,6 +107,7 @@ class DesiredPublisher:
         with self._uow() as tx:
             tx.rollouts.unpublish(IN_FLIGHT)
         self._way.clear()
+        self._read_to.clear()
         self._director = keys
 
     def _stop_many(self) -> None:
@@ -122,36 +125,66 @@ class DesiredPublisher:
                 for one in tx.outbox.waiting(group, _STOPS, after=self._stopped.get(key))
             ]
         for key, one in stops:
-            for command in _commands(one):
+            for command in commands_for(one):
                 self._downlink.command(one.device_id, command)
             if self._downlink.refuses:
                 return
             self._stopped[key] = one.id
 
-    def _round(self) -> tuple[int, int]:
+    def _round(self, now: float) -> tuple[int, int]:
         """How many were delivered, and how many were sent for the first time."""
+        delivered = self._take_delivered()
+        check = self._refused or now - self._checked >= _CHECK_SECONDS
         with self._uow.read() as tx:
+            if check:
+                self._drop_changed(tx)
             found = self._look(tx)
+        self._refused = False
+        if check:
+            self._checked = now
+            # Ends first, also within what is on its way.
+            self._send(sorted(self._way.values(), key=lambda one: one.about.is_offer))
+        posted = 0 if self._refused else self._send(self._letters(found))
+        return delivered, posted
+
+    def _take_delivered(self) -> int:
+        """Write down what the broker has by now of what is on its way."""
+        delivered = [letter for letter in self._way.values() if self._arrived(letter)]
+        if not delivered:
+            return 0
+        with self._uow() as tx:
+            write_down(tx, delivered, self._clock())
+        for letter in delivered:
+            del self._way[letter.about.id]
+            if letter.document is not None:
+                self._downlink.forget(letter.about.device_id)
+            for command in letter.commands:
+                self._downlink.forget(letter.about.device_id, command)
+        return len(delivered)
+
+    def _arrived(self, letter: Letter) -> bool:
+        device, has = letter.about.device_id, self._downlink.has
+        if letter.document is not None and not has(device, letter.document):
+            return False
+        return all(has(device, command) for command in letter.commands)
+
+    def _drop_changed(self, tx: Transaction) -> None:
+        """Nothing is sent again that its device is not to have any more."""
+        current: Mapping[str, Outgoing] = tx.outbox.outgoing(self._way) if self._way else {}
         self._way = {
             key: letter
             for key, letter in self._way.items()
-            if key in found.now and found.now[key].wish() == letter.about.wish()
+            if key in current and current[key].wish() == letter.about.wish()
         }
-        known = len(self._way)
-        # Ends first, also within what is on its way.
-        delivered = self._send(sorted(self._way.values(), key=lambda one: one.about.is_offer))
-        if not (self._way and self._downlink.refuses):
-            delivered += self._send(self._letters(found))
-        posted = max(0, len(self._way) - known)
-        self._write_down(delivered)
-        return len(delivered), posted
 
-    def _look(self, tx: Transaction) -> _Round:
-        found = _Round(now=dict(tx.outbox.outgoing(self._way)) if self._way else {})
+    def _look(self, tx: Transaction) -> _Found:
         groups = tx.outbox.pending()
+        known = {_key(group) for group in groups}
+        self._read_to = {key: last for key, last in self._read_to.items() if key in known}
         ends = [group for group in groups if group.state not in IN_FLIGHT]
         offers = [group for group in groups if group.state in IN_FLIGHT and self._goes(tx, group)]
         under_way = sum(letter.about.state in IN_FLIGHT for letter in self._way.values())
+        found = _Found()
         found.fresh = [
             *self._more(tx, ends, self._batch - (len(self._way) - under_way)),
             *self._more(tx, offers, self._batch - under_way),
@@ -167,6 +200,8 @@ class DesiredPublisher:
         rollout = tx.rollouts.get(group.rollout_id)
         if rollout is None or not self._signer.published(rollout.model, rollout.version):
             return False
+        if rollout.unreadable:
+            return False  # nobody knows what windows or probation its devices are to be given
         return group.state is not ExecState.OFFERED or rollout.state is not RolloutState.PAUSED
 
     def _more(self, tx: Transaction, groups: Iterable[Pending], room: int) -> list[Outgoing]:
@@ -175,16 +210,32 @@ class DesiredPublisher:
         for group in groups:
             if len(fresh) >= room:
                 break
-            # Whatever is on its way lies among the first of its group.
-            waiting = tx.outbox.waiting(group, room - len(fresh) + len(self._way))
-            fresh += [one for one in waiting if one.id not in self._way][: room - len(fresh)]
+            fresh += self._next(tx, group, room - len(fresh))
         return fresh
 
-    def _letters(self, found: _Round) -> Iterable[_Letter]:
-        for one in found.fresh:
-            yield _Letter(one, self._document(one, found), _commands(one))
+    def _next(self, tx: Transaction, group: Pending, room: int) -> list[Outgoing]:
+        """Goes on after what was read of a group before, and from its end to its start again."""
+        key = _key(group)
+        last = self._read_to.pop(key, None)
+        # From the start, whatever is on its way lies among the first.
+        most = room + (len(self._way) if last is None else 0)
+        waiting = tx.outbox.waiting(group, most, after=last)
+        fresh = [one for one in waiting if not self._is_on_its_way(one)][:room]
+        if len(fresh) == room:
+            self._read_to[key] = fresh[-1].id
+        elif len(waiting) == most:
+            self._read_to[key] = waiting[-1].id
+        return fresh
 
-    def _document(self, one: Outgoing, found: _Round) -> bytes | None:
+    def _is_on_its_way(self, one: Outgoing) -> bool:
+        letter = self._way.get(one.id)
+        return letter is not None and letter.about.wish() == one.wish()
+
+    def _letters(self, found: _Found) -> Iterable[Letter]:
+        for one in found.fresh:
+            yield Letter(one, self._document(one, found), commands_for(one))
+
+    def _document(self, one: Outgoing, found: _Found) -> bytes | None:
         """What is to be retained for the device: an offer, nothing (empty), or as it is."""
         if not one.newest:
             return None
@@ -195,99 +246,31 @@ class DesiredPublisher:
             return None  # it serves what was revoked since; what follows is not said by this
         rollout, version = there
         return self._signer.sign_assignment(
-            _assignment(one, rollout, version),
+            assignment_of(one, rollout, version),
             manifest_size=version.manifest_size,
             sequence=one.sequence,
             expires=(one.offered_at or rollout.created_at) + timedelta(days=_DESIRED_DAYS),
         )
 
-    def _send(self, letters: Iterable[_Letter]) -> list[_Letter]:
-        """Hand letters over; those of which the broker has everything."""
-        delivered = []
+    def _send(self, letters: Iterable[Letter]) -> int:
+        """Hand letters over, as long as they are taken; how many were not on their way before."""
+        known = len(self._way)
         for letter in letters:
             self._way[letter.about.id] = letter
-            if self._has(letter):
-                delivered.append(letter)
-            if self._downlink.refuses:
+            self._hand_over(letter)
+            if self._refused:
                 break
-        return delivered
+        return len(self._way) - known
 
-    def _has(self, letter: _Letter) -> bool:
-        device = letter.about.device_id
-        has = [self._downlink.command(device, command) for command in letter.commands]
+    def _hand_over(self, letter: Letter) -> None:
+        device, downlink = letter.about.device_id, self._downlink
+        for command in letter.commands:
+            downlink.command(device, command)
+            self._refused |= downlink.refuses
         if letter.document is not None:
-            has.append(self._downlink.desired(device, letter.document))
-        return all(has)
-
-    def _write_down(self, delivered: Sequence[_Letter]) -> None:
-        if not delivered:
-            return
-        wishes = {letter.about.id: letter.about.wish() for letter in delivered}
-        with self._uow() as tx:
-            now = tx.outbox.outgoing(wishes)
-            sent = {key: one for key, one in now.items() if one.wish() == wishes[key]}
-            tx.outbox.publish(sent)
-            tx.executions.extend(dict(_begun(tx, sent, self._clock())))
-        for letter in delivered:
-            del self._way[letter.about.id]
-            if letter.document is not None:
-                self._downlink.forget(letter.about.device_id)
-            for command in letter.commands:
-                self._downlink.forget(letter.about.device_id, command)
+            downlink.desired(device, letter.document)
+            self._refused |= downlink.refuses
 
 
-def _begun(
-    tx: Transaction, sent: Mapping[str, Outgoing], now: datetime
-) -> Iterable[tuple[str, datetime]]:
-    """When the time is over to answer offers that go out for the first time, or to go on."""
-    known: dict[str, Timers] = {}
-    for key, one in sent.items():
-        offered = one.state is ExecState.OFFERED and one.offered_at and one.due_at
-        if not offered and not one.goes_on:
-            continue
-        if one.rollout_id not in known:
-            rollout = tx.rollouts.get(one.rollout_id)
-            if rollout is None:
-                continue
-            known[one.rollout_id] = Timers.of(rollout.spec)
-        timers = known[one.rollout_id]
-        if one.goes_on:
-            yield key, after(now, timers.step)
-        elif one.offered_at and one.due_at and one.due_at <= after(one.offered_at, timers.offer):
-            yield key, after(now, timers.offer)
-
-
-def _assignment(one: Outgoing, rollout: RolloutRecord, version: VersionRecord) -> Assignment:
-    return Assignment(
-        device=one.device_id,
-        device_class=one.device_class,
-        execution=one.id,
-        attempt=one.attempt,
-        rollout=rollout.id,
-        model=rollout.model,
-        version=rollout.version,
-        variant=one.variant or "",
-        manifest_sha256=version.manifest_sha256,
-        probation=rollout.spec.probation,
-        shadow=rollout.spec.shadow,
-        mode=rollout.spec.mode,
-        windows=rollout.spec.windows,
-        max_deferral_seconds=rollout.spec.max_deferral_seconds,
-        jitter_seconds=rollout.spec.pace.jitter_seconds,
-    )
-
-
-def _key(group: Pending) -> tuple[str, ExecState]:
+def _key(group: Pending) -> _Key:
     return group.rollout_id, group.state
-
-
-def _commands(one: Outgoing) -> tuple[Command, ...]:
-    if one.goes_on:
-        return (Command(kind="proceed", execution=one.id, attempt=one.attempt),)
-    if one.state not in SERVER_TERMINAL:
-        return ()
-    first = max(1, one.attempt - _ATTEMPTS_BACK)
-    return tuple(
-        Command(kind="cancel", execution=one.id, attempt=attempt)
-        for attempt in range(first, one.attempt + 1)
-    )
