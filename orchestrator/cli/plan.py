@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.cli import plan_values
+from orchestrator.cli import plan_values, plan_words
 from orchestrator.cli.overrides import Override, apply, option_at
-from orchestrator.cli.plan_faults import faults
+from orchestrator.cli.plan_faults import Stand, faults
 from orchestrator.cli.yamlfile import Document, Place
 from orchestrator.errors import Invalid
 from schemas.gates import STANDARD
@@ -103,13 +103,13 @@ def rollout_spec(
         model: its name.
         version: its version's number.
         options: by parameter; None, False and () where one was not given.
-        file: keys are those of ``RolloutSpec``.
+        file: keys are those of ``RolloutSpec``, or named as the options.
 
     Raises:
         Invalid: an option is wrong; the message names it.
         Located: a line or an option is wrong; all faults at once.
     """
-    base = _read_words(file.value if file else {}, file)
+    base, told = _read_file(file)
     overrides = [
         Override(("model",), model, option_name("model")),
         Override(("version",), version, option_name("version")),
@@ -118,11 +118,11 @@ def rollout_spec(
     ]
     _check_parts(base, options)
 
-    def where(place: Place) -> tuple[int, str]:
-        option = option_at(place, overrides)
-        if option is not None:
-            return 0, option
-        return (0, "the plan") if file is None else (file.line(place), file.where(place))
+    def where(place: Place) -> Stand:
+        option = option_at(place, overrides) or option_at(place, told)
+        if option is not None or file is None:
+            return Stand(0, option or "the plan")
+        return Stand(file.line(place), file.where(place))
 
     try:
         return RolloutSpec.model_validate(apply(base, overrides))
@@ -154,23 +154,29 @@ def edited_spec(spec: RolloutSpec, options: Options) -> RolloutSpec:
     try:
         return RolloutSpec.model_validate(apply(base, overrides))
     except ValidationError as error:
-        raise faults(error, lambda place: (0, option_at(place, overrides) or "the plan")) from None
+        raise faults(
+            error, lambda place: Stand(0, option_at(place, overrides) or "the plan")
+        ) from None
 
 
-def _read_words(value: Mapping[str, Any], file: Document | None) -> dict[str, Any]:
-    """What a file may say as an option would: waves in one line, and windows."""
-    made = deepcopy(dict(value))
+def _read_file(file: Document | None) -> tuple[dict[str, Any], list[Override]]:
+    """What a file says, and which places of it are said by keys that are named as options."""
     if file is None:
-        return made
-    waves, windows = made.get("waves"), made.get("windows")
-    if isinstance(waves, str):
-        made["waves"] = _placed(file, ("waves",), plan_values.waves, waves)
+        return {}, []
+    base, words = plan_words.split(file)
+    windows = base.get("windows")
     if isinstance(windows, list):
-        made["windows"] = [
+        base["windows"] = [
             _placed(file, ("windows", i), plan_values.window, one) if isinstance(one, str) else one
             for i, one in enumerate(windows)
         ]
-    return made
+    try:
+        overrides = [*_simple(words.options), *_lists(base, words.options)]
+        made = apply(base, overrides)
+        _check_parts(base, words.options)
+    except Invalid as error:
+        raise words.placed(error) from None
+    return made, [replace(one, option=words.told.get(one.option, one.option)) for one in overrides]
 
 
 def _placed(file: Document, place: Place, read: Callable[[str], Any], text: str) -> Any:

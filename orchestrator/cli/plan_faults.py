@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.cli.authored import plain
 from orchestrator.cli.failures import Located
+from orchestrator.cli.plan_words import options
 from orchestrator.cli.yamlfile import Place
 from schemas.rollout import RolloutSpec
 
@@ -26,26 +27,34 @@ _NUMBERS = {
     "model_type": "must be a mapping",
     "tuple_type": "must be a list",
 }
+_SPANS = frozenset({"float_parsing", "float_type"})
+_SECONDS = "it is in seconds; the names of the options take units, as in soak: 10m"
 _NAMES = "names are lower-case letters, digits and hyphens, at most 63, as in DNS"
 
 
-def faults(error: ValidationError, where: Callable[[Place], tuple[int, str]]) -> Located:
-    """Every fault of a plan, in the order of where they stand.
+class Stand(NamedTuple):
+    """Where a value of a plan stands: its line in the file, or 0 where ``told`` says what it is."""
+
+    line: int
+    told: str
+
+
+def faults(error: ValidationError, where: Callable[[Place], Stand]) -> Located:
+    """Every fault of a plan: those of options, then those of the file in the order of lines.
 
     Args:
         error: from ``RolloutSpec``.
-        where: the line of a place, 0 of an option, and how it is said.
+        where: finds a place.
     """
-    found = sorted(error.errors(include_url=False), key=lambda one: where(one["loc"])[0])
-    told = [_fault(*where(one["loc"]), dict(one)) for one in found]
+    found = sorted(error.errors(include_url=False), key=lambda one: where(one["loc"]).line)
+    told = [_fault(where(one["loc"]), dict(one)) for one in found]
     return Located(list(dict.fromkeys(told))[:MAX_FAULTS])
 
 
-def _fault(line: int, where: str, error: Mapping[str, Any]) -> tuple[str, str | None]:
+def _fault(stand: Stand, error: Mapping[str, Any]) -> tuple[str, str | None]:
     place: Place = tuple(error["loc"])
-    kind, name = error["type"], ".".join(map(str, place))
-    # An option says by itself which value it is.
-    label = where if not line else f"{where}: {name}" if name else where
+    kind, name, where = error["type"], ".".join(map(str, place)), stand.told
+    label = f"{where}: {name}" if stand.line and name else where
     if kind == "extra_forbidden":
         return f"{where}: there is no key {name!r}", _keys(place)
     if kind == "missing":
@@ -54,7 +63,8 @@ def _fault(line: int, where: str, error: Mapping[str, Any]) -> tuple[str, str | 
     given = error.get("input")
     shown = f" (it is {given!r})"[:120] if isinstance(given, str | int | float) else ""
     is_name = kind == "string_pattern_mismatch" and "a-z0-9" in str(error.get("ctx"))
-    return f"{label}: {said}{shown}", _NAMES if is_name else None
+    hint = _NAMES if is_name else _SECONDS if kind in _SPANS and name.endswith("_seconds") else None
+    return f"{label}: {said}{shown}", hint
 
 
 def _keys(place: Place) -> str | None:
@@ -63,9 +73,32 @@ def _keys(place: Place) -> str | None:
     if model is None:
         return None
     fields = list(model.model_fields)
-    close = difflib.get_close_matches(str(place[-1]), fields, n=1)
     allowed = f"allowed here: {', '.join(fields)}"
-    return f"did you mean {close[0]!r}? {allowed}" if close else allowed
+    if len(place) == 1:
+        allowed += "; and the names of the options, as in soak: 10m"
+    meant = _meant(str(place[-1]), place[:-1], fields)
+    return f"did you mean {meant!r}? {allowed}" if meant else allowed
+
+
+def _meant(key: str, around: Place, fields: list[str]) -> str | None:
+    """The key that is likest: there, the same one elsewhere, or an option's name."""
+    inside = [".".join(map(str, one)) for one in _places() if len(one) > 1 and one[-1] == key]
+    if inside:
+        return inside[0]
+    if around and key in options():
+        return next((one for one in fields if one.startswith(f"{key}_")), f"{key} at the top")
+    words = [*fields, *(() if around else options())]
+    return next(iter(difflib.get_close_matches(key, words, n=1)), None)
+
+
+def _places(model: type[BaseModel] = RolloutSpec, around: tuple[str, ...] = ()) -> list[Place]:
+    """Every key of a plan that is in no list."""
+    found: list[Place] = []
+    for name, field in model.model_fields.items():
+        inner = None if "tuple" in str(field.annotation) else _model_in(field.annotation)
+        found.append((*around, name))
+        found += _places(inner, (*around, name)) if inner else []
+    return found
 
 
 def _model_at(place: Place) -> type[BaseModel] | None:

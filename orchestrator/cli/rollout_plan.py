@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 def plan(*, ref: str | None, home: Path | None, form: str, **options: Any) -> int:
     """Plan a rollout of MODEL@VERSION: freeze who is in which wave, and show what it would cost.
 
+    VERSION is a number or an alias, as in digits@3 or digits@champion; without one it is the newest.
     `argosy rollout start` then runs exactly this plan; `argosy rollout abort` discards it, as
     seven days do.
     """
@@ -57,9 +58,12 @@ def planned(argosy: Argosy, ref: str | None, options: Mapping[str, Any]) -> Roll
     path = options.get("plan_file")
     file = load(path) if path is not None else None
     model, version = resolve(argosy, ref or _named(file))
-    back = options.get("rollback_to")
-    if back is not None:
-        back = version_of(argosy, model, back, "--rollback-to")
+    back, where = options.get("rollback_to"), "--rollback-to"
+    if back is None and file is not None:
+        key = "rollback-to" if "rollback-to" in file.value else "rollback_to"
+        back, where = file.value.get(key), f"{file.where((key,))}: {key}"
+    if isinstance(back, str):
+        back = version_of(argosy, model, back, where)
     spec = rollout_spec(model, version, {**options, "rollback_to": back}, file)
     return argosy.rollouts.create(spec)
 

@@ -7,10 +7,12 @@ from types import UnionType
 from typing import Any, get_args
 
 import pytest
+import yaml
 from argosy_fake_platform import State, rollout_view
 from pydantic import BaseModel
 
 from orchestrator.cli.plan import PLACES
+from orchestrator.cli.plan_words import options
 from orchestrator.cli.rollout_plan_text import pace_text, print_plan, target_text
 from schemas.gates import STANDARD, Metric
 from schemas.model import ModelView
@@ -138,7 +140,7 @@ def test_a_file_says_it_too_and_options_come_first(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("model: digits\nwaves: 1,x\n", ":2: 'x' is neither a count"),
+        ("model: digits\nwaves: 1,x\n", ":2: waves: 'x' is neither a count"),
         ("model: digits\npace: {per_minuet: 3}\n", ":2: there is no key 'pace.per_minuet'"),
         ("model: digits\npriority:\n  101\n", ":2: priority: must be less than or equal to 100"),
         ("model: digits\ngates:\n  alpha: no number\n", ":3: gates.alpha: must be a number"),
@@ -152,6 +154,97 @@ def test_what_is_wrong_in_a_file_is_named_by_its_line(
 ) -> None:
     file = tmp_path / "plan.yaml"
     file.write_text(text)
+    answer = argosy("rollout", "plan", "-f", file)
+    assert (answer.code, answer.out) == (2, "")
+    assert words in answer.err
+    assert not digits.rollouts
+
+
+AS_OPTIONS = """\
+model: digits
+class: cam
+tag: lab
+waves: "[tag = lab],60%,100%"
+per-minute: 60
+grow: 2/10
+max_per_minute: 600
+jitter: 10m
+window: 0 2 * * 1-5 2h Europe/Berlin
+window-covers: all
+mode: soft
+max-deferral: 2h
+gate: [accuracy=0.05, "latency_p95=1.5x?"]
+fail: rolled_back=5%/3
+max-failure-rate: 20%
+soak: 10m
+shadow: 30s
+shadow-cpu: 50%
+on-failure: roll-back
+rollback-to: champion
+attempts: 5
+"""
+
+
+def test_a_file_may_name_its_keys_as_the_options_are_named(
+    argosy: Any, digits: State, tmp_path: Path
+) -> None:
+    file = tmp_path / "plan.yaml"
+    file.write_text(AS_OPTIONS)
+    assert argosy("rollout", "plan", "-f", file).err.count("error") == 0
+    by_file = made(digits)
+    argv = []
+    for line in AS_OPTIONS.splitlines()[1:]:
+        key, _, value = line.partition(": ")
+        key = key.replace("_", "-")
+        for one in value.strip("[]").split(", ") if key == "gate" else [value.strip('"')]:
+            argv += [f"--{key}", one.strip('"')]
+    assert argosy("rollout", "plan", "digits", *argv).code == 0
+    assert made(digits) == by_file
+    assert (by_file.device_class, by_file.gates.soak_seconds) == ("cam", 600)
+    assert (by_file.rollback_to, by_file.on_failure) == (2, OnFailure.ROLL_BACK)
+    argosy("rollout", "plan", "-f", file, "--class", "pi", "--soak", "1m")
+    assert (made(digits).device_class, made(digits).gates.soak_seconds) == ("pi", 60)
+
+
+def test_the_spec_of_a_rollout_is_a_plan(argosy: Any, digits: State, tmp_path: Path) -> None:
+    file = tmp_path / "plan.yaml"
+    file.write_text(AS_OPTIONS)
+    argosy("rollout", "plan", "-f", file)
+    whole = made(digits)
+    for spec in (whole, RolloutSpec(model="digits", version=1)):
+        file.write_text(yaml.safe_dump(spec.model_dump(mode="json")))
+        assert argosy("rollout", "plan", "-f", file).code == 0
+        assert made(digits) == spec
+
+
+def test_every_option_of_a_plan_can_stand_in_a_file() -> None:
+    by_name = {one.name for one in options().values()}
+    assert set(PLACES) | {"gate", "watch_gate", "fail", "window_covers"} == by_name
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("class: a\ndevice_class: b\n", ":3: device_class: 'class' says the same"),
+        ("class: My Cam\n", ":2: class: this form is not allowed (it is 'My Cam')"),
+        ("soak: soon\n", ":2: soak: 'soon' is not a duration such as 90, 30s"),
+        ("attempts: 99\n", ":2: attempts: must be less than or equal to 20 (it is 99)"),
+        ("mode: lazy\n", ":2: mode: 'lazy' is not one of 'forced', 'soft'"),
+        ("grow: fast\n", ":2: grow: 'fast' is not of the form FACTOR/AFTER"),
+        ("gate:\n  accuracy: 0.05\n", ":2: gate: must be one value, as behind --gate"),
+        ("rollback-to: digits@1\n", ":2: rollback-to: 'digits@1' is no version of digits"),
+        ("clas: cam\n", "did you mean 'class'?"),
+        ("soak_seconds: 5\n", "did you mean 'gates.soak_seconds'?"),
+        ("gates: {soak: 5}\n", "did you mean 'soak_seconds'?"),
+        ("gates: {soak_seconds: 5m}\n", "it is in seconds; the names of the options take units"),
+        ("pace: {per_minuet: 5}\n", "did you mean 'per_minute'?"),
+    ],
+)
+def test_a_key_that_is_wrong_is_named_as_it_is_written(
+    argosy: Any, digits: State, tmp_path: Path, text: str, words: str
+) -> None:
+    file = tmp_path / "plan.yaml"
+    file.write_text(f"model: digits\n{text}")
     answer = argosy("rollout", "plan", "-f", file)
     assert (answer.code, answer.out) == (2, "")
     assert words in answer.err
