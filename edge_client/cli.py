@@ -6,28 +6,41 @@ import sys
 
 import rich_click as click
 
-from edge_client.cli_common import Entry, LazyGroup
 from edge_client.errors import EdgeError
+from schemas.commands import Entry, LazyGroup
 from schemas.errors import Exit
 
 _ENTRIES = {
     "enroll": Entry("edge_client.cli_enroll:enroll", "Get an identity with a join token."),
-    "key": Entry("edge_client.cli_enroll:key", "Make a private key, or read one, for its SHA-256."),
+    "key": Entry("edge_client.cli_enroll:key", "Make a key that a join token can name."),
     "run": Entry("edge_client.cli_run:run", "Serve the active models, and take updates."),
     "status": Entry("edge_client.cli_status:status", "Say who the device is and what it serves."),
-    "rollback": Entry("edge_client.cli_status:rollback", "Put the model before back."),
     "defer": Entry("edge_client.cli_wish:defer", "Put the update that is under way off."),
     "proceed": Entry("edge_client.cli_wish:proceed", "Go on with an update that waits."),
+    "rollback": Entry("edge_client.cli_status:rollback", "Put the version before back."),
     "infer": Entry("edge_client.cli_infer:infer", "Infer for one input or a few."),
     "batch": Entry("edge_client.cli_batch:batch", "Infer for each row of files."),
     "bench": Entry("edge_client.cli_bench:bench", "Measure the installed variants here."),
 }
 
+_STYLE = click.RichHelpConfiguration(
+    theme="default-slim",
+    command_groups={
+        "*argosy-edge": [
+            {"name": "Begin", "commands": ["enroll", "key", "run"]},
+            {"name": "See and steer", "commands": ["status", "defer", "proceed", "rollback"]},
+            {"name": "Infer", "commands": ["infer", "batch", "bench"]},
+        ],
+    },
+)
+
 
 @click.group(
     cls=LazyGroup,
     entries=_ENTRIES,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "rich_help_config": _STYLE},
+    epilog="New here? `argosy token create` on the platform's machine prints the command that"
+    " enrolls this one; then `argosy-edge run`.",
 )
 @click.version_option(package_name="argosy", prog_name="argosy-edge")
 def cli() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,26 +36,30 @@ class _Rows(click.ParamType[tuple[int, int | None]]):
         return first, last
 
 
+_rows = partial(click.option, panel="Rows")
+_results = partial(click.option, panel="Results")
+
+
 @click.command()
 @click.argument("model")
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
 @home_option
 @click.option("--version", metavar="N|fallback", help="Another installed version than the active.")
-@click.option("--rows", type=_Rows(), default="0:", metavar="A:B",
+@_rows("--rows", type=_Rows(), default="0:", metavar="A:B",
               help="These rows alone, counted from 0; B is not among them.")  # fmt: skip
 @click.option("--batch-size", "size", type=click.IntRange(1, 65_536), default=32,
               show_default=True, help="Rows in one inference.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True,
               help="Threads that one inference may use.")  # fmt: skip
-@click.option("--columns", metavar="A,B,…", default="", help="Columns of a table, in this order.")
-@click.option("--id", "id_", metavar="COLUMN", help="Column of a table that names its rows.")
-@click.option("--format", "kind", type=click.Choice(["csv", "jsonl", "npz", "parquet"]),
+@_rows("--columns", metavar="A,B,…", default="", help="Columns of a table, in this order.")
+@_rows("--id", "id_", metavar="COLUMN", help="Column of a table that names its rows.")
+@_results("--format", "kind", type=click.Choice(["csv", "jsonl", "npz", "parquet"]),
               help="Of the parts, where OUT is a folder.  [default: csv]")  # fmt: skip
-@click.option("--raw", is_flag=True, help="Write outputs as they are, not classes.")
-@click.option("--limit", type=click.IntRange(min=0), metavar="N",
+@_results("--raw", is_flag=True, help="Write outputs as they are, not classes.")
+@_results("--limit", type=click.IntRange(min=0), metavar="N",
               help="Stop when more than N rows have failed.")  # fmt: skip
-@click.option("--restart", is_flag=True, help="Forget what is done, and replace OUT.")
+@_results("--restart", is_flag=True, help="Forget what is done, and replace OUT.")
 @click.option("--telemetry/--no-telemetry", default=True, show_default=True,
               help="Count what is inferred, as for any other program.")  # fmt: skip
 @click.option("--nice", type=click.IntRange(0, 19), default=10, show_default=True,

@@ -20,7 +20,12 @@ MAX_LINE = 8192
 
 @click.command()
 @click.argument("token", envvar="ARGOSY_TOKEN")
-@click.option("--server", envvar="ARGOSY_SERVER", metavar="URL", help="Address of the server.")
+@click.option(
+    "--server",
+    envvar="ARGOSY_SERVER",
+    metavar="URL",
+    help="Address of the server  [env: ARGOSY_SERVER].",
+)
 @home_option
 @click.option("--wait", type=Span(), default="10m", show_default=True, metavar="TIME",
               help="How long to wait for an operator's approval.")  # fmt: skip

@@ -19,7 +19,12 @@ from edge_client.cli_common import home_option
 @click.option("--telemetry/--no-telemetry", default=True, show_default=True,
               help="Count what is inferred, as for any other program.")  # fmt: skip
 @click.option(
-    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="Form of the answers.",
 )
 def infer(
     words: tuple[str, ...],

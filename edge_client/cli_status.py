@@ -37,7 +37,12 @@ def rollback(model: str | None, home: Path, wait: float, *, to_fallback: bool) -
 @click.command()
 @home_option
 @click.option(
-    "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True
+    "-o",
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Form of the answer.",
 )
 def status(home: Path, output: str) -> None:
     """Say who the device is, what it serves and what it is doing."""

@@ -22,7 +22,7 @@ _wait = click.option(
 @click.command()
 @click.argument("model", required=False)
 @click.option("--for", "seconds", type=Span(), default="1h", show_default=True, metavar="TIME",
-              help="From now.")  # fmt: skip
+              help="How long, from now.")  # fmt: skip
 @home_option
 @_wait
 def defer(model: str | None, home: Path, seconds: float, wait: float) -> None:

@@ -6,7 +6,7 @@ import sys
 
 import rich_click as click
 
-from orchestrator.cli.lazy import Entry, LazyGroup
+from schemas.commands import Entry, LazyGroup
 
 _HERE = "orchestrator.cli"
 _ENTRIES = {

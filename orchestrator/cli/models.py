@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import rich_click as click
 
-from orchestrator.cli.lazy import Entry, LazyGroup
+from schemas.commands import Entry, LazyGroup
 
 _HERE = "orchestrator.cli"
 _ENTRIES = {

@@ -12,7 +12,7 @@ import click
 import pytest
 import yaml
 
-from orchestrator.cli.lazy import LazyGroup
+from schemas.commands import LazyGroup
 from orchestrator.cli.main import root
 from orchestrator.client import Argosy
 from schemas.jobfile import JobSpec

@@ -1,4 +1,4 @@
-"""A command group that imports a command only when that command is called."""
+"""Command groups of our programs: a command is imported only when it is called."""
 
 from __future__ import annotations
 
@@ -39,6 +39,11 @@ class LazyGroup(click.RichGroup):
         """Find the command that is called, and import it."""
         name, command, rest = super().resolve_command(ctx, args)
         if name in self.entries:
-            module, _, attribute = self.entries[name].target.partition(":")
-            command = getattr(import_module(module), attribute)
+            command = self.load(name)
         return name, command, rest
+
+    def load(self, name: str) -> click.Command:
+        """Import the command of that name."""
+        module, _, attribute = self.entries[name].target.partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
