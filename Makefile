@@ -7,6 +7,8 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/sbin
 # A person's own pip settings for other projects must not change what is built here.
 unexport PIP_CONSTRAINT PIP_REQUIREMENT
 unexport PYTHONPATH
+# Nor may they have each of the many programs that tests start compile its modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,15 +34,16 @@ demo: $(STAMP) ## the whole loop on this machine (ARGS=--keep leaves it running)
 
 test: check ## everything that CI runs
 	@.ci/need.sh mosquitto postgresql
-	@$(BIN)/python -m pytest $(TOGETHER) -m "not slow" --durations=25 $(ARGS) || .ci/again.sh $$?
+	@.ci/in_memory.sh $(BIN)/python -m pytest $(TOGETHER) -m "not slow" --durations=25 $(ARGS) \
+		|| .ci/again.sh $$?
 
 test-all: ## the tests of CI and those that take minutes each: every kill in every state
 	@.ci/need.sh mosquitto postgresql
-	$(BIN)/python -m pytest $(TOGETHER) $(ARGS)
+	.ci/in_memory.sh $(BIN)/python -m pytest $(TOGETHER) $(ARGS)
 
 coverage: $(STAMP) ## the tests of CI, and which lines they ran (a third slower)
 	@.ci/need.sh mosquitto postgresql
-	$(BIN)/python -m pytest $(TOGETHER) -m "not slow" --cov --cov-report=term $(ARGS)
+	.ci/in_memory.sh $(BIN)/python -m pytest $(TOGETHER) -m "not slow" --cov --cov-report=term $(ARGS)
 
 check: $(STAMP) ## style, types and import rules, without running anything
 	$(BIN)/ruff check .

@@ -134,6 +134,31 @@ class TestScripts:
         assert said.returncode == 1
         assert "install the package python3.12-venv as root (apt-get)" in said.stderr
 
+    def _in_memory(self, repo: Path, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
+        path = {"PATH": os.environ["PATH"]}
+        return subprocess.run(
+            [repo / ".ci/in_memory.sh", *command],
+            env=path | env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def test_tests_have_a_folder_of_their_own_only_while_they_run(self, repo: Path) -> None:
+        said = self._in_memory(repo, "sh", "-c", 'mktemp; echo "${TMPDIR:-}"; exit 7')
+        assert (said.returncode, said.stderr) == (7, "")
+        file, _, folder = said.stdout.removesuffix("\n").partition("\n")
+        assert (Path(file).parent, Path(file).exists()) == (Path(folder or "/tmp"), not folder)  # noqa: S108
+        assert not folder or not Path(folder).exists()
+
+    def test_a_folder_that_somebody_chose_stays_theirs(self, repo: Path, tmp_path: Path) -> None:
+        said = self._in_memory(
+            repo, "sh", "-c", 'mktemp; exit "$1"', "sh", "5", TMPDIR=f"{tmp_path}"
+        )
+        assert said.returncode == 5
+        assert Path(said.stdout.strip()).parent == tmp_path
+        assert Path(said.stdout.strip()).exists()
+
 
 class TestConstraints:
     @pytest.fixture
@@ -193,7 +218,7 @@ class TestConstraints:
 def test_the_shell_scripts_are_plain_sh(repo: Path) -> None:
     shell = shutil.which("dash") or "/bin/sh"
     scripts = [*(repo / ".ci").glob("*.sh"), repo / "orchestrator/mosquitto/start.sh"]
-    assert len(scripts) == 4
+    assert len(scripts) == 5
     for script in scripts:
         assert os.access(script, os.X_OK), script
         subprocess.run([shell, "-n", script], check=True)
