@@ -85,7 +85,15 @@ def _detail(entry: AuditEntry) -> str:
 @audit.command()
 @click.option("--forget", is_flag=True, help="Forget how far it was verified: it begins anew.")
 @home_option
-@click.option("-o", "--output", "form", type=click.Choice(["table", "json"]), default="table")
+@click.option(
+    "-o",
+    "--output",
+    "form",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="Form of the result on stdout.",
+)
 def verify(*, forget: bool, home: Path | None, form: str) -> int:
     """Compute the whole log anew here; exit code 7 if it was changed, cut or rewritten."""
     from orchestrator.client import Argosy

@@ -27,15 +27,17 @@ device.add_command(tag)
 
 
 @device.command()
-@click.option("--where", metavar="SELECTOR", help="Only what it matches, as 'tag = lab'.")
-@click.option("--class", "device_class", help="Only this class.")
-@click.option("--tag", "tags", multiple=True, help="Only with this tag; may be repeated.")
+@click.option(
+    "--where", metavar="SELECTOR", help="Only what it matches, as in 'tag = lab and seen < 2h'."
+)
+@click.option("--class", "device_class", metavar="CLASS", help="Only this class.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Only with this tag; repeatable.")
 @click.option(
     "--state",
     "states",
     multiple=True,
     type=click.Choice(_STATES, case_sensitive=False),
-    help="Only in this state; may be repeated.",
+    help="Only in this state; repeatable.",
 )
 @click.option("--model", metavar="NAME[@VERSION]", help="Only what serves this model.")
 @home_option

@@ -14,7 +14,15 @@ import rich_click as click
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the platform  [env: ARGOSY_HOME; default: ~/.argosy].",
 )
-@click.option("-o", "--output", "form", type=click.Choice(["table", "json"]), default="table")
+@click.option(
+    "-o",
+    "--output",
+    "form",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="Form of the result on stdout.",
+)
 def doctor(home: Path | None, form: str) -> int:
     """Check what this machine has and lacks; exit code 1 if something needed is missing."""
     import json

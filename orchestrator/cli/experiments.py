@@ -43,21 +43,27 @@ def experiment() -> None:
 @click.option("--where", metavar="SELECTOR", help="Only devices that match.")
 @click.option("--fleet", metavar="NAME", help="Only devices of a saved fleet.")
 @click.option("--exclude", metavar="SELECTOR", help="Never devices that match.")
-@click.option("--percent", type=float, help="Of the target that takes part; all if left out.")
-@click.option("--share", type=float, help="Of those, who get b: 0.5 if left out.")
+@click.option(
+    "--percent", type=float, metavar="N", help="Percent of the target that takes part  [100]."
+)
+@click.option("--share", type=float, metavar="N", help="Share of those who get b  [0.5].")
 @click.option(
     "--metric",
     "metrics",
     multiple=True,
     metavar="METRIC",
-    help="error_rate, accuracy, low_confidence, latency_p50, latency_p95 (these if left out),"
-    " latency_p99, class_mix, rss or energy; repeatable.",
+    help="error_rate, accuracy, low_confidence, latency_p50, latency_p95  [these], latency_p99,"
+    " class_mix, rss or energy; repeatable.",
 )
-@click.option("--min-devices", type=int, help="Of a class in each arm, for a comparison.")
-@click.option("--min-inferences", type=int, help="Of a device, for it to count.")
-@click.option("--alpha", type=float, help="0.05 if left out: intervals that hold 95 times in 100.")
 @click.option(
-    "--baseline", "baseline_seconds", type=SPANS, help="How far a device's own past reaches; 1h."
+    "--min-devices", type=int, metavar="N", help="Of a class in each arm, to be compared  [5]."
+)
+@click.option("--min-inferences", type=int, metavar="N", help="Of a device, for it to count  [50].")
+@click.option(
+    "--alpha", type=float, metavar="P", help="Intervals miss so often: 0.05 is 5 in 100  [0.05]."
+)
+@click.option(
+    "--baseline", "baseline_seconds", type=SPANS, help="How far a device's own past reaches  [1h]."
 )
 @home_option
 @output_option

@@ -77,6 +77,20 @@ _STYLE = click.RichHelpConfiguration(
             },
             {"name": "End", "commands": ["abort", "rollback"]},
         ],
+        "*device": [
+            {"name": "See", "commands": ["ls", "get"]},
+            {"name": "Sort", "commands": ["tag"]},
+            {"name": "Let in and shut out", "commands": ["approve", "reject", "revoke"]},
+            {"name": "More", "commands": ["clear-alert"]},
+        ],
+        "*fleet": [
+            {"name": "See", "commands": ["ls", "get"]},
+            {"name": "Change", "commands": ["create", "delete"]},
+        ],
+        "*experiment": [
+            {"name": "Begin and end", "commands": ["start", "stop"]},
+            {"name": "See", "commands": ["ls", "get"]},
+        ],
     },
 )
 

@@ -10,7 +10,8 @@ from orchestrator.cli.options import Span
 
 
 @click.command()
-@click.option("--devices", type=click.IntRange(1, 100_000), default=100, show_default=True)
+@click.option("--devices", type=click.IntRange(1, 100_000), default=100, show_default=True,
+              metavar="N", help="How many.")  # fmt: skip
 @click.option(
     "--profile",
     default="healthy",
@@ -23,13 +24,16 @@ from orchestrator.cli.options import Span
     type=click.IntRange(0, 2**31),
     default=0,
     show_default=True,
-    help="Of all chance.",
+    metavar="N",
+    help="The same one draws the same faults.",
 )
 @click.option(
     "--token", envvar="ARGOSY_TOKEN", help="A join token for all  [default: made for each class]."
 )
 @click.option("--server", metavar="URL", help="The platform  [default: as your profile says].")
-@click.option("--for", "seconds", type=Span(), help="As in 90s or 10m  [default: until Ctrl-C].")
+@click.option(
+    "--for", "seconds", type=Span(), help="How long, as in 90s or 10m  [default: until Ctrl-C]."
+)
 @click.option(
     "--state",
     type=click.Path(file_okay=False, path_type=Path),
@@ -66,6 +70,7 @@ def simulate(
 ) -> int:
     """Simulate a fleet: MQTT clients that enroll, update and report like devices.
 
+    As in `argosy simulate --devices 1000 --profile mixed --for 10m`, and a rollout beside it.
     What goes wrong on them, and how a version behaves, stands in the profile. The summary is
     JSON on stdout.
     """

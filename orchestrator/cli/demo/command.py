@@ -9,7 +9,9 @@ import rich_click as click
 
 @click.command()
 @click.option("--job", type=click.Path(path_type=Path), help="Job file  [default: the digits].")
-@click.option("--devices", type=click.IntRange(1, 50), default=5, show_default=True)
+@click.option(
+    "--devices", type=click.IntRange(1, 50), default=5, show_default=True, help="How many."
+)
 @click.option(
     "--home",
     type=click.Path(file_okay=False, path_type=Path),
