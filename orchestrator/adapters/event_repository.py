@@ -59,10 +59,14 @@ class SqlEvents:
         gone = delete(EventRow).where(*where)
         self._session.execute(gone, execution_options={"synchronize_session": False})
 
-    def after(self, event_id: int, subject: str | None, limit: int) -> Sequence[Event]:
+    def after(
+        self, event_id: int, subject: str | None, limit: int, kind: str | None = None
+    ) -> Sequence[Event]:
         query = select(EventRow).where(EventRow.id > event_id).order_by(EventRow.id).limit(limit)
         if subject is not None:
             query = query.where(EventRow.subject == subject)
+        if kind is not None:
+            query = query.where(EventRow.kind == kind)
         return [
             Event.model_validate(row, from_attributes=True) for row in self._session.scalars(query)
         ]

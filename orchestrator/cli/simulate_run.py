@@ -265,6 +265,6 @@ def _follow(argosy: Argosy, fleet: Fleet) -> None:
     When, is by the platform's clock: the figure is right as far as this machine's agrees with it.
     """
     with suppress(ArgosyError):
-        for event in argosy.events():
+        for event in argosy.events(kind="rollout"):
             if event.kind == "rollout" and event.data.get("state") in _STOPPED and fleet.hub:
                 fleet.hub.figures.stopped(event.subject, event.at.timestamp())

@@ -94,6 +94,7 @@ class Argosy:
         subject: str | None = None,
         after: int | None = None,
         *,
+        kind: str | None = None,
         patience: float = PATIENCE_SECONDS,
     ) -> EventStream:
         """What happens, as it happens; lost connections are made again.
@@ -101,9 +102,10 @@ class Argosy:
         Args:
             subject: a job's, device's or rollout's id or a model's name; None for all.
             after: the id of the last event already seen; None begins now.
+            kind: only of this kind, such as ``rollout``; None for all.
             patience: seconds without the platform after which iterating raises.
         """
-        return EventStream(self._transport, subject, after, patience=patience)
+        return EventStream(self._transport, subject, after, kind=kind, patience=patience)
 
     def close(self) -> None:
         """Close the connections."""

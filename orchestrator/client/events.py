@@ -34,6 +34,7 @@ class EventStream:
         transport: the platform.
         subject: a job's, device's or rollout's id, or a model's name; None for all.
         after: the id of the last event already seen; None begins now.
+        kind: only of this kind; a platform older than this may send others, too.
         patience: seconds without the platform after which its absence is an error.
         sleep: waits that many seconds; returns True to give up. For tests.
 
@@ -47,12 +48,14 @@ class EventStream:
         subject: str | None = None,
         after: int | None = None,
         *,
+        kind: str | None = None,
         patience: float = PATIENCE_SECONDS,
         sleep: Callable[[float], bool] | None = None,
     ) -> None:
         self._transport = transport
         self._subject = subject
         self._last = after
+        self._kind = kind
         self._patience = patience
         self._closed = threading.Event()
         self._sleep = sleep or self._closed.wait
@@ -84,7 +87,7 @@ class EventStream:
         headers = {"Accept": "text/event-stream"}
         if self._last is not None:
             headers["Last-Event-ID"] = str(self._last)
-        params = {"subject": self._subject, "after": self._last}
+        params = {"subject": self._subject, "after": self._last, "kind": self._kind}
         with self._transport.stream(PATH, params, headers, SILENCE_SECONDS) as response:
             self._response = response
             parser = Parser()

@@ -7,11 +7,13 @@ from datetime import timedelta
 
 import pytest
 
-from orchestrator.api.events import _start, stream
+from orchestrator.api.events import _fetch, _pages, _start
+from orchestrator.client.sse import Parser
 from orchestrator.domain.logs import LogCap, LogTotals, cut
 from orchestrator.services import job_history, keys
 from orchestrator.services.retention import Retention
 from schemas.access import Role
+from schemas.api import Event
 
 SPEC = {"name": "digits", "task": "m:T", "stop": {"target": 0.97}, "max_attempts": 3}
 
@@ -320,20 +322,36 @@ def test_a_reader_of_events_sees_live_figures_and_goes_on_after_replaced_ones(jo
 
     async def read(after):
         found = []
-        async for event in stream(ctx, caller, after, job.id):
-            found.append(event)
-            if event.event == "live":
+        async for page in _pages(ctx, caller, after, job.id, None):
+            found += [Event.model_validate_json(one.data) for one in Parser().feed(page)]
+            if found and found[-1].kind == "live":
                 return found
         return found
 
     job.report(live=live(job, 1))
     first = asyncio.run(read(0))
-    assert [event.event for event in first][-1] == "live"
-    assert first[-1].data.data["done"] == 1
+    assert first[-1].data["done"] == 1
     for done in range(2, 9):
         job.report(live=live(job, done))
-    again = asyncio.run(read(_start(ctx, None, first[-1].id)))
-    assert [event.data.data["done"] for event in again] == [8]
+    again = asyncio.run(read(_start(ctx, None, str(first[-1].id))))
+    assert [event.data["done"] for event in again] == [8]
+
+
+def test_a_reader_of_one_kind_is_sent_no_other_and_never_looks_twice(job):
+    ctx = job.platform.app.state.context
+    token = job.platform.key(Role.VIEWER)
+    with ctx.uow() as tx:
+        caller = keys.authenticate(tx, token, ctx.clock())
+        for n in range(3):
+            tx.events.add("execution", "rol_1", {"n": n}, ctx.clock())
+        tx.events.add("rollout", "rol_1", {"state": "PAUSED"}, ctx.clock())
+        tx.events.add("execution", "rol_1", {"n": 3}, ctx.clock())
+        newest = tx.events.last_id()
+    text, last, full = _fetch(ctx, caller, 0, "rol_1", "rollout")
+    found = [Event.model_validate_json(one.data) for one in Parser().feed(text)]
+    assert [(one.kind, one.data) for one in found] == [("rollout", {"state": "PAUSED"})]
+    assert (last, full) == (newest, False)
+    assert _fetch(ctx, caller, last, "rol_1", "rollout") == (b"", newest, False)
 
 
 def test_a_reader_with_a_number_from_elsewhere_hears_what_comes_next(job):

@@ -168,5 +168,5 @@ def test_a_stream_ends_with_its_token(platform, admin):
     with platform.uow.read() as tx:
         record = tx.keys.get(made["view"]["id"])
     caller = Principal(record.id, Role.VIEWER)
-    assert _fetch(platform.app.state.context, caller, 0, None) is None
+    assert _fetch(platform.app.state.context, caller, 0, None, None) is None
     assert client.get("/v1/events").status_code == 401
