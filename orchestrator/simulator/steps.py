@@ -53,8 +53,17 @@ class Steps:
             self.end(update, S.SUCCEEDED)
             return
         self._move(update, S.ACCEPTED)
-        jitter = host.pace(assignment.jitter_seconds, "jitter", assignment.attempt)
-        self._after(min(jitter, assignment.jitter_seconds), self._start)
+        self._await_moment(update)
+
+    def _await_moment(self, update: Update) -> None:
+        """Wait a random part of the jitter, and say so, as the agent does."""
+        host, longest = self._host, update.assignment.jitter_seconds
+        seconds = min(host.pace(longest, "jitter", update.assignment.attempt), longest)
+        if seconds > 0:
+            until = host.now() + timedelta(seconds=seconds)
+            detail = f"waits for its own moment until {until:%Y-%m-%d %H:%M:%S} UTC"
+            self._move(update, S.DEFERRED, waits_until=until, detail=detail)
+        self._after(seconds, self._start)
 
     def _start(self, update: Update) -> None:
         """Begin with the work, unless it is put off or waits for a window."""

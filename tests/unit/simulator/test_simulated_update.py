@@ -202,6 +202,22 @@ def test_a_window_that_covers_all_holds_the_download_and_says_until_when(host):
     assert host.states[-1] is S.SUCCEEDED
 
 
+def test_a_device_that_waits_out_its_jitter_says_so_and_until_when(host):
+    begun = host.now()
+    started(host, jitter_seconds=600)
+    assert host.states == [S.ACCEPTED, S.DEFERRED]
+    told = host.reports[-1]
+    assert 0 < (told.waits_until - begun).total_seconds() < 600
+    assert told.detail.startswith("waits for its own moment until ")
+    host.forward(600 + 60)
+    assert host.states[2:] == WHOLE[1:]
+    other = Host()
+    walk, assignment = started(other, jitter_seconds=86400)
+    walk.command(Command(kind="proceed", execution=assignment.execution, attempt=1))
+    other.forward(20)  # whoever is told to goes on at once
+    assert other.states[-1] is S.SUCCEEDED
+
+
 def test_a_soft_update_is_put_off_once_and_no_longer_than_it_may():
     host = Host(Profile(work=Work(defer=1.0, defer_seconds=600)))
     mode = Mode(urgency=Urgency.SOFT)
