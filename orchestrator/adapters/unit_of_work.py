@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -114,7 +115,8 @@ class SqlUnitOfWork:
     Writing transactions run one after the other, on SQLite by its write lock and on
     PostgreSQL by an advisory lock: so they cannot deadlock, two registrations never take
     the same number, and the ids of events become visible in order. Readers see a snapshot
-    and hold nobody up.
+    and hold nobody up. Within a process threads wait for their turn by a lock of ours:
+    SQLite's own way is to look again after ever longer pauses.
 
     Args:
         engine: see ``make_engine``.
@@ -127,16 +129,30 @@ class SqlUnitOfWork:
 
     def __init__(self, engine: Engine, clock: Clock = utc_now) -> None:
         self._clock = clock
+        self._turn = threading.Lock()
         self._writing = engine
         self._reading = engine.execution_options(**{_READ_ONLY: True})
 
     def __call__(self) -> AbstractContextManager[Transaction]:
         """Commit when the block ends, roll back when it raises."""
+        if self._writing.dialect.name == "sqlite":
+            return self._in_turn()
         return self._transaction(self._writing)
 
     def read(self) -> AbstractContextManager[Transaction]:
         """Look at one state of the database; nothing may be written."""
         return self._transaction(self._reading)
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[Transaction]:
+        if not self._turn.acquire(timeout=_BUSY_MS / 1000):
+            msg = "the database does not answer: another writer has it"
+            raise Unavailable(msg, hint="see `argosy doctor`")
+        try:
+            with self._transaction(self._writing) as tx:
+                yield tx
+        finally:
+            self._turn.release()
 
     @contextmanager
     def _transaction(self, engine: Engine) -> Iterator[Transaction]:
