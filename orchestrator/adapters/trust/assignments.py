@@ -71,7 +71,7 @@ class AssignmentSigner:
         }
         form = self._form(assignment, manifest_size)
         payload = _filled(form.canonical, values).encode()
-        signatures = ",".join(_compact(signer.sign(payload).to_dict()) for signer in signers)
+        signatures = ",".join(_signature(signer, payload) for signer in signers)
         stored = _filled(form.stored, values)
         return f'{{"signatures":[{signatures}],"signed":{stored}}}'.encode()
 
@@ -105,6 +105,14 @@ def _form_of(assignment: Assignment, manifest_size: int) -> _Form:
         "expires": _hole("expires"),
     }
     return _Form(_parts(encode_canonical(document) or ""), _parts(_compact(document)))
+
+
+def _signature(signer: CryptoSigner, payload: bytes) -> str:
+    """As ``_compact`` would write it: a key's id and a signature are hexadecimal."""
+    made = signer.sign(payload)
+    if made.unrecognized_fields:
+        return _compact(made.to_dict())
+    return f'{{"keyid":"{made.keyid}","sig":"{made.signature}"}}'
 
 
 def _hole(name: str) -> str:
