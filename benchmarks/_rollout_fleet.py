@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import secrets
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from benchmarks._harness import ROOT, note
 from benchmarks._transfer_fleet import Platform, until
 from schemas.gates import Gates
-from schemas.rollout import RolloutSpec, WaveSpec
+from schemas.rollout import ExecState, RolloutSpec, WaveSpec
 from schemas.topics import Down, down
 
 PROFILE = {
@@ -30,6 +31,8 @@ PROFILE = {
     "work": {"step_seconds": 3600, "bytes_per_second": 1e9},
     "pull": 0,
 }
+_SPARE_FILES = 1_000
+_SETTLE_SECONDS = 120.0
 DOCUMENT_BYTES = 1400
 """About what a signed document for a device weighs."""
 
@@ -93,22 +96,38 @@ class SimulatedFleet:
         )
         with self.platform.client() as argosy:
             planned = argosy.rollouts.create(spec)
-            began = time.time()
+            began, cpu = time.time(), self.cpu()
             argosy.rollouts.start(planned.id)
             offers = self._burst("offers", planned.id)
+            spent = {name: seconds - cpu[name] for name, seconds in self.cpu().items()}
             note(f"  offered to {offers['count']:,} within {offers['last'] - began:.1f} s")
-            time.sleep(3)  # what they answer is stored meanwhile
+            self._settled(planned.id)
             stopped = time.time()
             argosy.rollouts.abort(planned.id)
             answered = time.time()
             told = self._burst("stops", planned.id)
-        note(f"  the last was told after {told['last'] - stopped:.2f} s")
+        note(f"  the last of {told['count']:,} was told after {told['last'] - stopped:.2f} s")
         return {
             "offers_per_s": offers["count"] / (offers["last"] - offers["first"]),
             "start_to_last_offer_s": offers["last"] - began,
             "stop_to_last_told_s": told["last"] - stopped,
+            "told": told["count"],
             "abort_call_s": answered - stopped,
+            **{f"cpu_{name}_s": round(seconds, 2) for name, seconds in spent.items()},
         }
+
+    def _settled(self, rollout: str) -> None:
+        """Until what they answered is stored; looked for seldom, as a look costs the server."""
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        with self.platform.client() as argosy:
+            while any(
+                wave.progress.states.get(ExecState.OFFERED)
+                for wave in argosy.rollouts.get(rollout).waves
+            ):
+                if time.monotonic() > deadline:
+                    msg = f"devices were offered {rollout}, and their answers are not stored"
+                    raise TimeoutError(msg)
+                time.sleep(1)
 
     def _burst(self, what: str, rollout: str) -> dict[str, float]:
         def whole() -> dict[str, float] | None:
@@ -144,17 +163,41 @@ class SimulatedFleet:
 
     def memory(self) -> dict[str, float]:
         """MiB of each of the processes, now."""
+        return {
+            name: round(sum(p.memory_info().rss for p in found) / 2**20, 1)
+            for name, found in self._processes().items()
+        }
+
+    def cpu(self) -> dict[str, float]:
+        """Seconds of work of each of the processes so far."""
+        return {
+            name: sum(p.cpu_times().user + p.cpu_times().system for p in found)
+            for name, found in self._processes().items()
+        }
+
+    def _processes(self) -> dict[str, list[psutil.Process]]:
         assert self.platform.up is not None
         tree = psutil.Process(self.platform.up.pid).children(recursive=True)
-        sides = {
+        return {
             "server": [p for p in tree if "orchestrator.server" in p.cmdline()],
             "broker": [p for p in tree if p.name() == "mosquitto"],
             "simulator": [psutil.Process(self.process.pid)],
         }
-        return {
-            name: round(sum(p.memory_info().rss for p in found) / 2**20, 1)
-            for name, found in sides.items()
-        }
+
+
+def allow_files(clients: int) -> None:
+    """Raise the limit of open files, which the platform, its broker and the simulator inherit.
+
+    Raises:
+        RuntimeError: the system allows too few for so many clients.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = clients + _SPARE_FILES
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        msg = f"{clients:,} clients need {wanted:,} open files; the system allows {hard:,}"
+        raise RuntimeError(msg + ": raise it, or set ARGOSY_BENCH_CLIENTS")
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def platform_in(folder: Path) -> Platform:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._harness import Figure, Options, Report, main, note
-from benchmarks._rollout_fleet import SimulatedFleet, platform_in
+from benchmarks._rollout_fleet import SimulatedFleet, allow_files, platform_in
 
 WHAT = "a rollout: ours at the devices, and a bare client's publishes"
 CLIENTS, QUICK = 10_000, 300
@@ -28,6 +28,7 @@ STOP_AIM_SECONDS = 5.0
 def run(options: Options) -> Report:
     """Measure one fleet, ``options.rounds`` times, in turn with the baseline."""
     count = QUICK if options.quick else int(os.environ.get("ARGOSY_BENCH_CLIENTS", CLIENTS))
+    allow_files(count)
     with tempfile.TemporaryDirectory(prefix="argosy-bench-", ignore_cleanup_errors=True) as folder:
         platform = platform_in(Path(folder))
         fleet: SimulatedFleet | None = None
