@@ -1,4 +1,4 @@
-"""What failed fails still when any device gets worse, by whatever figure."""
+"""No verdict gets better when a device gets worse, by whatever figure."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import special
 
-from orchestrator.domain.judging.closure import closed_low
-from orchestrator.domain.judging.compare import group
+from orchestrator.domain.judging.closure import closed_high, closed_low
+from orchestrator.domain.judging.compare import Group, group
 from orchestrator.domain.judging.figures import Cohorts, DeviceFigures, Span, Verdict
 from orchestrator.domain.judging.verdict import judge_telemetry, outcome
 from schemas.gates import STANDARD, Gates, Metric, TelemetryGate
@@ -61,22 +61,74 @@ def verdict(treated, control, gates, *, last):
 @pytest.mark.parametrize("last", [False, True])
 @given(treated=rows(300, (50, 90), silent=True), control=rows(30, (48, 52)), data=st.data())
 @settings(max_examples=40)
-def test_no_figure_of_a_device_that_gets_worse_improves_a_failure(
+def test_no_figure_of_a_device_that_gets_worse_improves_a_verdict(
     telemetry, last, treated, control, data
 ):
     control = control if data.draw(st.booleans()) else []
-    gates = Gates(telemetry=telemetry)
+    gates = Gates(telemetry=telemetry, alpha=data.draw(st.sampled_from([0.01, 0.2])))
     before = verdict(treated, control, gates, last=last)
     which = data.draw(st.integers(0, len(treated) - 1))
     figure = data.draw(st.sampled_from(FIGURES))
     most = {"bucket": 250, "silent": 1}.get(figure, N)
     worse = {figure: data.draw(st.integers(treated[which][figure], most))}
     changed = [{**now, **worse} if i == which else now for i, now in enumerate(treated)]
-    after = verdict(changed, control, gates, last=last)
-    if before is Verdict.FAIL:
-        assert after is Verdict.FAIL
-    if last and telemetry is STANDARD:
-        assert RANK[after] <= RANK[before]
+    assert RANK[verdict(changed, control, gates, last=last)] <= RANK[before]
+
+
+@given(
+    treated=st.lists(st.integers(0, 60), min_size=5, max_size=12),
+    others=st.lists(st.integers(0, 60), min_size=5, max_size=12),
+    metric=st.sampled_from([Metric.ERROR_RATE, Metric.ACCURACY, Metric.LATENCY_P95]),
+    data=st.data(),
+)
+@settings(max_examples=150)
+def test_a_device_that_becomes_like_the_others_never_lets_a_required_gate_pass(
+    treated, others, metric, data
+):
+    """Far better devices spread the values; without them there is less to pass by, not more."""
+    tolerated = data.draw(st.sampled_from([0.01, 0.03, 0.1]))
+    worse = 1 + 10 * tolerated if metric is Metric.LATENCY_P95 else tolerated
+    gates = Gates(
+        telemetry=(TelemetryGate(metric=metric, max_worse=worse),),
+        alpha=data.draw(st.sampled_from([0.01, 0.2])),
+    )
+    others = others if data.draw(st.booleans()) else []
+    more = [data.draw(st.integers(figure, 60)) for figure in treated]
+    past = {"errors": 30, "wrong": 30, "unsure": 0, "bucket": 80}
+
+    def judged(figures):
+        sides = [
+            tuple(
+                device(f"{i}", past, {"errors": x, "wrong": x, "unsure": 0, "bucket": 50 + x})
+                for i, x in enumerate(side)
+            )
+            for side in (figures, others)
+        ]
+        return judge_telemetry(Cohorts(*sides), gates, look=1, last=True)[0]
+
+    before, after = judged(treated), judged(more)
+    if before.ok is not True:
+        assert after.ok is not True
+    assert after.high >= before.high - 1e-9
+
+
+def test_a_device_that_is_far_better_does_not_keep_a_gate_open():
+    gate = TelemetryGate(metric=Metric.ERROR_RATE, max_worse=0.02)
+
+    def judged(first):
+        before = Span(n=20_000, errors=10_000)
+        treated = (first, *range(9_990, 10_008, 2))
+        sides = [
+            tuple(
+                DeviceFigures(f"{i}", "pi", before, Span(n=20_000, errors=e))
+                for i, e in enumerate(each)
+            )
+            for each in (treated, range(9_990, 10_010, 2))
+        ]
+        return judge_telemetry(Cohorts(*sides), Gates(telemetry=(gate,)), look=1, last=True)[0]
+
+    assert judged(9_990).ok is True
+    assert judged(100).ok is True
 
 
 @given(
@@ -140,22 +192,58 @@ def test_the_limit_is_the_highest_of_all_values_that_are_no_worse(
 ):
     x, floor = np.array(values), np.asarray(least)
     other = None if control is None else group(np.array(control), np.zeros(len(control)))
-    mean, squared = (0.0, 0.0) if other is None else (other.mean, other.squared_error)
-    freedom = min(len(x), len(x) if control is None else len(control)) - 1
+    mean = 0.0 if other is None else float(other.mean)
     found = float(closed_low(x, floor, other, alpha))
 
-    def limit(y):
+    def limits(y):
+        """Of each y alone: where all values are alike there is nothing to forgive."""
         own = np.maximum(y.var(axis=-1, ddof=1) / len(x), least)
-        return y.mean(axis=-1) + special.stdtrit(freedom, alpha) * np.sqrt(own + squared) - mean
+        alike = np.broadcast_to(y.mean(axis=-1)[:, None], y.shape)
+        return closed_low(alike, own, other, alpha)
 
-    held = limit(np.minimum(x, np.linspace(x.min(), x.max(), 4001)[:, None]))
-    room = 1e-9 + (x.max() - x.min()) / 4000 * max(1.0, -special.stdtrit(freedom, alpha))
-    assert held.max() - 1e-9 * (1 + abs(found)) <= found <= held.max() + room
+    held = limits(np.minimum(x, np.linspace(x.min(), x.max(), 401)[:, None])).max()
+    most = -special.stdtrit(min(len(x), len(control or x)) - 1, alpha)
+    room = 1e-9 + (x.max() - x.min()) / 400 * max(1.0, most)
+    assert held - 1e-9 * (1 + abs(found)) <= found <= held + room
+    assert found <= x.mean() - mean + 1e-9
+    assert float(closed_high(-x, floor, _turned(other), alpha)) == -found
     if data is None:
         return
     lower = x - np.array([data.draw(st.floats(0, 5)) for _ in values])
-    assert limit(lower) <= found + 1e-9 * (1 + abs(found))
+    assert limits(lower[None])[0] <= found + 1e-9 * (1 + abs(found))
     assert float(closed_low(lower, floor, other, alpha)) <= found + 1e-9 * (1 + abs(found))
+
+
+def _turned(control):
+    return control if control is None else replace(control, mean=-control.mean)
+
+
+@given(
+    st.integers(2, 40),
+    st.integers(2, 40),
+    st.floats(-9, 9),
+    st.sampled_from([0.2, 0.01, 1e-4, 1e-6]),
+)
+@settings(max_examples=150)
+def test_the_half_width_is_welchs_or_more_and_hardly_more(n, m, power, alpha):
+    """For cohorts that differ equally or where the wave's differ more, as a new version makes."""
+    own, other = 2.0**power / n, 1.0 / m
+    sizes = np.asarray(float(m))
+    control = Group(np.asarray(0.0), np.asarray(other), sizes, np.asarray(0.0))
+    width = -float(closed_low(np.zeros(n), np.asarray(own), control, alpha))
+
+    def welch(own):
+        freedom = (own + other) ** 2 / (own**2 / (n - 1) + other**2 / (m - 1))
+        return -special.stdtrit(freedom, alpha) * np.sqrt(own + other)
+
+    least = -special.stdtrit(n + m - 2, alpha) * np.sqrt(own + other)
+    most = -special.stdtrit(min(n, m) - 1, alpha) * np.sqrt(own + other)
+    assert width >= least * (1 - 1e-9)
+    if power >= 0:
+        assert width >= welch(own) * (1 - 1e-9)
+        assert width <= max(welch(own * 2), most) * (1 + 1e-9)
+    if n == m >= 10 and alpha > 1e-6 and 0 <= power <= 2:
+        assert width <= 1.07 * welch(own)
 
 
 @pytest.mark.parametrize("n", [0, 1])

@@ -60,15 +60,6 @@ def group(values: Array, noise: Array) -> Group:
     return Group(mean, np.maximum(own, least), n, least)
 
 
-def interval(
-    treated: Group, control: Group | None, alpha_low: Array | float, alpha_high: Array | float
-) -> Interval:
-    """The difference of two means, or one mean alone, and its limits: see ``contrast``."""
-    if control is None:
-        return contrast((treated,), (1.0,), alpha_low, alpha_high)
-    return contrast((treated, control), (1.0, -1.0), alpha_low, alpha_high)
-
-
 def contrast(
     groups: Sequence[Group],
     weights: Sequence[float],

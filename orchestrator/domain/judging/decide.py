@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.domain.judging.closure import closed_low
-from orchestrator.domain.judging.compare import Array, Group, Interval, group, interval
+from orchestrator.domain.judging.closure import closed_high, closed_low
+from orchestrator.domain.judging.compare import Array, Group, Interval, group
 from orchestrator.domain.judging.counting import Counting
 
 MEANINGFUL = 0.5
@@ -61,11 +61,11 @@ def decide(
 
     For harm, values farther than twice the tolerance from the control's median are moved there. Two
     cohorts that are alike stay alike by it, and one device that reports nonsense does not make
-    harm. The lower limit is then that of ``closed_low``: it never falls when a device gets worse,
-    nor does the difference, so what failed fails still. The noise that counting alone gives is
-    there what it would be if the version were no worse than allowed, for what is seen of
-    it grows with the errors. For harmlessness nothing is moved: there, spread keeps a wave from
-    passing, as it should.
+    harm. The noise that counting alone gives is there what it would be if the version were no
+    worse than allowed, for what is seen of it grows with the errors. For harmlessness nothing is
+    moved, and the noise is what is seen. The limits are those of ``closed_low`` and
+    ``closed_high``: neither ever falls when a device gets worse, nor does the difference. So what
+    failed fails still, and what did not pass does not come to pass.
 
     Args:
         treated: of the wave.
@@ -75,15 +75,17 @@ def decide(
         harmless: the chance to see none where it is as much as ``worse``.
     """
     other = None if control is None else group(control.values, control.noise)
-    raw = interval(group(treated.values, treated.noise), other, harm, harmless)
-    low = np.minimum(_held_low(treated, control, worse, harm), raw.value)
-    shown = Interval(raw.value, low, raw.high)
+    own = group(treated.values, treated.noise)
+    value = own.mean if other is None else own.mean - other.mean
+    low = np.minimum(_held_low(treated, control, worse, harm), value)
+    high = np.maximum(closed_high(treated.values, own.least, other, harmless), value)
+    shown = Interval(value, low, high)
     if other is None:
-        nothing = np.full(raw.value.shape, np.nan)
+        nothing = np.full(value.shape, np.nan)
         bad = low > worse
-        return Shown(shown, nothing, bad, (raw.high < worse) & ~bad)
-    small = raw.value < MEANINGFUL * worse
-    return Shown(shown, other.mean, (low > 0) & ~small, (raw.high < worse) & small)
+        return Shown(shown, nothing, bad, (high < worse) & ~bad)
+    small = value < MEANINGFUL * worse
+    return Shown(shown, other.mean, (low > 0) & ~small, (high < worse) & small)
 
 
 def _held_low(treated: Cohort, control: Cohort | None, worse: float, alpha: Array | float) -> Array:

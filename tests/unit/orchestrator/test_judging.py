@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 from scipy import stats
 
-from orchestrator.domain.judging.compare import exact_high, exact_low, fisher, group, interval
+from orchestrator.domain.judging.compare import contrast, exact_high, exact_low, fisher, group
 from orchestrator.domain.judging.figures import Cohorts, DeviceFigures, Span, Verdict
 from orchestrator.domain.judging.metrics import changes, levels
 from orchestrator.domain.judging.verdict import judge_telemetry, outcome
@@ -22,7 +22,8 @@ REQUIRED = Gates(telemetry=tuple(one.model_copy(update={"required": True}) for o
 
 def test_limits_are_those_of_welch():
     one, other = RNG.normal(1, 2, 9), RNG.normal(0, 0.5, 23)
-    ours = interval(group(one, one * 0), group(other, other * 0), 0.01, 0.05)
+    groups = (group(one, one * 0), group(other, other * 0))
+    ours = contrast(groups, (1.0, -1.0), 0.01, 0.05)
     found = stats.ttest_ind(one, other, equal_var=False)
     assert float(ours.low) == pytest.approx(found.confidence_interval(0.98).low)
     assert float(ours.high) == pytest.approx(found.confidence_interval(0.90).high)
@@ -30,7 +31,7 @@ def test_limits_are_those_of_welch():
 
 def test_limits_without_a_control_are_those_of_one_sample():
     one = RNG.normal(1, 2, 9)
-    ours = interval(group(one, one * 0), None, 0.01, 0.01)
+    ours = contrast((group(one, one * 0),), (1.0,), 0.01, 0.01)
     found = stats.ttest_1samp(one, 0).confidence_interval(0.98)
     assert (float(ours.low), float(ours.high)) == pytest.approx((found.low, found.high))
 
@@ -52,7 +53,8 @@ def test_fisher_is_exact(table):
 @pytest.mark.parametrize("n", [0, 1])
 def test_fewer_than_two_devices_show_nothing(n):
     values = np.array([0.5] * n)
-    shown = interval(group(values, values), group(np.array([0.0, 0.1]), np.zeros(2)), 0.01, 0.01)
+    groups = (group(values, values), group(np.array([0.0, 0.1]), np.zeros(2)))
+    shown = contrast(groups, (1.0, -1.0), 0.01, 0.01)
     assert (float(shown.low), float(shown.high)) == (-math.inf, math.inf)
 
 
