@@ -30,12 +30,13 @@ class RolloutState(StrEnum):
 
 
 class PauseReason(StrEnum):
-    """Why a rollout is paused."""
+    """Why a rollout is paused. UNREADABLE: the server cannot read its plan any more."""
 
     OPERATOR = "operator"
     ERROR_THRESHOLD = "error_threshold"
     VERDICT_FAILED = "verdict_failed"
     INCONCLUSIVE = "inconclusive"
+    UNREADABLE = "unreadable"
 
 
 class OnFailure(StrEnum):

@@ -15,10 +15,10 @@ from schemas.rollout import (
     ExecState,
     OnFailure,
     PauseReason,
-    RolloutSpec,
     RolloutState,
     WaveState,
 )
+from schemas.stored_spec import StoredSpec
 
 
 class ExecutionView(Wire):
@@ -119,6 +119,18 @@ class Estimate(Wire):
     notes: tuple[str, ...] = ()
 
 
+class PaceNow(Wire):
+    """What the pace of a rollout comes to at this moment.
+
+    per_minute: the rate, as far as it has grown; None without one. at_work: devices that are, or
+    may be. room: how many may be offered the version now; None: as many as are there.
+    """
+
+    per_minute: float | None = None
+    at_work: int = 0
+    room: int | None = None
+
+
 class RolloutView(Wire):
     """A rollout, as the API shows it.
 
@@ -129,7 +141,9 @@ class RolloutView(Wire):
     who started it and who agreed. takes_back: of a rollback, the version that it leads devices
     away from; rollback_of: the rollout that shipped that, unless it goes back because the version
     was revoked. rollbacks: those that take this one back; left: how many devices serve its version
-    still, by why. estimate: while it is a draft.
+    still, by why. estimate: while it is a draft. unreadable: what of its plan the server cannot
+    read any more, and shows as a new plan has it. pace_now: while it runs at a limited pace.
+    notes: in the answer to an act or an edit, what it did not do, or leaves as it was.
     """
 
     id: RolloutId
@@ -141,7 +155,10 @@ class RolloutView(Wire):
     rollbacks: tuple[RolloutId, ...] = ()
     left: dict[str, int] = Field(default_factory=dict)
     estimate: Estimate | None = None
-    spec: RolloutSpec
+    spec: StoredSpec
+    unreadable: tuple[str, ...] = ()
+    pace_now: PaceNow | None = None
+    notes: tuple[str, ...] = ()
     state: RolloutState
     pause_reason: PauseReason | None = None
     reason: str | None = None
@@ -162,16 +179,24 @@ class RolloutEdit(Authored):
     on_failure: OnFailure | None = None
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class OperateRequest(Authored):
     """What may be said with an operator's act.
 
     reason: why, which is kept. to: of a rollback, the version that all get; None: each what it
     served before. full: of a promotion, every later wave passes without soak and gates too.
+    wave: of a promotion, the index of the wave that is meant, so that a repeat does not let the
+    next one pass; None: the one that is worked on.
     """
 
     reason: Annotated[Line, StringConstraints(max_length=500)] = ""
     to: VersionNo | None = None
     full: bool = False
+    # Not sent where it is not said, as a server from before refuses what it does not know.
+    wave: Annotated[int, Field(ge=0, le=1000)] | None = Field(None, exclude_if=_is_none)
 
 
 class RetryRequest(Authored):
@@ -181,7 +206,10 @@ class RetryRequest(Authored):
 
 
 class Retried(Wire):
-    """How many devices get another attempt, and the rollout as it then is."""
+    """How many devices get another attempt, and the rollout as it then is.
+
+    None do where what failed is being tried again already; the rollout's notes say so.
+    """
 
     devices: int
     rollout: RolloutView

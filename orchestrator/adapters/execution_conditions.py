@@ -44,6 +44,8 @@ def conditions(e: Any, among: Among) -> Iterator[ColumnElement[bool]]:
         yield e.state.in_(_WAITS)
         yield e.offered_at <= among.waiting_since
         yield e.proceed.is_(False)
+    if among.retried:
+        yield e.attempt > 1
     yield from _by_device(e, among)
 
 
@@ -80,7 +82,27 @@ def engaged(other: Any, rollout_id: str) -> Iterator[ColumnElement[bool]]:
         rollout.state != RolloutState.PAUSED.value,
     )
     yield other.state.in_(_IN_FLIGHT)
+    # What only waits on its device, for a window or a word, gives way to a rollback.
+    yield or_(~_waits(other), ~_is_rollback(rollout_id))
     yield select(rollout.id).where(*its, begun).correlate(other).exists()
+
+
+def waits_elsewhere(other: Any, rollout_id: str) -> Iterator[ColumnElement[bool]]:
+    """That ``other`` waits on its device for a rollout of another model than this one's."""
+    rollout = aliased(RolloutRow)
+    its = (rollout.id == other.rollout_id, rollout.model != model_of(rollout_id))
+    yield _waits(other)
+    yield select(rollout.id).where(*its).correlate(other).exists()
+
+
+def _waits(e: Any) -> ColumnElement[bool]:
+    """That a device changes nothing for now: it is put off, or staged; and not told to go on."""
+    return and_(e.state.in_(_WAITS), e.proceed.is_(False))
+
+
+def _is_rollback(rollout_id: str) -> ColumnElement[bool]:
+    query = select(RolloutRow.takes_back).where(RolloutRow.id == rollout_id)
+    return query.scalar_subquery().is_not(None)
 
 
 def _there(e: Any) -> ColumnElement[bool]:

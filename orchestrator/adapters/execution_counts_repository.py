@@ -145,11 +145,12 @@ class SqlExecutionCounts(SqlServed):
         found = self._session.execute(query)
         return {Due(ExecState(state), bool(online)): n for state, online, n in found}
 
-    def offered(self, rollout_id: str, since: datetime, now: datetime) -> int:
-        query = select(func.count()).select_from(ExecutionRow)
+    def offered(self, rollout_id: str, since: datetime, now: datetime) -> tuple[int, int]:
         at = ExecutionRow.offered_at
-        where = (ExecutionRow.rollout_id == rollout_id, at > since, at <= now)
-        return self._session.scalar(query.where(*where)) or 0
+        ahead = func.coalesce(func.sum(case((at > now, 1), else_=0)), 0)
+        where = (ExecutionRow.rollout_id == rollout_id, at > since)
+        n, to_come = self._session.execute(select(func.count(), ahead).where(*where)).one()
+        return int(n), int(to_come)
 
     def later(self, rollout_id: str, wave: int, now: datetime) -> int:
         waiting = frozenset({ExecState.SCHEDULED})

@@ -13,7 +13,11 @@ from typing import Any
 from sqlalchemy import bindparam, case, func, literal, select, update
 from sqlalchemy.orm import Session, aliased
 
-from orchestrator.adapters.execution_conditions import conditions, model_of
+from orchestrator.adapters.execution_conditions import (
+    conditions,
+    model_of,
+    waits_elsewhere,
+)
 from orchestrator.adapters.execution_counts_repository import SqlExecutionCounts
 from orchestrator.adapters.tables import DeviceModelRow, DeviceRow, ExecutionRow, RolloutRow
 from orchestrator.domain.execution import AT_WORK, IN_FLIGHT, RETRIED_BY_HAND
@@ -65,6 +69,15 @@ class SqlExecutions(SqlExecutionCounts):
         ]
         values = {"state": ExecState.SCHEDULED.value, "due_at": None}
         return self._move(where, values, now)
+
+    def set_aside(
+        self, rollout_id: str, devices: Sequence[str], detail: str, now: datetime
+    ) -> Sequence[Moved]:
+        where = [
+            ExecutionRow.device_id.in_(devices),
+            *waits_elsewhere(ExecutionRow, rollout_id),
+        ]
+        return self._move(where, _NEXT_ATTEMPT | {"due_at": None, "detail": detail}, now)
 
     def withdraw(self, among: Among, now: datetime, limit: int) -> Sequence[Moved]:
         offered = [ExecState.OFFERED.value]
@@ -138,6 +151,10 @@ class SqlExecutions(SqlExecutionCounts):
         if due_at:
             rows = [{"execution": execution, "due": at} for execution, at in due_at.items()]
             self._session.execute(_EXTEND, rows)
+
+    def restamp(self, rollout_id: str, now: datetime) -> None:
+        where = (ExecutionRow.rollout_id == rollout_id, ExecutionRow.offered_at > now)
+        self._change(update(ExecutionRow).where(*where), {"offered_at": now})
 
     def put_in_wave(self, among: Among, wave: int) -> None:
         self._change(update(ExecutionRow).where(*conditions(ExecutionRow, among)), {"wave": wave})

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, TypeAdapter
 
 from orchestrator.adapters.tables import Base
+from schemas.stored_spec import MendedSpec
 
 R = TypeVar("R")
 
@@ -52,6 +53,8 @@ def plain(value: Any) -> Any:
     """A value as the database takes it."""
     if isinstance(value, Enum):
         return value.value
+    if isinstance(value, MendedSpec):
+        return value.stored  # what cannot be read stays as it is
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if is_dataclass(value) and not isinstance(value, type):

@@ -45,6 +45,20 @@ def revisions(
 Revisions = Annotated[Collection[int] | None, Depends(revisions)]
 
 
+def stated_revisions(
+    if_match: Annotated[str | None, Header(max_length=1000)] = None,
+) -> Collection[int] | None:
+    """As ``revisions``, where nothing needs to be said; None for any then.
+
+    Raises:
+        Invalid: it is no list of tags.
+    """
+    return None if if_match is None else revisions(if_match)
+
+
+StatedRevisions = Annotated[Collection[int] | None, Depends(stated_revisions)]
+
+
 def tell_revision(response: Response, revision: int) -> None:
     """Say which revision an answer shows."""
     response.headers["etag"] = f'"{revision}"'

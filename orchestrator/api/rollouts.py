@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Response, status
 
 from orchestrator.api.body import StrictRoute
 from orchestrator.api.context import DEFAULT_PAGE, Ctx, Cursor, Limit, Needs
-from orchestrator.api.preconditions import tell_revision
+from orchestrator.api.preconditions import StatedRevisions, tell_revision
 from orchestrator.domain.acts import Act
 from schemas.access import Scope
 from schemas.api import Page
@@ -67,15 +67,34 @@ def executions(
 
 
 @router.post("/rollouts/{rollout_id}/retry", dependencies=_WRITE, operation_id="retry_rollout")
-def retry(ctx: Ctx, rollout_id: str, request: RetryRequest) -> Retried:
-    """Make another attempt on devices where it came to nothing."""
-    return ctx.rollouts.retry(rollout_id, request)
+def retry(ctx: Ctx, rollout_id: str, request: RetryRequest, revisions: StatedRevisions) -> Retried:
+    """Make another attempt on devices where it came to nothing; `If-Match` as in an act."""
+    return ctx.rollouts.retry(rollout_id, request, revisions)
 
 
 @router.post("/rollouts/{rollout_id}/{act}", dependencies=_WRITE, operation_id="operate_rollout")
 def operate(
-    ctx: Ctx, rollout_id: str, act: Act, request: OperateRequest | None = None
+    ctx: Ctx,
+    rollout_id: str,
+    act: Act,
+    revisions: StatedRevisions,
+    response: Response,
+    request: OperateRequest | None = None,
 ) -> RolloutView:
-    """Apply an operator's act; why may be said, and is kept."""
+    """Apply an operator's act; why may be said, and is kept.
+
+    One that is done already changes nothing, and `notes` says so. With `If-Match`, the ETag of
+    `GET`, it counts for that revision alone: else 412.
+    """
     said = request or OperateRequest()
-    return ctx.rollouts.operate(rollout_id, act, said.reason, to=said.to, full=said.full)
+    view = ctx.rollouts.operate(
+        rollout_id,
+        act,
+        said.reason,
+        to=said.to,
+        full=said.full,
+        wave=said.wave,
+        revisions=revisions,
+    )
+    tell_revision(response, view.revision)
+    return view

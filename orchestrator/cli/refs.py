@@ -19,7 +19,8 @@ def resolve(argosy: Argosy, text: str) -> tuple[str, int]:
 
     Args:
         argosy: the platform.
-        text: ``name@3``, ``name@alias``, ``name@latest``, or ``name``, the latest too.
+        text: ``name@3``, ``name@alias``, ``name@latest``, or ``name``, the latest too; with a colon
+            in the place of the @ as well.
 
     Raises:
         Invalid: it does not have this form.
@@ -49,7 +50,7 @@ def split(text: str) -> tuple[str, str]:
     Raises:
         Invalid: it does not have this form.
     """
-    name, _, which = text.partition("@")
+    name, _, which = text.replace(":", "@").partition("@")
     if not name or "@" in which or "/" in text:
         detail = f"{text!r} is not of the form MODEL@VERSION"
         raise Invalid(detail, hint="as in digits@3, digits@champion or digits@latest")

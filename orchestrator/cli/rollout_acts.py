@@ -43,8 +43,17 @@ def _do(
     with Argosy.from_profile(home) as argosy:
         view = act(argosy, said.reason)
     emit_one(view, form, rollout_shape(), lambda v: console.say(v.id, console.state(v.state)))
+    say_notes(view, form)
     if form == "table" and follow_up is not None:
         console.say(follow_up(view), style="dim")
+
+
+def say_notes(view: RolloutView, form: str) -> None:
+    """What an act or an edit did not do, or leaves as it was."""
+    from orchestrator.cli import console
+
+    for note in view.notes if form == "table" else ():
+        console.say(f"note: {console.clean(note)}", style="yellow")
 
 
 @click.command()
@@ -70,14 +79,37 @@ def resume(rollout_id: str, reason: str, home: Path | None, form: str) -> None:
 
 @click.command()
 @click.option("--full", is_flag=True, help="Every wave that is left, not this one alone.")
+@click.option(
+    "--wave",
+    type=click.IntRange(min=1, max=1001),
+    help="The wave that is meant, so that a repeat lets no other pass  [the one that runs].",
+)
 @_options
-def promote(*, rollout_id: str, full: bool, reason: str, home: Path | None, form: str) -> None:
-    """Let its wave pass by hand, without soak and gates; one that a verdict paused goes on."""
+def promote(
+    *,
+    rollout_id: str,
+    full: bool,
+    wave: int | None,
+    reason: str,
+    home: Path | None,
+    form: str,
+) -> None:
+    """Let its wave pass by hand, without soak and gates; one that a verdict paused goes on.
+
+    It passes once its devices are through. If the answer was lost, name the wave when you say it
+    again: by then the next one may run.
+    """
+    from orchestrator.errors import Invalid
+
+    if full and wave is not None:
+        detail = "--wave: --full means every wave that is left"
+        raise Invalid(detail, hint="say one of the two")
+    index = None if wave is None else wave - 1
     _do(
         home,
         form,
         reason,
-        lambda argosy, why: argosy.rollouts.promote(rollout_id, full=full, reason=why),
+        lambda argosy, why: argosy.rollouts.promote(rollout_id, wave=index, full=full, reason=why),
     )
 
 

@@ -46,7 +46,8 @@ STATES = [
     "states",
     multiple=True,
     type=click.Choice(STATES, case_sensitive=False),
-    help="Only in this state; may be repeated.",
+    metavar="STATE",
+    help="Only in this state, as in failed, succeeded or scheduled; repeatable.",
 )
 @click.option("--wave", type=click.IntRange(min=1), help="Only of this wave, counted from 1.")
 @home_option
@@ -86,6 +87,7 @@ def retry(*, rollout_id: str, device_ids: tuple[str, ...], home: Path | None, fo
     from orchestrator.cli import console
     from orchestrator.cli.authored import build
     from orchestrator.cli.output import emit_one
+    from orchestrator.cli.rollout_acts import say_notes
     from orchestrator.cli.rollouts import rollout_shape
     from orchestrator.client import Argosy
     from schemas.rollout import RolloutState
@@ -97,6 +99,7 @@ def retry(*, rollout_id: str, device_ids: tuple[str, ...], home: Path | None, fo
     view = retried.rollout
     many = "1 device is" if retried.devices == 1 else f"{retried.devices} devices are"
     emit_one(view, form, rollout_shape(), lambda v: click.echo(v.id))
+    say_notes(view, form)
     if form == "table":
         console.say(f"{many} tried again", style="dim")
         if view.state is RolloutState.PAUSED:

@@ -23,6 +23,7 @@ def edit(rollout_id: str, home: Path | None, form: str, **options: Any) -> None:
     from orchestrator.cli import console
     from orchestrator.cli.output import emit_one
     from orchestrator.cli.plan import edited_spec
+    from orchestrator.cli.rollout_acts import say_notes
     from orchestrator.cli.rollout_shape import rollout_shape
     from orchestrator.client import Argosy
     from orchestrator.errors import Invalid
@@ -36,6 +37,8 @@ def edit(rollout_id: str, home: Path | None, form: str, **options: Any) -> None:
         wanted = edited_spec(seen.spec, options)
         named = {name: getattr(wanted, name) for name in _EDITED}
         differs = {name: one for name, one in named.items() if one != getattr(seen.spec, name)}
+        if seen.unreadable and options.get("no_windows"):
+            differs["windows"] = ()  # what is there may be what cannot be read
         view = seen
         if differs:
             view = argosy.rollouts.edit(rollout_id, RolloutEdit(**differs), seen.revision)
@@ -43,3 +46,4 @@ def edit(rollout_id: str, home: Path | None, form: str, **options: Any) -> None:
     if form == "table":
         said = f"changed: {', '.join(differs)}" if differs else "it is so already"
         console.say(f"{said}; revision {view.revision}", style="dim")
+    say_notes(view, form)

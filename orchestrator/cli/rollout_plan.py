@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def plan(*, ref: str | None, home: Path | None, form: str, **options: Any) -> int:
     """Plan a rollout of MODEL@VERSION: freeze who is in which wave, and show what it would cost.
 
-    VERSION is a number or an alias, as in digits@3 or digits@champion; without one it is the newest.
+    VERSION is a number or an alias, as in digits@3 or digits@champion; the newest without one.
     `argosy rollout start` then runs exactly this plan; `argosy rollout abort` discards it, as
     seven days do.
     """

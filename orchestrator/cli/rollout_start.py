@@ -37,19 +37,28 @@ def start(
 ) -> int:
     """Start a rollout of MODEL@VERSION, or a ROLLOUT exactly as `argosy rollout plan` froze it.
 
+    VERSION is a number or an alias, as in digits@3 or digits@champion; the newest without one.
     Who is in which wave does not change any more. Which variant a device gets is decided when it
     is offered the version, as what is measured may be more by then.
     """
     from orchestrator.cli.output import emit_one
     from orchestrator.client import Argosy
+    from orchestrator.client.errors import InterruptedAnswerError
 
     with Argosy.from_profile(home) as argosy:
         if ref is not None and ref.startswith(_DRAFT):
             _check_alone(options)
             drafted = ref
         else:
-            drafted = planned(argosy, ref, options).id
-        view = argosy.rollouts.start(drafted)
+            draft = planned(argosy, ref, options)
+            drafted = draft.id
+            if form == "table":
+                _say_what(draft, ref)
+        try:
+            view = argosy.rollouts.start(drafted)
+        except InterruptedAnswerError as error:
+            error.hint = f"it is planned, and may have started: `argosy rollout start {drafted}`"
+            raise
         if follow:
             return watch_it(argosy, view.id, timeout, form)
     emit_one(view, form, rollout_shape(), lambda v: click.echo(v.id))
@@ -67,6 +76,18 @@ def _check_alone(options: dict[str, Any]) -> None:
     if given is not None:
         detail = f"{option_name(given)}: the plan of a draft is frozen"
         raise Invalid(detail, hint="plan anew by the model: argosy rollout plan MODEL@VERSION …")
+
+
+def _say_what(draft: RolloutView, ref: str | None) -> None:
+    """Which version it is, where that was not said by its number."""
+    from orchestrator.cli import console
+    from orchestrator.cli.refs import LATEST, split
+
+    named = f"{draft.spec.model}@{draft.spec.version}"
+    if ref is not None and split(ref) != (draft.spec.model, str(draft.spec.version)):
+        which = split(ref)[1]
+        said = "the newest version" if which == LATEST else f"its alias {which}"
+        console.say(f"{named}, {said}", style="dim")
 
 
 def _say(view: RolloutView) -> None:

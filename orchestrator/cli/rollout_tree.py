@@ -66,13 +66,27 @@ def _title(view: RolloutView) -> Text:
     return text
 
 
+def _now(view: RolloutView) -> str:
+    """What its pace comes to at this moment."""
+    now = view.pace_now
+    if now is None:
+        return ""
+    parts = [] if now.per_minute is None else [f"{now.per_minute:g} a minute"]
+    parts.append(f"{now.at_work} at work")
+    full = ", no room for more" if now.room == 0 else ""
+    return f"; now {', '.join(parts)}{full}"
+
+
 def _of_all(view: RolloutView) -> Iterator[Text]:
     """What holds for all of its waves."""
     if view.reason:
         yield Text(console.clean(view.reason), "yellow")
+    if view.unreadable and view.unreadable[0] not in (view.reason or ""):
+        said = "; ".join(view.unreadable)
+        yield Text(f"the server cannot read its plan any more: {console.clean(said)}", "yellow")
     pace = pace_text(view.spec)
     if pace is not None and view.ended_at is None:
-        yield Text(f"pace: {pace}", "dim")
+        yield Text(f"pace: {pace}{_now(view)}", "dim")
     yield from _back_lines(view)
     if view.spec.shadow is not None:
         yield _shadow_line(view.spec.shadow)

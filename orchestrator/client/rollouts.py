@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from orchestrator.client.errors import InterruptedAnswerError
 from orchestrator.client.events import Bell
 from orchestrator.client.follow import Look, follow
 from orchestrator.client.resources import Resource, last_of, segment
 from orchestrator.client.transport import Params
-from schemas.rollout import ExecState, PauseReason, RolloutSpec, RolloutState
+from schemas.rollout import ExecState, PauseReason, RolloutSpec, RolloutState, WaveState
 from schemas.rollout_view import (
     ExecutionView,
     OperateRequest,
@@ -25,6 +26,12 @@ def is_settled(rollout: RolloutView) -> bool:
     """Whether a rollout goes no further by itself: it ended, or a verdict paused it."""
     by_verdict = rollout.pause_reason not in {None, PauseReason.OPERATOR}
     return rollout.state in ENDED_ROLLOUTS or (rollout.state == RolloutState.PAUSED and by_verdict)
+
+
+def open_wave(rollout: RolloutView) -> int | None:
+    """The index of the wave that is worked on: stragglers come last; None if all have passed."""
+    left = [wave for wave in rollout.waves if wave.state is not WaveState.PASSED]
+    return min(((wave.stragglers, wave.index) for wave in left), default=(False, None))[1]
 
 
 class Rollouts(Resource):
@@ -76,9 +83,30 @@ class Rollouts(Resource):
         """Go on."""
         return self._act(rollout, "resume", reason)
 
-    def promote(self, rollout: str, *, full: bool = False, reason: str = "") -> RolloutView:
-        """Let its wave pass without soak and gates; with ``full`` all that are left."""
-        return self._act(rollout, "promote", reason, full=full)
+    def promote(
+        self, rollout: str, *, wave: int | None = None, full: bool = False, reason: str = ""
+    ) -> RolloutView:
+        """Let a wave pass without soak and gates; with ``full`` all that are left.
+
+        Args:
+            rollout: its id.
+            wave: the index, from 0, of the one that is meant; None: the one that is worked on, as
+                it is looked up first. Who repeats a call names it, lest the next one pass too.
+            full: every wave that is left.
+            reason: why.
+
+        Raises:
+            InterruptedAnswerError: whether it was heard is not known; the hint names the wave.
+        """
+        if wave is None and not full:
+            wave = open_wave(self.get(rollout))
+        try:
+            return self._act(rollout, "promote", reason, full=full, wave=wave)
+        except InterruptedAnswerError as error:
+            if wave is None:
+                raise
+            error.hint = f"it may have been heard: promote wave {wave + 1} again, by its number"
+            raise
 
     def activate(self, rollout: str, reason: str = "") -> RolloutView:
         """Have devices go on that wait with the version on their disk."""
@@ -125,9 +153,10 @@ class Rollouts(Resource):
         *,
         to: int | None = None,
         full: bool = False,
+        wave: int | None = None,
     ) -> RolloutView:
         path = f"/v1/rollouts/{segment(rollout)}/{action}"
-        said = OperateRequest(reason=reason, to=to, full=full)
+        said = OperateRequest(reason=reason, to=to, full=full, wave=wave)
         return self._transport.post(path, RolloutView, None if said == OperateRequest() else said)
 
     def follow(self, rollout: str, timeout: float | None = None) -> Iterator[Look[RolloutView]]:

@@ -48,6 +48,16 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
+class Restamp:
+    """Have offers of a time to come count as made now: the clock was set back since.
+
+    Otherwise they would count for nothing, or hold everybody up until that time.
+    """
+
+    wave: int
+
+
+@dataclass(frozen=True, slots=True)
 class Proceed:
     """Tell devices that wait to go on."""
 
@@ -111,5 +121,5 @@ class MoveRollout:
     reason: PauseReason | None = None
 
 
-SetAction = Bar | Retry | Extend | Expire | Offer | Proceed | Sift | Straggle | GiveUp
+SetAction = Bar | Retry | Extend | Expire | Offer | Restamp | Proceed | Sift | Straggle | GiveUp
 Action = SetAction | MoveWave | MoveRollout | TakeLook | KeepLook

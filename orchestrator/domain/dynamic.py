@@ -9,7 +9,8 @@ from schemas.rollout import RolloutSpec, WaveState
 from schemas.selector import parse, write
 
 MAX_WAVES = 200
-"""Waves of a dynamic rollout; beyond that the oldest joiners' waves are put together."""
+"""Waves of a rollout; beyond that those of joiners that passed are put together, and likewise those
+of stragglers, so that a rollout has at most one more of each kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +25,9 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The wave that devices join. new: it is to be made, of joiners.
+    """The wave that devices join. new: it is to be made.
 
-    folds: another wave of joiners, to which those of the new one's index go first: both passed.
+    folds: another wave of its kind, to which those of the new one's index go first: both passed.
     """
 
     index: int
@@ -42,7 +43,20 @@ def place(waves: Collection[Standing]) -> Place:
     pending = [w.index for w in waves if w.state is WaveState.PENDING and not w.stragglers]
     if pending:
         return Place(max(pending))
-    passed = sorted(w.index for w in waves if w.joiners and w.state is WaveState.PASSED)
+    return _fresh(waves, [w for w in waves if w.joiners])
+
+
+def late_place(waves: Collection[Standing]) -> Place:
+    """The stragglers' wave that is not over, or a new one."""
+    late = absent(waves)
+    if late is not None:
+        return Place(late)
+    return _fresh(waves, [w for w in waves if w.stragglers])
+
+
+def _fresh(waves: Collection[Standing], alike: Collection[Standing]) -> Place:
+    """A new wave: behind all others, or in the place of one of its kind that is put to another."""
+    passed = sorted(w.index for w in alike if w.state is WaveState.PASSED)
     if len(waves) >= MAX_WAVES and len(passed) > 1:
         return Place(passed[-1], new=True, folds=passed[-2])
     return Place(max((w.index for w in waves), default=-1) + 1, new=True)

@@ -19,6 +19,7 @@ from orchestrator.domain.actions import (
     MoveWave,
     Offer,
     Proceed,
+    Restamp,
     Retry,
     Sift,
     Straggle,
@@ -35,6 +36,12 @@ def decide(snapshot: Snapshot, now: datetime) -> tuple[Action, ...]:
     """What to do now; nothing unless the rollout is running."""
     if snapshot.state is not RolloutState.RUNNING:
         return ()
+    if snapshot.unreadable:
+        return (MoveRollout(RolloutEvent.PAUSE, PauseReason.UNREADABLE),)
+    return _go_on(snapshot, now)
+
+
+def _go_on(snapshot: Snapshot, now: datetime) -> tuple[Action, ...]:
     wave = open_wave(snapshot.waves)
     if wave is None:
         return () if snapshot.dynamic else (MoveRollout(RolloutEvent.FINISH),)
@@ -89,6 +96,8 @@ def _advance(wave: WaveFacts, *, deaf: bool) -> tuple[Action, ...]:
         becomes = expired(one.state, online=one.online)
         if becomes is not None:
             actions.append(Expire(wave.index, one, becomes))
+    if wave.ahead:
+        actions.append(Restamp(wave.index))
     if wave.ready:
         actions.append(Offer(wave.index))
     return tuple(actions)

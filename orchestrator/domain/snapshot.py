@@ -42,9 +42,10 @@ class WaveFacts:
     judged. barred: not over, and their device may not take part any more. retries: FAILED, of
     which another attempt is to be made. due: their timer ran out. ready: SCHEDULED, to be
     offered now, their device being there; a round takes so many. paced: more might be but for the
-    pace. closed: no window is open in which an offer may be made. proceed: they wait, and were
-    activated. joiners: of devices that matched later. later: SCHEDULED, waiting for the time of
-    their next attempt. held: SCHEDULED, their device being there and at work for a rollout of
+    pace. ahead: offers of a time to come, as the clock was set back. closed: no window is open in
+    which an offer may be made. proceed: they wait, and were activated. joiners: of devices that
+    matched later. later: SCHEDULED, waiting for the time of their next attempt. held: SCHEDULED,
+    their device being there and at work for a rollout of
     another model; looked at once nothing else is left to do. late: of those that succeeded, what
     they came to later. causes: of failures. served: what the devices inferred that serve the
     version. looks, looked_at: how often telemetry was judged, and when last; looked: by the look
@@ -63,6 +64,7 @@ class WaveFacts:
     due: Mapping[Due, int] = field(default_factory=dict)
     ready: int = 0
     paced: bool = False
+    ahead: int = 0
     closed: bool = False
     proceed: int = 0
     later: int = 0
@@ -100,6 +102,7 @@ class Snapshot:
 
     deaf: devices may have spoken and were not heard yet, so silence says nothing. dynamic: it
     does not end by itself, for more devices may join. on_failure: what a failed wave leads to.
+    unreadable: what of its plan cannot be read, so that nothing else of it is known.
     """
 
     state: RolloutState
@@ -109,6 +112,7 @@ class Snapshot:
     deaf: bool = False
     dynamic: bool = False
     on_failure: OnFailure = OnFailure.PAUSE
+    unreadable: tuple[str, ...] = ()
 
 
 def open_wave(waves: tuple[WaveFacts, ...]) -> WaveFacts | None:

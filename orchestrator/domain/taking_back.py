@@ -7,6 +7,7 @@ before, or that an operator named.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -97,6 +98,17 @@ def is_done(facts: Facts, now: datetime) -> bool:
     return not facts.busy or now - facts.since > PATIENCE
 
 
+NOTHING = "nothing to go back to"
+"""Of devices that are led nowhere: what they served before is not known, or cannot be had."""
+
+
+def leads_nowhere(standings: Mapping[Standing, int]) -> int:
+    """How many devices serve what is to be taken back, if none of them could be led anywhere."""
+    if any(one.placeable for one in standings):
+        return 0
+    return sum(standings.values())
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Devices that serve the version still: what their rollback is at, and whether they are there.
@@ -113,7 +125,7 @@ def why_left(standing: Standing) -> str:
     """Why a device serves the version still, in a few words."""
     state = standing.state
     if state is None:
-        return "to be led back" if standing.placeable else "nothing to go back to"
+        return "to be led back" if standing.placeable else NOTHING
     if state not in EXEC_TERMINAL:
         return "going back" if standing.online else "offline"
     if state in FAILURES:

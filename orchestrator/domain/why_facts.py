@@ -26,6 +26,7 @@ class Wave:
 class Plan:
     """A rollout. fleet: the selector that its fleet was when it was planned.
 
+    unreadable: whom it is for is not known, as this version cannot read its plan.
     takes_back: of a rollback, the version that it leads away from; rollback_of: the rollout that
     shipped that, unless it was revoked.
     """
@@ -40,6 +41,7 @@ class Plan:
     created_at: datetime
     waves: tuple[Wave, ...] = ()
     fleet: Node | None = None
+    unreadable: bool = False
 
     @property
     def version(self) -> int:
@@ -48,10 +50,25 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """How the pace of a rollout stands, for a device that waits to be offered its version.
+
+    per_minute: the rate now. at_work: devices that are. room: how many may be offered it now; None
+    for any number. waiting: devices of its wave that are to be, this one among them.
+    """
+
+    per_minute: float | None = None
+    at_work: int = 0
+    room: int | None = None
+    waiting: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """The device's part in a rollout.
 
     waits_until: as the device said. holder: the rollout of another model that it works for.
+    turn: of one that is SCHEDULED in a wave that runs at a limited pace.
     at: of its last change.
     """
 
@@ -65,6 +82,7 @@ class Part:
     due_at: datetime | None = None
     waits_until: datetime | None = None
     holder: str | None = None
+    turn: Turn | None = None
     share: float | None = None
     at: datetime
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -13,6 +14,7 @@ from orchestrator.domain.why_facts import (
     Part,
     Plan,
     Reason,
+    Turn,
     because,
     moment,
     named_of,
@@ -113,13 +115,24 @@ def _scheduled(device: DeviceNow, part: Part, now: datetime) -> Reason:
     if not windows.open:
         when = f" opens at {moment(windows.until)}" if windows.until else " opens never again"
         return Reason(H.WINDOW, f"Its maintenance window{when}.", windows.until)
-    pace = plan.spec.pace
-    if pace.per_minute is not None or pace.concurrent is not None:
-        rate = [] if pace.per_minute is None else [f"{pace.per_minute:g} devices a minute"]
-        rate += [] if pace.concurrent is None else [f"{pace.concurrent} at once"]
-        text = f"Its turn has not come: rollout {plan.id} goes at {' and '.join(rate)}."
-        return Reason(H.PACED, text)
+    turn = part.turn
+    if turn is not None and turn.room is not None and turn.waiting > turn.room:
+        return Reason(H.PACED, _paced(plan, turn))
     return Reason(H.NEXT, f"It is about to be offered {named_of(plan)} by rollout {plan.id}.")
+
+
+def _paced(plan: Plan, turn: Turn) -> str:
+    """What of the pace holds it back at this moment."""
+    waits = f"{turn.waiting} devices wait" if turn.waiting > 1 else "it alone waits"
+    most = plan.spec.pace.concurrent
+    if most is not None and turn.at_work >= most:
+        why = f"{turn.at_work} devices are at work for rollout {plan.id}, of at most {most} at once"
+        return f"Its turn has not come: {why}; {waits}."
+    rate = turn.per_minute
+    if rate is None:
+        return f"Its turn has not come: rollout {plan.id} goes at {most} at once; {waits}."
+    why = f"rollout {plan.id} goes at {rate:g} devices a minute now; {waits}"
+    return f"Its turn has not come: {why}, which takes about {math.ceil(turn.waiting / rate)} min."
 
 
 def _plan_holds(plan: Plan, wave: int) -> Reason | None:
@@ -152,6 +165,7 @@ _PAUSED = {
     PauseReason.ERROR_THRESHOLD: "as too many devices failed",
     PauseReason.VERDICT_FAILED: "as a wave failed its gates",
     PauseReason.INCONCLUSIVE: "as a wave showed too little to judge it by",
+    PauseReason.UNREADABLE: "as the server cannot read its plan any more",
 }
 
 
@@ -189,6 +203,9 @@ def _waits(part: Part, windows: Sequence[MaintenanceWindow], where: str, now: da
 def _of_plan(facts: Facts, plan: Plan) -> Reason:
     """Why a rollout does not have the device."""
     spec, named = plan.spec, named_of(plan)
+    if plan.unreadable:
+        text = f"The server cannot read the plan of rollout {plan.id} of {named} any more"
+        return Reason(H.NOT_IN_PLAN, f"{text}, so whom it is for is not known.")
     no = _refusal(facts, plan)
     if no is not None:
         return Reason(H.NOT_TARGETED, f"Rollout {plan.id} of {named} is not for it: {no}.")

@@ -16,6 +16,7 @@ from orchestrator.domain.actions import (
     MoveWave,
     Offer,
     Proceed,
+    Restamp,
     Retry,
     Sift,
     Straggle,
@@ -76,7 +77,7 @@ def _extend(tx: Transaction, look: Look, action: Extend, now: datetime) -> int:
 def _apply_to_set(
     tx: Transaction,
     look: Look,
-    action: Bar | Retry | Straggle | GiveUp,
+    action: Bar | Restamp | Retry | Straggle | GiveUp,
     now: datetime,
 ) -> None:
     rollout, timers = look.rollout, look.snapshot.timers
@@ -95,6 +96,8 @@ def _apply_to_set(
         case Straggle():
             late = stragglers_wave(tx, rollout.id, now)
             tx.executions.put_in_wave(waiting, late.idx)
+        case Restamp():
+            tx.executions.restamp(rollout.id, now)
         case GiveUp():
             unseen = f"not seen in {timers.straggler:g} s"
             gone = replace(waiting, held=False)

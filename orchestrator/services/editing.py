@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from orchestrator.domain.execution import IN_FLIGHT, TOO_LATE_TO_CANCEL
 from orchestrator.domain.rollout import ROLLOUT_TERMINAL
-from orchestrator.errors import IllegalTransition, PreconditionFailed
+from orchestrator.errors import IllegalTransition
+from orchestrator.services.effects import check_effective
 from orchestrator.services.moves import announce, found
 from orchestrator.services.ports import Clock, Transaction, UnitOfWork
 from orchestrator.services.records import RolloutRecord
+from orchestrator.services.repeats import check_revision
 from orchestrator.services.rollout_view import view
 from schemas.pace import Mode
 from schemas.rollout import RolloutSpec, RolloutState
 from schemas.rollout_view import RolloutEdit, RolloutView
+from schemas.stored_spec import MendedSpec, StoredSpec
+
+_BEFORE_SWAP = IN_FLIGHT - TOO_LATE_TO_CANCEL
 
 
 class EditingService:
@@ -47,11 +56,12 @@ class EditingService:
             NotFound: there is none.
             PreconditionFailed: it was changed since.
             IllegalTransition: it is over, or waits for an approval.
+            Invalid: what is changed would have no effect.
         """
         now = self._clock()
         with self._uow() as tx:
             before = found(tx, rollout_id, lock=True)
-            _check_revision(before, revisions)
+            check_revision(before, revisions)
             if before.state in ROLLOUT_TERMINAL:
                 msg = f"nothing is changed: the rollout has ended ({before.state})"
                 raise IllegalTransition(msg, hint="`argosy rollout start` starts another one")
@@ -61,11 +71,40 @@ class EditingService:
                 raise IllegalTransition(msg, hint="abort it, and start another one")
             named = {name: getattr(change, name) for name in change.model_fields_set}
             wanted = {name: value for name, value in named.items() if value is not None}
-            record = changed(tx, before, before.spec.model_copy(update=wanted), now)
+            spec = updated(before, wanted)
+            check_effective(spec, now, wanted)
+            record = changed(tx, before, spec, now)
             if record.revision != before.revision:
                 tx.audit.add("rollout.edit", record.id, differences(before.spec, record.spec))
         with self._uow.read() as tx:
-            return view(tx, record)
+            return view(tx, record).model_copy(update={"notes": _kept(tx, before, record)})
+
+
+def updated(record: RolloutRecord, wanted: Mapping[str, Any]) -> RolloutSpec:
+    """A rollout's plan with parts replaced, of one that cannot be read as it is stored."""
+    spec = record.spec
+    if not isinstance(spec, MendedSpec):
+        return spec.model_copy(update=dict(wanted))
+    there = spec.stored if isinstance(spec.stored, dict) else {}
+    given = TypeAdapter(dict[str, Any]).dump_python(dict(wanted), mode="json")
+    return TypeAdapter(StoredSpec).validate_python(there | given)
+
+
+def _kept(tx: Transaction, before: RolloutRecord, after: RolloutRecord) -> tuple[str, ...]:
+    """Who goes by what was before: devices keep the windows and the jitter of their offer."""
+    old, new = before.spec, after.spec
+    parts = ["windows"] if old.windows != new.windows else []
+    parts += ["jitter"] if old.pace.jitter_seconds != new.pace.jitter_seconds else []
+    if not parts:
+        return ()
+    counts: Counter[str] = Counter()
+    for states in tx.executions.counts(after.id).values():
+        counts.update({state.value: n for state, n in states.items() if state in _BEFORE_SWAP})
+    if not counts:
+        return ()
+    said = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
+    on = f"`argosy rollout activate {after.id}` has them go on now, whatever they wait for"
+    return (f"devices keep the {' and the '.join(parts)} of their offer ({said}): {on}",)
 
 
 def changed(
@@ -96,11 +135,3 @@ def differences(before: RolloutSpec, after: RolloutSpec) -> dict[str, Any]:
     old, new = (spec.model_dump(mode="json") for spec in (before, after))
     names = [name for name in new if old[name] != new[name]]
     return {"before": {n: old[n] for n in names}, "after": {n: new[n] for n in names}}
-
-
-def _check_revision(record: RolloutRecord, revisions: Collection[int] | None) -> None:
-    if revisions is None or record.revision in revisions:
-        return
-    msg = f"{record.id} is at revision {record.revision} by now: it was changed meanwhile"
-    hint = f"look at it with `argosy rollout get {record.id}`, then change it again"
-    raise PreconditionFailed(msg, hint=hint)

@@ -18,6 +18,7 @@ from orchestrator.services import judging, looking
 from orchestrator.services.applying import apply
 from orchestrator.services.hearing import Hearing
 from orchestrator.services.looking import Look, look_at
+from orchestrator.services.moves import unreadable
 from orchestrator.services.ports import Clock, UnitOfWork
 
 log = logging.getLogger(__name__)
@@ -93,8 +94,8 @@ class RolloutEngine:
             rollout = tx.rollouts.get(rollout_id, lock=True)
             look = look_at(tx, rollout, now, deaf=deaf, before=seen)
             actions = decide(look.snapshot, now) if look else ()
+            because = because_of(actions) or (unreadable(look.rollout) if look else None)
             for action in actions:
-                because = because_of(actions)
                 if look is not None and not apply(tx, look, action, now, because):
                     break
         offered = look is not None and any(isinstance(one, Offer) for one in actions)

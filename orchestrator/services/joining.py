@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from orchestrator.domain.dynamic import Place, Standing, absent, place
+from orchestrator.domain.dynamic import absent, place
 from orchestrator.services.fleets import frozen_target
 from orchestrator.services.moves import announce_moved
 from orchestrator.services.planning import members
 from orchestrator.services.ports import Clock, Transaction, UnitOfWork
-from orchestrator.services.records import Among, Moved, RolloutRecord, WaveRecord
-from schemas.rollout import ExecState, RolloutState, WaveState
+from orchestrator.services.records import Among, Moved, RolloutRecord
+from orchestrator.services.retries import make_wave, standing
+from schemas.rollout import ExecState, RolloutState
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class JoiningService:
             return 0
         self._next = now + EVERY_SECONDS
         with self._uow.read() as tx:
-            rollouts = tx.joining.dynamic()
+            rollouts = [one for one in tx.joining.dynamic() if _joined(one)]
         ids = {one.id for one in rollouts}
         self._resting = {i: until for i, until in self._resting.items() if i in ids}
         moved, failed = 0, None
@@ -112,7 +113,8 @@ class JoiningService:
 
 
 def _joined(rollout: RolloutRecord) -> bool:
-    return rollout.state is RolloutState.RUNNING and rollout.spec.dynamic
+    going = rollout.state is RolloutState.RUNNING and rollout.spec.dynamic
+    return going and not rollout.unreadable
 
 
 def _find(tx: Transaction, rollout: RolloutRecord, now: datetime) -> _Found:
@@ -148,13 +150,10 @@ def _join(
     returning: Sequence[str],
     now: datetime,
 ) -> Sequence[Moved]:
-    waves = [
-        Standing(one.idx, one.state, stragglers=one.stragglers, joiners=one.joiners)
-        for one in tx.rollouts.waves(rollout.id)
-    ]
+    waves = [standing(one) for one in tx.rollouts.waves(rollout.id)]
     to = place(waves)
     if to.new:
-        _make(tx, rollout.id, to, now)
+        make_wave(tx, rollout.id, to, now, joiners=True)
     new = [(execution, device, to.index) for execution, device, _ in members([joiners], now)]
     tx.rollouts.schedule(rollout.id, new, now)
     moved = [Moved(execution, device, rollout.id, to.index) for execution, device, _ in new]
@@ -171,18 +170,3 @@ def _join(
         )
         tx.executions.put_in_wave(come, to.index)
     return moved
-
-
-def _make(tx: Transaction, rollout_id: str, to: Place, now: datetime) -> None:
-    """A wave of joiners, in the place of one that is over where there are too many."""
-    if to.folds is not None:
-        tx.executions.put_in_wave(Among(rollout_id=rollout_id, wave=to.index), to.folds)
-    wave = WaveRecord(
-        rollout_id=rollout_id,
-        idx=to.index,
-        state=WaveState.PENDING,
-        joiners=True,
-        entered_at=now,
-    )
-    tx.rollouts.save_wave(wave)
-    tx.events.add("wave", rollout_id, {"wave": to.index, "state": wave.state.value}, now)

@@ -54,6 +54,12 @@ def look_at(
     """
     if rollout is None or rollout.state is not RolloutState.RUNNING:
         return None
+    if rollout.unreadable:
+        spec = rollout.spec
+        nothing = Snapshot(
+            rollout.state, spec.gates, Timers.of(spec), unreadable=rollout.unreadable
+        )
+        return Look(rollout, {}, (), nothing)
     waves = {wave.idx: wave for wave in tx.rollouts.waves(rollout.id)}
     facts = [
         WaveFacts(
@@ -108,14 +114,16 @@ def _facts(
     if wave.state is WaveState.SOAKING:
         return wave, ()
     waiting: tuple[Waiting, ...] = ()
-    later = retries = held = proceed = 0
+    later = retries = held = proceed = ahead = 0
     closed, paced = pacing.closed(rollout, now), False
     if counts.get(ExecState.FAILED):
         retries = look.count(replace(its, retryable_below=rollout.spec.max_attempts))
     if counts.get(ExecState.SCHEDULED):
         later = look.later(rollout.id, wave.index, now)
-        room = 0 if closed else pacing.room(tx, rollout, counted, now)
+        room: int | None = 0
         if not closed:
+            pace = pacing.standing(tx, rollout, counted, now)
+            room, ahead = pace.room, pace.ahead
             # One more than may be offered tells whether the pace holds anybody back.
             most = ROUND if room is None else min(ROUND, room + 1)
             waiting = tuple(look.waiting(rollout.id, wave.index, now, most))
@@ -128,6 +136,7 @@ def _facts(
     facts = replace(
         wave,
         paced=paced,
+        ahead=ahead,
         closed=closed,
         proceed=proceed,
         barred=look.count(replace(its, states=offers.OPEN, usable=False)),

@@ -36,6 +36,13 @@ def found(tx: Transaction, rollout_id: str, *, lock: bool = False) -> RolloutRec
     return record
 
 
+def unreadable(record: RolloutRecord) -> str | None:
+    """Why nothing is done with a rollout whose plan cannot be read; None where it can."""
+    if not record.unreadable:
+        return None
+    return f"this version of the server cannot read its plan: {'; '.join(record.unreadable)}"
+
+
 def apply(
     tx: Transaction,
     record: RolloutRecord,

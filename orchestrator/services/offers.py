@@ -34,7 +34,8 @@ def offer(
 
     A device works for one rollout at a time. Of one model that is the one that ranks highest
     (``domain.overlap``): what it does for others is superseded, or this rollout is there. What it
-    does for another model is waited for, unless nobody has begun with it.
+    does for another model is waited for, unless nobody has begun with it; or unless it waits
+    there, for a window or a word, and this leads it back from a bad version.
     """
     by_variant, ends = _sorted(tx, rollout, waiting)
     devices = [one.device_id for members in by_variant.values() for one in members]
@@ -57,6 +58,10 @@ def offer(
     announce_moved(tx, superseded, ExecState.SUPERSEDED, now, detail)
     put_off = tx.executions.give_way(rollout.id, mine, now)
     announce_moved(tx, put_off, ExecState.SCHEDULED, now)
+    if rollout.takes_back is not None:
+        why = f"set aside for the rollback {rollout.id}"
+        aside = tx.executions.set_aside(rollout.id, mine, why, now)
+        announce_moved(tx, aside, ExecState.SCHEDULED, now, why)
     due = due_at(ExecState.OFFERED, now, Timers.of(rollout.spec)) or now
     for variant, members in by_variant.items():
         if members:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -9,13 +10,15 @@ from typing import Any
 from orchestrator.domain import acts
 from orchestrator.domain.acts import Act
 from orchestrator.domain.rollout import Happened, Refuse, RolloutEvent
+from orchestrator.domain.taking_back import NOTHING
 from orchestrator.errors import IllegalTransition, Invalid, NotSigned
 from orchestrator.services import actor, promoting, rollbacks
 from orchestrator.services.approving import check_another
 from orchestrator.services.editing import activated
-from orchestrator.services.moves import announce, apply, cancel_executions, found
+from orchestrator.services.moves import announce, apply, cancel_executions, found, unreadable
 from orchestrator.services.ports import Clock, Signer, Transaction, UnitOfWork
 from orchestrator.services.records import RolloutRecord
+from orchestrator.services.repeats import check_revision, repeated
 from orchestrator.services.retries import retry
 from orchestrator.services.rollout_view import view
 from orchestrator.services.taking_place import take_place
@@ -24,6 +27,9 @@ from schemas.rollout_view import OperateRequest, Retried, RetryRequest, RolloutV
 
 _SENDS = frozenset({Act.START, Act.APPROVE, Act.RESUME, Act.PROMOTE})
 """Acts after which devices are offered the version."""
+
+_WITHOUT_PLAN = frozenset({Act.PAUSE, Act.ABORT, Act.ROLLBACK})
+"""Acts that ask nothing of a rollout's plan, so that one that cannot be read can be stopped."""
 
 _EVENTS = {Act.PAUSE: RolloutEvent.PAUSE, Act.RESUME: RolloutEvent.RESUME}
 
@@ -42,17 +48,32 @@ class OperatingService:
         self._clock = clock
         self._signer = signer
 
-    def operate(self, rollout_id: str, act: Act, said: OperateRequest) -> RolloutView:
-        """Apply an operator's act; a repeat of one changes nothing.
+    def operate(
+        self,
+        rollout_id: str,
+        act: Act,
+        said: OperateRequest,
+        revisions: Collection[int] | None = None,
+    ) -> RolloutView:
+        """Apply an operator's act; a repeat of one changes nothing, and the answer's notes say so.
 
         Why it was done is kept, and by whom: with the rollout where it stops it, in the audit log
         always.
 
+        Args:
+            rollout_id: which.
+            act: what is to be done.
+            said: why, and what belongs to some acts.
+            revisions: the rollout must be at one of these, unless it is done already; None for
+                at any.
+
         Raises:
             IllegalTransition: the rollout's state does not allow it; the message says
-                what it does allow.
+                what it does allow. Or its plan cannot be read.
+            PreconditionFailed: it was changed since.
             Invalid: what was said belongs to another act; or a rollback to a newer version.
-            NotFound, Revoked, Conflict: the version of a rollback cannot be had.
+            NotFound, Revoked, Conflict: the version of a rollback cannot be had, or none is named
+                and nothing is known to go back to.
             Forbidden: who asked for the approval cannot give it.
             NotSigned: it is to start or go on, and nobody has signed its version, or the
                 metadata has expired.
@@ -61,35 +82,55 @@ class OperatingService:
         now = self._clock()
         with self._uow() as tx:
             record = found(tx, rollout_id, lock=True)
-            changes = acts.judge(act, record.state, is_rollback=record.takes_back is not None)
-            if isinstance(changes, Refuse):
-                raise IllegalTransition(changes.detail)
-            if not changes and act is Act.ROLLBACK:
-                record = _other_goal(tx, record, said, now)
-            if changes:
-                if act in _SENDS:
-                    self._require_signed(record)
-                record = _act(tx, record, act, said, now)
+            note = repeated(tx, record, act, said, now)
+            if note is None:
+                changes = acts.judge(act, record.state, is_rollback=record.takes_back is not None)
+                if isinstance(changes, Refuse):
+                    raise IllegalTransition(changes.detail)
+                if changes:
+                    check_revision(record, revisions)
+                    self._check(record, act)
+                    record = _act(tx, record, act, said, now)
+                else:
+                    before = record
+                    record = _other_goal(tx, record, said, now) if act is Act.ROLLBACK else record
+                    same = record is before
+                    note = f"nothing was changed: it is {record.state} already" if same else None
         # Adding a large fleet up takes a while: not while others are kept from writing.
         with self._uow.read() as tx:
-            return view(tx, record)
+            seen = view(tx, record)
+            notes = (note,) if note else _notes(seen, act)
+            return seen.model_copy(update={"notes": notes})
 
-    def retry(self, rollout_id: str, request: RetryRequest) -> Retried:
+    def retry(
+        self, rollout_id: str, request: RetryRequest, revisions: Collection[int] | None = None
+    ) -> Retried:
         """Make another attempt on devices where a rollout that is not over came to nothing.
 
         Raises:
             IllegalTransition: it has not started, or is over.
             NotFound, Conflict: a device that is named is not in it, or did not fail; or none
                 failed.
-            NotSigned: as for ``operate``.
+            NotSigned, PreconditionFailed: as for ``operate``.
         """
         now = self._clock()
         with self._uow() as tx:
             record = found(tx, rollout_id, lock=True)
+            _check_readable(record)
+            check_revision(record, revisions)
             self._require_signed(record)
             record, devices = retry(tx, record, request.devices, now)
         with self._uow.read() as tx:
-            return Retried(devices=devices, rollout=view(tx, record))
+            seen = view(tx, record)
+        notes = () if devices else ("what failed is being tried again already",)
+        return Retried(devices=devices, rollout=seen.model_copy(update={"notes": notes}))
+
+    def _check(self, record: RolloutRecord, act: Act) -> None:
+        """See that nothing but the state stands against an act."""
+        if act not in _WITHOUT_PLAN:
+            _check_readable(record)
+        if act in _SENDS:
+            self._require_signed(record)
 
     def _require_signed(self, record: RolloutRecord) -> None:
         """See that devices can install the version, now or after the next tick."""
@@ -107,7 +148,28 @@ class OperatingService:
             raise NotSigned(msg, hint="sign it with: argosy trust sign --keys FOLDER")
 
 
+def _check_readable(record: RolloutRecord) -> None:
+    why = unreadable(record)
+    if why is not None:
+        hint = f"say anew what can be edited (`argosy rollout edit {record.id} …`), or abort it"
+        raise IllegalTransition(why, hint=hint)
+
+
+def _notes(seen: RolloutView, act: Act) -> tuple[str, ...]:
+    """What is to be said of an act that was done."""
+    kept = seen.left.get(NOTHING, 0) if act is Act.ROLLBACK else 0
+    if not kept:
+        return ()
+    what = f"{seen.spec.model}@{seen.spec.version}"
+    many = "1 device keeps" if kept == 1 else f"{kept} devices keep"
+    why = "there is nothing known to go back to; name a version for them, by --to"
+    return (f"{many} {what}: {why}",)
+
+
 def _check_said(act: Act, said: OperateRequest) -> None:
+    if said.wave is not None and (act is not Act.PROMOTE or said.full):
+        msg = "wave: names the one wave of a promotion"
+        raise Invalid(msg)
     if said.to is not None and act is not Act.ROLLBACK:
         msg = f"to: names the version of a rollback, and this is to {act.value}"
         raise Invalid(msg)
@@ -181,6 +243,8 @@ def _roll_back(
     to = said.to if said.to is not None else before.spec.rollback_to
     if to is not None:
         rollbacks.check_goal(tx, before.model, before.version, to)
+    else:
+        rollbacks.check_leads(tx, before)
     turned = replace(before, back_to=to)
     record = apply(tx, turned, Happened(RolloutEvent.ROLL_BACK), now, because=because)
     rollbacks.end_in_flight(tx, record, now)
@@ -211,9 +275,6 @@ def _other_goal(
 
 def _finish(tx: Transaction, before: RolloutRecord, now: datetime) -> RolloutRecord:
     """Let nobody join any more; it is over when its waves have passed."""
-    if not before.spec.dynamic:
-        msg = "only a dynamic rollout is finished by hand; this one ends when its waves have passed"
-        raise IllegalTransition(msg, hint="`argosy rollout promote --full` lets them pass now")
     return _edit(tx, replace(before, spec=before.spec.model_copy(update={"dynamic": False})), now)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 from orchestrator.domain.execution import IN_FLIGHT
@@ -11,6 +12,7 @@ from orchestrator.domain.timers import before
 from orchestrator.services.ports import Transaction
 from orchestrator.services.records import RolloutRecord
 from schemas.maintenance import for_download, look
+from schemas.pace import Pace
 from schemas.rollout import ExecState
 
 Counts = Mapping[int, Mapping[ExecState, int]]
@@ -22,6 +24,11 @@ def closed(rollout: RolloutRecord, now: datetime) -> bool:
     return not look(for_download(rollout.spec.windows), now).open
 
 
+def limits(pace: Pace) -> bool:
+    """Whether a pace holds anybody back."""
+    return pace.per_minute is not None or pace.concurrent is not None
+
+
 def counts(tx: Transaction, rollout: RolloutRecord, wave: int) -> Counts:
     """Executions of a wave by their state; of all waves where the pace depends on them."""
     pace = rollout.spec.pace
@@ -29,8 +36,23 @@ def counts(tx: Transaction, rollout: RolloutRecord, wave: int) -> Counts:
     return tx.executions.counts(rollout.id, None if of_all else wave)
 
 
-def room(tx: Transaction, rollout: RolloutRecord, counted: Counts, now: datetime) -> int | None:
-    """How many may be offered now; None for as many as are there.
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the pace of a rollout comes to at a moment.
+
+    per_minute: the rate, by how many have succeeded; None without one. facts: what it depends on.
+    room: how many may be offered now; None for as many as are there. ahead: offers of a time to
+    come, as the clock was set back since; they count as made now.
+    """
+
+    per_minute: float | None
+    facts: PaceFacts
+    room: int | None
+    ahead: int = 0
+
+
+def standing(tx: Transaction, rollout: RolloutRecord, counted: Counts, now: datetime) -> Standing:
+    """What a rollout's pace comes to now.
 
     Args:
         tx: in which it is asked how many were offered of late.
@@ -41,12 +63,12 @@ def room(tx: Transaction, rollout: RolloutRecord, counted: Counts, now: datetime
     pace = rollout.spec.pace
     succeeded = _sum(counted, frozenset({ExecState.SUCCEEDED}))
     per_minute = rate(pace, succeeded)
-    offered = 0
+    offered = ahead = 0
     if per_minute is not None:
         since = before(now, quota(per_minute).seconds)
-        offered = tx.executions.offered(rollout.id, since, now)
+        offered, ahead = tx.executions.offered(rollout.id, since, now)
     facts = PaceFacts(offered=offered, at_work=_sum(counted, IN_FLIGHT), succeeded=succeeded)
-    return allowance(pace, facts)
+    return Standing(per_minute, facts, allowance(pace, facts), ahead)
 
 
 def _sum(counted: Counts, states: frozenset[ExecState]) -> int:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from orchestrator.domain.cohort import plan_waves
 from orchestrator.errors import Invalid
+from orchestrator.services.effects import check_effective
 from orchestrator.services.fleets import found as fleet
 from orchestrator.services.fleets import frozen_target
 from orchestrator.services.moves import announce
@@ -69,9 +70,11 @@ class PlanningService:
             NotFound, Revoked, Conflict: the version is not there, was revoked, or its
                 files were collected; likewise the one to go back to; or there is no such fleet.
             Invalid: it has no such variant, no device is targeted, nor any by the selector of a
-                wave, or it would go back to a version that is not older.
+                wave, or it would go back to a version that is not older; or a part of the plan has
+                no effect.
         """
         now, rollout_id = self._clock(), new_id("rol")
+        check_effective(spec, now)
         # Who is in which wave is worked out before the others are kept from writing. A device
         # that is shut out meanwhile is barred by the engine.
         with self._uow.read() as tx:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from orchestrator.domain.dynamic import Place, Standing, late_place
 from orchestrator.domain.execution import RETRIED_BY_HAND
 from orchestrator.domain.rollout import Refuse, WaveEvent, retried, step_wave
 from orchestrator.errors import Conflict, IllegalTransition, NotFound
@@ -13,8 +14,9 @@ from orchestrator.services.moves import MAX_EVENTS, announce, announce_moved, an
 from orchestrator.services.ports import Transaction
 from orchestrator.services.records import Among, RolloutRecord, WaveRecord
 from orchestrator.services.versions import usable
-from schemas.rollout import ExecState, WaveState
+from schemas.rollout import EXEC_TERMINAL, ExecState, WaveState
 
+_OPEN = frozenset(ExecState) - EXEC_TERMINAL
 _NEXT = "`argosy rollout devices` shows where each device stands"
 _ENDED = "start another rollout of the version: devices that have it are left alone"
 
@@ -32,7 +34,7 @@ def retry(
 
     Returns:
         The rollout, which may be resumed if it was paused for its failures, and the number
-        of devices.
+        of devices: 0 where what failed is being tried again already.
 
     Raises:
         IllegalTransition, NotFound, Revoked, Conflict: see ``RolloutService.retry``.
@@ -42,17 +44,22 @@ def retry(
         raise IllegalTransition(rollout.detail, hint=_ENDED)
     usable(tx, record.model, record.version)
     among = Among(rollout_id=record.id, states=RETRIED_BY_HAND, devices=tuple(devices))
-    _check_named(tx, record, devices)
+    states = _named(tx, record, devices)
     by_wave = tx.executions.by_wave(among)
     total = sum(by_wave.values())
     if not total:
-        msg = f"no device of {record.id} has failed: there is nothing to retry"
-        raise Conflict(msg, hint=_NEXT)
+        again = Among(rollout_id=record.id, states=_OPEN, devices=tuple(devices), retried=True)
+        if tx.executions.count(again):
+            return record, 0
+        raise _nothing(record, states)
     waves = {wave.idx: wave for wave in tx.rollouts.waves(record.id)}
-    passed = [waves[index] for index in by_wave if waves[index].state is WaveState.PASSED]
-    late = stragglers_wave(tx, record.id, now) if passed else None
+    late: WaveRecord | None = None
+    if any(waves[index].state is WaveState.PASSED for index in by_wave):
+        late = stragglers_wave(tx, record.id, now)
+        by_wave = tx.executions.by_wave(among)  # waves may have been put together for it
     for index in sorted(by_wave):
-        target = late.idx if late is not None and waves[index] in passed else None
+        passed = waves[index].state is WaveState.PASSED
+        target = late.idx if late is not None and passed else None
         its = replace(among, wave=index)
         limit = MAX_EVENTS if total <= MAX_EVENTS else None
         moved = tx.executions.retry_by_hand(its, now, wave=target, limit=limit)
@@ -70,19 +77,41 @@ def retry(
 
 def stragglers_wave(tx: Transaction, rollout_id: str, now: datetime) -> WaveRecord:
     """The last wave, of the devices that were not there; made where there is none yet."""
-    waves = tx.rollouts.waves(rollout_id)
-    late = next((w for w in waves if w.stragglers and w.state is not WaveState.PASSED), None)
-    if late is None:
-        late = WaveRecord(
-            rollout_id=rollout_id,
-            idx=len(waves),
-            state=WaveState.PENDING,
-            stragglers=True,
-            entered_at=now,
-        )
-        tx.rollouts.save_wave(late)
-        return late
-    return _reopen(tx, late, now)
+    waves = {wave.idx: wave for wave in tx.rollouts.waves(rollout_id)}
+    to = late_place([standing(wave) for wave in waves.values()])
+    if not to.new:
+        return _reopen(tx, waves[to.index], now)
+    return make_wave(tx, rollout_id, to, now, stragglers=True)
+
+
+def standing(wave: WaveRecord) -> Standing:
+    """A wave, as far as it matters who is put into which."""
+    return Standing(wave.idx, wave.state, stragglers=wave.stragglers, joiners=wave.joiners)
+
+
+def make_wave(
+    tx: Transaction,
+    rollout_id: str,
+    to: Place,
+    now: datetime,
+    *,
+    stragglers: bool = False,
+    joiners: bool = False,
+) -> WaveRecord:
+    """A new wave, in the place of one that is over where there are too many."""
+    if to.folds is not None:
+        tx.executions.put_in_wave(Among(rollout_id=rollout_id, wave=to.index), to.folds)
+    wave = WaveRecord(
+        rollout_id=rollout_id,
+        idx=to.index,
+        state=WaveState.PENDING,
+        stragglers=stragglers,
+        joiners=joiners,
+        entered_at=now,
+    )
+    tx.rollouts.save_wave(wave)
+    tx.events.add("wave", rollout_id, {"wave": to.index, "state": wave.state.value}, now)
+    return wave
 
 
 def _reopen(tx: Transaction, wave: WaveRecord, now: datetime) -> WaveRecord:
@@ -95,13 +124,23 @@ def _reopen(tx: Transaction, wave: WaveRecord, now: datetime) -> WaveRecord:
     return again
 
 
-def _check_named(tx: Transaction, record: RolloutRecord, devices: Sequence[str]) -> None:
+def _named(
+    tx: Transaction, record: RolloutRecord, devices: Sequence[str]
+) -> Mapping[str, ExecState]:
+    """Where the devices that are named stand."""
     states = tx.executions.of_devices(record.id, devices) if devices else {}
     for device in devices:
-        state = states.get(device)
-        if state is None:
+        if device not in states:
             msg = f"{device} is not in {record.id}"
             raise NotFound(msg, hint=_NEXT)
-        if state not in RETRIED_BY_HAND:
-            msg = f"{device} is {state}: only what came to nothing is retried"
-            raise Conflict(msg, hint=_NEXT)
+        if states[device] not in RETRIED_BY_HAND | _OPEN:
+            raise _nothing(record, {device: states[device]})
+    return states
+
+
+def _nothing(record: RolloutRecord, states: Mapping[str, ExecState]) -> Conflict:
+    for device, state in states.items():
+        msg = f"{device} is {state}: only what came to nothing is retried"
+        return Conflict(msg, hint=_NEXT)
+    msg = f"no device of {record.id} has failed: there is nothing to retry"
+    return Conflict(msg, hint=_NEXT)

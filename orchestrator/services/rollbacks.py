@@ -11,7 +11,7 @@ from orchestrator.domain import taking_back
 from orchestrator.domain.execution import TOO_LATE_TO_CANCEL
 from orchestrator.domain.rollout import Happened, RolloutEvent
 from orchestrator.domain.taking_back import Facts
-from orchestrator.errors import Invalid
+from orchestrator.errors import Conflict, Invalid
 from orchestrator.services import actor, moves
 from orchestrator.services.ports import Transaction
 from orchestrator.services.records import Among, RolloutRecord, TakenBack, WaveRecord
@@ -44,6 +44,24 @@ def check_goal(tx: Transaction, model: str, version: int, to: int) -> None:
         msg = f"a rollback of {model}@{version} leads to an older version, not to {model}@{to}"
         raise Invalid(msg, hint=f"`argosy model get {model}` shows its versions")
     usable(tx, model, to)
+
+
+def check_leads(tx: Transaction, rollout: RolloutRecord) -> None:
+    """See that a rollback for which no version is named has anything to do.
+
+    Raises:
+        Conflict: nothing is under way, and no device that serves the version could be led back.
+    """
+    if rollout.spec.dynamic or tx.executions.count(Among(rollout_id=rollout.id, states=_OPEN)):
+        return
+    stuck = taking_back.leads_nowhere(tx.taking_back.left(of(rollout)))
+    if stuck:
+        what = f"{rollout.model}@{rollout.version}"
+        many = "the device that serves" if stuck == 1 else f"the {stuck} devices that serve"
+        gone = "it is not known what was there before, or it was revoked"
+        msg = f"there is nothing to lead {many} {what} back to: {gone}"
+        hint = f"name a version: argosy rollout rollback {rollout.id} --to VERSION; or abort it"
+        raise Conflict(msg, hint=hint)
 
 
 def end_in_flight(tx: Transaction, rollout: RolloutRecord, now: datetime) -> int:

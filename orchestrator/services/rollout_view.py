@@ -7,11 +7,11 @@ from datetime import datetime
 
 from orchestrator.domain.estimate import estimate
 from orchestrator.domain.execution import IN_FLIGHT
-from orchestrator.services import resolution, rollbacks
+from orchestrator.services import pacing, resolution, rollbacks
 from orchestrator.services.ports import Transaction
 from orchestrator.services.records import Among, ExecutionRecord, RolloutRecord
 from schemas.rollout import EXEC_TERMINAL, ExecState, RolloutState
-from schemas.rollout_view import ExecutionView, Progress, RolloutView, WaveView
+from schemas.rollout_view import ExecutionView, PaceNow, Progress, RolloutView, WaveView
 
 MAX_EXECUTIONS = 1_000
 """Devices that a rollout's view lists; its waves' progress counts all of them."""
@@ -34,6 +34,7 @@ def head(record: RolloutRecord) -> RolloutView:
         approved_by=record.approved_by,
         rollback_of=record.rollback_of,
         takes_back=record.takes_back,
+        unreadable=record.unreadable,
         created_at=record.created_at,
         ended_at=record.ended_at,
     )
@@ -75,7 +76,7 @@ def view(tx: Transaction, record: RolloutRecord) -> RolloutView:
 def foresight(
     tx: Transaction, record: RolloutRecord, now: datetime, transfer_rate: int | None = None
 ) -> RolloutView:
-    """As ``view``; one that has not started with who would get which variant, and at what cost.
+    """As ``view``, with what its pace comes to; before its start with variants and cost.
 
     Args:
         tx: in which it is asked.
@@ -84,12 +85,20 @@ def foresight(
         transfer_rate: bytes a second that the server sends at most; None is without limit.
     """
     seen = view(tx, record)
+    if record.state is RolloutState.RUNNING and pacing.limits(record.spec.pace):
+        return seen.model_copy(update={"pace_now": _pace_now(tx, record, seen, now)})
     if record.state not in _AHEAD:
         return seen
     preview = resolution.preview(tx, record)
     sizes = [wave.size for wave in seen.waves]
     cost = estimate(record.spec, sizes, preview, now, transfer_rate)
     return seen.model_copy(update={"preview": preview, "estimate": cost})
+
+
+def _pace_now(tx: Transaction, record: RolloutRecord, seen: RolloutView, now: datetime) -> PaceNow:
+    counted = {wave.index: wave.progress.states for wave in seen.waves}
+    found = pacing.standing(tx, record, counted, now)
+    return PaceNow(per_minute=found.per_minute, at_work=found.facts.at_work, room=found.room)
 
 
 def _listed(tx: Transaction, rollout_id: str, total: int) -> Sequence[ExecutionRecord]:

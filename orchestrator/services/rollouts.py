@@ -113,10 +113,12 @@ class RolloutService:
         *,
         to: int | None = None,
         full: bool = False,
+        wave: int | None = None,
+        revisions: Collection[int] | None = None,
     ) -> RolloutView:
         """Apply an operator's act: see ``OperatingService.operate``."""
-        said = OperateRequest(reason=reason, to=to, full=full)
-        return self._operating.operate(rollout_id, Act(act), said)
+        said = OperateRequest(reason=reason, to=to, full=full, wave=wave)
+        return self._operating.operate(rollout_id, Act(act), said, revisions)
 
     def edit(
         self, rollout_id: str, change: RolloutEdit, revisions: Collection[int] | None
@@ -124,6 +126,8 @@ class RolloutService:
         """Change what is named: see ``EditingService.edit``."""
         return self._editing.edit(rollout_id, change, revisions)
 
-    def retry(self, rollout_id: str, request: RetryRequest) -> Retried:
+    def retry(
+        self, rollout_id: str, request: RetryRequest, revisions: Collection[int] | None = None
+    ) -> Retried:
         """Make another attempt by hand: see ``OperatingService.retry``."""
-        return self._operating.retry(rollout_id, request)
+        return self._operating.retry(rollout_id, request, revisions)

@@ -27,7 +27,8 @@ def take_place(tx: Transaction, newer: RolloutRecord, now: datetime) -> tuple[st
         return ()
     replaced = []
     for older in tx.joining.standing(newer.model):
-        if older.id != newer.id and takes_place(newer.spec, older.spec):
+        known = older.id != newer.id and not older.unreadable
+        if known and takes_place(newer.spec, older.spec):
             _end(tx, older, newer.id, now)
             replaced.append(older.id)
     return tuple(replaced)

@@ -7,8 +7,8 @@ from datetime import datetime
 
 from orchestrator.domain.reconcile import strange
 from orchestrator.domain.why import explain
-from orchestrator.domain.why_facts import DeviceNow, ModelNow, Part, Plan, Wave
-from orchestrator.services import inventory
+from orchestrator.domain.why_facts import DeviceNow, ModelNow, Part, Plan, Turn, Wave
+from orchestrator.services import inventory, pacing
 from orchestrator.services.facts import facts_of
 from orchestrator.services.fleet import found
 from orchestrator.services.ports import Clock, Transaction, UnitOfWork
@@ -16,7 +16,7 @@ from orchestrator.services.records import DeviceRecord, ExecutionRecord, Rollout
 from schemas.device import Presence
 from schemas.device_why import DeviceWhy
 from schemas.rollout import ExecState, RolloutState
-from schemas.selector import parse
+from schemas.selector import Node, parse
 
 MAX_PARTS = 200
 """Executions of a device that are looked back on, and rollouts without it."""
@@ -67,7 +67,7 @@ class _Loader:
         versions = {model: newest[model] for model in sorted(mine & set(newest))[:MAX_MODELS]}
         others = self._tx.past.others(record.id, versions, MAX_PARTS)
         waves = self._tx.past.waves({one.id for one in others} | {one.id for _, one in pairs})
-        parts = [self._part(one, self._plan(its, waves)) for one, its in pairs]
+        parts = [self._part(one, its, self._plan(its, waves)) for one, its in pairs]
         plans = [self._plan(one, waves) for one in others]
         models = sorted(mine | {plan.spec.model for plan in plans})[:MAX_MODELS]
         return DeviceNow(
@@ -128,10 +128,25 @@ class _Loader:
             takes_back=record.takes_back,
             created_at=record.created_at,
             waves=waves.get(record.id, ()),
-            fleet=None if record.fleet_where is None else parse(record.fleet_where),
+            fleet=_fleet(record),
+            unreadable=bool(record.unreadable),
         )
 
-    def _part(self, record: ExecutionRecord, plan: Plan) -> Part:
+    def _turn(self, record: ExecutionRecord, rollout: RolloutRecord) -> Turn | None:
+        """How the pace of a rollout stands, where it may hold the device back."""
+        waits = record.state is ExecState.SCHEDULED and rollout.state is RolloutState.RUNNING
+        if not (waits and pacing.limits(rollout.spec.pace)):
+            return None
+        counted = pacing.counts(self._tx, rollout, record.wave)
+        found = pacing.standing(self._tx, rollout, counted, self._now)
+        return Turn(
+            per_minute=found.per_minute,
+            at_work=found.facts.at_work,
+            room=found.room,
+            waiting=counted.get(record.wave, {}).get(ExecState.SCHEDULED, 1),
+        )
+
+    def _part(self, record: ExecutionRecord, rollout: RolloutRecord, plan: Plan) -> Part:
         holder = None
         if record.state is ExecState.SCHEDULED and plan.state is RolloutState.RUNNING:
             holders = self._tx.executions.holders(plan.id, [record.device_id])
@@ -148,6 +163,13 @@ class _Loader:
             due_at=record.due_at,
             waits_until=record.waits_until,
             holder=holder,
+            turn=self._turn(record, rollout),
             share=(record.bytes_done or 0) / total if total else None,
             at=record.updated_at,
         )
+
+
+def _fleet(record: RolloutRecord) -> Node | None:
+    if record.fleet_where is None or record.unreadable:
+        return None
+    return parse(record.fleet_where)

@@ -28,7 +28,8 @@ class ExecutionCounts(Protocol):
     """What is known of many executions at once. ``counts`` and ``progress`` are by wave.
 
     page: by id. due: by state and presence, those whose timer ran out. offered: after
-    ``since``, by their newest offer. later: SCHEDULED, for an attempt whose time has not come.
+    ``since``, by their newest offer, and of those how many after ``now``. later: SCHEDULED, for an
+    attempt whose time has not come.
     waiting: SCHEDULED ones that may be offered now to a device that is there and works for no
     other model's rollout; holders: device → that other rollout. alike: their devices, grouped, the
     largest groups first. last_given: by device, where its newest assignment of the model is of
@@ -49,7 +50,7 @@ class ExecutionCounts(Protocol):
     def page(self, among: Among, after: str | None, limit: int) -> Sequence[ExecutionRecord]: ...
     def of_devices(self, rollout_id: str, devices: Iterable[str]) -> Mapping[str, ExecState]: ...
     def due(self, rollout_id: str, wave: int, now: datetime) -> Mapping[Due, int]: ...
-    def offered(self, rollout_id: str, since: datetime, now: datetime) -> int: ...
+    def offered(self, rollout_id: str, since: datetime, now: datetime) -> tuple[int, int]: ...
     def later(self, rollout_id: str, wave: int, now: datetime) -> int: ...
     def waiting(
         self, rollout_id: str, wave: int, now: datetime, limit: int
@@ -74,11 +75,12 @@ class Executions(ExecutionCounts, Protocol):
     Every move takes only those that its event fits, and answers which it took; with ``limit``
     None it takes all of them and answers nothing. end: supersede: of the devices, what other
     rollouts of the same model have in flight. give_way: of the devices, what paused rollouts of
-    other models have offered and not sent. retry: by attempt, when the next one may be offered.
-    retry_by_hand: into another wave, if one is given. offer: gives each device its next
+    other models have offered and not sent; set_aside: what waits on them for rollouts of other
+    models begins anew later, as another attempt. retry: by attempt, when the next one may be
+    offered. retry_by_hand: into another wave, if one is given. offer: gives each device its next
     sequence, and notes what it serves of the model. proceed: what waits is to go on, and its
     devices are to be told. extend: execution → its new timer.
-    put_in_wave: nothing else changes.
+    put_in_wave: nothing else changes. restamp: offers of a time to come are of now.
     """
 
     def end(
@@ -89,6 +91,9 @@ class Executions(ExecutionCounts, Protocol):
     ) -> Sequence[Moved]: ...
     def give_way(
         self, rollout_id: str, devices: Sequence[str], now: datetime
+    ) -> Sequence[Moved]: ...
+    def set_aside(
+        self, rollout_id: str, devices: Sequence[str], detail: str, now: datetime
     ) -> Sequence[Moved]: ...
     def withdraw(self, among: Among, now: datetime, limit: int) -> Sequence[Moved]: ...
     def vanish(
@@ -106,3 +111,4 @@ class Executions(ExecutionCounts, Protocol):
     def proceed(self, among: Among, now: datetime, limit: int) -> Sequence[Moved]: ...
     def extend(self, due_at: Mapping[str, datetime]) -> None: ...
     def put_in_wave(self, among: Among, wave: int) -> None: ...
+    def restamp(self, rollout_id: str, now: datetime) -> None: ...

@@ -33,7 +33,7 @@ class Among:
     whether their device is there. usable: whether it may take part. retryable_below: FAILED by
     what may pass, and of a lower attempt. alike: of devices of that group. held: their device is
     there and works for a rollout of another model. waiting_since: they wait, or will, by an offer
-    made until then, and nobody has told them to go on.
+    made until then, and nobody has told them to go on. retried: at another attempt than the first.
     """
 
     rollout_id: str
@@ -48,6 +48,7 @@ class Among:
     alike: Alike | None = None
     held: bool | None = None
     waiting_since: datetime | None = None
+    retried: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,9 @@ from orchestrator.domain.execution import Execution
 from orchestrator.domain.rollout import Rollout
 from schemas.errors import DeviceCause
 from schemas.gates import Evidence
-from schemas.rollout import ExecState, PauseReason, RolloutSpec, RolloutState, WaveState
+from schemas.rollout import ExecState, PauseReason, RolloutState, WaveState
+from schemas.selector import SelectorError, parse
+from schemas.stored_spec import StoredSpec, faults_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +30,9 @@ class RolloutRecord:
     """
 
     id: str
-    spec: RolloutSpec
     model: str
     version: int
+    spec: StoredSpec
     state: RolloutState
     pause_reason: PauseReason | None = None
     reason: str | None = None
@@ -49,9 +51,24 @@ class RolloutRecord:
     turned_at: datetime | None = None
     promoted_by: str | None = None
 
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """What of its plan this version cannot read, and why; then nothing of it is acted on."""
+        return (*faults_of(self.spec), *_fault_of(self.fleet_where))
+
     def machine(self) -> Rollout:
         """The part that the state machine knows."""
         return Rollout(self.state, self.pause_reason)
+
+
+def _fault_of(fleet_where: str | None) -> tuple[str, ...]:
+    if fleet_where is None:
+        return ()
+    try:
+        parse(fleet_where)
+    except SelectorError as error:
+        return (f"its fleet when it was planned: {error}",)
+    return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

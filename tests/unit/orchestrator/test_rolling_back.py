@@ -10,7 +10,7 @@ import pytest
 from orchestrator.adapters.unit_of_work import make_engine
 from orchestrator.domain.acts import Act
 from orchestrator.domain.rollout import Happened, RolloutEvent
-from orchestrator.errors import IllegalTransition, Invalid, Revoked
+from orchestrator.errors import Conflict, IllegalTransition, Invalid, Revoked
 from orchestrator.services import moves
 from orchestrator.services.ports import AuditQuery
 from orchestrator.services.revocation import RevocationService
@@ -24,6 +24,7 @@ from tests.unit.orchestrator import platform as harness
 
 S = ExecState
 R = RolloutState
+WAITS = {"min_inferences": 50, "soak_seconds": 600, "max_failure_rate": 1.0}
 STEPS = [S.ACCEPTED, S.DOWNLOADING, S.VERIFIED, S.STAGED, S.ACTIVATING, S.PROBATION, S.SUCCEEDED]
 
 
@@ -276,10 +277,9 @@ def test_never_to_a_revoked_version(platform, fleet):
     revoke(platform, 1)
     with pytest.raises(Revoked):
         platform.rollouts.operate(bad, Act.ROLLBACK, to=1)
-    platform.rollouts.operate(bad, Act.ROLLBACK)
-    platform.tick()
-    view = platform.rollouts.get(bad)
-    assert (view.state, view.left) == (R.ROLLED_BACK, {"nothing to go back to": 5})
+    with pytest.raises(Conflict, match="nothing to lead the 5 devices that serve digits@2 back to"):
+        platform.rollouts.operate(bad, Act.ROLLBACK)
+    assert platform.rollouts.get(bad).state is R.RUNNING
 
 
 def revoke(platform, version, **more):
@@ -288,17 +288,34 @@ def revoke(platform, version, **more):
     platform.tick()
 
 
-def test_whoever_had_nothing_keeps_what_it_has(platform):
+def test_whoever_had_nothing_keeps_what_it_has_and_it_is_said_at_once(platform, fleet):
+    (new,) = platform.enroll()
+    platform.birth(new)
+    bad = start(platform, 2)
+    through(platform, bad)
+    said = platform.rollouts.operate(bad, Act.ROLLBACK)
+    assert said.notes[0].startswith("1 device keeps digits@2: there is nothing known to go back to")
+    platform.tick()
+    through(platform, only_rollback(platform, bad).id, fleet)
+    view = platform.rollouts.get(bad)
+    assert (view.state, view.left) == (R.ROLLED_BACK, {"nothing to go back to": 1})
+
+
+def test_a_rollback_that_would_do_nothing_is_refused_with_what_to_do(platform):
+    """It was taken, and ended without a word to anybody."""
     for content in (b"one", b"two"):
         platform.models.register("digits", platform.manifest(content=content), None)
     (device,) = platform.enroll()
     platform.birth(device)
-    bad = start(platform, 2)
+    bad = start(platform, 2, gates=WAITS)
     through(platform, bad)
-    platform.rollouts.operate(bad, Act.ROLLBACK)
+    with pytest.raises(Conflict, match="nothing to lead the device that serves") as refused:
+        platform.rollouts.operate(bad, Act.ROLLBACK)
+    assert f"argosy rollout rollback {bad} --to VERSION" in refused.value.hint
+    assert platform.rollouts.get(bad).state is R.RUNNING
+    platform.rollouts.operate(bad, Act.ROLLBACK, to=1)
     platform.tick()
-    view = platform.rollouts.get(bad)
-    assert (view.state, view.left) == (R.ROLLED_BACK, {"nothing to go back to": 1})
+    assert only_rollback(platform, bad).spec.version == 1
 
 
 def test_a_rollback_is_not_rolled_back_and_ends_with_its_rollout(platform, fleet):
@@ -463,10 +480,9 @@ def test_a_rollback_waits_for_no_gate(platform, fleet):
 def three(platform, fleet):
     """Version 2 came to all, and then 3; both rollouts go on."""
     platform.models.register("digits", platform.manifest(content=b"three"), None)
-    waits = {"min_inferences": 50, "soak_seconds": 600, "max_failure_rate": 1.0}
-    second = start(platform, 2, gates=waits)
+    second = start(platform, 2, gates=WAITS)
     through(platform, second)
-    third = start(platform, 3, gates=waits)
+    third = start(platform, 3, gates=WAITS)
     through(platform, third)
     assert [serves(platform, d) for d in fleet] == [3] * 5
     assert {e.before for e in executions(platform, third).values()} == {2}
@@ -522,10 +538,11 @@ def test_another_version_named_while_it_rolls_back_is_for_those_that_are_left(pl
     """It was taken without a word, and did nothing."""
     for content in (b"one", b"two"):
         platform.models.register("digits", platform.manifest(content=content), None)
-    (device,) = platform.enroll(1)
-    platform.birth(device)
+    (device, slow) = platform.enroll(2)
+    for one in (device, slow):
+        platform.birth(one)
     bad = start(platform, 2)
-    through(platform, bad)  # it served nothing before
+    through(platform, bad, [device])  # it served nothing before
     platform.rollouts.operate(bad, Act.ROLLBACK)
     assert platform.rollouts.get(bad).left == {"nothing to go back to": 1}
     with pytest.raises(Invalid, match="older version"):

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.domain.acts import Act
 from orchestrator.domain.why import explain
-from orchestrator.domain.why_facts import DeviceNow, ModelNow, Part, Plan, Wave
+from orchestrator.domain.why_facts import DeviceNow, ModelNow, Part, Plan, Turn, Wave
 from schemas.device import ActiveModel, DeviceState, Presence
 from schemas.device_why import DeviceWhy, Hindrance, Origin
 from schemas.errors import DeviceCause
@@ -102,7 +102,21 @@ HINDRANCES = [
     ),
     (H.BUSY, part(plan(), holder=rollout(9)), "works for rollout rol_0000000000000009"),
     (H.WINDOW, part(plan(windows=(CLOSED,))), "window opens at 2026-03-02 02:00 UTC"),
-    (H.PACED, part(plan(pace={"per_minute": 5, "concurrent": 2})), "5 devices a minute and 2 at"),
+    (
+        H.PACED,
+        part(plan(pace={"per_minute": 5}), turn=Turn(per_minute=10, room=0, waiting=25)),
+        "goes at 10 devices a minute now; 25 devices wait, which takes about 3 min",
+    ),
+    (
+        H.PACED,
+        part(plan(pace={"concurrent": 2}), turn=Turn(at_work=2, room=0, waiting=4)),
+        "2 devices are at work for rollout rol_0000000000000004, of at most 2 at once; 4",
+    ),
+    (
+        H.NEXT,  # nobody is at work, and few wait
+        part(plan(pace={"per_minute": 5, "concurrent": 2}), turn=Turn(room=2, waiting=2)),
+        "about to be offered digits@4",
+    ),
     (
         H.DEFERRED,
         part(plan(), S.DEFERRED, waits_until=NOW + timedelta(hours=2), detail="put off by hand"),
