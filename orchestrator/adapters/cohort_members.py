@@ -94,7 +94,7 @@ class CohortMembers:
         some = (
             select(d.id, IS_ONLINE.label("online"))
             .where(d.device_class == device_class, there, *_USABLE)
-            .order_by(*_order(d.id, rollout.id))
+            .order_by(*ring(d.id, rollout.id))
             .limit(_CANDIDATES * room)
             .subquery()
         )
@@ -108,7 +108,7 @@ class CohortMembers:
                 ~_begun(some.c.id, rollout.id, self._wave),
                 ~_at_work(some.c.id),
             )
-            .order_by(*_order(some.c.id, rollout.id))
+            .order_by(*ring(some.c.id, rollout.id))
             .limit(room)
         )
         return [
@@ -151,7 +151,7 @@ class CohortMembers:
         picked = select(e.device_id, e.offered_at, e.updated_at).where(*self._serving())
         where = list(_USABLE)
         if but is None:
-            picked = picked.order_by(*_order(e.device_id, self._rollout.id)).limit(MEMBERS)
+            picked = picked.order_by(*ring(e.device_id, self._rollout.id)).limit(MEMBERS)
         else:
             where.append(DeviceRow.device_class.not_in(sorted(but)))
         return self._placed(picked.subquery(), where, limit)
@@ -162,7 +162,7 @@ class CohortMembers:
         """Of each class so many of these."""
         rollout = self._rollout
         place = func.row_number().over(
-            partition_by=DeviceRow.device_class, order_by=_order(DeviceRow.id, rollout.id)
+            partition_by=DeviceRow.device_class, order_by=ring(DeviceRow.id, rollout.id)
         )
         found = (
             select(
@@ -209,7 +209,7 @@ def milliseconds(at: datetime) -> int:
     return round(at.timestamp() * 1000)
 
 
-def _order(device: Any, rollout_id: str) -> Sequence[Any]:
+def ring(device: Any, rollout_id: str) -> Sequence[Any]:
     """By the random bits of ids, as on a ring that begins at those of the rollout."""
     place = func.substr(device, 15)
     return (place < rollout_id[14:], place)

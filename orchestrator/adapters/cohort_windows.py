@@ -13,6 +13,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     ColumnElement,
+    Float,
     String,
     and_,
     cast,
@@ -79,23 +80,45 @@ class StretchedWindows:
         """
         if not stretches:
             return ()
-        bounds, w, other = self._bounds(stretches), aliased(WindowRow), aliased(WindowRow)
+        bounds, w = self._bounds(stretches), aliased(WindowRow)
+        kept = self._newest(bounds, w, role, each, equal=equal)
+        query = select(w.device_id, w.start_ms, w.body).select_from(bounds).join(w, kept)
+        return self._session.execute(query).yield_per(1000)
+
+    def totals(self, stretches: Sequence[Stretch], each: int) -> Iterable[Any]:
+        """(device, n, errors, labelled, correct) of the newest windows in which it inferred.
+
+        As real numbers: SQLite refuses a sum of whole ones beyond 64 bits, and all with it. Devices
+        without such a window are missing.
+
+        Args:
+            stretches: one of a device.
+            each: windows of a stretch; more only where they began in the same millisecond.
+        """
+        if not stretches:
+            return ()
+        bounds, w = self._bounds(stretches), aliased(WindowRow)
+        sums = [func.sum(cast(one, Float(53))) for one in (w.n, w.errors, w.labelled, w.correct)]
+        kept = self._newest(bounds, w, "active", each, equal=True, busy=True)
+        query = select(w.device_id, *sums).select_from(bounds).join(w, kept).group_by(w.device_id)
+        return self._session.execute(query)
+
+    def _newest(
+        self, bounds: Any, w: Any, role: str, each: int, *, equal: bool, busy: bool = False
+    ) -> ColumnElement[bool]:
+        """That a window is one of the newest of its stretch; ``busy``: of those with inferences."""
+        other = aliased(WindowRow)
         oldest = (
             select(other.start_ms)
-            .where(*self._of(other, bounds, role, equal=equal))
+            .where(*self._of(other, bounds, role, equal=equal), *((other.n > 0,) * busy))
             .order_by(other.start_ms.desc())
             .offset(each - 1)
             .limit(1)
             .correlate(bounds)
             .scalar_subquery()
         )
-        where = self._of(w, bounds, role, equal=equal)
-        query = (
-            select(w.device_id, w.start_ms, w.body)
-            .select_from(bounds)
-            .join(w, and_(*where, w.start_ms >= func.coalesce(oldest, bounds.c.since)))
-        )
-        return self._session.execute(query).yield_per(1000)
+        where = (*self._of(w, bounds, role, equal=equal), *((w.n > 0,) * busy))
+        return and_(*where, w.start_ms >= func.coalesce(oldest, bounds.c.since))
 
     def _of(self, w: Any, bounds: Any, role: str, *, equal: bool) -> Sequence[ColumnElement[bool]]:
         its = bounds.c.version

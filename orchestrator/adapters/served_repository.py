@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Float, case, cast, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from orchestrator.adapters.cohort_members import ring
 from orchestrator.adapters.cohort_repository import SqlCohorts
+from orchestrator.adapters.cohort_windows import Stretch, StretchedWindows
 from orchestrator.adapters.execution_conditions import conditions
 from orchestrator.adapters.tables import DeviceRow, ExecutionRow, WindowRow
 from orchestrator.domain.execution import FAILURES
@@ -22,7 +26,28 @@ from schemas.rollout import ExecState
 
 _SERVING = (ExecState.SUCCEEDED.value, ExecState.ALREADY_INSTALLED.value)
 _FAILURES = sorted(state.value for state in FAILURES)
-_FIGURES = ("n", "errors", "labelled", "correct")
+
+_DEVICES = 2_000
+"""Of a wave, whose windows are added up; fewer where each must show very many inferences."""
+
+_FEWEST = 100
+
+_WINDOWS = 100_000
+"""That are read, about; they are shared by the devices."""
+
+_MOST = 10_000
+"""Windows of a device: a week, in peace."""
+
+_EVER = 2**62
+
+
+class _Told(NamedTuple):
+    """What a device told of, added up."""
+
+    n: float
+    errors: float
+    labelled: float
+    correct: float
 
 
 class SqlServed:
@@ -32,57 +57,53 @@ class SqlServed:
         self._session = session
 
     def served(self, rollout: RolloutRecord, wave: int) -> Served:
-        created = _ms(rollout.created_at)
-        totals = (
-            select(WindowRow.device_id, *(_sum(name).label(name) for name in _FIGURES))
-            .where(
-                WindowRow.model == rollout.model,
-                WindowRow.version == rollout.version,
-                WindowRow.role == "active",
-                WindowRow.received_ms >= created,
-                WindowRow.start_ms >= created,  # of what came late, only what is of this rollout
-            )
-            .group_by(WindowRow.device_id)
-            .subquery()
-        )
-        n, errors, labelled, correct = (func.coalesce(totals.c[name], 0.0) for name in _FIGURES)
-        least = float(rollout.spec.gates.min_inferences)
+        """Of a large wave some thousand devices, always the same ones, and their newest windows.
+
+        Of each at least ``min_inferences`` windows with an inference are added up: whoever made so
+        many is seen to have, however few it makes a minute. What is read is bounded, whatever
+        the fleet and the rollout's age, as a round asks for it again and again.
+        """
+        least = rollout.spec.gates.min_inferences
+        some = min(least, _MOST)
+        devices = self._serving(rollout, wave, max(_FEWEST, min(_DEVICES, _WINDOWS // some)))
+        each = max(some, min(_MOST, _WINDOWS // max(1, len(devices))))
+        since = _ms(rollout.created_at)  # of what came late, only what is of this rollout
+        stretches = [Stretch(device, rollout.version, since, _EVER) for device in devices]
+        windows = StretchedWindows(self._session, rollout.model)
+        told = [_Told(*sums) for _, *sums in windows.totals(stretches, each)]
         # Each device has one vote, however much it says that it inferred.
-        votes = case((n >= least, 1.0), else_=0.0)
+        voters = [one for one in told if one.n >= least]
+        labelling = [one for one in told if one.labelled > 0]
+        fewest = min((one.n for one in told), default=0.0) if len(told) == len(devices) else 0.0
+        return Served(
+            devices=len(devices),
+            least=int(fewest) if devices else None,
+            voters=len(voters),
+            errors=math.fsum(one.errors / one.n for one in voters),
+            labelling=len(labelling),
+            correct=math.fsum(one.correct / one.labelled for one in labelling),
+            labels=int(sum(min(one.labelled, least) for one in told)),
+        )
+
+    def _serving(self, rollout: RolloutRecord, wave: int, limit: int) -> Sequence[str]:
+        """Devices of a wave that serve the version, by the random part of their ids."""
+        e = ExecutionRow
         query = (
-            select(
-                func.count(),
-                func.min(n),
-                func.sum(votes),
-                func.sum(case((n >= least, errors / n), else_=0.0)),
-                func.sum(case((labelled > 0, 1.0), else_=0.0)),
-                func.sum(case((labelled > 0, correct / labelled), else_=0.0)),
-                func.sum(case((labelled < least, labelled), else_=least)),
-            )
-            .select_from(ExecutionRow)
-            .join(DeviceRow, DeviceRow.id == ExecutionRow.device_id)
-            .outerjoin(totals, totals.c.device_id == ExecutionRow.device_id)
+            select(e.device_id)
+            .join(DeviceRow, DeviceRow.id == e.device_id)
             .where(
                 DeviceRow.drifted_at.is_(None),  # what it serves says nothing of the version
                 # Whoever was shut out is not heard any more.
                 DeviceRow.state == DeviceState.ACTIVE.value,
-                ExecutionRow.rollout_id == rollout.id,
-                ExecutionRow.wave == wave,
-                ExecutionRow.state.in_(_SERVING),
-                func.coalesce(ExecutionRow.late, "").not_in(_FAILURES),
+                e.rollout_id == rollout.id,
+                e.wave == wave,
+                e.state.in_(_SERVING),
+                func.coalesce(e.late, "").not_in(_FAILURES),
             )
+            .order_by(*ring(e.device_id, rollout.id))
+            .limit(limit)
         )
-        devices, fewest, voters, *sums = self._session.execute(query).one()
-        errors_sum, labelling, correct_sum, labels = (float(one or 0) for one in sums)
-        return Served(
-            devices=devices,
-            least=None if fewest is None else int(fewest),
-            voters=int(voters or 0),
-            errors=errors_sum,
-            labelling=int(labelling),
-            correct=correct_sum,
-            labels=int(labels),
-        )
+        return self._session.scalars(query).all()
 
     def late(self, rollout_id: str, wave: int) -> Mapping[ExecState, int]:
         e = ExecutionRow
@@ -135,11 +156,6 @@ class SqlServed:
             execution: datetime.fromtimestamp(received_ms / 1000, UTC)
             for execution, received_ms in self._session.execute(query)
         }
-
-
-def _sum(name: str) -> ColumnElement[float]:
-    """As a real number: SQLite refuses a sum of whole ones beyond 64 bits, and all with it."""
-    return func.coalesce(func.sum(cast(getattr(WindowRow, name), Float(53))), 0.0)
 
 
 def _ms(at: datetime) -> int:
