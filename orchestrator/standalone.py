@@ -14,11 +14,11 @@ from pathlib import Path
 
 import click
 
-from orchestrator.bootstrap import prepare_database
 from orchestrator.errors import ArgosyError, Unavailable
 from orchestrator.home import Credentials, Home, write_atomic, write_json
 from orchestrator.settings import Settings, load
 from orchestrator.supervisor import prepare
+from orchestrator.wiring.database import prepare_database
 
 
 def share(settings: Settings, folder: Path) -> None:

@@ -65,7 +65,7 @@ def run(
         on_event: is told of every start, end and restart, from this thread.
         stop: lets another thread stop it.
         prepare_database: migrates the database and writes the credentials; by default
-            that of ``orchestrator.bootstrap``.
+            that of ``orchestrator.wiring.database``.
 
     Raises:
         Conflict: the home or a port is in use; the message names by whom.
@@ -251,10 +251,10 @@ def _server_ready(settings: Settings, home: Home) -> bool:
 
 
 def bootstrap(settings: Settings) -> str | None:
-    """Prepare the database as ``orchestrator.bootstrap`` does; the first admin's token, if new."""
+    """Prepare the database (``orchestrator.wiring.database``); the first admin's token, if new."""
     # By name, so that supervising does not import the database's libraries.
     try:
-        prepare_database = importlib.import_module("orchestrator.bootstrap").prepare_database
+        prepare_database = importlib.import_module("orchestrator.wiring.database").prepare_database
     except ImportError as error:
         msg = f"the server's packages are not installed: {error}"
         raise Unavailable(msg, hint="pip install 'argosy[server]'") from error

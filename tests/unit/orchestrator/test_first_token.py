@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 
 from orchestrator.adapters.unit_of_work import SqlUnitOfWork, make_engine
-from orchestrator.bootstrap import prepare_database
 from orchestrator.cli.up import Display
 from orchestrator.clock import utc_now
 from orchestrator.home import Home
 from orchestrator.services import keys
 from orchestrator.settings import load
+from orchestrator.wiring.database import prepare_database
 from schemas.access import Role
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.adapters.prices import load_prices
-from orchestrator.bootstrap import prepare_database
 from orchestrator.domain.cost import Prices, cost, total
 from orchestrator.errors import Invalid
 from orchestrator.settings import load
+from orchestrator.wiring.database import prepare_database
 from schemas.job import Usage
 
 

@@ -1,0 +1,1 @@
+"""Putting the program's parts together, by what they are for; ``bootstrap`` joins them."""
