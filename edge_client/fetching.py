@@ -12,7 +12,7 @@ from edge_client.files import read_limited
 from edge_client.https import Server
 from edge_client.manifests import files_of, kept_manifest
 from edge_client.network import Network
-from edge_client.serving import make_room
+from edge_client.room import make_room
 from edge_client.states import Downloading, Key
 from edge_client.transfer import Bucket
 from schemas.enroll import MAX_CHAIN_BYTES

@@ -17,8 +17,8 @@ from edge_client.events import Booted, Broke, Event, TrialPassed
 from edge_client.hang import forget_hang, read_hang
 from edge_client.journal import ROLLED_BACK, Floor, facts_of
 from edge_client.manifests import offered_files
+from edge_client.room import in_use
 from edge_client.serving import (
-    in_use,
     on_trial,
     put_back,
     serve_at_boot,

@@ -10,7 +10,7 @@ import os
 
 import pytest
 
-from edge_client import loading, probation_watch, serving
+from edge_client import loading, probation_watch, room, serving
 from edge_client.advice import troubles
 from edge_client.device import Clock
 from edge_client.errors import DiskFullError, EdgeError
@@ -310,7 +310,7 @@ def test_a_fallback_that_serves_makes_no_room(bench, monkeypatch):
     device = device_of(bench)
     object.__setattr__(device, "store", Store(bench.home, quota=1))
     with pytest.raises(DiskFullError):
-        serving.make_room(device, bench.updater.state, [model_file("m", linear_onnx(9))])
+        room.make_room(device, bench.updater.state, [model_file("m", linear_onnx(9))])
     assert read_pointer(bench.home.pointer) == pointer
 
 
@@ -414,13 +414,13 @@ def test_the_fallback_makes_room_for_an_update_and_what_serves_never_does(bench)
     used = sum(path.stat().st_size for path in bench.home.blobs.iterdir())
     file = model_file("model.onnx", linear_onnx(9) + b"\0" * 10)
     object.__setattr__(device, "store", Store(bench.home, quota=used + file.size - 1))
-    serving.make_room(device, state, [file])
+    room.make_room(device, state, [file])
     assert read_pointer(bench.home.pointer) == Pointer(active=pointer.active)
     assert not device.store.has(pointer.fallback.sha256)
     assert device.store.has(pointer.active.sha256)
     object.__setattr__(device, "store", Store(bench.home, quota=file.size))
     with pytest.raises(DiskFullError):
-        serving.make_room(device, state, [file])
+        room.make_room(device, state, [file])
     assert device.store.has(pointer.active.sha256)
 
 

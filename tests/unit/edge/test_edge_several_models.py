@@ -17,7 +17,7 @@ from edge_client.errors import (
     UsageError,
 )
 from edge_client.rollback_command import roll_back
-from edge_client.serving import make_room
+from edge_client.room import make_room
 from edge_client.settings import GIB
 from edge_client.slots import (
     Pointer,
