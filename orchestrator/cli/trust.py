@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from orchestrator.cli.options import home_option, output_option
-from orchestrator.cli.trust_keys import init, renew, rotate
+from orchestrator.cli.trust_keys import init, rotate
 from orchestrator.cli.trust_known import root_option
+from orchestrator.cli.trust_renew import renew
 from orchestrator.cli.trust_roots import sign_root, upload
 from orchestrator.clock import utc_now
 
