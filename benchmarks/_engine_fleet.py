@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import Select, insert, select, text, update
+from sqlalchemy import Select, select, text, update
 from sqlalchemy.orm import Session
 
+from benchmarks._bulk import fill, table_of
 from benchmarks._harness import note
 from orchestrator.adapters.database import migrate
 from orchestrator.adapters.mapping import row_of
@@ -37,7 +38,6 @@ KINDS = 20
 
 CLASSES = 4
 WINDOW_SECONDS = 60
-_PORTION = 20_000
 
 
 @dataclass
@@ -98,13 +98,14 @@ class Fleet:
                         created_at=self.clock(),
                     )
                 )
-        self.write(insert(DeviceRow), [row_of(_device(n, self.clock())) for n in range(self.size)])
+        devices = (row_of(_device(n, self.clock())) for n in range(self.size))
+        fill(self.database, table_of(DeviceRow), devices)
         self.analyze()
 
-    def write(self, statement: Any, rows: list[dict[str, Any]] | None = None) -> None:
+    def write(self, statement: Any) -> None:
         """Do what devices would have caused."""
-        with Session(self.database) as session, session.begin():
-            session.execute(statement, rows, execution_options={"synchronize_session": False})
+        with self.database.begin() as connection:
+            connection.execute(statement)
 
     def analyze(self) -> None:
         """Let the planner know what was written at once, as its daemon does within a minute."""
@@ -134,11 +135,11 @@ class Fleet:
         """Have devices serve a version; those that serve none yet, or some."""
         if among is None:
             row = {"model": "digits", "variant": "int8", "sha256": "b" * 64}
-            rows = [
+            rows = (
                 {**row, "device_id": _id(n), "version": version, "since": since}
                 for n in range(self.size)
-            ]
-            self.write(insert(DeviceModelRow), rows)
+            )
+            fill(self.database, table_of(DeviceModelRow), rows)
             return
         values = {"version": version, "since": since}
         self.write(update(DeviceModelRow).where(DeviceModelRow.device_id.in_(among)).values(values))
@@ -152,16 +153,9 @@ class Fleet:
         """Windows of a minute before and after: of the wave's devices with the new version."""
         with Session(self.database) as session:
             treated = set(session.scalars(self.of_wave(rollout, wave)))
-        rows: list[dict[str, Any]] = []
-        for row in self._windows(switched, treated):
-            rows.append(row)
-            if len(rows) == _PORTION:
-                self.write(insert(WindowRow), rows)
-                rows = []
-        if rows:
-            self.write(insert(WindowRow), rows)
+        count = fill(self.database, table_of(WindowRow), self._windows(switched, treated))
         self.analyze()
-        note(f"  telemetry of {self.size} devices")
+        note(f"  {count} windows of {self.size} devices")
 
     def _windows(self, switched: datetime, treated: set[str]) -> Iterator[dict[str, Any]]:
         for n in range(self.size):

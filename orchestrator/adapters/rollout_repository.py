@@ -9,13 +9,15 @@ from itertools import islice
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
+from orchestrator.adapters.bulk import insert_alike
 from orchestrator.adapters.mapping import fill, row_of, to_row
 from orchestrator.adapters.repository import Records
 from orchestrator.adapters.tables import Base, ExecutionRow, RolloutRow, WaveRow
 from orchestrator.services.records import ExecutionRecord, RolloutRecord, WaveRecord
 from schemas.rollout import ExecState, RolloutState
 
-_INSERT = insert(Base.metadata.tables[ExecutionRow.__tablename__])
+_EXECUTIONS = Base.metadata.tables[ExecutionRow.__tablename__]
+_INSERT = insert(_EXECUTIONS)
 """Past the ORM, which would take several times as long."""
 
 _PORTION = 5_000
@@ -50,12 +52,13 @@ class SqlRollouts:
         same = row_of(
             ExecutionRecord(id="", rollout_id=rollout_id, device_id="", wave=0, updated_at=at)
         )
+        for name in ("id", "device_id", "wave"):
+            del same[name]
         rows = (
-            {**same, "id": execution, "device_id": device, "wave": wave}
+            {"id": execution, "device_id": device, "wave": wave}
             for execution, device, wave in members
         )
-        while portion := list(islice(rows, _PORTION)):
-            self._session.execute(_INSERT, portion)
+        insert_alike(self._session, _EXECUTIONS, same, rows)
 
     def get(self, rollout_id: str, *, lock: bool = False) -> RolloutRecord | None:
         return self._rollouts.get(rollout_id, lock=lock)
