@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-import numpy as np
-
 from edge_client.batching_desk import (
     Answer,
     Desk,
@@ -25,6 +23,7 @@ from edge_client.batching_desk import (
     handing_over,
     kind_of,
 )
+from edge_client.batching_run import run_jobs
 from edge_client.errors import (
     ClosedError,
     EdgeError,
@@ -281,7 +280,14 @@ class Batcher:
     def _run(self, desk: Desk, jobs: list[Job]) -> None:
         answers: Sequence[Answer]
         try:
-            answers = isolate(jobs, partial(self._infer, desk))
+            run = partial(
+                run_jobs,
+                self._runtime,
+                alone=desk.alone,
+                most=self.settings.max_batch,
+                clock=self.clock,
+            )
+            answers = isolate(jobs, run)
         except Exception as error:  # noqa: BLE001 - whatever it was, each must be answered
             _log.exception("a batch was not answered")
             answers = [InferenceError(f"the run failed: {type(error).__name__}")] * len(jobs)
@@ -289,35 +295,6 @@ class Batcher:
             self._ran(desk)
         for job, answer in zip(jobs, answers, strict=True):
             job.answer(answer)
-
-    def _infer(self, desk: Desk, jobs: Sequence[Job]) -> list[Prediction]:
-        loaded, now = jobs[0].loaded, self.clock()
-        rows = [job.request.rows for job in jobs]
-        feed = jobs[0].feed
-        if len(jobs) > 1:
-            feed = {name: np.concatenate([job.feed[name] for job in jobs]) for name in feed}
-        waited = sum((now - job.request.since) * job.request.rows for job in jobs) / sum(rows)
-        queued, alone = max(0.0, waited), len(jobs) == 1
-        raw = in_pieces(
-            self._runtime,
-            loaded,
-            feed,
-            sum(rows),
-            self.settings.max_batch,
-            clock=self.clock,
-            queue_seconds=queued,
-            tried=alone,
-        )
-        if alone:
-            return [loaded.model.answer(raw, rows[0], loaded.slot)]
-        if any(output.shape[:1] != (sum(rows),) for output in raw):
-            desk.alone.add(loaded.slot.sha256)
-            msg = "an output has not a row for each sample"
-            raise InferenceError(msg)
-        return [
-            loaded.model.answer([output[end - n : end] for output in raw], n, loaded.slot)
-            for n, end in zip(rows, np.cumsum(rows).tolist(), strict=True)
-        ]
 
     def _turn_away(self, job: Job, why: LateError | ClosedError) -> None:
         self._runtime.shed(job.loaded, job.request.rows)
