@@ -9,7 +9,8 @@ import msgspec
 from edge_client.clock_sync import Sync, date
 from edge_client.courier import Parcel
 from edge_client.sample_store import SampleStore
-from edge_client.telemetry_buffer import Buffer, Waiting
+from edge_client.telemetry_buffer import Buffer
+from edge_client.telemetry_rows import Waiting
 from schemas import sample as samples
 from schemas.window import MAX_ENVELOPE_BYTES, MAX_WINDOWS, About, Envelope, Window, encode
 

@@ -20,7 +20,8 @@ from edge_client.sample_store import SampleStore, quota_of
 from edge_client.settings import Home
 from edge_client.tally import Subject
 from edge_client.telemetry import Cut, Windows
-from edge_client.telemetry_buffer import Buffer, Entry
+from edge_client.telemetry_buffer import Buffer
+from edge_client.telemetry_rows import Entry
 from edge_client.window_form import about_of, lost_window, window_of
 
 JOIN_SECONDS = 5.0

@@ -12,80 +12,23 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import msgspec
 
 from edge_client.clock_sync import Sync
 from edge_client.database import open_database, transaction
 from edge_client.errors import JournalError
-from edge_client.live_layout import NOTHING, Totals
+from edge_client.live_layout import Totals
+from edge_client.telemetry_rows import SCHEMA, Entry, Waiting, pack, read_row
 from edge_client.telemetry_upgrade import replace_old
-from schemas.window import About, Window
 
 MOST_WINDOWS = 20_000
 MOST_BYTES = 16 * 1024 * 1024
 MOST_PROCESSES = 1024
 MOST_MACHINES = 64
 NO_MARKS: Mapping[int, Totals] = MappingProxyType({})
-
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS windows (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, boot BLOB NOT NULL, machine BLOB NOT NULL,
-  steady REAL NOT NULL, date REAL NOT NULL, about BLOB NOT NULL, body BLOB NOT NULL,
-  dropped INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS store (
-  id INTEGER PRIMARY KEY CHECK (id = 1), name BLOB NOT NULL, lost INTEGER NOT NULL,
-  n INTEGER NOT NULL, bytes INTEGER NOT NULL);
-INSERT OR IGNORE INTO store VALUES (1, randomblob(16), 0, 0, 0);
-CREATE TRIGGER IF NOT EXISTS more AFTER INSERT ON windows BEGIN
-  UPDATE store SET n = n + 1, bytes = bytes + length(NEW.about) + length(NEW.body); END;
-CREATE TRIGGER IF NOT EXISTS fewer AFTER DELETE ON windows BEGIN
-  UPDATE store SET n = n - 1, bytes = bytes - length(OLD.about) - length(OLD.body); END;
-CREATE TABLE IF NOT EXISTS processes (boot BLOB PRIMARY KEY, seq INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS marks (
-  boot BLOB NOT NULL, serial INTEGER NOT NULL, n INTEGER NOT NULL, errors INTEGER NOT NULL,
-  rejected INTEGER NOT NULL, shed INTEGER NOT NULL, PRIMARY KEY (boot, serial));
-CREATE TABLE IF NOT EXISTS clocks (
-  machine BLOB PRIMARY KEY, offset REAL NOT NULL, error REAL NOT NULL, at REAL NOT NULL);
-"""
-
-_encoder = msgspec.msgpack.Encoder()
-_window = msgspec.msgpack.Decoder(Window)
-_about = msgspec.msgpack.Decoder(About)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """A window to be written. window: numbered and dated when it is known how.
-
-    steady, date: when it began, in seconds of the machine's steady clock and of the device's.
-    serial, totals: the record of the live counts that it is of (0: none), as far as it goes.
-    """
-
-    about: About
-    window: Window
-    machine: bytes
-    steady: float
-    date: float
-    serial: int = 0
-    totals: Totals = NOTHING
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
-    """A window on the disk. about: in MessagePack. size: bytes of both."""
-
-    id: int
-    about: bytes
-    window: Window
-    size: int
-    machine: bytes
-    steady: float
-    date: float
 
 
 class Buffer:
@@ -203,7 +146,7 @@ class Buffer:
         found, unreadable = [], []
         for row in rows:
             try:
-                found.append(_waiting(row))
+                found.append(read_row(row))
             except (msgspec.MsgspecError, TypeError, ValueError):
                 unreadable.append((int(row[0]),))
         if unreadable:  # as after bits flipped: SQLite has no checksums
@@ -248,8 +191,8 @@ class Buffer:
         seq = max(self._seq.get(boot, 0), 0 if row is None else int(row[0]))
         self._db.execute("UPDATE store SET lost = lost + ?", (dropped,))
         for entry in entries:
-            about = _encoder.encode(entry.about)
-            size = len(about) + len(_encoder.encode(entry.window))
+            about = pack(entry.about)
+            size = len(about) + len(pack(entry.window))
             self._make_room(size)
             lost = int(self._db.execute("SELECT lost FROM store").fetchone()[0])
             window = msgspec.structs.replace(entry.window, seq=seq, dropped=lost)
@@ -262,7 +205,7 @@ class Buffer:
                     entry.steady,
                     entry.date,
                     about,
-                    _encoder.encode(window),
+                    pack(window),
                     lost,
                 ),
             )
@@ -292,20 +235,6 @@ class Buffer:
             ).fetchall()
             gone = sum(1 + int(row[0]) for row in rows)
             self._db.execute("UPDATE store SET lost = lost + ?", (gone,))
-
-
-def _waiting(row: tuple[Any, ...]) -> Waiting:
-    about, body = bytes(row[1]), bytes(row[2])
-    _about.decode(about)
-    return Waiting(
-        id=row[0],
-        about=about,
-        window=_window.decode(body),
-        machine=bytes(row[3]),
-        steady=float(row[4]),
-        date=float(row[5]),
-        size=len(about) + len(body),
-    )
 
 
 def _inode(path: Path) -> tuple[int, int] | None:
