@@ -84,10 +84,10 @@ def _say_what(draft: RolloutView, ref: str | None) -> None:
     from orchestrator.cli.refs import LATEST, split
 
     named = f"{draft.spec.model}@{draft.spec.version}"
-    if ref is not None and split(ref) != (draft.spec.model, str(draft.spec.version)):
-        which = split(ref)[1]
-        said = "the newest version" if which == LATEST else f"its alias {which}"
-        console.say(f"{named}, {said}", style="dim")
+    which = "" if ref is None else split(ref)[1]
+    if which != str(draft.spec.version):
+        said = {"": "as the plan says", LATEST: "the newest version"}
+        console.say(f"{named}, {said.get(which, f'which is {which}')}", style="dim")
 
 
 def _say(view: RolloutView) -> None:

@@ -8,7 +8,14 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.domain.dynamic import MAX_WAVES, Standing, absent, place, takes_place
+from orchestrator.domain.dynamic import (
+    MAX_WAVES,
+    Standing,
+    absent,
+    late_place,
+    place,
+    takes_place,
+)
 from orchestrator.domain.snapshot import WaveFacts, open_wave
 from schemas.rollout import RolloutSpec, WaveState
 
@@ -105,3 +112,26 @@ def test_taking_a_place_asks_for_the_same_model_and_target(newer, older):
             older.fleet,
             set(older.tags),
         )
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=3 * MAX_WAVES))
+def test_waves_of_stragglers_are_bounded_with_those_of_joiners(late):
+    """Each group of joiners that is not all there leaves some behind."""
+    waves = [Standing(0, W.PASSED)]
+    for is_late in late:
+        to = late_place(waves) if is_late else place(waves)
+        if to.folds is not None:
+            both = [w for w in waves if w.index in {to.index, to.folds}]
+            assert all(w.stragglers is is_late and w.state is W.PASSED for w in both)
+            assert len(both) == 2
+            waves = [w for w in waves if w.index != to.index]
+        assert to.index not in {w.index for w in waves}
+        waves.append(Standing(to.index, W.PASSED, stragglers=is_late, joiners=not is_late))
+        assert len(waves) <= MAX_WAVES + 2
+
+
+@given(standings())
+def test_stragglers_go_to_the_wave_of_theirs_that_is_not_over(waves):
+    to = late_place(waves)
+    assert to.new == (absent(waves) is None)
+    assert to.new or to.index == absent(waves)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -105,6 +106,8 @@ class State:
     page_size: int = 2
     outages: int = 0
     lost_answers: int = 0
+    lost_when: Callable[[str, str], bool] | None = None  # by method and path
+    bodies: list[dict[str, Any]] = field(default_factory=list)  # of acts
     outage_after: int | None = None
     submissions: dict[str, JobView] = field(default_factory=dict)
     events_per_connection: int = 1000
@@ -151,8 +154,9 @@ def make_app(state: State) -> FastAPI:  # noqa: C901, PLR0915 - a list of routes
                 Problem(title="no", status=401, code=Code.UNAUTHENTICATED, detail=detail)
             )
         answer = await proceed(request)
-        if state.lost_answers > 0:
-            state.lost_answers -= 1
+        lost = state.lost_when is not None and state.lost_when(request.method, request.url.path)
+        if state.lost_answers > 0 or lost:
+            state.lost_answers -= 0 if lost else 1
             answer.headers["content-length"] = "100000"  # and the connection breaks off
         return answer
 
@@ -428,8 +432,9 @@ def make_app(state: State) -> FastAPI:  # noqa: C901, PLR0915 - a list of routes
         return Retried(devices=len(request.devices) or 3, rollout=view)
 
     @app.post("/v1/rollouts/{rollout}/{action}")
-    def act(rollout: str, action: str) -> RolloutView:
-        if action not in {"start", "pause", "resume", "abort"}:
+    async def act(rollout: str, action: str, request: Request) -> RolloutView:
+        state.bodies.append(json.loads(await request.body() or b"{}"))
+        if action not in {"start", "pause", "resume", "promote", "abort"}:
             raise RefusedError(404, Code.NOT_FOUND, f"there is no action {action}")
         to = {"pause": RolloutState.PAUSED, "abort": RolloutState.ABORTED}
         view = _scripted(state.rollouts, rollout)

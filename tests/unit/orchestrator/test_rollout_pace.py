@@ -290,3 +290,36 @@ def test_what_is_over_is_not_edited(platform, rolled):
     with pytest.raises(IllegalTransition, match="has ended"):
         platform.rollouts.edit(rollout, RolloutEdit(priority=1), None)
     assert platform.rollouts.get(rollout).state is RolloutState.ABORTED
+
+
+def test_a_clock_that_is_set_back_lets_no_burst_through_and_holds_nobody_up(platform, rolled):
+    rollout = rolled(10, pace=Pace(per_minute=24))  # two in five seconds
+    platform.clock.forward(-3600)
+    for _ in range(4):
+        platform.tick()
+    assert states(platform, rollout)[S.OFFERED] == 2
+    forward(platform, 5.1)
+    assert states(platform, rollout)[S.OFFERED] == 4
+
+
+def test_what_the_pace_comes_to_now_is_shown(platform, rolled):
+    rollout = rolled(6, pace=Pace(per_minute=12, growth=Growth(factor=3, after=1), concurrent=2))
+    now = platform.rollouts.get(rollout).pace_now
+    assert (now.per_minute, now.at_work, now.room) == (12, 1, 0)
+    (first,) = [one for one in executions(platform, rollout) if one.state is S.OFFERED]
+    report(platform, first, STAGED + REST)
+    now = platform.rollouts.get(rollout).pace_now
+    assert (now.per_minute, now.at_work, now.room) == (36, 0, 2)
+    api = platform.client(platform.key(Role.ADMIN))
+
+    def why():
+        waits = next(o for o in executions(platform, rollout) if o.state is S.SCHEDULED)
+        answer = api.get(f"/v1/devices/{waits.device}/why").json()
+        (missing,) = answer["models"][0]["missing"]
+        return missing["code"], missing["text"]
+
+    code, text = why()
+    assert code == "paced"
+    assert "at 36 devices a minute now; 5 devices wait" in text
+    platform.tick()
+    assert "2 devices are at work" in why()[1]
