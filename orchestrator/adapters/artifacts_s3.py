@@ -13,8 +13,7 @@ import errno
 import hashlib
 import secrets
 import threading
-import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -33,6 +32,7 @@ from orchestrator.adapters.artifact_stream import (
     missing,
 )
 from orchestrator.adapters.block_cache import BlockCache
+from orchestrator.adapters.known_artifacts import Known
 from orchestrator.adapters.s3_client import PROBE, Found, S3Client
 from orchestrator.artifact_url import Bucket
 from orchestrator.domain.collect import Artifact
@@ -42,9 +42,6 @@ from schemas.transfer import CHUNK_BYTES, chunk_count, leaves_of
 
 _BLOCK_CHUNKS = 64
 _FRESH = timedelta(hours=1)
-_KNOWN_SECONDS = 60.0
-_KNOWN = 10_000
-_KNOWN_LEAVES = 64
 _LOCKS = 32
 
 
@@ -70,10 +67,7 @@ class S3ArtifactStore:
         self._changing = threading.Condition()
         self._storing: Counter[str] = Counter()
         self._deleting: set[str] = set()
-        self._lock = threading.Lock()
-        self._epoch = 0
-        self._sizes: OrderedDict[str, tuple[int, float]] = OrderedDict()
-        self._leaves: OrderedDict[str, bytes] = OrderedDict()
+        self._known = Known()
         self._fetching = [threading.Lock() for _ in range(_LOCKS)]
 
     def put(self, stream: Iterable[bytes], sha256: str, max_size: int) -> Stored:
@@ -102,7 +96,7 @@ class S3ArtifactStore:
                     # Also over an old one: it then counts as stored now, and is not collected.
                     self._s3.put(key + LEAVES, leaves)
                     self._s3.upload(key, temporary, sha256)
-                self._know(sha256, size, self._epoch)
+                self._known.learn(sha256, size, self._known.epoch)
         except OSError as error:
             if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
                 raise
@@ -115,8 +109,7 @@ class S3ArtifactStore:
     def exists(self, sha256: str, *, anew: bool = False) -> bool:
         """Whether it is stored; what is remembered is a minute old at most, or not used."""
         if anew:
-            with self._lock:
-                self._sizes.pop(sha256, None)
+            self._known.doubt(sha256)
         try:
             self.size(sha256)
         except NotFound:
@@ -126,15 +119,14 @@ class S3ArtifactStore:
     def size(self, sha256: str) -> int:
         """Its length in bytes; raises NotFound."""
         check_digest(sha256)
-        with self._lock:
-            size, until = self._sizes.get(sha256, (0, 0.0))
-        if time.monotonic() < until:
+        size = self._known.size(sha256)
+        if size is not None:
             return size
-        epoch = self._epoch
+        epoch = self._known.epoch
         found = self._head(sha256)
         if found is None:
             raise missing(sha256)
-        self._know(sha256, found.size, epoch)
+        self._known.learn(sha256, found.size, epoch)
         return found.size
 
     def read_chunk(self, sha256: str, index: int) -> bytes:
@@ -178,8 +170,7 @@ class S3ArtifactStore:
             DigestMismatch: the stored bytes are damaged.
         """
         size = self.size(sha256)
-        with self._lock:
-            flat = self._leaves.get(sha256)
+        flat = self._known.leaves(sha256)
         if flat is None:
             try:
                 flat = self._s3.get(_key(sha256) + LEAVES)
@@ -187,10 +178,7 @@ class S3ArtifactStore:
                 flat = b""
             if len(flat) != chunk_count(size) * DIGEST_BYTES:
                 flat = self._recompute(sha256, size)
-            with self._lock:
-                self._leaves[sha256] = flat
-                if len(self._leaves) > _KNOWN_LEAVES:
-                    self._leaves.popitem(last=False)
+            self._known.learn_leaves(sha256, flat)
         return cut(flat)
 
     def stored(self) -> Iterator[Artifact]:
@@ -293,21 +281,8 @@ class S3ArtifactStore:
         msg = f"artifact {sha256} is damaged in {self._name}"
         return DigestMismatch(msg, hint="upload it again from where it was made")
 
-    def _know(self, sha256: str, size: int, epoch: int) -> None:
-        """Remember a size, unless something was deleted since it was asked for."""
-        with self._lock:
-            if epoch != self._epoch:
-                return
-            self._sizes[sha256] = (size, time.monotonic() + _KNOWN_SECONDS)
-            self._sizes.move_to_end(sha256)
-            if len(self._sizes) > _KNOWN:
-                self._sizes.popitem(last=False)
-
     def _forget(self, sha256: str) -> None:
-        with self._lock:
-            self._epoch += 1
-            self._sizes.pop(sha256, None)
-            self._leaves.pop(sha256, None)
+        self._known.forget(sha256)
         self._cache.drop(sha256)
 
 
