@@ -20,7 +20,7 @@ ARGS ?=
 # cores compute, for many wait for a process.
 TOGETHER := -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-all coverage check unit bench clean
+.PHONY: help setup demo test test-all coverage read check unit bench clean
 
 help: ## say what there is
 	@echo "usage: make TARGET [ARGS=...] [PYTHON=/path/to/python3.11]"
@@ -32,7 +32,7 @@ demo: $(STAMP) ## the whole loop on this machine (ARGS=--keep leaves it running)
 	@.ci/need.sh mosquitto
 	$(BIN)/argosy demo $(ARGS)
 
-test: check ## everything that CI runs
+test: read check ## everything that CI runs
 	@.ci/need.sh mosquitto postgresql
 	@.ci/in_memory.sh $(BIN)/python -m pytest $(TOGETHER) -m "not slow" --durations=25 $(ARGS) \
 		|| .ci/again.sh $$?
@@ -44,6 +44,10 @@ test-all: ## the tests of CI and those that take minutes each: every kill in eve
 coverage: $(STAMP) ## the tests of CI, and which lines they ran (a third slower)
 	@.ci/need.sh mosquitto postgresql
 	.ci/in_memory.sh $(BIN)/python -m pytest $(TOGETHER) -m "not slow" --cov --cov-report=term $(ARGS)
+
+# While mypy takes one core, another compiles all tests once, which each worker would do by itself.
+read: $(STAMP)
+	@$(BIN)/python -m pytest --collect-only -qq >/dev/null 2>&1 &
 
 check: $(STAMP) ## style, types and import rules, without running anything
 	$(BIN)/ruff check .

@@ -51,10 +51,10 @@ _STOP_SECONDS = 20
 
 
 _LONGEST = (
-    "test_training_ray", "test_kill_matrix", "test_examples", "test_benchmarks_run",
-    "test_class_budgets", "test_imports", "test_loop", "test_tasks_ray", "test_batch_ray",
-    "test_agent_job", "test_sweep_ray", "test_agent_environment", "test_agent_two_nodes",
-    "test_kill_table", "test_random_faults",
+    "test_kill_matrix", "test_training_ray", "test_batch_ray", "test_judged_rollout",
+    "test_exact_sums", "test_imports", "test_examples", "test_benchmarks_run", "test_tasks_ray",
+    "test_class_budgets", "test_edge_acts", "test_loop", "test_agent_job", "test_sweep_ray",
+    "test_agent_environment", "test_agent_two_nodes", "test_kill_table", "test_random_faults",
 )  # fmt: skip
 _THEN = ("attacks", "integration", "e2e", "matrix", "delivery", "contract", "property", "unit")
 
