@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.adapters.unit_of_work import SqlUnitOfWork, make_engine
-from tests.fakes.databases import migrated_sqlite
+from tests.fakes.databases import migrated_sqlite, sharing
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -15,7 +15,7 @@ def engine(request, tmp_path):
         url = migrated_sqlite(tmp_path / "argosy.db")
     else:
         url = request.getfixturevalue("migrated_postgres_url")
-    made = make_engine(url)
+    made = sharing(make_engine(url))
     yield made
     made.dispose()
 

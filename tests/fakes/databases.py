@@ -6,8 +6,28 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from sqlalchemy import Engine
+from sqlalchemy.engine import Dialect
+from sqlalchemy.util import LRUCache
+
 from orchestrator.adapters.database import migrate
 from orchestrator.adapters.unit_of_work import make_engine
+
+_dialects: dict[str, Dialect] = {}
+_compiled: LRUCache[object, object] = LRUCache(2000)
+
+
+def sharing(engine: Engine) -> Engine:
+    """Have an engine use what the process compiled for others: a statement, once for all tests.
+
+    SQLAlchemy keeps compiled statements by dialect, of which each engine has its own.
+    """
+    if engine.dialect.name not in _dialects:
+        engine.connect().close()  # with it the dialect learns what server it speaks to
+        _dialects[engine.dialect.name] = engine.dialect
+    engine.dialect = _dialects[engine.dialect.name]
+    engine.update_execution_options(compiled_cache=_compiled)
+    return engine
 
 
 def migrate_at(url: str) -> None:

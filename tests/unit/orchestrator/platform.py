@@ -70,7 +70,7 @@ from schemas.signature import Signature, TensorSpec
 from schemas.topics import Up, UpTopic
 from schemas.transfer import CHUNK_BYTES, leaves_digest, leaves_of
 from schemas.window import About, Envelope, Window, encode, pack
-from tests.fakes.databases import migrated_sqlite
+from tests.fakes.databases import migrated_sqlite, sharing
 from tests.fakes.gate import FakeGate
 from tests.fakes.tiny_onnx import tiny_onnx
 
@@ -121,7 +121,7 @@ class Platform:
         file = folder / "argosy.db"
         if not file.exists():
             migrated_sqlite(file)
-        self.database = engine = make_engine(f"sqlite:///{file}")
+        self.database = engine = sharing(make_engine(f"sqlite:///{file}"))
         self.clock, self.broker = Clock(), Broker()
         self.uow = SqlUnitOfWork(engine, self.clock)
         self.artifacts = ArtifactStore(folder / "artifacts")
