@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ class _TagCommand(click.RichCommand):
     """Reads ``-old`` as a tag; ``-o`` alone, with a form behind it, is ``--output``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        pairs = zip(args, [*args[1:], ""], strict=True)
+        pairs = itertools.zip_longest(args, args[1:], fillvalue="")
         read = ["--output" if one == "-o" and after in FORMS else one for one, after in pairs]
         return super().parse_args(ctx, read)
 

@@ -19,7 +19,11 @@ __all__ = ["rollout", "rollout_shape"]
 
 @click.group()
 def rollout() -> None:
-    """Ship a model to the fleet, in waves."""
+    """Ship a model to the fleet, in waves.
+
+    First `argosy rollout plan digits@3 --waves 1,100%`, which changes nothing, then `argosy rollout
+    start` with what it printed. docs/rollouts.md has a worked example.
+    """
 
 
 @rollout.command()

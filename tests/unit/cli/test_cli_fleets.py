@@ -86,6 +86,7 @@ def test_tags_are_given_and_taken_away(argosy: Any, fake: State) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ([], "name the devices or say --where, and tags"),
         (["dev_x"], "name the devices or say --where, and tags"),
         (["+lab"], "name the devices or say --where, and tags"),
         (["dev_x", "+lab", "--where", "*"], "dev_x is named, and --where says which"),
