@@ -196,6 +196,10 @@ def _say_choices(view: RolloutView) -> None:
     if view.pause_reason is PauseReason.OPERATOR:
         console.say(f"  go on with `argosy rollout resume {view.id}`", style="dim")
         return
+    if view.pause_reason is PauseReason.UNREADABLE:
+        what = f"`argosy rollout edit {view.id}` says anew what cannot be read"
+        console.say(f"  {what}; or `argosy rollout abort {view.id}`", style="dim")
+        return
     console.say(f"  all figures: `argosy rollout get {view.id} --why`", style="dim")
     console.say("  decide with `argosy rollout ACT`, where ACT is one of", style="dim")
     for act, what in _CHOICES.items():

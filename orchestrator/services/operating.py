@@ -68,8 +68,7 @@ class OperatingService:
                 at any.
 
         Raises:
-            IllegalTransition: the rollout's state does not allow it; the message says
-                what it does allow. Or its plan cannot be read.
+            IllegalTransition: its state does not allow it; or its plan cannot be read.
             PreconditionFailed: it was changed since.
             Invalid: what was said belongs to another act; or a rollback to a newer version.
             NotFound, Revoked, Conflict: the version of a rollback cannot be had, or none is named
@@ -83,19 +82,16 @@ class OperatingService:
         with self._uow() as tx:
             record = found(tx, rollout_id, lock=True)
             note = repeated(tx, record, act, said, now)
-            if note is None:
-                changes = acts.judge(act, record.state, is_rollback=record.takes_back is not None)
-                if isinstance(changes, Refuse):
-                    raise IllegalTransition(changes.detail)
-                if changes:
-                    check_revision(record, revisions)
-                    self._check(record, act)
-                    record = _act(tx, record, act, said, now)
-                else:
-                    before = record
-                    record = _other_goal(tx, record, said, now) if act is Act.ROLLBACK else record
-                    same = record is before
-                    note = f"nothing was changed: it is {record.state} already" if same else None
+            if note is None and _changes(record, act):
+                check_revision(record, revisions)
+                self._check(record, act)
+                record = _act(tx, record, act, said, now)
+            elif note is None:
+                before = record
+                if act is Act.ROLLBACK:
+                    record = _other_goal(tx, record, said, revisions, now)
+                same = record is before
+                note = f"nothing was changed: it is {record.state} already" if same else None
         # Adding a large fleet up takes a while: not while others are kept from writing.
         with self._uow.read() as tx:
             seen = view(tx, record)
@@ -146,6 +142,18 @@ class OperatingService:
                 " with the server: no device would install it"
             )
             raise NotSigned(msg, hint="sign it with: argosy trust sign --keys FOLDER")
+
+
+def _changes(record: RolloutRecord, act: Act) -> bool:
+    """Whether a rollout's state leaves an act something to do.
+
+    Raises:
+        IllegalTransition: it does not allow it.
+    """
+    found = acts.judge(act, record.state, is_rollback=record.takes_back is not None)
+    if isinstance(found, Refuse):
+        raise IllegalTransition(found.detail)
+    return found
 
 
 def _check_readable(record: RolloutRecord) -> None:
@@ -252,15 +260,21 @@ def _roll_back(
 
 
 def _other_goal(
-    tx: Transaction, before: RolloutRecord, said: OperateRequest, now: datetime
+    tx: Transaction,
+    before: RolloutRecord,
+    said: OperateRequest,
+    revisions: Collection[int] | None,
+    now: datetime,
 ) -> RolloutRecord:
     """Lead those to another version that no rollback has yet; a repeat changes nothing.
 
     Raises:
         IllegalTransition: it is over.
+        PreconditionFailed: it was changed since.
     """
     if said.to in {None, before.back_to}:
         return before
+    check_revision(before, revisions)
     if before.state is not RolloutState.ROLLING_BACK:
         msg = f"{before.id} was rolled back already: nothing is led to {before.model}@{said.to}"
         hint = f"start a rollout of it: argosy rollout start {before.model}@{said.to}"

@@ -87,7 +87,7 @@ def foresight(
     seen = view(tx, record)
     if record.state is RolloutState.RUNNING and pacing.limits(record.spec.pace):
         return seen.model_copy(update={"pace_now": _pace_now(tx, record, seen, now)})
-    if record.state not in _AHEAD:
+    if record.state not in _AHEAD or record.unreadable:
         return seen
     preview = resolution.preview(tx, record)
     sizes = [wave.size for wave in seen.waves]

@@ -56,7 +56,8 @@ def test_a_start_says_which_version_it_takes(
 def test_a_start_whose_answer_is_lost_names_the_draft(argosy: Any, fake: State) -> None:
     """To say it again would plan a second rollout."""
     fake.models = [ModelView(name="digits", versions=(1,))]
-    draft = argosy("rollout", "plan", "digits@1", "-o", "id").out.strip()
+    draft = argosy("rollout", "plan", "digits@1", "-o", "name").out.strip()
+    assert draft.startswith("rol_")
     fake.rollouts.clear()
 
     def started(method: str, path: str) -> bool:
