@@ -116,11 +116,16 @@ def retried(rollout: Rollout) -> Rollout | Refuse:
     One that was paused for its failures may be resumed then.
     """
     if rollout.state not in {R.RUNNING, R.PAUSED}:
-        what = "is not started" if rollout.state not in ROLLOUT_TERMINAL else "has ended"
-        return Refuse(f"nothing is retried: the rollout {what} ({rollout.state})")
+        return Refuse(f"nothing is retried: the rollout {_not_at_work(rollout.state)}")
     if rollout.pause_reason is PauseReason.ERROR_THRESHOLD:
         return replace(rollout, pause_reason=PauseReason.OPERATOR)
     return rollout
+
+
+def _not_at_work(state: RolloutState) -> str:
+    if state is R.ROLLING_BACK:
+        return f"is taken back ({state})"
+    return f"has ended ({state})" if state in ROLLOUT_TERMINAL else f"is not started ({state})"
 
 
 def _why_not(state: RolloutState, kind: RolloutEvent) -> str:

@@ -14,11 +14,12 @@ from orchestrator.services.moves import MAX_EVENTS, announce, announce_moved, an
 from orchestrator.services.ports import Transaction
 from orchestrator.services.records import Among, RolloutRecord, WaveRecord
 from orchestrator.services.versions import usable
-from schemas.rollout import EXEC_TERMINAL, ExecState, WaveState
+from schemas.rollout import EXEC_TERMINAL, ExecState, RolloutState, WaveState
 
 _OPEN = frozenset(ExecState) - EXEC_TERMINAL
 _NEXT = "`argosy rollout devices` shows where each device stands"
 _ENDED = "start another rollout of the version: devices that have it are left alone"
+_BEGINS = {RolloutState.DRAFT: "start", RolloutState.AWAITING_APPROVAL: "approve"}
 
 
 def retry(
@@ -41,7 +42,7 @@ def retry(
     """
     rollout = retried(record.machine())
     if isinstance(rollout, Refuse):
-        raise IllegalTransition(rollout.detail, hint=_ENDED)
+        raise IllegalTransition(rollout.detail, hint=_instead(record))
     usable(tx, record.model, record.version)
     among = Among(rollout_id=record.id, states=RETRIED_BY_HAND, devices=tuple(devices))
     states = _named(tx, record, devices)
@@ -73,6 +74,12 @@ def retry(
         tx.rollouts.save(after)
         announce(tx, after, now)
     return after, total
+
+
+def _instead(record: RolloutRecord) -> str:
+    """What to do with a rollout in which nothing is retried."""
+    act = _BEGINS.get(record.state)
+    return _ENDED if act is None else f"it has not begun: `argosy rollout {act} {record.id}`"
 
 
 def stragglers_wave(tx: Transaction, rollout_id: str, now: datetime) -> WaveRecord:

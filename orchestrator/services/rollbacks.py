@@ -127,7 +127,10 @@ def finish(tx: Transaction, rollout: RolloutRecord, taken: TakenBack, now: datet
     because = rollout.reason
     if still:
         counts = ", ".join(f"{n} {why}" for why, n in still.items())
-        told = f"{sum(still.values())} still serve {taken.model}@{taken.version}: {counts}"
+        # Said of that moment: whoever was offline goes back later, and this stays.
+        told = (
+            f"when it ended, {sum(still.values())} served {taken.model}@{taken.version}: {counts}"
+        )
         because = f"{because}; {told}" if because else told
     moves.apply(tx, rollout, Happened(RolloutEvent.ROLLED_BACK), now, because=because)
     detail = {"version": f"{taken.model}@{taken.version}", "left": dict(still)}

@@ -19,6 +19,7 @@ from schemas.device import Birth, Presence
 from schemas.errors import DeviceCause
 from schemas.model import RevokeRequest
 from schemas.rollout import ExecState, RolloutSpec, RolloutState, WaveState
+from schemas.rollout_view import RetryRequest
 from schemas.topics import Up
 from tests.unit.orchestrator import platform as harness
 
@@ -146,12 +147,14 @@ def test_whoever_is_away_goes_back_when_it_comes(platform, fleet):
     through(platform, bad)
     away(platform, fleet[0])
     platform.rollouts.operate(bad, Act.ROLLBACK)
+    with pytest.raises(IllegalTransition, match="nothing is retried: the rollout is taken back"):
+        platform.rollouts.retry(bad, RetryRequest())
     platform.tick()
     back = only_rollback(platform, bad)
     through(platform, back.id, fleet[1:])
     view = platform.rollouts.get(bad)
     assert (view.state, view.left) == (R.ROLLED_BACK, {"offline": 1})
-    assert "1 still serve digits@2: 1 offline" in view.reason
+    assert "when it ended, 1 served digits@2: 1 offline" in view.reason
     assert platform.rollouts.get(back.id).state is R.RUNNING
     platform.birth(fleet[0], session=2, active=[active(platform, fleet[0])])
     platform.tick()

@@ -222,8 +222,9 @@ def test_a_wave_that_settled_runs_again_for_what_is_retried(platform, fleet):
 def test_a_retry_that_makes_no_sense_is_refused(platform, fleet):
     draft_of = fleet(2)
     draft = platform.rollouts.plan(RolloutSpec(model="digits", version=1))
-    with pytest.raises(IllegalTransition, match="is not started"):
+    with pytest.raises(IllegalTransition, match="is not started") as refused:
         platform.rollouts.retry(draft.id, ALL)
+    assert f"argosy rollout start {draft.id}" in refused.value.hint
     rollout = start(platform, waves=EVERYONE)
     platform.tick()
     with pytest.raises(Conflict, match="nothing to retry"):
