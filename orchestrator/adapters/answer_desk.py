@@ -7,7 +7,8 @@ import queue
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 
 from orchestrator.errors import Unavailable
 from schemas.topics import Down, down
@@ -22,6 +23,9 @@ MAX_OF_DEVICE = 8
 MAX_DEVICES = 20_000
 MAX_UNACKED = 64
 """Answers that the broker has not acknowledged: each may be 0.5 MiB, and paho queues any number."""
+
+_NEXT = 500
+"""Devices about which the database is asked together."""
 
 _WAIT_SECONDS = 0.5
 _PATIENCE_SECONDS = 5.0
@@ -71,6 +75,12 @@ class AnswerDesk:
                 raise queue.Full
             asked.append(question)
             self._changed.notify_all()
+
+    def asking(self) -> Iterator[str]:
+        """The devices whose turn is next, a few hundred at most."""
+        with self._changed:
+            following = list(islice(self._waiting, _NEXT))
+        yield from following
 
     def acknowledged(self, mid: int) -> None:
         """The broker has the message of that id."""

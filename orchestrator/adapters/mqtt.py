@@ -13,7 +13,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -49,7 +49,7 @@ class MqttGateway:
     Args:
         address: the broker.
         transfer: answers what devices ask.
-        admits: whether a device, by its id, is answered at all.
+        admits: whether a device, by its id, is answered at all; asked by one thread.
         renew: answers requests for a new certificate.
     """
 
@@ -118,6 +118,10 @@ class MqttGateway:
         """Send what a device did not ask for, unless too much waits."""
         with contextlib.suppress(queue.Full):
             self._answers.take(device, reply)
+
+    def asking(self) -> Iterator[str]:
+        """The devices that are answered next."""
+        return self._answers.asking()
 
     def _make_client(self) -> paho.Client:
         client = make_client(self._address, CLIENT_ID, manual_ack=True)

@@ -58,7 +58,13 @@ def make_delivery(
         links=links,
         broadcasts=broadcasts,
     )
-    gateway = MqttGateway(ground.address, transfer, devices.admits, renewals.over_mqtt)
+    answered = Admitted(among(ground.uow))
+    gateway = MqttGateway(
+        ground.address,
+        transfer,
+        lambda device: answered.admits(device, gateway.asking()),
+        renewals.over_mqtt,
+    )
     broadcasts.announce_by(gateway.tell)
     transfers = TransferLine(
         ground.address,

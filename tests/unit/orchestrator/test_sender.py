@@ -288,3 +288,26 @@ def test_a_device_that_floods_questions_delays_nobody_and_is_bounded():
     assert [device for device, _ in answered] == [A, B] + [A] * (MAX_OF_DEVICE - 1)
     assert len({sha256 for _, sha256 in answered}) == MAX_OF_DEVICE + 1
     assert sent[1] == f"d/{B}/down/reply"
+
+
+def test_the_database_is_asked_once_about_all_who_wait_for_an_answer():
+    asked, stop = [], threading.Event()
+    desk = AnswerDesk(lambda device, _: answer(device), lambda *_: 1, stop)
+
+    def among(devices):
+        asked.append(sorted(devices))
+        return set(devices) - {B}
+
+    admitted = Admitted(among, lambda: 0.0)
+    answered = []
+
+    def answer(device):
+        answered.append((device, admitted.admits(device, desk.asking())))
+        if len(answered) == 2:
+            stop.set()
+
+    for device in (A, B):
+        desk.take(device, Ask(kind="manifest", sha256="0" * 64))
+    desk.serve()
+    assert asked == [sorted([A, B])]
+    assert answered == [(A, True), (B, False)]
