@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from orchestrator import setting_values as reading
 from orchestrator.artifact_url import Bucket, parse
 from orchestrator.errors import Invalid
 from schemas.api import MQTT_PORT, PORT
@@ -18,11 +18,6 @@ PREFIX = "ARGOSY_"
 LOOPBACK = "127.0.0.1"
 
 _WILDCARDS = frozenset({"0.0.0.0", "::", "*", ""})  # noqa: S104 - compared with, never bound
-_TRUE = frozenset({"1", "true", "yes", "on"})
-_FALSE = frozenset({"0", "false", "no", "off"})
-_MAX_PORT = 65535
-_MAX_DAYS = 3650
-_MIN_RATE = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +176,9 @@ def load(env: Mapping[str, str], **overrides: Any) -> Settings:
         if value is not None:
             values[name] = read(str(value).strip(), source)
     if "home" not in values:
-        values["home"] = _home(str(Path(env.get("HOME") or "~").expanduser() / ".argosy"), "HOME")
+        values["home"] = reading.home(
+            str(Path(env.get("HOME") or "~").expanduser() / ".argosy"), "HOME"
+        )
     if values.get("broker_url"):
         values["embedded_broker"] = False
     return _checked(Settings(**values))
@@ -217,128 +214,6 @@ def _checked(settings: Settings) -> Settings:
     return settings
 
 
-def _home(text: str, source: str) -> Path:
-    if not text or any(ord(c) < ord(" ") for c in text):
-        msg = f"{source}: a home folder has a name, without control characters"
-        raise Invalid(msg)
-    return Path(text).expanduser().absolute()
-
-
-def _file(text: str, source: str) -> Path:
-    if any(ord(c) < ord(" ") for c in text):
-        msg = f"{source}: a file's name has no control characters"
-        raise Invalid(msg)
-    return Path(text).expanduser().absolute()
-
-
-def _artifacts(text: str, source: str) -> str:
-    place = parse(text, source)
-    # A path is made absolute here: the children that read it run elsewhere.
-    return str(place) if isinstance(place, Path) else text
-
-
-def _host(text: str, source: str) -> str:
-    if not text or any(c.isspace() or c in "/@?#" for c in text):
-        msg = f"{source}: {text!r} is not a host name or an address"
-        raise Invalid(msg)
-    return text
-
-
-def _port(text: str, source: str) -> int:
-    value = _integer(text, source)
-    if value > _MAX_PORT:
-        msg = f"{source}: {text} is not a port (1 to {_MAX_PORT})"
-        raise Invalid(msg)
-    return value
-
-
-def _integer(text: str, source: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text[:20]) == 0:
-        msg = f"{source}: {text!r} is not a whole number of at least 1"
-        raise Invalid(msg)
-    return int(text[:20])
-
-
-def _count(text: str, source: str) -> int:
-    return 0 if text == "0" else _integer(text, source)
-
-
-def _rate(text: str, source: str) -> int:
-    value = _integer(text, source)
-    if value < _MIN_RATE:
-        msg = f"{source}: {text} is less than a chunk a second ({_MIN_RATE} bytes)"
-        raise Invalid(msg)
-    return value
-
-
-def _days(text: str, source: str) -> int:
-    value = _integer(text, source)
-    if value > _MAX_DAYS:
-        msg = f"{source}: {text} is not a number of days (1 to {_MAX_DAYS})"
-        raise Invalid(msg)
-    return value
-
-
-def _seconds(text: str, source: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.01 <= value <= 30 * 86400:  # noqa: PLR2004 - said in the message, a NaN fails too
-        msg = f"{source}: {text!r} is not a number of seconds (0.01 to 2592000)"
-        raise Invalid(msg)
-    return value
-
-
-def _proxies(text: str, source: str) -> str:
-    found = [part.strip() for part in text.split(",") if part.strip()]
-    for part in found:
-        try:
-            ipaddress.ip_network(part)
-        except ValueError:
-            msg = f"{source}: {part!r} is neither an address nor a network, such as 10.0.0.0/8"
-            raise Invalid(msg) from None
-    return ",".join(found)
-
-
-def _key(text: str, source: str) -> str:
-    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
-        # The text is not repeated: it may be most of a key.
-        msg = f"{source}: not 64 hex digits"
-        raise Invalid(msg, hint="make one with: openssl rand -hex 32")
-    return text.lower()
-
-
-def _boolean(text: str, source: str) -> bool:
-    if text.lower() in _TRUE | _FALSE:
-        return text.lower() in _TRUE
-    msg = f"{source}: {text!r} is neither true nor false"
-    raise Invalid(msg)
-
-
-def _url(*schemes: str) -> Callable[[str, str], str]:
-    def read(text: str, source: str) -> str:
-        try:
-            parts = urlsplit(text)
-            ok = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            ok = False
-        if not ok:
-            # The text is not repeated: it may hold a password.
-            msg = f"{source}: not a URL of the form {' or '.join(schemes)}://host[:port]"
-            raise Invalid(msg)
-        return text.rstrip("/")
-
-    return read
-
-
-def _database(text: str, source: str) -> str:
-    if "://" not in text:
-        msg = f"{source}: not a database URL, such as postgresql+psycopg://user@host/argosy"
-        raise Invalid(msg)
-    return text
-
-
 def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -348,41 +223,41 @@ def _bracketed(host: str) -> str:
 
 
 _READERS: dict[str, Callable[[str, str], Any]] = {
-    "home": _home,
-    "host": _host,
-    "port": _port,
-    "public_url": _url("http", "https"),
-    "mqtt_host": _host,
-    "mqtt_port": _port,
-    "mqtt_public_host": _host,
-    "database_url": _database,
-    "broker_url": _url("mqtt", "mqtts"),
-    "embedded_broker": _boolean,
-    "embedded_agent": _boolean,
-    "lease_seconds": _seconds,
-    "heartbeat_seconds": _seconds,
-    "certificate_days": _days,
-    "ca_command": _file,
-    "ca_roots": _file,
-    "tls_cert": _file,
-    "tls_key": _file,
-    "renew_grace_days": _days,
-    "tick_seconds": _seconds,
-    "artifacts": _artifacts,
-    "max_artifact_bytes": _integer,
-    "event_days": _days,
-    "window_days": _days,
-    "device_hour_days": _days,
-    "class_hour_days": _days,
-    "sample_days": _days,
-    "sample_bytes": _integer,
-    "all_sample_bytes": _integer,
-    "prices": _file,
-    "transfer_rate": _rate,
-    "broadcast_from": _count,
-    "broadcast_rate": _rate,
-    "https_links": _boolean,
-    "link_key": _key,
-    "patch_bytes": _count,
-    "trusted_proxies": _proxies,
+    "home": reading.home,
+    "host": reading.host,
+    "port": reading.port,
+    "public_url": reading.url("http", "https"),
+    "mqtt_host": reading.host,
+    "mqtt_port": reading.port,
+    "mqtt_public_host": reading.host,
+    "database_url": reading.database,
+    "broker_url": reading.url("mqtt", "mqtts"),
+    "embedded_broker": reading.boolean,
+    "embedded_agent": reading.boolean,
+    "lease_seconds": reading.seconds,
+    "heartbeat_seconds": reading.seconds,
+    "certificate_days": reading.days,
+    "ca_command": reading.file,
+    "ca_roots": reading.file,
+    "tls_cert": reading.file,
+    "tls_key": reading.file,
+    "renew_grace_days": reading.days,
+    "tick_seconds": reading.seconds,
+    "artifacts": reading.artifacts,
+    "max_artifact_bytes": reading.integer,
+    "event_days": reading.days,
+    "window_days": reading.days,
+    "device_hour_days": reading.days,
+    "class_hour_days": reading.days,
+    "sample_days": reading.days,
+    "sample_bytes": reading.integer,
+    "all_sample_bytes": reading.integer,
+    "prices": reading.file,
+    "transfer_rate": reading.rate,
+    "broadcast_from": reading.count,
+    "broadcast_rate": reading.rate,
+    "https_links": reading.boolean,
+    "link_key": reading.key,
+    "patch_bytes": reading.count,
+    "trusted_proxies": reading.proxies,
 }
