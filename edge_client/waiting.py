@@ -152,7 +152,7 @@ def in_words(hold: Hold) -> str:
     until = "" if hold.until is None else f" until {date(hold.until)}"
     match hold.why:
         case Why.JITTER:
-            return f"waits for its own moment{until}"
+            return f"waits out its random part of the jitter{until}"
         case Why.WINDOW:
             never = "" if until else ", of which none will open"
             return f"waits for a maintenance window{until}{never}"

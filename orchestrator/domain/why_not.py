@@ -184,6 +184,9 @@ def _working(device: DeviceNow, part: Part, now: datetime) -> Reason:
             return Reason(H.WAITS_FOR_WORD, text, until)
         if until is not None or not look(part.plan.spec.windows, now).open:
             return _waits(part, part.plan.spec.windows, "is staged", now)
+    if part.state is S.OFFERED:
+        text = f"It was offered {named} at {moment(part.at)}, and has not answered yet."
+        return Reason(H.UNDER_WAY, text)
     share = "" if part.share is None else f", {part.share:.0%} fetched"
     text = f"It works on {named}: {part.state} since {moment(part.at)}{share}."
     return Reason(H.UNDER_WAY, text)
@@ -196,8 +199,17 @@ def _waits(part: Part, windows: Sequence[MaintenanceWindow], where: str, now: da
     if not opens.open and (until is None or (opens.until is not None and until <= opens.until)):
         when = f"opens at {moment(opens.until)}" if opens.until else "opens never again"
         return Reason(H.WINDOW, f"{named}; its maintenance window {when}.", opens.until)
-    when = "" if until is None else f" until {moment(until)}"
-    return Reason(H.DEFERRED, f"{named}; the device waits{when}{because(part.detail)}.", until)
+    return Reason(H.DEFERRED, f"{named}; the device {_waiting(part.detail, until)}.", until)
+
+
+def _waiting(detail: str | None, until: datetime | None) -> str:
+    """What a device waits for, in its own words, and until when, which it says too."""
+    if until is None:
+        return f"waits{because(detail)}"
+    said, when = (detail or "").partition(" until ")[0], f"until {moment(until)}"
+    if said.startswith("waits "):
+        return f"{because(said).removeprefix(': ')} {when}"
+    return f"waits {when}{because(said)}"
 
 
 def _of_plan(facts: Facts, plan: Plan) -> Reason:

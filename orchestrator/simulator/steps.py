@@ -61,7 +61,8 @@ class Steps:
         seconds = min(host.pace(longest, "jitter", update.assignment.attempt), longest)
         if seconds > 0:
             until = host.now() + timedelta(seconds=seconds)
-            detail = f"waits for its own moment until {until:%Y-%m-%d %H:%M:%S} UTC"
+            told = f"{until:%Y-%m-%d %H:%M:%S} UTC"
+            detail = f"waits out its random part of the jitter until {told}"
             self._move(update, S.DEFERRED, waits_until=until, detail=detail)
         self._after(seconds, self._start)
 

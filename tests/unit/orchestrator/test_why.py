@@ -124,6 +124,16 @@ HINDRANCES = [
     ),
     (
         H.DEFERRED,
+        part(
+            plan(pace={"jitter_seconds": 7200}),
+            S.DEFERRED,
+            waits_until=NOW + timedelta(hours=1),
+            detail="waits out its random part of the jitter until 2026-03-01 13:00:00 UTC",
+        ),
+        "the device waits out its random part of the jitter until 2026-03-01 13:00 UTC.",
+    ),
+    (
+        H.DEFERRED,
         part(plan(windows=(CLOSED,)), S.STAGED, waits_until=NOW + timedelta(days=2)),
         "is staged; the device waits until 2026-03-03 12:00 UTC.",
     ),
@@ -142,6 +152,7 @@ HINDRANCES = [
         part(plan(windows=({**CLOSED, "covers": "activation"},)), S.STAGED),
         "is staged; its maintenance window opens at 2026-03-02 02:00 UTC",
     ),
+    (H.UNDER_WAY, part(plan(), S.OFFERED), "was offered digits@4 at 2026-03-01"),
     (H.UNDER_WAY, part(plan(), S.DOWNLOADING, share=0.25), "DOWNLOADING since 2026-03-01"),
     (H.OFFLINE, part(plan(), S.UNKNOWN), "in the middle of digits@4 (UNKNOWN)"),
     (H.NO_VARIANT, part(plan(), S.NO_VARIANT, detail="int8: needs avx2"), "fits it: int8: needs"),

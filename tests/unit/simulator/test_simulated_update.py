@@ -208,7 +208,7 @@ def test_a_device_that_waits_out_its_jitter_says_so_and_until_when(host):
     assert host.states == [S.ACCEPTED, S.DEFERRED]
     told = host.reports[-1]
     assert 0 < (told.waits_until - begun).total_seconds() < 600
-    assert told.detail.startswith("waits for its own moment until ")
+    assert told.detail.startswith("waits out its random part of the jitter until ")
     host.forward(600 + 60)
     assert host.states[2:] == WHOLE[1:]
     other = Host()
