@@ -17,10 +17,10 @@ from scipy import special
 from benchmarks._judge_fleet import LOOKS, Counts, Floats, Ints, Side
 from orchestrator.domain.judging.compare import exact_high
 from orchestrator.domain.judging.counting import Counting
-from orchestrator.domain.judging.decide import MEANINGFUL, Cohort, decide
+from orchestrator.domain.judging.decide import Cohort, decide
 from orchestrator.domain.judging.metrics import ROUNDED
 from orchestrator.domain.judging.spending import spent
-from schemas.gates import RATIOS, Gates, Metric
+from schemas.gates import MEANINGFUL, RATIOS, Gates, Metric
 from schemas.telemetry import GAMMA
 
 Bools = NDArray[np.bool_]

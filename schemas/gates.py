@@ -121,6 +121,10 @@ STANDARD = (
 """What is looked at where nothing is said: harm that is shown stops, too few devices do not."""
 
 
+MEANINGFUL = 0.5
+"""Of ``max_worse``: a smaller difference fails no wave however sure it is, a larger passes none."""
+
+
 class Gates(Authored):
     """What a wave must show before the next one starts.
 
@@ -158,6 +162,7 @@ class Evidence(Wire):
     cannot be said. device_class: of a comparison; value is then the difference to the control
     cohort (points, or a factor), low and high its interval at the level alpha, control what the
     cohort itself changed by meanwhile, devices and controls the sizes. look: which look it was.
+    harm_alpha: the level of the end that harm is read from, which is shared by all comparisons.
     binding: False where it only tells. open: more data may show it yet, so a wave that would pass
     without it waits for the last look. note: what else is to be known, as that there was no
     control cohort.
@@ -175,6 +180,7 @@ class Evidence(Wire):
     devices: int | None = None
     controls: int | None = None
     alpha: float | None = None
+    harm_alpha: float | None = None
     look: int | None = None
     binding: bool = True
     open: bool = False

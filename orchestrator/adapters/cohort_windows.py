@@ -117,14 +117,18 @@ class StretchedWindows:
             .correlate(bounds)
             .scalar_subquery()
         )
-        where = (*self._of(w, bounds, role, equal=equal), *((w.n > 0,) * busy))
-        return and_(*where, w.start_ms >= func.coalesce(oldest, bounds.c.since))
+        # In place of the stretch's own begin, and not beside it: a database that reads from there
+        # on would ask for the oldest at each window anew.
+        since = func.coalesce(oldest, bounds.c.since)
+        return and_(*self._of(w, bounds, role, equal=equal, since=since), *((w.n > 0,) * busy))
 
-    def _of(self, w: Any, bounds: Any, role: str, *, equal: bool) -> Sequence[ColumnElement[bool]]:
+    def _of(
+        self, w: Any, bounds: Any, role: str, *, equal: bool, since: Any = None
+    ) -> Sequence[ColumnElement[bool]]:
         its = bounds.c.version
         return (
             w.device_id == bounds.c.device,
-            w.start_ms >= bounds.c.since,
+            w.start_ms >= (bounds.c.since if since is None else since),
             w.start_ms < bounds.c.until,
             w.model == self._model,
             w.role == role,

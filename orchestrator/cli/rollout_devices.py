@@ -132,6 +132,18 @@ def _bytes(view: ExecutionView) -> Cell:
     return console.size(view.bytes_fetched)
 
 
+_ENDED = {
+    "CANCELLED": "the rollout was ended before it was done",
+    "SUPERSEDED": "another rollout took its place",
+    "REMOVED": "it was taken out of the rollout",
+    "TIMED_OUT": "it did not get on in time",
+    "FAILED": "it gave no reason",
+    "REJECTED": "it gave no reason",
+    "ROLLED_BACK": "it gave no reason",
+}
+"""Where nobody said more."""
+
+
 def _why(view: ExecutionView) -> Cell:
     from orchestrator.cli import console
 
@@ -140,4 +152,4 @@ def _why(view: ExecutionView) -> Cell:
         parts.append(f"waits for {view.waits_for}")
     if view.late is not None:
         parts.append(f"later {view.late}")
-    return ": ".join(parts) or console.NONE
+    return ": ".join(parts) or _ENDED.get(view.state.value, console.NONE)

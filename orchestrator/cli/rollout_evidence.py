@@ -1,4 +1,4 @@
-"""What the verdict on a wave rests on: a line for each gate that matters, or a table of all."""
+"""What the verdict on a wave rests on, a sentence for each figure: of those that matter, or all."""
 
 from __future__ import annotations
 
@@ -7,46 +7,20 @@ from collections.abc import Iterable, Sequence
 from rich.text import Text
 
 from orchestrator.cli import console
-from orchestrator.cli.output import Cell, print_table
-from schemas.evidence import said
+from schemas.evidence import sentence
 from schemas.gates import Evidence
 from schemas.rollout import WaveState
 from schemas.rollout_view import RolloutView, WaveView
 
 _MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
-_HEADINGS = (
-    "GATE",
-    "CLASS",
-    "VALUE",
-    "INTERVAL",
-    "CONTROL",
-    "LIMIT",
-    "DEVICES",
-    "LOOK",
-    "VERDICT",
-    "NOTE",
-)
 
 
 def evidence_text(evidence: Evidence) -> Text:
-    """As in ``✗ accuracy 91 % ≥ 95 % (n=220)``, of a comparison with its interval and class."""
+    """As in ``✗ accuracy of cam got 6.2 points worse on 12 devices than on 20 …``."""
     mark, style = _MARKS[evidence.ok]
     if evidence.ok is None and not evidence.binding:
         mark, style = "·", "dim"
-    parts = said(evidence)
-    if evidence.value is None and evidence.look is not None:
-        name, what = evidence.metric.replace("_", " "), evidence.device_class or "all"
-        text = Text.assemble((f"{mark} ", style), (f"{name} ", "dim"), f"of {what} is not known")
-        return text.append(f": {console.clean(evidence.note)}" if evidence.note else "", "dim")
-    text = Text.assemble((f"{mark} ", style), (f"{parts.metric} ", "dim"), parts.value)
-    if parts.interval:
-        text.append(f" ({parts.interval})", "dim")
-    if evidence.device_class:
-        text.append(f" of {evidence.device_class}", "dim")
-    text.append(f" {parts.limit} (n={parts.sizes})", "dim")
-    if evidence.ok is not True and evidence.note and evidence.look is None:
-        text.append(f"  {console.clean(evidence.note)}", "dim")
-    return text
+    return Text.assemble((f"{mark} ", style), console.clean(sentence(evidence)))
 
 
 def lines(evidence: Sequence[Evidence]) -> Iterable[Text]:
@@ -62,7 +36,7 @@ def lines(evidence: Sequence[Evidence]) -> Iterable[Text]:
 
 
 def print_why(view: RolloutView) -> None:
-    """Print all evidence of a rollout's waves, as tables."""
+    """Print all evidence of a rollout's waves: what failed first, then what is open."""
     out = console.out()
     name = f"{view.spec.model}@{view.spec.version}"
     out.print(
@@ -73,8 +47,16 @@ def print_why(view: RolloutView) -> None:
     for wave in view.waves:
         out.print()
         out.print(_heading(wave, len(view.waves)), soft_wrap=True)
-        if wave.evidence:
-            print_table(_HEADINGS, [_row(one) for one in wave.evidence])
+        for one in sorted(wave.evidence, key=_urgency):
+            out.print(evidence_text(one), soft_wrap=True)
+        if any(one.ok is None and not one.binding for one in wave.evidence):
+            out.print(Text("· is not required: only harm that is shown stops it", "dim"))
+
+
+def _urgency(evidence: Evidence) -> int:
+    if evidence.ok is None:
+        return 1 if evidence.binding else 3
+    return 2 if evidence.ok else 0
 
 
 def _heading(wave: WaveView, of: int) -> Text:
@@ -87,25 +69,3 @@ def _heading(wave: WaveView, of: int) -> Text:
     if wave.looks:
         text.append(f"  after {wave.looks} look{'s' if wave.looks > 1 else ''}", "dim")
     return text if wave.evidence else text.append("  nothing was judged yet", "dim")
-
-
-def _row(evidence: Evidence) -> list[Cell]:
-    parts = said(evidence)
-    return [
-        parts.metric,
-        evidence.device_class or "",
-        parts.value,
-        parts.interval,
-        parts.control,
-        parts.limit,
-        parts.sizes,
-        "" if evidence.look is None else str(evidence.look),
-        _verdict(evidence),
-        Text(console.clean(evidence.note), "dim"),
-    ]
-
-
-def _verdict(evidence: Evidence) -> Text:
-    if evidence.ok is None:
-        return Text("open", "yellow") if evidence.binding else Text("no harm shown", "dim")
-    return Text("passed", "green") if evidence.ok else Text("failed", "red")

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from orchestrator.client import Argosy
     from schemas.rollout_view import RolloutView
 
+_WORDS = 60
+
 
 def rollout_shape() -> Shape[RolloutView]:
     """How a rollout is listed."""
@@ -20,10 +22,19 @@ def rollout_shape() -> Shape[RolloutView]:
         ("ID", lambda view: view.id),
         ("MODEL", lambda view: f"{view.spec.model}@{view.spec.version}"),
         ("STATE", lambda view: console.state(view.state)),
-        ("WHY", lambda view: view.pause_reason or console.NONE),
+        ("WHY", _why),
         ("WAVES", lambda view: str(len(view.spec.waves))),
         ("AGE", lambda view: console.age(view.created_at)),
     )
+
+
+def _why(view: RolloutView) -> str:
+    """Why it does not go on: in a word while it is paused, in its own words once it has ended."""
+    from orchestrator.cli import console
+
+    said = view.pause_reason or console.clean(view.reason or "")
+    cut = said if len(said) <= _WORDS else f"{said[: _WORDS - 1]}…"
+    return cut or console.NONE
 
 
 def follow(argosy: Argosy, rollout_id: str, timeout: float | None, form: str) -> int:

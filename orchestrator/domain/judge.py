@@ -210,7 +210,7 @@ def _errors(served: Served, gates: Gates, *, last: bool) -> Evidence:
         certain = served.errors / served.devices > most
         if certain or last or not served.short:
             ok = mean <= most
-    return _evidence("error_rate", mean, most, served.voters, ok, _MEAN)
+    return _evidence("error_rate", mean, most, served.voters, ok)
 
 
 def _accuracy(served: Served, gates: Gates, *, last: bool) -> tuple[Evidence, ...]:
@@ -219,10 +219,7 @@ def _accuracy(served: Served, gates: Gates, *, last: bool) -> tuple[Evidence, ..
     value = served.correct / served.labelling if served.labelling else None
     enough = served.labels >= gates.min_inferences and (last or not served.short)
     ok = value >= gates.min_accuracy if enough and value is not None else None
-    return (_evidence("accuracy", value, gates.min_accuracy, served.labelling, ok, _MEAN),)
-
-
-_MEAN = "mean over devices"
+    return (_evidence("accuracy", value, gates.min_accuracy, served.labelling, ok),)
 
 
 def _causes(wave: Ends) -> str:

@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 from orchestrator.domain.judging.closure import closed_high, closed_low
 from orchestrator.domain.judging.compare import Array, Group, Interval, group
 from orchestrator.domain.judging.counting import Counting
-
-MEANINGFUL = 0.5
-"""Of ``max_worse``: a smaller difference fails no wave however sure it is, a larger passes none."""
+from schemas.gates import MEANINGFUL
 
 MOST = 2.0
 """Times ``max_worse``: so far from the control's median a device counts when harm is looked for."""

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from orchestrator.domain.judging.compare import exact_high, exact_low, fisher
-from orchestrator.domain.judging.decide import MEANINGFUL, Cohort, decide
+from orchestrator.domain.judging.decide import Cohort, decide
 from orchestrator.domain.judging.material import Basis, Material
 from orchestrator.domain.judging.metrics import Readings
-from schemas.gates import RATIOS, Evidence, Metric, TelemetryGate
+from schemas.gates import MEANINGFUL, RATIOS, Evidence, Metric, TelemetryGate
 
 _NOTES = {
-    Basis.LEVELS: "devices without a past, against such of the control cohort",
-    Basis.OWN_PAST: "against their own past alone",
+    Basis.LEVELS: "of devices that had no version before, in both groups",
+    Basis.OWN_PAST: "against their own past alone, for want of devices that kept their version",
 }
 
 
@@ -49,8 +49,9 @@ def compared(
         found = _silence(material, harm, alpha)
     else:
         found = _means(material, harm, alpha)
-    note = _note(material, harm)
-    return _evidence(material, _shown(found, material.gate), alpha, look, note)
+    note = "; ".join(one for one in (_NOTES.get(material.basis, ""), material.note) if one)
+    shown = _evidence(material, _shown(found, material.gate), alpha, look, note)
+    return shown.model_copy(update={"harm_alpha": harm})
 
 
 def missing(material: Material, look: int) -> Evidence:
@@ -110,12 +111,6 @@ def _shown(found: _Found, gate: TelemetryGate) -> _Found:
     if gate.metric is Metric.SHADOW_AGREEMENT:
         return _Found(1 - found.value, 1 - found.high, 1 - found.low, math.nan, found.ok)
     return found
-
-
-def _note(material: Material, harm: float) -> str:
-    end = "high" if material.gate.metric is Metric.SHADOW_AGREEMENT else "low"
-    said = [_NOTES.get(material.basis, ""), material.note, f"{end} is at {harm:.2g}"]
-    return "; ".join(one for one in said if one)
 
 
 def _evidence(

@@ -134,7 +134,8 @@ def _note(one: Readings, other: Readings | None, least: int, most: int) -> str:
     if len(one) < most:
         said.append(f"{_devices(len(one))} of the wave can be judged, {most} are needed")
     elif other is not None and len(other) < most:
-        said.append(f"no control cohort: {_devices(len(other))} of it, {most} are needed")
+        kept = f"{_devices(len(other))} that kept their version"
+        said.append(f"{kept} can be compared with, {most} are needed")
     if one.skipped:
         said.append(
             f"{_devices(one.skipped)} not counted: fewer than {least} inferences before or since,"

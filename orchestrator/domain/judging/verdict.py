@@ -82,7 +82,7 @@ def _told(material: Material, treated: Mapping[str, Sequence[DeviceFigures]]) ->
     earlier = sum(one.earlier for one in treated.get(material.device_class, ()))
     if not earlier:
         return material
-    said = f"with {earlier} of waves that have passed"
+    said = f"{earlier} of them are of waves that have passed"
     return replace(material, note=f"{said}; {material.note}" if material.note else said)
 
 
