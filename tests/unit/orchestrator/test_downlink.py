@@ -110,6 +110,36 @@ def test_what_is_on_its_way_is_never_forgotten_for_what_is_delivered(wire, monke
     assert [wire.downlink.desired(device, b"one") for device in "acd"] == [True] * 3
 
 
+def test_asking_what_the_broker_has_sends_nothing_and_means_exactly_that(wire):
+    command = Command(kind="cancel", execution=new_id("exe"), attempt=1)
+    assert not wire.downlink.has("dev", b"one")
+    assert not wire.downlink.has("dev", command)
+    assert wire.sent == []
+    wire.downlink.desired("dev", b"one")
+    wire.ack()
+    wire.downlink.command("dev", command)
+    assert wire.downlink.has("dev", b"one")
+    assert not wire.downlink.has("dev", b"two")
+    assert not wire.downlink.has("dev", command)
+    wire.ack()
+    assert wire.downlink.has("dev", command)
+    wire.up = False
+    wire.downlink.desired("dev", b"two")  # refused: the broker still has the first one
+    assert not wire.downlink.has("dev", b"two")
+
+
+def test_an_id_that_came_round_belongs_to_the_newer_message(wire):
+    mids = iter([7, 7, 8])
+    wire.downlink = BrokerDownlink(lambda *_: next(mids), lambda: wire.now)
+    wire.downlink.desired("old", b"one")
+    wire.downlink.desired("new", b"one")
+    wire.now = 11
+    wire.downlink.desired("old", b"one")  # was never acknowledged, so it is sent again
+    wire.downlink.acknowledged(7)
+    assert wire.downlink.has("new", b"one")
+    assert not wire.downlink.has("old", b"one")
+
+
 def test_what_nobody_asks_for_any_more_makes_room(wire, monkeypatch):
     monkeypatch.setattr(downlink, "_KEEP", 1)
     wire.downlink.desired("a", b"one")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from sqlalchemy import event
 
@@ -160,6 +162,72 @@ def test_statements_do_not_grow_with_what_is_sent(platform, fleet):
     )
     assert publisher.tick() == 12
     assert len(statements) < 20
+
+
+def watched(platform, seconds):
+    """A publisher with a clock in hand, and the statements that are sent."""
+    statements = []
+    event.listen(
+        platform.database, "before_cursor_execute", lambda *args: statements.append(args[2])
+    )
+    publisher = DesiredPublisher(
+        platform.uow,
+        platform.signs,
+        platform.downlink,
+        platform.clock,
+        batch=5,
+        monotonic=lambda: seconds[0],
+    )
+    publisher.tick()  # follows the director's key
+    statements.clear()
+    return publisher, statements
+
+
+def test_what_is_on_its_way_is_not_read_again_by_every_round(platform, fleet):
+    seconds = [0.0]
+    publisher, statements = watched(platform, seconds)
+    offered(platform)
+    publisher.tick()
+    assert (len(platform.broker.sent), publisher.busy) == (5, True)
+    statements.clear()
+    publisher.tick()
+    assert not [text for text in statements if "executions.id IN" in text]
+    seconds[0] = 0.3  # what was lost, or changed meanwhile, is looked for four times a second
+    publisher.tick()
+    assert [text for text in statements if "executions.id IN" in text]
+    seconds[0] = 2.0  # the broker is silent: its answers are waited for at ease
+    publisher.tick()
+    assert not publisher.busy
+
+
+def test_what_was_on_its_way_when_the_connection_ended_is_sent_again(platform, fleet):
+    seconds = [0.0]
+    publisher, _ = watched(platform, seconds)
+    offered(platform)
+    publisher.tick()
+    platform.downlink.disconnected()
+    publisher.tick()
+    assert len(platform.broker.sent) == 5
+    seconds[0] = 0.3
+    publisher.tick()
+    assert len(platform.broker.sent) == 10
+    assert len({topic for topic, _, _ in platform.broker.sent}) == 5
+
+
+def test_who_is_to_be_told_anew_behind_what_was_read_has_his_turn(platform, fleet):
+    rollout = offered(platform)
+    platform.publisher.tick()
+    acknowledge(platform)
+    platform.publisher.tick()  # by now the reading stands at the tenth
+    first = min(executions(platform, rollout), key=lambda one: one.id)
+    with platform.uow() as tx:
+        record = tx.rollouts.execution(first.id)
+        tx.rollouts.save_execution(replace(record, published=False))
+    before = [topic for topic, _, _ in platform.broker.sent]
+    acknowledge_all(platform)
+    assert unsent(platform) == 0
+    again = [topic for topic, _, _ in platform.broker.sent[len(before) :]]
+    assert f"d/{first.device}/down/desired" in again
 
 
 def test_a_tick_ends_by_time_while_there_is_more_to_send(platform, fleet):
