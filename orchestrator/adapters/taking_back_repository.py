@@ -192,6 +192,13 @@ def _dealt_with(taken: TakenBack, e: Brought) -> ColumnElement[bool]:
     One that found what it leads to there already was early: the device switched after it.
     """
     back, r = _BACK, _SINCE
+    # By the clock only where nothing else tells: it may have been set back.
+    since = (
+        e.offered_at.is_(None),
+        back.sequence > e.sequence,
+        back.state.in_(_OPEN),
+        r.created_at >= e.offered_at,
+    )
     return (
         select(back.id)
         .join(r, r.id == back.rollout_id)
@@ -200,7 +207,7 @@ def _dealt_with(taken: TakenBack, e: Brought) -> ColumnElement[bool]:
             back.state != _THERE_ALREADY,
             r.model == taken.model,
             r.takes_back == taken.version,
-            or_(e.offered_at.is_(None), r.created_at >= e.offered_at),
+            or_(*since),
         )
         .correlate(DeviceModelRow, e)
         .exists()

@@ -165,8 +165,7 @@ def _check_readable(record: RolloutRecord) -> None:
 
 def _notes(seen: RolloutView, act: Act) -> tuple[str, ...]:
     """What is to be said of an act that was done."""
-    kept = seen.left.get(NOTHING, 0) if act is Act.ROLLBACK else 0
-    if not kept:
+    if act is not Act.ROLLBACK or not (kept := seen.left.get(NOTHING, 0)):
         return ()
     what = f"{seen.spec.model}@{seen.spec.version}"
     many = "1 device keeps" if kept == 1 else f"{kept} devices keep"
@@ -209,6 +208,7 @@ def _act(
             record, waves = promoting.promote(tx, before, full=said.full, now=now)
             detail |= {"waves": waves, "full": said.full}
         case Act.ACTIVATE:
+            tx.executions.restamp(before.id, now)  # whatever the clock said: they were before this
             active, differs = activated(before, now)
             record = _edit(tx, active, now)
             detail |= differs

@@ -65,7 +65,11 @@ def check_leads(tx: Transaction, rollout: RolloutRecord) -> None:
 
 
 def end_in_flight(tx: Transaction, rollout: RolloutRecord, now: datetime) -> int:
-    """End what a rollout that turns back has under way; devices beyond the swap go on."""
+    """End what a rollout that turns back has under way; devices beyond the swap go on.
+
+    Its offers were before now, whatever the clock said then: rollbacks are made after them.
+    """
+    tx.executions.restamp(rollout.id, now)
     among = Among(rollout_id=rollout.id, states=taking_back.CANCELLED_AT_ONCE)
     why = "the rollout is rolled back"
     return moves.end_executions(tx, among, ExecState.CANCELLED, why, now)

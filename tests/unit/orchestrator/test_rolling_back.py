@@ -574,3 +574,31 @@ def test_a_device_that_lost_its_journal_is_not_offered_again_what_was_stopped(pl
     wiped = {"boot": "c" * 32, "uptime": 1, "hardware": harness.HARDWARE}
     platform.receive(fleet[0], Up.BIRTH, Birth(session=1, **wiped))
     assert executions(platform, bad)[fleet[0]].state is S.CANCELLED
+
+
+@pytest.mark.parametrize("by", ["rollback", "revocation"])
+def test_a_clock_that_was_set_back_makes_no_end_of_rollbacks(platform, fleet, by):
+    """Each round took the rollback that it had made for one from before the offer."""
+    bad = start(platform, 2, gates=WAITS)
+    through(platform, bad)
+    platform.clock.forward(-3600)
+    if by == "rollback":
+        platform.rollouts.operate(bad, Act.ROLLBACK)
+    else:
+        revoke(platform, 2, rollback=True)
+    for _ in range(4):
+        platform.tick(1)
+        platform.clock.forward(6)
+    (back,) = [view for view in platform.rollouts.page(None, 20) if view.takes_back == 2]
+    through(platform, back.id)
+    assert [serves(platform, device) for device in fleet] == [1] * 5
+
+
+def test_who_was_offered_it_before_the_clock_was_set_back_goes_on_too(platform, fleet):
+    rollout = start(platform, 2, gates=WAITS, mode={"urgency": "download_only"})
+    one = executions(platform, rollout)[fleet[0]]
+    reach(platform, one, S.STAGED)
+    platform.clock.forward(-3600)
+    platform.rollouts.operate(rollout, Act.ACTIVATE)
+    platform.tick()
+    assert {"kind": "proceed", "execution": one.id, "attempt": 1} in cancels(platform, fleet[0])
