@@ -102,6 +102,9 @@ def _scheduled(device: DeviceNow, part: Part, now: datetime) -> Reason:
     held = _plan_holds(plan, part.wave)
     if held is not None:
         return held
+    if part.kept is not None:
+        text = f"Rollout {plan.id} does not offer it {named_of(plan)}: it is {part.kept}."
+        return Reason(H.SUPERSEDED, text)
     if not device.online:
         return Reason(
             H.OFFLINE, f"{_offline(device)}; it is offered {named_of(plan)} when it is back."
@@ -204,12 +207,10 @@ def _waits(part: Part, windows: Sequence[MaintenanceWindow], where: str, now: da
 
 def _waiting(detail: str | None, until: datetime | None) -> str:
     """What a device waits for, in its own words, and until when, which it says too."""
-    if until is None:
-        return f"waits{because(detail)}"
-    said, when = (detail or "").partition(" until ")[0], f"until {moment(until)}"
-    if said.startswith("waits "):
-        return f"{because(said).removeprefix(': ')} {when}"
-    return f"waits {when}{because(said)}"
+    said = because(detail if until is None else (detail or "").partition(" until ")[0])
+    when = "" if until is None else f" until {moment(until)}"
+    words = said.removeprefix(": ")
+    return f"{words}{when}" if words.startswith("waits ") else f"waits{when}{said}"
 
 
 def _of_plan(facts: Facts, plan: Plan) -> Reason:
