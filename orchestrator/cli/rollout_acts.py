@@ -82,6 +82,7 @@ def resume(rollout_id: str, reason: str, home: Path | None, form: str) -> None:
 @click.option(
     "--wave",
     type=click.IntRange(min=1, max=1001),
+    metavar="N",
     help="The wave that is meant, so that a repeat lets no other pass  [the one that runs].",
 )
 @_options
