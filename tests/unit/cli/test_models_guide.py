@@ -12,9 +12,9 @@ import click
 import pytest
 import yaml
 
-from schemas.commands import LazyGroup
 from orchestrator.cli.main import root
 from orchestrator.client import Argosy
+from schemas.commands import LazyGroup
 from schemas.jobfile import JobSpec
 from schemas.measure import MAX_FILE_BYTES
 from schemas.model import CollectRequest
