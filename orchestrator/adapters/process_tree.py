@@ -159,6 +159,7 @@ class Supervisor:
             Unavailable: a child died too often, or never got ready.
         """
         processes.become_subreaper()
+        processes.allow_files()
         with _signals(self._stop):
             try:
                 while not self._stop.wait(_TICK):

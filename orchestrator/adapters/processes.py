@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,9 @@ from pathlib import Path
 import psutil
 
 MARK = "ARGOSY_TREE"
+
+_FILES = 2**17
+"""More than any fleet of one broker needs; some programs walk through all they may open."""
 
 _PR_SET_CHILD_SUBREAPER = 36
 # Runs in the child before the program: set the signal that the death of the starting
@@ -44,6 +48,19 @@ def become_subreaper() -> bool:
     if not _LINUX:
         return False
     return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+
+
+def allow_files() -> None:
+    """Let what is started from here open as many files as the system allows it.
+
+    The broker keeps one for each device and does not ask for them itself: of the usual 1024
+    it would take no more devices than that, without a word.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):  # a system that allows fewer than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def spawn(
