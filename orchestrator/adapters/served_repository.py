@@ -27,12 +27,12 @@ from schemas.rollout import ExecState
 _SERVING = (ExecState.SUCCEEDED.value, ExecState.ALREADY_INSTALLED.value)
 _FAILURES = sorted(state.value for state in FAILURES)
 
-_DEVICES = 2_000
+_DEVICES = 1_000
 """Of a wave, whose windows are added up; fewer where each must show very many inferences."""
 
 _FEWEST = 100
 
-_WINDOWS = 100_000
+_WINDOWS = 50_000
 """That are read, about; they are shared by the devices."""
 
 _MOST = 10_000
@@ -57,7 +57,7 @@ class SqlServed:
         self._session = session
 
     def served(self, rollout: RolloutRecord, wave: int) -> Served:
-        """Of a large wave some thousand devices, always the same ones, and their newest windows.
+        """Of a large wave a thousand devices, always the same ones, and their newest windows.
 
         Of each at least ``min_inferences`` windows with an inference are added up: whoever made so
         many is seen to have, however few it makes a minute. What is read is bounded, whatever

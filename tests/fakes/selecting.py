@@ -22,7 +22,7 @@ WORDS = {
     "presence": ("online", "offline", "never"),
     "arch": ("x86_64", "aarch64", "it's", 'a"b', "%", ""),
     "isa": ("avx2", "vnni", "neon"),
-    "provider": ("CPUExecutionProvider", "CUDAExecutionProvider"),
+    "provider": ("CPUExecutionProvider", "CPU", "a", 'a","b', "x\\y", "é"),
     "board": ("Pi 5", "none", "Ünsinn 漢"),
     "cpus": ("1", "4", "64"),
     "ram_mb": ("0", "512", "1024", "999999999999999"),

@@ -428,10 +428,11 @@ def test_devices_that_work_for_another_model_are_neither_stragglers_nor_given_up
 def test_why_a_rollout_is_paused_is_said_in_figures():
     judged = snapshot_of(WaveState.JUDGING, ONE_GOOD, served=replace(GOOD, errors=0.6))
     said = because_of(decide(judged, NOW))
-    assert said == ("wave 1 failed: error rate 60 %, at most 2 %, 1 device (mean over devices)")
+    said_of = "failed inferences: 60 %, the mean of 1 device; at most 2 % are tolerated"
+    assert said == f"wave 1 failed: {said_of}"
     late = snapshot_of(WaveState.JUDGING, ONE_GOOD, 61, served=Served(devices=1, least=None))
     silent = with_wave(late, looked=took(figure(ok=None, binding=False), last=True))
-    assert "error rate has no data, at most 2 %" in because_of(decide(silent, NOW))
+    assert "failed inferences: nothing is known yet; at most 2 %" in because_of(decide(silent, NOW))
     assert "latency" not in because_of(decide(silent, NOW))
     slow = with_wave(judged, served=GOOD, looked=took(figure(ok=False)))
     assert because_of(decide(slow, NOW)) == (
