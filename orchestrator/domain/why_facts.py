@@ -68,6 +68,7 @@ class Part:
     """The device's part in a rollout.
 
     waits_until: as the device said. holder: the rollout of another model that it works for.
+    kept: of one that is SCHEDULED, why another rollout of the model has the device.
     turn: of one that is SCHEDULED in a wave that runs at a limited pace.
     at: of its last change.
     """
@@ -82,6 +83,7 @@ class Part:
     due_at: datetime | None = None
     waits_until: datetime | None = None
     holder: str | None = None
+    kept: str | None = None
     turn: Turn | None = None
     share: float | None = None
     at: datetime

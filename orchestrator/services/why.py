@@ -8,7 +8,7 @@ from datetime import datetime
 from orchestrator.domain.reconcile import strange
 from orchestrator.domain.why import explain
 from orchestrator.domain.why_facts import DeviceNow, ModelNow, Part, Plan, Turn, Wave
-from orchestrator.services import inventory, pacing
+from orchestrator.services import inventory, overlap, pacing
 from orchestrator.services.facts import facts_of
 from orchestrator.services.fleet import found
 from orchestrator.services.ports import Clock, Transaction, UnitOfWork
@@ -147,10 +147,11 @@ class _Loader:
         )
 
     def _part(self, record: ExecutionRecord, rollout: RolloutRecord, plan: Plan) -> Part:
-        holder = None
+        holder = kept = None
         if record.state is ExecState.SCHEDULED and plan.state is RolloutState.RUNNING:
             holders = self._tx.executions.holders(plan.id, [record.device_id])
             holder = holders.get(record.device_id)
+            kept = overlap.kept(self._tx, rollout, [record.device_id]).get(record.device_id)
         total = record.bytes_total
         return Part(
             plan=plan,
@@ -163,6 +164,7 @@ class _Loader:
             due_at=record.due_at,
             waits_until=record.waits_until,
             holder=holder,
+            kept=kept,
             turn=self._turn(record, rollout),
             share=(record.bytes_done or 0) / total if total else None,
             at=record.updated_at,

@@ -247,6 +247,25 @@ def test_a_rollout_takes_no_device_from_one_of_higher_priority_that_works(platfo
     assert found[done.device].state is S.ALREADY_INSTALLED
 
 
+def test_that_another_rollout_has_the_device_is_told_before_a_window_opens(platform, rolled):
+    waits = rolled(1, windows=(NIGHT,))
+    platform.models.register("digits", platform.manifest(content=b"other"), None)
+    spec = RolloutSpec(model="digits", version=2, waves=(WaveSpec(percent=100),))
+    later = platform.rollouts.plan(spec).id
+    platform.rollouts.operate(later, Act.START)
+    platform.tick()
+    (one,) = executions(platform, later)
+    report(platform, one, STAGED + REST)
+    (left,) = executions(platform, waits)
+    assert left.state is S.SCHEDULED
+    api = platform.client(platform.key(Role.ADMIN))
+    found = api.get(f"/v1/devices/{one.device}/why").json()["models"][0]["missing"]
+    told = {reason["version"]: (reason["code"], reason["text"]) for reason in found}[1]
+    assert told[0] == "superseded"
+    assert f"superseded by {later}" in told[1]
+    assert "opens" not in told[1]
+
+
 def test_an_edit_names_the_revision_that_it_changes(platform, rolled):
     rollout = rolled(2, pace=Pace(concurrent=1))
     api = platform.client(platform.key(Role.RELEASER))
