@@ -56,7 +56,7 @@ check: $(STAMP) ## style, types and import rules, without running anything
 	$(BIN)/lint-imports
 
 unit: $(STAMP) ## the fast tests alone: no broker, database server or Ray
-	$(BIN)/python -m pytest -m "not integration and not e2e" $(ARGS)
+	.ci/in_memory.sh $(BIN)/python -m pytest -m "not integration and not e2e" $(ARGS)
 
 bench: $(STAMP) ## every benchmark against its baseline (ARGS=--quick for one small round)
 	@.ci/need.sh mosquitto

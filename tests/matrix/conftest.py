@@ -169,7 +169,7 @@ class Matrix:
 
 @pytest.fixture(scope="module")
 def matrix() -> Iterator[Matrix]:
-    with tempfile.TemporaryDirectory(prefix="argosy-mx-") as name:
+    with tempfile.TemporaryDirectory(prefix="mx-") as name:
         folder = Path(name)
         token = folder / "ray_token"
         token.write_text("0123456789abcdef" * 4)
