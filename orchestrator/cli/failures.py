@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import traceback
 from collections.abc import Iterator
@@ -17,6 +18,10 @@ from orchestrator.cli import console
 from orchestrator.client.errors import WaitTimeoutError
 from orchestrator.errors import ArgosyError
 from schemas.errors import Exit
+
+_LONG = re.compile(r"\S{300,}")
+"""What nobody wrote for a person to read: it is repeated in part."""
+_REPEATED = 80
 
 
 class Located(ArgosyError):  # noqa: N818 - as in orchestrator.errors
@@ -34,7 +39,8 @@ class Located(ArgosyError):  # noqa: N818 - as in orchestrator.errors
 
 def say_error(detail: str, hint: str | None = None) -> None:
     """Print ``error: …`` and ``hint: …`` on stderr; further lines of detail stand between."""
-    first, *rest = console.clean(detail).splitlines() or [""]
+    cut = _LONG.sub(lambda found: f"{found[0][:_REPEATED]}…", console.clean(detail))
+    first, *rest = cut.splitlines() or [""]
     _line("error: ", "bold red", first)
     for line in rest:
         console.say(f"  {line.strip()}", style="dim")

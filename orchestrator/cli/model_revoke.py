@@ -39,6 +39,7 @@ def revoke(
     Devices that serve it go on until they are given another; with --rollback that is at once,
     by whatever rollout they got it, and also when they come back later.
     """
+    from orchestrator.cli import console
     from orchestrator.cli.asking import confirm
     from orchestrator.cli.authored import build
     from orchestrator.cli.model_show import version_shape
@@ -63,6 +64,8 @@ def revoke(
             view.model, view.version, asked.reason, rollback=asked.rollback, to=asked.to
         )
     emit_one(view, form, version_shape(), _say)
+    if form == "table" and asked.rollback:
+        console.say("whoever serves it is led back: `argosy rollout ls` shows how", style="dim")
 
 
 def _weight(argosy: Argosy, view: ModelVersionView, *, rollback: bool) -> str:

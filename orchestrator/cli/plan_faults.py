@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from orchestrator.cli.authored import plain
+from orchestrator.cli.authored import plain, shown
 from orchestrator.cli.failures import Located
 from orchestrator.cli.plan_words import options
 from orchestrator.cli.yamlfile import Place
@@ -61,10 +61,10 @@ def _fault(stand: Stand, error: Mapping[str, Any]) -> tuple[str, str | None]:
         return f"{where}: the key {name!r} is missing", None
     said = _NUMBERS.get(kind) or plain(error)
     given = error.get("input")
-    shown = f" (it is {given!r})"[:120] if isinstance(given, str | int | float) else ""
+    repeated = f" (it is {shown(given)})" if isinstance(given, str | int | float) else ""
     is_name = kind == "string_pattern_mismatch" and "a-z0-9" in str(error.get("ctx"))
     hint = _NAMES if is_name else _SECONDS if kind in _SPANS and name.endswith("_seconds") else None
-    return f"{label}: {said}{shown}", hint
+    return f"{label}: {said}{repeated}", hint
 
 
 def _keys(place: Place) -> str | None:

@@ -39,8 +39,8 @@ def plan(*, ref: str | None, home: Path | None, form: str, **options: Any) -> in
         view = planned(argosy, ref, options)
     emit_one(view, form, rollout_shape(), print_plan)
     if form == "table":
-        back = f"`argosy rollout start {view.id}`, or discard it with `argosy rollout abort`"
-        console.say(f"nothing runs yet: {back}", style="dim")
+        console.say(f"nothing runs yet: `argosy rollout start {view.id}` runs it", style="dim")
+        console.say(f"and `argosy rollout abort {view.id}` discards it", style="dim")
     return 0
 
 

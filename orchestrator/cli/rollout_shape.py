@@ -29,10 +29,11 @@ def rollout_shape() -> Shape[RolloutView]:
 
 
 def _why(view: RolloutView) -> str:
-    """Why it does not go on: in a word while it is paused, in its own words once it has ended."""
+    """Why it does not go on: a word while it is paused, its own once it has ended; or what for."""
     from orchestrator.cli import console
 
-    said = view.pause_reason or console.clean(view.reason or "")
+    back = f"takes {view.spec.model}@{view.takes_back} back" if view.takes_back else ""
+    said = view.pause_reason or console.clean(view.reason or "") or back
     cut = said if len(said) <= _WORDS else f"{said[: _WORDS - 1]}…"
     return cut or console.NONE
 

@@ -14,7 +14,7 @@ from orchestrator.cli import console
 from orchestrator.cli.rollout_evidence import lines
 from orchestrator.cli.rollout_plan_text import pace_text
 from orchestrator.cli.rollout_waits import device_waits, wave_waits
-from schemas.rollout import EXEC_TERMINAL, ExecState, Shadow, WaveState
+from schemas.rollout import EXEC_TERMINAL, ExecState, RolloutState, Shadow, WaveState
 from schemas.rollout_view import ExecutionView, Progress, RolloutView, VariantShare, WaveView
 
 _GOOD = frozenset({ExecState.SUCCEEDED, ExecState.ALREADY_INSTALLED})
@@ -87,6 +87,9 @@ def _of_all(view: RolloutView) -> Iterator[Text]:
     pace = pace_text(view.spec)
     if pace is not None and view.ended_at is None:
         yield Text(f"pace: {pace}{_now(view)}", "dim")
+    if view.spec.dynamic and view.state is RolloutState.RUNNING:
+        until = f"until `argosy rollout finish {view.id}`"
+        yield Text(f"dynamic: whoever comes to match joins, {until}", "dim")
     yield from _back_lines(view)
     if view.spec.shadow is not None:
         yield _shadow_line(view.spec.shadow)

@@ -55,7 +55,7 @@ def load(path: Path) -> Document:
         if not isinstance(node, MappingNode):
             line = 1 if node is None else node.start_mark.line + 1
             detail = f"{name}:{line}: not a mapping of keys to values"
-            raise Invalid(detail, hint="a job file starts as in `name: digits`")
+            raise Invalid(detail, hint="each line is as in `name: digits`")
         reader = _Reader(name, loader)
         value = reader.read(node, ())
     except yaml.MarkedYAMLError as error:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from orchestrator.client.errors import AnswerError
 from orchestrator.client.follow import Look
 from orchestrator.client.transport import Params, Transport
+from orchestrator.errors import Invalid
 from schemas.access import Whoami
 from schemas.api import Health, Page
 
@@ -23,7 +24,14 @@ PAGE_LIMIT = 200
 
 
 def segment(text: str | int) -> str:
-    """A value as one segment of a path."""
+    """A value as one segment of a path.
+
+    Raises:
+        Invalid: it is empty or dots, which would lead to another path.
+    """
+    if str(text) in {"", ".", ".."}:
+        detail = f"{str(text)!r} is neither an id nor a name"
+        raise Invalid(detail)
     return quote(str(text), safe="", errors="surrogateescape")
 
 

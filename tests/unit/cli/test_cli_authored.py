@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.cli.authored import build
+from orchestrator.cli.failures import say_error
 from orchestrator.errors import Invalid
 from schemas.experiment import ExperimentSpec
+from schemas.model import RevokeRequest
 
 
 def test_a_mistake_of_no_field_is_told_without_one() -> None:
@@ -17,3 +19,20 @@ def test_a_mistake_of_no_field_is_told_without_one() -> None:
 def test_a_mistake_of_a_field_names_its_option() -> None:
     with pytest.raises(Invalid, match=r"^--share: "):
         build(ExperimentSpec, {"share": "--share"}, model="digits", a=1, b=2, share=7.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [("", "must not be empty"), ("x" * 10_000, "must have at most 2000 characters")],
+)
+def test_what_is_too_long_or_too_short_is_told_in_a_line(given: str, told: str) -> None:
+    names = {"reason": "--reason"}
+    with pytest.raises(Invalid, match=rf"^--reason: {told} \(it is ") as refused:
+        build(RevokeRequest, names, reason=given)
+    assert len(refused.value.detail) < 200
+
+
+def test_of_what_nobody_could_read_a_part_is_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    say_error(f"there is no rollout {'x' * 10_000} here")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: there is no rollout {'x' * 80}… here"

@@ -13,6 +13,7 @@ from orchestrator.cli import console
 from orchestrator.cli.device_show import device_shape, show_device
 from orchestrator.cli.job_screen import Training, sparkline
 from orchestrator.cli.plan import parse_waves
+from orchestrator.cli.rollout_shape import rollout_shape
 from orchestrator.cli.rollout_tree import rollout_tree
 from schemas.device import ActiveModel, DeviceState, DeviceView, Presence
 from schemas.ids import new_id
@@ -85,6 +86,22 @@ def test_a_wave_that_nobody_is_there_for_says_what_it_waits_for() -> None:
         wave = WaveView(index=0, state=WaveState.RUNNING, size=2, executions=many)
         line = drawn(rollout_tree(rollout_view(waves=(wave,)), room=None))[1]
         assert (waits in line) is bool(words)
+
+
+def test_a_dynamic_rollout_tells_how_it_is_finished() -> None:
+    view = rollout_view(waves=(WaveView(index=0, state=WaveState.PASSED, size=0),))
+    spec = view.spec.model_copy(update={"dynamic": True})
+    told = f"dynamic: whoever comes to match joins, until `argosy rollout finish {view.id}`"
+    for state in (RolloutState.RUNNING, RolloutState.SUCCEEDED):
+        shown = drawn(rollout_tree(view.model_copy(update={"spec": spec, "state": state}), room=9))
+        assert any(told in line for line in shown) is (state is RolloutState.RUNNING)
+    assert not any("dynamic" in line for line in drawn(rollout_tree(view, room=9)))
+
+
+def test_a_rollback_is_listed_as_one() -> None:
+    why = dict(rollout_shape().columns)["WHY"]
+    assert why(rollout_view(takes_back=4)) == "takes digits@4 back"
+    assert why(rollout_view()) == "-"
 
 
 def test_an_end_that_has_no_cause_is_explained() -> None:

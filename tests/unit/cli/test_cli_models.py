@@ -243,6 +243,8 @@ def test_revoking_asks_and_says_what_depends_on_it(
     assert fake.versions[0].revoked_reason == "leaks"
     assert "state       REVOKED: leaks" in argosy("model", "get", "digits@3").out
     assert argosy("model", "revoke", "digits@3", "--reason", "leaks").code == 0, "a repeat"
+    back = argosy("model", "revoke", "digits@3", "--reason", "leaks", "--rollback")
+    assert "argosy rollout ls" in back.err
     assert argosy("model", "revoke", "digits@3", "--reason", "").code == 2
     assert argosy("model", "revoke", "digits@3").code == 2
 

@@ -70,7 +70,8 @@ def test_options_for_the_whole_plan(argosy: Any, digits: State) -> None:
         "--probation-max", "1m",
     )  # fmt: skip
     assert answer.code == 0, answer.err
-    assert "nothing runs yet" in answer.err
+    assert "nothing runs yet: `argosy rollout start rol_" in answer.err
+    assert "and `argosy rollout abort rol_" in answer.err
     spec = made(digits)
     assert (spec.version, spec.rollback_to, spec.on_failure) == (3, 2, OnFailure.ROLL_BACK)
     assert (spec.where, spec.fleet, spec.exclude) == ("tag = lab", "shops", "class = old")

@@ -117,6 +117,9 @@ def test_an_id_is_always_one_segment_of_the_path(argosy: Argosy, fake: State) ->
     with pytest.raises(NotFound):
         argosy.jobs.get("../tokens?x=1#")
     assert fake.seen[-1][1].startswith("/v1/jobs/")
+    for dots in ("", ".", ".."):
+        with pytest.raises(Invalid, match="is neither an id nor a name"):
+            argosy.jobs.get(dots)
 
 
 def test_a_wrong_token_is_refused(fake_server: tuple[str, State], fake: State) -> None:
