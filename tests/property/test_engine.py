@@ -436,8 +436,9 @@ def test_why_a_rollout_is_paused_is_said_in_figures():
     assert "latency" not in because_of(decide(silent, NOW))
     slow = with_wave(judged, served=GOOD, looked=took(figure(ok=False)))
     assert because_of(decide(slow, NOW)) == (
-        "wave 1 failed: latency p95 1.31\u00d7 (1.18\u20131.46) of cam, at most 1.2\u00d7,"
-        " 12 devices against 20"
+        "wave 1 failed: latency p95 of cam became 1.31 times as high on 12 devices as on 20 that"
+        " kept their version; that is no luck (it is at least 1.18 times),"
+        " and 1.1 times or more stop a wave"
     )
     assert because_of((Offer(0),)) is None
 
