@@ -73,6 +73,8 @@ TABLE = {
     "GET /v1/devices/{device_id}": READERS,
     "GET /v1/devices/{device_id}/why": READERS,
     "PUT /v1/devices/{device_id}/tags": WRITERS,
+    "PATCH /v1/devices/{device_id}/tags": WRITERS,
+    "PATCH /v1/devices/tags": WRITERS,
     "POST /v1/devices/{device_id}/approve": WRITERS,
     "POST /v1/devices/{device_id}/reject": WRITERS,
     "POST /v1/devices/{device_id}/revoke": WRITERS,
