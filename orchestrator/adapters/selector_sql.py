@@ -210,20 +210,22 @@ def _listed(name: str, values: Sequence[str] = ()) -> ColumnElement[bool]:
 
 
 def _quickly(values: Sequence[str], name: str) -> ColumnElement[bool]:
-    """Likewise, by searching text: to open each device's list takes twenty times as long.
+    """Likewise, by searching text first: to open the list of every device takes many times as long.
 
-    In JSON without a backslash an item stands as it is, between quotes. Only where there is one,
-    in the device's words or in what is asked for, the list itself is opened.
+    JSON has a printable ASCII item between quotes as it is, but for quotes and backslashes. So
+    whose record lacks that has no such item; and where the list has no backslash, no
+    quote in it is part of an item, and to find it there is enough.
     """
-    plain = [one for one in values if one.isascii() and not set(one) & {'"', "\\"}]
-    if len(plain) < len(values):
+    odd = [v for v in values if not (v.isascii() and v.isprintable()) or set(v) & {'"', "\\"}]
+    if odd:
         return _listed(name, values)
-    text = func.coalesce(sql_cast(DeviceRow.hardware, Text()), "")
+    text = sql_cast(DeviceRow.hardware, Text())
     its = func.coalesce(_ListText(DeviceRow.hardware, bindparam(None, name)), "")
-    quoted = [f'"{one}"' for one in plain]
+    quoted = [f'"{one}"' for one in values]
     return case(
-        (_Holds(text, "\\"), _listed(name, values)),
         (not_(or_(*(_Holds(text, one) for one in quoted))), false()),
+        (DeviceRow.hardware.is_(None), false()),
+        (_Holds(its, "\\"), _listed(name, values)),
         else_=or_(*(_Holds(its, one) for one in quoted)),
     )
 
