@@ -11,6 +11,7 @@ from orchestrator.errors import Invalid
 
 T = TypeVar("T", bound=BaseModel)
 
+NAMES = "names are lower-case letters, digits and hyphens, at most 63, as in DNS"
 _SHOWN = 80
 """Characters of what was given that a message repeats."""
 _LENGTHS = frozenset({"string_too_long", "string_too_short", "too_long", "too_short"})
@@ -69,5 +70,5 @@ def build(kind: type[T], names: Mapping[str, str], **values: Any) -> T:
 
 def _hint(kind: str, context: Mapping[str, Any]) -> str | None:
     if kind == "string_pattern_mismatch" and "a-z0-9" in str(context.get("pattern")):
-        return "names are lower-case letters, digits and hyphens, at most 63, as in DNS"
+        return NAMES
     return None

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from orchestrator.cli.authored import plain, shown
+from orchestrator.cli.authored import NAMES, plain, shown
 from orchestrator.cli.failures import Located
 from orchestrator.cli.plan_words import options
 from orchestrator.cli.yamlfile import Place
@@ -29,7 +29,6 @@ _NUMBERS = {
 }
 _SPANS = frozenset({"float_parsing", "float_type"})
 _SECONDS = "it is in seconds; the names of the options take units, as in soak: 10m"
-_NAMES = "names are lower-case letters, digits and hyphens, at most 63, as in DNS"
 
 
 class Stand(NamedTuple):
@@ -63,7 +62,7 @@ def _fault(stand: Stand, error: Mapping[str, Any]) -> tuple[str, str | None]:
     given = error.get("input")
     repeated = f" (it is {shown(given)})" if isinstance(given, str | int | float) else ""
     is_name = kind == "string_pattern_mismatch" and "a-z0-9" in str(error.get("ctx"))
-    hint = _NAMES if is_name else _SECONDS if kind in _SPANS and name.endswith("_seconds") else None
+    hint = NAMES if is_name else _SECONDS if kind in _SPANS and name.endswith("_seconds") else None
     return f"{label}: {said}{repeated}", hint
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import TypeAdapter, ValidationError
+
+from orchestrator.cli.authored import NAMES, shown
 from orchestrator.errors import Invalid, NotFound
+from schemas.ids import Name
 
 if TYPE_CHECKING:
     from orchestrator.client import Argosy
@@ -12,6 +16,7 @@ if TYPE_CHECKING:
 
 LATEST = "latest"
 _SHOWN = 12
+_NAME = TypeAdapter[str](Name)
 
 
 def resolve(argosy: Argosy, text: str) -> tuple[str, int]:
@@ -54,6 +59,7 @@ def split(text: str) -> tuple[str, str]:
     if not name or "@" in which or "/" in text:
         detail = f"{text!r} is not of the form MODEL@VERSION"
         raise Invalid(detail, hint="as in digits@3, digits@champion or digits@latest")
+    _check_name(name)
     return name, which or LATEST
 
 
@@ -66,7 +72,16 @@ def model_name(text: str) -> str:
     if not text or "@" in text or "/" in text:
         detail = f"{text!r} is not a model's name"
         raise Invalid(detail, hint="without a version, as in digits")
+    _check_name(text)
     return text
+
+
+def _check_name(name: str) -> None:
+    try:
+        _NAME.validate_python(name)
+    except ValidationError:
+        detail = f"{shown(name)} is not a model's name"
+        raise Invalid(detail, hint=f"{NAMES}; `argosy model ls` lists them") from None
 
 
 def variant_of(view: ModelVersionView, wanted: str | None) -> Variant:

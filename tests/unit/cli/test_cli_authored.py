@@ -6,6 +6,7 @@ import pytest
 
 from orchestrator.cli.authored import build
 from orchestrator.cli.failures import say_error
+from orchestrator.cli.refs import split
 from orchestrator.errors import Invalid
 from schemas.experiment import ExperimentSpec
 from schemas.model import RevokeRequest
@@ -36,3 +37,10 @@ def test_of_what_nobody_could_read_a_part_is_repeated(capsys: pytest.CaptureFixt
     say_error(f"there is no rollout {'x' * 10_000} here")
     (line,) = capsys.readouterr().err.splitlines()
     assert line == f"error: there is no rollout {'x' * 80}… here"
+
+
+@pytest.mark.parametrize("ref", ["Digits", "digits_2@1", "d" * 64, "-d", "x" * 10_000])
+def test_what_is_no_name_of_a_model_is_told_before_anybody_is_asked(ref: str) -> None:
+    with pytest.raises(Invalid, match="is not a model's name") as refused:
+        split(ref)
+    assert len(refused.value.detail) < 200
