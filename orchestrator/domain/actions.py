@@ -87,12 +87,16 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class MoveWave:
-    """Apply an event to a wave, with the evidence for it. look: that the evidence is of."""
+    """Apply an event to a wave, with the evidence for it. look: that the evidence is of.
+
+    gone: how its devices ended, where none of them can be judged by.
+    """
 
     index: int
     event: WaveEvent
     evidence: tuple[Evidence, ...] = ()
     look: int | None = None
+    gone: str = ""
 
 
 @dataclass(frozen=True, slots=True)

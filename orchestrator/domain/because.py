@@ -18,7 +18,8 @@ def because_of(actions: Sequence[Action]) -> str | None:
     """Why a rollout is stopped by these actions, in words; None if it is not."""
     for one in actions:
         if isinstance(one, MoveWave) and one.event in _STOPS:
-            said = _figures(one.evidence) or "nobody is left to judge by"
+            nobody = "nobody is left to judge by" + (f": {one.gone}" if one.gone else "")
+            said = _figures(one.evidence) or nobody
             return f"wave {one.index + 1} {_STOPS[one.event]}: {said}"
     return None
 

@@ -34,7 +34,7 @@ def judged(wave: WaveFacts, snapshot: Snapshot, now: datetime) -> tuple[Action, 
     if all(state in _GONE for state, n in wave.counts.items() if n):
         # Nobody is left to judge by: harmless of those who come later, no proof before.
         kind = WaveEvent.PASS if wave.stragglers or wave.joiners else WaveEvent.INCONCLUSIVE
-        return moved(wave, snapshot, kind)
+        return moved(wave, snapshot, kind, gone=_told(wave))
     gates = snapshot.gates
     last = _deadline(wave, gates) <= now
     plain = judge(wave.ends, wave.served, gates, last=last)
@@ -46,6 +46,12 @@ def judged(wave: WaveFacts, snapshot: Snapshot, now: datetime) -> tuple[Action, 
     if not gates.telemetry or not wave.ends.counts.get(ExecState.SUCCEEDED):
         return _conclude(wave, snapshot, verdict, plain)
     return _by_telemetry(wave, snapshot, now, plain)
+
+
+def _told(wave: WaveFacts) -> str:
+    """How those ended that are gone, as in ``12 superseded, 1 no variant``."""
+    gone = [(n, state) for state, n in sorted(wave.counts.items()) if n]
+    return ", ".join(f"{n} {state.lower().replace('_', ' ')}" for n, state in gone)
 
 
 def _by_telemetry(
@@ -94,6 +100,8 @@ def moved(
     kind: WaveEvent,
     evidence: tuple[Evidence, ...] = (),
     look: int | None = None,
+    *,
+    gone: str = "",
 ) -> tuple[Action, ...]:
     """Move a wave by its verdict, and the rollout with it where it does not pass.
 
@@ -103,8 +111,9 @@ def moved(
         kind: PASS, FAIL or INCONCLUSIVE.
         evidence: what it rests on.
         look: that it was taken by; None: by none.
+        gone: how its devices ended, where none of them can be judged by.
     """
-    move = MoveWave(wave.index, kind, evidence, look)
+    move = MoveWave(wave.index, kind, evidence, look, gone)
     match kind:
         case WaveEvent.FAIL:
             return (move, stopped(snapshot, PauseReason.VERDICT_FAILED))

@@ -425,6 +425,14 @@ def test_devices_that_work_for_another_model_are_neither_stragglers_nor_given_up
     assert [type(one) for one in decide(snapshot, NOW)] == acts
 
 
+def test_how_those_ended_is_said_where_nobody_is_left_to_judge_by():
+    counts = {S.SUPERSEDED: 12, S.NO_VARIANT: 1, S.SUCCEEDED: 0}
+    judged = snapshot_of(WaveState.JUDGING, counts)
+    said = because_of(decide(judged, NOW))
+    left = "nobody is left to judge by: 1 no variant, 12 superseded"
+    assert said == f"wave 1 is inconclusive: {left}"
+
+
 def test_why_a_rollout_is_paused_is_said_in_figures():
     judged = snapshot_of(WaveState.JUDGING, ONE_GOOD, served=replace(GOOD, errors=0.6))
     said = because_of(decide(judged, NOW))
