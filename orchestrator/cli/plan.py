@@ -247,6 +247,10 @@ def _check_parts(base: Mapping[str, Any], options: Options) -> None:
     if options.get("max_per_minute") is not None and not grows:
         detail = "--max-per-minute: the rate does not grow"
         raise Invalid(detail, hint="say how too, as in --per-minute 10 --grow 2/10")
+    rate, most = options.get("per_minute"), options.get("max_per_minute")
+    if rate is not None and most is not None and most < rate:
+        detail = f"--max-per-minute: {most:g} is less than the rate that it starts with, {rate:g}"
+        raise Invalid(detail, hint="the most is what it grows to, as in --max-per-minute 100")
 
 
 def _inner(base: Mapping[str, Any], key: str) -> Mapping[str, Any]:

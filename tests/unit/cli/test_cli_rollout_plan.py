@@ -276,6 +276,10 @@ def test_every_fault_is_told_at_once(argosy: Any, digits: State, tmp_path: Path)
         (["--grow", "twice"], "--grow: 'twice' is not of the form FACTOR/AFTER"),
         (["--grow", "2/10"], "growth needs a rate to grow from"),
         (["--max-per-minute", "5"], "--max-per-minute: the rate does not grow"),
+        (
+            ["--per-minute", "10", "--grow", "2/10", "--max-per-minute", "5"],
+            "--max-per-minute: 5 is less than the rate that it starts with, 10",
+        ),
         (["--gate", "beauty=1"], "--gate: 'beauty=1' is not of the form METRIC=VALUE"),
         (["--gate", "accuracy=1.2x"], "--gate: 1.2x is no tolerance of accuracy"),
         (["--watch-gate", "rss=5%"], "--watch-gate: 5% is no tolerance of rss"),
