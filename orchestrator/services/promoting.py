@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from orchestrator.domain.acts import LEGAL, Act
 from orchestrator.domain.rollout import WaveEvent, step_wave
 from orchestrator.errors import Conflict, IllegalTransition, NotFound
 from orchestrator.services import actor
@@ -44,6 +45,8 @@ def promoted_already(
         raise NotFound(msg, hint=f"`argosy rollout get {rollout.id}` shows them")
     if named.state is WaveState.PASSED:
         return f"wave {wave + 1} has passed already; the rollout is {rollout.state}"
+    if rollout.state not in LEGAL[Act.PROMOTE]:
+        return None  # it never passes now, whoever promoted it
     if _is_promoted(rollout, named):
         return _said(rollout, named)
     if named is not left[0]:

@@ -79,6 +79,16 @@ def test_a_promotion_said_again_of_a_rollout_that_is_over_by_now(platform, rollo
     assert view.notes == ("wave 3 has passed already; the rollout is SUCCEEDED",)
 
 
+@pytest.mark.parametrize("wave", [0, 1])
+def test_a_promotion_of_what_has_ended_does_not_say_that_the_wave_passes_yet(
+    platform, rollout, wave
+):
+    platform.rollouts.operate(rollout, Act.PROMOTE, wave=0)
+    platform.rollouts.operate(rollout, Act.ABORT)
+    with pytest.raises(IllegalTransition, match=r"the rollout has ended \(ABORTED\)"):
+        platform.rollouts.operate(rollout, Act.PROMOTE, wave=wave)
+
+
 def test_joiners_are_promoted_before_the_stragglers_that_wait_for_them(platform):
     """The stragglers' wave has the lower number, and is worked on last."""
     platform.models.register("digits", platform.manifest(), None)
@@ -156,7 +166,8 @@ def test_an_act_may_name_the_revision_that_it_was_meant_for(platform, rollout):
     late = api.post(f"{path}/resume", headers=tag)
     assert (late.status_code, late.json()["code"]) == (412, "precondition_failed")
     assert api.post(f"{path}/retry", json={}, headers=tag).status_code == 412
-    assert api.post(f"{path}/promote", json={"wave": 0, "reason": "seen"}).json()["notes"] == []
+    seen = api.post(f"{path}/promote", json={"wave": 0, "reason": "seen"}).json()
+    assert [note.partition(",")[0] for note in seen["notes"]] == ["it is paused by an operator"]
     with pytest.raises(PreconditionFailed):
         platform.rollouts.operate(rollout, Act.ABORT, revisions={1})
 
