@@ -69,10 +69,11 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Happened:
-    """An event; ``reason`` belongs to PAUSE."""
+    """An event; ``reason`` belongs to PAUSE, ``retried`` to RESUME: failed devices try again."""
 
     kind: RolloutEvent
     reason: PauseReason | None = None
+    retried: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,8 @@ def step(
         if REPEATS.get(event.kind) is rollout.state:
             return rollout, ()
         return rollout, (Refuse(_why_not(rollout.state, event.kind)),)
-    if event.kind is E.RESUME and rollout.pause_reason is PauseReason.ERROR_THRESHOLD:
+    failed = rollout.pause_reason is PauseReason.ERROR_THRESHOLD
+    if event.kind is E.RESUME and failed and not event.retried:
         return rollout, (Refuse(_BEYOND_HELP),)
     reason = (event.reason or PauseReason.OPERATOR) if target is R.PAUSED else None
     return replace(rollout, state=target, pause_reason=reason), (Announce(),)
@@ -110,16 +112,11 @@ _BEYOND_HELP = (
 )
 
 
-def retried(rollout: Rollout) -> Rollout | Refuse:
-    """What a rollout is once an operator has asked for another attempt of failed devices.
-
-    One that was paused for its failures may be resumed then.
-    """
-    if rollout.state not in {R.RUNNING, R.PAUSED}:
-        return Refuse(f"nothing is retried: the rollout {_not_at_work(rollout.state)}")
-    if rollout.pause_reason is PauseReason.ERROR_THRESHOLD:
-        return replace(rollout, pause_reason=PauseReason.OPERATOR)
-    return rollout
+def no_retry(state: RolloutState) -> Refuse | None:
+    """Why a rollout makes no other attempt by hand; None where it may."""
+    if state in {R.RUNNING, R.PAUSED}:
+        return None
+    return Refuse(f"nothing is retried: the rollout {_not_at_work(state)}")
 
 
 def _not_at_work(state: RolloutState) -> str:

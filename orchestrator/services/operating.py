@@ -10,16 +10,16 @@ from typing import Any
 from orchestrator.domain import acts
 from orchestrator.domain.acts import Act
 from orchestrator.domain.rollout import Happened, Refuse, RolloutEvent
-from orchestrator.domain.taking_back import NOTHING
 from orchestrator.errors import IllegalTransition, Invalid, NotSigned
 from orchestrator.services import actor, promoting, rollbacks
+from orchestrator.services.act_notes import notes
 from orchestrator.services.approving import check_another
 from orchestrator.services.editing import activated
 from orchestrator.services.moves import announce, apply, cancel_executions, found, unreadable
 from orchestrator.services.ports import Clock, Signer, Transaction, UnitOfWork
 from orchestrator.services.records import RolloutRecord
 from orchestrator.services.repeats import check_revision, repeated
-from orchestrator.services.retries import retry
+from orchestrator.services.retries import is_tried_again, retry
 from orchestrator.services.rollout_view import view
 from orchestrator.services.taking_place import take_place
 from schemas.rollout import PauseReason, RolloutState
@@ -30,8 +30,6 @@ _SENDS = frozenset({Act.START, Act.APPROVE, Act.RESUME, Act.PROMOTE})
 
 _WITHOUT_PLAN = frozenset({Act.PAUSE, Act.ABORT, Act.ROLLBACK})
 """Acts that ask nothing of a rollout's plan, so that one that cannot be read can be stopped."""
-
-_EVENTS = {Act.PAUSE: RolloutEvent.PAUSE, Act.RESUME: RolloutEvent.RESUME}
 
 
 class OperatingService:
@@ -95,8 +93,7 @@ class OperatingService:
         # Adding a large fleet up takes a while: not while others are kept from writing.
         with self._uow.read() as tx:
             seen = view(tx, record)
-            notes = (note,) if note else _notes(seen, act)
-            return seen.model_copy(update={"notes": notes})
+            return seen.model_copy(update={"notes": notes(seen, act, note)})
 
     def retry(
         self, rollout_id: str, request: RetryRequest, revisions: Collection[int] | None = None
@@ -115,11 +112,11 @@ class OperatingService:
             _check_readable(record)
             check_revision(record, revisions)
             self._require_signed(record)
-            record, devices = retry(tx, record, request.devices, now)
+            devices = retry(tx, record, request.devices, now)
         with self._uow.read() as tx:
             seen = view(tx, record)
-        notes = () if devices else ("what failed is being tried again already",)
-        return Retried(devices=devices, rollout=seen.model_copy(update={"notes": notes}))
+        said = () if devices else ("what failed is being tried again already",)
+        return Retried(devices=devices, rollout=seen.model_copy(update={"notes": said}))
 
     def _check(self, record: RolloutRecord, act: Act) -> None:
         """See that nothing but the state stands against an act."""
@@ -161,16 +158,6 @@ def _check_readable(record: RolloutRecord) -> None:
     if why is not None:
         hint = f"say anew what can be edited (`argosy rollout edit {record.id} …`), or abort it"
         raise IllegalTransition(why, hint=hint)
-
-
-def _notes(seen: RolloutView, act: Act) -> tuple[str, ...]:
-    """What is to be said of an act that was done."""
-    if act is not Act.ROLLBACK or not (kept := seen.left.get(NOTHING, 0)):
-        return ()
-    what = f"{seen.spec.model}@{seen.spec.version}"
-    many = "1 device keeps" if kept == 1 else f"{kept} devices keep"
-    why = "there is nothing known to go back to; name a version for them, by --to"
-    return (f"{many} {what}: {why}",)
 
 
 def _check_said(act: Act, said: OperateRequest) -> None:
@@ -215,9 +202,7 @@ def _act(
         case Act.FINISH:
             record = _finish(tx, before, now)
         case _:
-            stops = because if act is Act.PAUSE else None
-            happened = Happened(_EVENTS[act], PauseReason.OPERATOR)
-            record = apply(tx, before, happened, now, because=stops)
+            record = _hold(tx, before, act, because, now)
     if act in {Act.START, Act.APPROVE} and (replaced := take_place(tx, record, now)):
         detail["replaces"] = list(replaced)
     detail["state"] = record.state
@@ -231,6 +216,17 @@ def _start(tx: Transaction, before: RolloutRecord, now: datetime) -> RolloutReco
     asks = before.spec.approval
     event = RolloutEvent.REQUEST_APPROVAL if asks else RolloutEvent.START
     return apply(tx, replace(before, requested_by=actor.current()), Happened(event), now)
+
+
+def _hold(
+    tx: Transaction, before: RolloutRecord, act: Act, because: str, now: datetime
+) -> RolloutRecord:
+    """Pause it, or have it go on: one that failures paused only once some are tried again."""
+    if act is Act.PAUSE:
+        happened = Happened(RolloutEvent.PAUSE, PauseReason.OPERATOR)
+        return apply(tx, before, happened, now, because=because)
+    happened = Happened(RolloutEvent.RESUME, retried=is_tried_again(tx, before))
+    return apply(tx, before, happened, now)
 
 
 def _abort(

@@ -8,9 +8,9 @@ from datetime import datetime
 
 from orchestrator.domain.dynamic import Place, Standing, late_place
 from orchestrator.domain.execution import RETRIED_BY_HAND
-from orchestrator.domain.rollout import Refuse, WaveEvent, retried, step_wave
+from orchestrator.domain.rollout import WaveEvent, no_retry, step_wave
 from orchestrator.errors import Conflict, IllegalTransition, NotFound
-from orchestrator.services.moves import MAX_EVENTS, announce, announce_moved, announce_waves
+from orchestrator.services.moves import MAX_EVENTS, announce_moved, announce_waves
 from orchestrator.services.ports import Transaction
 from orchestrator.services.records import Among, RolloutRecord, WaveRecord
 from orchestrator.services.versions import usable
@@ -22,9 +22,7 @@ _ENDED = "start another rollout of the version: devices that have it are left al
 _BEGINS = {RolloutState.DRAFT: "start", RolloutState.AWAITING_APPROVAL: "approve"}
 
 
-def retry(
-    tx: Transaction, record: RolloutRecord, devices: Sequence[str], now: datetime
-) -> tuple[RolloutRecord, int]:
+def retry(tx: Transaction, record: RolloutRecord, devices: Sequence[str], now: datetime) -> int:
     """Schedule the next attempt; those of waves that have passed join the stragglers.
 
     Args:
@@ -34,24 +32,23 @@ def retry(
         now: the time.
 
     Returns:
-        The rollout, which may be resumed if it was paused for its failures, and the number
-        of devices: 0 where what failed is being tried again already.
+        The number of devices: 0 where what failed is being tried again already. A rollout that was
+        paused for its failures may be resumed now (``is_tried_again``).
 
     Raises:
         IllegalTransition, NotFound, Revoked, Conflict: see ``RolloutService.retry``.
     """
-    rollout = retried(record.machine())
-    if isinstance(rollout, Refuse):
-        raise IllegalTransition(rollout.detail, hint=_instead(record))
+    refused = no_retry(record.state)
+    if refused is not None:
+        raise IllegalTransition(refused.detail, hint=_instead(record))
     usable(tx, record.model, record.version)
     among = Among(rollout_id=record.id, states=RETRIED_BY_HAND, devices=tuple(devices))
     states = _named(tx, record, devices)
     by_wave = tx.executions.by_wave(among)
     total = sum(by_wave.values())
     if not total:
-        again = Among(rollout_id=record.id, states=_OPEN, devices=tuple(devices), retried=True)
-        if tx.executions.count(again):
-            return record, 0
+        if is_tried_again(tx, record, devices):
+            return 0
         raise _nothing(record, states)
     waves = {wave.idx: wave for wave in tx.rollouts.waves(record.id)}
     late: WaveRecord | None = None
@@ -69,11 +66,13 @@ def retry(
     if total > MAX_EVENTS:
         announce_waves(tx, record.id, by_wave, ExecState.SCHEDULED, now)
     tx.audit.add("rollout.retry", record.id, {"devices": total, "named": list(devices)[:100]})
-    after = replace(record, pause_reason=rollout.pause_reason)
-    if after != record:
-        tx.rollouts.save(after)
-        announce(tx, after, now)
-    return after, total
+    return total
+
+
+def is_tried_again(tx: Transaction, record: RolloutRecord, devices: Sequence[str] = ()) -> bool:
+    """Whether some of a rollout's devices, or of these, are at another attempt, or wait for it."""
+    again = Among(rollout_id=record.id, states=_OPEN, devices=tuple(devices), retried=True)
+    return tx.executions.count(again) > 0
 
 
 def _instead(record: RolloutRecord) -> str:

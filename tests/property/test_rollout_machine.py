@@ -99,6 +99,8 @@ def test_a_rollout_that_cannot_pass_any_more_is_not_resumed():
     after, actions = rollout.step(paused, Happened(RolloutEvent.RESUME), NOW)
     assert after == paused
     assert isinstance(actions[0], Refuse)
+    again = Happened(RolloutEvent.RESUME, retried=True)
+    assert rollout.step(paused, again, NOW)[0] == Rollout(RolloutState.RUNNING)
 
 
 def test_every_rollout_state_is_reached_and_every_open_one_can_be_left():

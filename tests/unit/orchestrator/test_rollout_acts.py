@@ -136,7 +136,15 @@ def test_what_an_operator_paused_stays_paused(platform, fleet):
     rollout = plan(platform)
     platform.rollouts.operate(rollout, Act.START)
     platform.rollouts.operate(rollout, Act.PAUSE)
-    assert platform.rollouts.operate(rollout, Act.PROMOTE).state is R.PAUSED
+    first = platform.rollouts.operate(rollout, Act.PROMOTE)
+    assert (first.state, first.notes) == (
+        R.PAUSED,
+        (f"it is paused by an operator, and goes on by `argosy rollout resume {rollout}`",),
+    )
+    again = platform.rollouts.operate(rollout, Act.PROMOTE, wave=0)
+    assert ("promoted already" in again.notes[0], again.notes[1:]) == (True, first.notes)
+    platform.rollouts.operate(rollout, Act.RESUME)
+    assert platform.rollouts.operate(rollout, Act.PROMOTE, wave=0).notes == again.notes[:1]
 
 
 def test_too_many_failures_do_not_stop_a_wave_that_passes_by_hand(platform, fleet):

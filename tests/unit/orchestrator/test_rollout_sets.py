@@ -161,7 +161,8 @@ def test_a_rollout_that_was_paused_for_failures_goes_on_after_a_retry_by_hand(pl
     with pytest.raises(IllegalTransition):
         platform.rollouts.operate(rollout, RolloutEvent.RESUME)
     done = platform.rollouts.retry(rollout, ALL)
-    assert (done.devices, done.rollout.pause_reason) == (2, PauseReason.OPERATOR)
+    # No operator paused it: the reason stays, though it may be resumed now.
+    assert (done.devices, done.rollout.pause_reason) == (2, PauseReason.ERROR_THRESHOLD)
     platform.rollouts.operate(rollout, RolloutEvent.RESUME)
     platform.tick()
     again = executions(platform, rollout)
