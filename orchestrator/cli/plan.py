@@ -142,6 +142,7 @@ def edited_spec(spec: RolloutSpec, options: Options) -> RolloutSpec:
         Invalid: an option is wrong; the message names it.
         Located: options are wrong; all faults at once.
     """
+    _check_against(options)
     base = spec.model_dump(mode="json")
     if options.get("no_rate"):
         base["pace"] |= {"per_minute": None, "growth": None}
@@ -157,6 +158,23 @@ def edited_spec(spec: RolloutSpec, options: Options) -> RolloutSpec:
         raise faults(
             error, lambda place: Stand(0, option_at(place, overrides) or "the plan")
         ) from None
+
+
+_AGAINST = {
+    "no_rate": ("per_minute", "grow", "max_per_minute"),
+    "no_concurrent": ("concurrent",),
+    "no_windows": ("window", "window_covers"),
+}
+"""Options of an edit that take away what others set."""
+
+
+def _check_against(options: Options) -> None:
+    """See that nothing is taken away and set at once."""
+    for name, others in _AGAINST.items():
+        other = next((one for one in others if options.get(one) not in {None, ()}), None)
+        if options.get(name) and other is not None:
+            detail = f"{option_name(name)}: {option_name(other)} says the opposite"
+            raise Invalid(detail, hint="say one of the two; what is set replaces what was there")
 
 
 def _read_file(file: Document | None) -> tuple[dict[str, Any], list[Override]]:

@@ -43,6 +43,9 @@ def test_windows_that_are_there_may_cover_more():
         ({"no_rate": True, "max_per_minute": 5.0}, "--max-per-minute"),
         ({"priority": 101}, "--priority"),
         ({"no_windows": True, "window_covers": "all"}, "--window-covers"),
+        ({"no_windows": True, "window": ("0 3 * * * 1h UTC",)}, "--no-windows: --window says"),
+        ({"no_rate": True, "per_minute": 5.0}, "--no-rate: --per-minute says"),
+        ({"no_concurrent": True, "concurrent": 5}, "--no-concurrent: --concurrent says"),
     ],
 )
 def test_what_is_wrong_is_named_by_its_option(options, said):
