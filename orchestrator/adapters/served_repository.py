@@ -73,6 +73,7 @@ class SqlServed:
         told = [_Told(*sums) for _, *sums in windows.totals(stretches, each)]
         # Each device has one vote, however much it says that it inferred.
         voters = [one for one in told if one.n >= least]
+        short = [one for one in told if one.n < least]
         labelling = [one for one in told if one.labelled > 0]
         fewest = min((one.n for one in told), default=0.0) if len(told) == len(devices) else 0.0
         return Served(
@@ -80,6 +81,7 @@ class SqlServed:
             least=int(fewest) if devices else None,
             voters=len(voters),
             errors=math.fsum(one.errors / one.n for one in voters),
+            short_errors=math.fsum(min(one.errors, one.n) / least for one in short),
             labelling=len(labelling),
             correct=math.fsum(one.correct / one.labelled for one in labelling),
             labels=int(sum(min(one.labelled, least) for one in told)),

@@ -24,14 +24,16 @@ class Served:
 
     devices: how many serve it. least: the fewest inferences of one of them, None without any.
     voters: devices with ``min_inferences`` at least; errors: the sum of their shares of failed
-    inferences. labelling: devices with any labels; correct: the sum of their shares of right
-    answers; labels: how many they had, each device counted up to ``min_inferences``.
+    inferences. short_errors: likewise of the others, of ``min_inferences``, as if those that are
+    missing had not failed. labelling: devices with any labels; correct: the sum of their shares of
+    right answers; labels: how many they had, each device counted up to ``min_inferences``.
     """
 
     devices: int = 0
     least: int | None = None
     voters: int = 0
     errors: float = 0.0
+    short_errors: float = 0.0
     labelling: int = 0
     correct: float = 0.0
     labels: int = 0
@@ -210,6 +212,12 @@ def _errors(served: Served, gates: Gates, *, last: bool) -> Evidence:
         certain = served.errors / served.devices > most
         if certain or last or not served.short:
             ok = mean <= most
+    # In the end it has had those that it told of: who fails all that it tries, and so tries
+    # little, must not drop out.
+    least = (served.errors + served.short_errors) / max(1, served.devices)
+    if last and least > most and ok is not False:
+        note = f"{served.short} of them told of too few inferences"
+        return _evidence("error_rate", least, most, served.devices, ok=False, note=note)
     return _evidence("error_rate", mean, most, served.voters, ok)
 
 

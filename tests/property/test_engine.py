@@ -26,7 +26,7 @@ from orchestrator.domain.actions import (
 from orchestrator.domain.because import because_of
 from orchestrator.domain.engine import decide
 from orchestrator.domain.execution import AT_WORK, FAILURES, IN_FLIGHT
-from orchestrator.domain.judge import Ends, Served, hopeless
+from orchestrator.domain.judge import Ends, Served, hopeless, judge
 from orchestrator.domain.rollout import RolloutEvent, WaveEvent, step_wave
 from orchestrator.domain.snapshot import Due, Looked, Snapshot, WaveFacts
 from orchestrator.domain.timers import Timers
@@ -386,6 +386,44 @@ def test_a_silent_device_is_waited_for_and_then_left_to_the_gate_of_silence():
     gates = GATES.model_copy(update={"telemetry": (strict,)})
     judged = with_wave(replace(judged, gates=gates), looked=took(figure(ok=True), last=True))
     assert decide(judged, late)[0].event is WaveEvent.INCONCLUSIVE
+
+
+def test_whoever_fails_all_that_it_tries_does_not_drop_out_for_trying_little():
+    """Nine devices without an error, and one that failed 9 of 9 where 10 are asked for."""
+    served = Served(devices=10, least=9, voters=9, labelling=9, correct=9.0, labels=90)
+    broken = replace(served, short_errors=0.9)
+    judged = snapshot_of(WaveState.JUDGING, {S.SUCCEEDED: 10}, served=broken)
+    assert decide(judged, NOW) == (), "it may be right hundreds of times yet"
+    late = NOW + timedelta(seconds=60)
+    move, _ = decide(judged, late)
+    assert move.event is WaveEvent.FAIL
+    (told,) = (e for e in move.evidence if e.metric == "error_rate")
+    assert (told.value, told.n, told.ok) == (pytest.approx(0.09), 10, False)
+    assert told.note == "1 of them told of too few inferences"
+    few = with_wave(judged, served=replace(served, short_errors=0.1))
+    assert decide(few, late) == (TakeLook(0, 1, last=True),), "1 % is tolerated"
+
+
+@given(served(), st.floats(0, 1), st.integers(0, 9), st.booleans())
+def test_a_device_that_fails_as_often_and_infers_less_improves_nothing(others, share, n, last):
+    """It drops from the voters to those that told of too few."""
+    errors = share * 10
+    voter = replace(
+        others,
+        devices=others.devices + 1,
+        voters=others.devices + 1,
+        errors=others.errors + errors / max(n + 1, 10),
+    )
+    short = replace(voter, voters=others.devices, errors=others.errors, short_errors=errors / 10)
+    ends = Ends({S.SUCCEEDED: voter.devices})
+    before, after = (
+        next(e for e in judge(ends, one, GATES, last=last) if e.metric == "error_rate")
+        for one in (voter, short)
+    )
+    if before.ok is False and last:
+        assert after.ok is False
+    if before.ok is not True:
+        assert after.ok is not True
 
 
 def test_missing_evidence_is_waited_for_and_never_passes():
