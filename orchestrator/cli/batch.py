@@ -62,7 +62,7 @@ def batch(
     """
     from orchestrator.cli import console
     from orchestrator.cli.authored import build
-    from orchestrator.cli.job_submit import queued
+    from orchestrator.cli.job_submit import may_be_queued, queued
     from orchestrator.cli.refs import resolve
     from orchestrator.client import Argosy
     from schemas.jobfile import Batch, JobSpec, Resources
@@ -94,7 +94,8 @@ def batch(
                 cpus_per_worker=cpus,
             ),
         )
-        view = argosy.jobs.submit(spec)
+        with may_be_queued():
+            view = argosy.jobs.submit(spec)
         return queued(argosy, view, follow=follow, timeout=timeout, form=form)
 
 

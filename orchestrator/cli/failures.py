@@ -99,6 +99,21 @@ def _save(error: BaseException) -> Path | None:
 
 
 @contextmanager
+def may_be_done(what: str, look: str) -> Iterator[None]:
+    """Ctrl-C while an answer is waited for undoes nothing: the act may have been done.
+
+    Args:
+        what: the act, as in ``rollout rol_1 may have been started``.
+        look: the command that shows whether it was.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.say(f"interrupted: {what}; look with `{look}`")
+        raise click.exceptions.Exit(Exit.INTERRUPTED) from None
+
+
+@contextmanager
 def detaches(what: str, back: str) -> Iterator[None]:
     """Ctrl-C or a timeout ends the watching, not the thing watched.
 

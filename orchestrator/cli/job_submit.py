@@ -16,6 +16,8 @@ from orchestrator.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from orchestrator.cli.overrides import Override
     from orchestrator.client import Argosy
     from orchestrator.client.pack import Packed
@@ -57,7 +59,8 @@ def submit(
         if loaded.model is not None:
             console.say(f"uploading {loaded.model.name}", style="dim")
             argosy.artifacts.put(loaded.model)
-        view = argosy.jobs.submit(loaded.spec, loaded.folder, told=_say_packed)
+        with may_be_queued():
+            view = argosy.jobs.submit(loaded.spec, loaded.folder, told=_say_packed)
         return queued(argosy, view, follow=follow, timeout=timeout, form=form)
 
 
@@ -91,8 +94,16 @@ def clone(
         job = argosy.jobs.get(job_id)
         for note in doubts({"config": job.spec.config}, overrides):
             console.say(f"note: {note}", style="yellow")
-        view = argosy.jobs.submit(cloned(job, overrides))
+        with may_be_queued():
+            view = argosy.jobs.submit(cloned(job, overrides))
         return queued(argosy, view, follow=follow, timeout=timeout, form=form)
+
+
+def may_be_queued() -> AbstractContextManager[None]:
+    """While a job is handed in: Ctrl-C does not say whether it was queued."""
+    from orchestrator.cli.failures import may_be_done
+
+    return may_be_done("the job may have been queued", "argosy job ls")
 
 
 def queued(argosy: Argosy, view: JobView, *, follow: bool, timeout: float | None, form: str) -> int:

@@ -48,7 +48,7 @@ def optimize(
     code and data of the job that trained it, or from the FP32 file that was imported.
     What is not given is as in that job.
     """
-    from orchestrator.cli.job_submit import queued
+    from orchestrator.cli.job_submit import may_be_queued, queued
     from orchestrator.cli.optimize_options import overrides_of
     from orchestrator.cli.overrides import named, parse
     from orchestrator.cli.refs import load
@@ -60,7 +60,8 @@ def optimize(
         # The alias of the first job is not meant again: who optimizes may only be trying.
         promote = named("--alias", "promote", None if alias is None else {"alias": alias})
         spec = spec_for(argosy, view, [*changes, *promote], data)
-        job = argosy.jobs.submit(spec)
+        with may_be_queued():
+            job = argosy.jobs.submit(spec)
         return queued(argosy, job, follow=follow, timeout=timeout, form=form)
 
 

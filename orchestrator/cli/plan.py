@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from orchestrator.cli import plan_values, plan_words
 from orchestrator.cli.overrides import Override, apply, option_at
-from orchestrator.cli.plan_faults import Stand, faults
+from orchestrator.cli.plan_faults import Stand, faults, misread, no_number
 from orchestrator.cli.yamlfile import Document, Place
 from orchestrator.errors import Invalid
 from schemas.gates import STANDARD
@@ -124,10 +124,14 @@ def rollout_spec(
             return Stand(0, option or "the plan")
         return Stand(file.line(place), file.where(place))
 
+    wanted = apply(base, overrides)
     try:
-        return RolloutSpec.model_validate(apply(base, overrides))
+        spec = RolloutSpec.model_validate(wanted)
     except ValidationError as error:
         raise faults(error, where) from None
+    if (place := misread(wanted, spec)) is not None:
+        raise no_number(place, where)
+    return spec
 
 
 def edited_spec(spec: RolloutSpec, options: Options) -> RolloutSpec:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -48,6 +48,31 @@ def faults(error: ValidationError, where: Callable[[Place], Stand]) -> Located:
     found = sorted(error.errors(include_url=False), key=lambda one: where(one["loc"]).line)
     told = [_fault(where(one["loc"]), dict(one)) for one in found]
     return Located(list(dict.fromkeys(told))[:MAX_FAULTS])
+
+
+def misread(wanted: Any, read: Any) -> Place | None:
+    """The first place where true or false was read as a number, as 1 or 0; None without one.
+
+    Args:
+        wanted: what was asked for, in plain values.
+        read: the plan, or what of it was made from them.
+    """
+    if isinstance(wanted, bool):
+        return None if isinstance(read, bool) else ()
+    parts: Iterable[tuple[str | int, Any, Any]] = ()
+    if isinstance(wanted, dict):
+        parts = ((key, value, getattr(read, key, None)) for key, value in wanted.items())
+    elif isinstance(wanted, list | tuple) and isinstance(read, list | tuple):
+        parts = ((i, *pair) for i, pair in enumerate(zip(wanted, read, strict=False)))
+    for key, one, its in parts:
+        if (place := misread(one, its)) is not None:
+            return (key, *place)
+    return None
+
+
+def no_number(place: Place, where: Callable[[Place], Stand]) -> Located:
+    """That a place holds true or false, and wants a number."""
+    return Located([_fault(where(place), {"type": "float_type", "loc": place})])
 
 
 def _fault(stand: Stand, error: Mapping[str, Any]) -> tuple[str, str | None]:

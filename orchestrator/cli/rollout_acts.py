@@ -26,6 +26,7 @@ def _options(act: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _do(
+    rollout_id: str,
     home: Path | None,
     form: str,
     reason: str,
@@ -35,12 +36,12 @@ def _do(
     from orchestrator.cli import console
     from orchestrator.cli.authored import build
     from orchestrator.cli.output import emit_one
-    from orchestrator.cli.rollout_shape import rollout_shape
+    from orchestrator.cli.rollout_shape import acts_on, rollout_shape
     from orchestrator.client import Argosy
     from schemas.rollout_view import OperateRequest
 
     said = build(OperateRequest, {"reason": "--reason"}, reason=reason)
-    with Argosy.from_profile(home) as argosy:
+    with Argosy.from_profile(home) as argosy, acts_on(rollout_id):
         view = act(argosy, said.reason)
     emit_one(view, form, rollout_shape(), lambda v: console.say(v.id, console.state(v.state)))
     say_notes(view, form)
@@ -60,21 +61,23 @@ def say_notes(view: RolloutView, form: str) -> None:
 @_options
 def approve(rollout_id: str, reason: str, home: Path | None, form: str) -> None:
     """Agree to a rollout that another person started."""
-    _do(home, form, reason, lambda argosy, why: argosy.rollouts.approve(rollout_id, why))
+    _do(
+        rollout_id, home, form, reason, lambda argosy, why: argosy.rollouts.approve(rollout_id, why)
+    )
 
 
 @click.command()
 @_options
 def pause(rollout_id: str, reason: str, home: Path | None, form: str) -> None:
     """Offer the version to no further device for now."""
-    _do(home, form, reason, lambda argosy, why: argosy.rollouts.pause(rollout_id, why))
+    _do(rollout_id, home, form, reason, lambda argosy, why: argosy.rollouts.pause(rollout_id, why))
 
 
 @click.command()
 @_options
 def resume(rollout_id: str, reason: str, home: Path | None, form: str) -> None:
     """Go on with a paused rollout."""
-    _do(home, form, reason, lambda argosy, why: argosy.rollouts.resume(rollout_id, why))
+    _do(rollout_id, home, form, reason, lambda argosy, why: argosy.rollouts.resume(rollout_id, why))
 
 
 @click.command()
@@ -107,6 +110,7 @@ def promote(
         raise Invalid(detail, hint="say one of the two")
     index = None if wave is None else wave - 1
     _do(
+        rollout_id,
         home,
         form,
         reason,
@@ -118,21 +122,27 @@ def promote(
 @_options
 def activate(rollout_id: str, reason: str, home: Path | None, form: str) -> None:
     """Have devices go on that wait with the version on their disk."""
-    _do(home, form, reason, lambda argosy, why: argosy.rollouts.activate(rollout_id, why))
+    _do(
+        rollout_id,
+        home,
+        form,
+        reason,
+        lambda argosy, why: argosy.rollouts.activate(rollout_id, why),
+    )
 
 
 @click.command()
 @_options
 def finish(rollout_id: str, reason: str, home: Path | None, form: str) -> None:
     """Let no more devices join a dynamic rollout; it ends when its waves have passed."""
-    _do(home, form, reason, lambda argosy, why: argosy.rollouts.finish(rollout_id, why))
+    _do(rollout_id, home, form, reason, lambda argosy, why: argosy.rollouts.finish(rollout_id, why))
 
 
 @click.command()
 @_options
 def abort(rollout_id: str, reason: str, home: Path | None, form: str) -> None:
     """End a rollout here; devices keep what they serve."""
-    _do(home, form, reason, lambda argosy, why: argosy.rollouts.abort(rollout_id, why))
+    _do(rollout_id, home, form, reason, lambda argosy, why: argosy.rollouts.abort(rollout_id, why))
 
 
 @click.command()
@@ -160,6 +170,7 @@ def rollback(
     if watches:
         return _watch_back(rollout_id, to, reason, home, timeout, form)
     _do(
+        rollout_id,
         home,
         form,
         reason,
@@ -179,7 +190,7 @@ def _watch_back(
 ) -> int:
     """Roll back, and wait; the exit code says whether nobody serves the version any more."""
     from orchestrator.cli.authored import build
-    from orchestrator.cli.rollout_shape import follow
+    from orchestrator.cli.rollout_shape import acts_on, follow
     from orchestrator.client import Argosy
     from schemas.errors import Exit
     from schemas.rollout import RolloutState
@@ -187,7 +198,8 @@ def _watch_back(
 
     said = build(OperateRequest, {"reason": "--reason"}, reason=reason)
     with Argosy.from_profile(home) as argosy:
-        argosy.rollouts.rollback(rollout_id, to=to, reason=said.reason)
+        with acts_on(rollout_id):
+            argosy.rollouts.rollback(rollout_id, to=to, reason=said.reason)
         code = follow(argosy, rollout_id, timeout, form)
         view = argosy.rollouts.get(rollout_id)
     if view.state is not RolloutState.ROLLED_BACK:

@@ -88,13 +88,13 @@ def retry(*, rollout_id: str, device_ids: tuple[str, ...], home: Path | None, fo
     from orchestrator.cli.authored import build
     from orchestrator.cli.output import emit_one
     from orchestrator.cli.rollout_acts import say_notes
-    from orchestrator.cli.rollouts import rollout_shape
+    from orchestrator.cli.rollout_shape import acts_on, rollout_shape
     from orchestrator.client import Argosy
     from schemas.rollout import RolloutState
     from schemas.rollout_view import RetryRequest
 
     asked = build(RetryRequest, {"devices": "DEVICE"}, devices=device_ids)
-    with Argosy.from_profile(home) as argosy:
+    with Argosy.from_profile(home) as argosy, acts_on(rollout_id):
         retried = argosy.rollouts.retry(rollout_id, asked.devices)
     view = retried.rollout
     many = "1 device is" if retried.devices == 1 else f"{retried.devices} devices are"

@@ -58,14 +58,27 @@ def planned(argosy: Argosy, ref: str | None, options: Mapping[str, Any]) -> Roll
     path = options.get("plan_file")
     file = load(path) if path is not None else None
     model, version = resolve(argosy, ref or _named(file))
+    _check_same(model, file)
     back, where = options.get("rollback_to"), "--rollback-to"
     if back is None and file is not None:
         key = "rollback-to" if "rollback-to" in file.value else "rollback_to"
-        back, where = file.value.get(key), f"{file.where((key,))}: {key}"
+        said, where = file.value.get(key), f"{file.where((key,))}: {key}"
+        back = said if isinstance(said, str) else None  # a number stays the file's
     if isinstance(back, str):
         back = version_of(argosy, model, back, where)
     spec = rollout_spec(model, version, {**options, "rollback_to": back}, file)
     return argosy.rollouts.create(spec)
+
+
+def _check_same(model: str, file: Document | None) -> None:
+    """See that the command line names the model that the file is about."""
+    from orchestrator.errors import Invalid
+
+    named = None if file is None else file.value.get("model")
+    if file is None or not isinstance(named, str) or named.replace(":", "@").split("@")[0] == model:
+        return
+    detail = f"{file.where(('model',))}: model: it is {named}, and the command line names {model}"
+    raise Invalid(detail, hint="name the same one, or leave the key out")
 
 
 def _named(file: Document | None) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from orchestrator.cli.output import Shape
     from orchestrator.client import Argosy
     from schemas.rollout_view import RolloutView
@@ -36,6 +38,14 @@ def _why(view: RolloutView) -> str:
     said = view.pause_reason or console.clean(view.reason or "") or back
     cut = said if len(said) <= _WORDS else f"{said[: _WORDS - 1]}…"
     return cut or console.NONE
+
+
+def acts_on(rollout_id: str) -> AbstractContextManager[None]:
+    """While a rollout's act is under way: Ctrl-C does not say whether it was done."""
+    from orchestrator.cli.failures import may_be_done
+
+    what = f"what was asked of {rollout_id} may have been done"
+    return may_be_done(what, f"argosy rollout get {rollout_id}")
 
 
 def follow(argosy: Argosy, rollout_id: str, timeout: float | None, form: str) -> int:

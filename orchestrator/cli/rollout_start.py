@@ -10,8 +10,8 @@ import rich_click as click
 from orchestrator.cli.options import home_option, output_option, timeout_option
 from orchestrator.cli.plan_options import plan_options
 from orchestrator.cli.rollout_plan import planned
+from orchestrator.cli.rollout_shape import acts_on, rollout_shape
 from orchestrator.cli.rollout_shape import follow as watch_it
-from orchestrator.cli.rollout_shape import rollout_shape
 
 if TYPE_CHECKING:
     from schemas.rollout_view import RolloutView
@@ -41,6 +41,7 @@ def start(
     Who is in which wave does not change any more. Which variant a device gets is decided when it
     is offered the version, as what is measured may be more by then.
     """
+    from orchestrator.cli.failures import may_be_done
     from orchestrator.cli.output import emit_one
     from orchestrator.client import Argosy
     from orchestrator.client.errors import InterruptedAnswerError
@@ -50,12 +51,14 @@ def start(
             _check_alone(options)
             drafted = ref
         else:
-            draft = planned(argosy, ref, options)
+            with may_be_done("it may have been planned; nothing was started", "argosy rollout ls"):
+                draft = planned(argosy, ref, options)
             drafted = draft.id
             if form == "table":
                 _say_what(draft, ref)
         try:
-            view = argosy.rollouts.start(drafted)
+            with acts_on(drafted):
+                view = argosy.rollouts.start(drafted)
         except InterruptedAnswerError as error:
             error.hint = f"it is planned, and may have started: `argosy rollout start {drafted}`"
             raise

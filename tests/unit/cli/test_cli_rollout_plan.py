@@ -239,6 +239,11 @@ def test_every_option_of_a_plan_can_stand_in_a_file() -> None:
         ("gates: {soak: 5}\n", "did you mean 'soak_seconds'?"),
         ("gates: {soak_seconds: 5m}\n", "it is in seconds; the names of the options take units"),
         ("pace: {per_minuet: 5}\n", "did you mean 'per_minute'?"),
+        ("per_minute: true\n", ":2: per_minute: must be one value"),
+        ("pace: {per_minute: true}\n", ":2: pace.per_minute: must be a number"),
+        ("priority: yes\n", ":2: priority: must be a number"),
+        ("waves: [{count: true}]\n", ":2: waves.0.count: must be a number"),
+        ("rollback_to: true\n", ":2: rollback_to: must be a number"),
     ],
 )
 def test_a_key_that_is_wrong_is_named_as_it_is_written(
@@ -250,6 +255,18 @@ def test_a_key_that_is_wrong_is_named_as_it_is_written(
     assert (answer.code, answer.out) == (2, "")
     assert words in answer.err
     assert not digits.rollouts
+
+
+def test_a_file_about_another_model_is_refused(argosy: Any, digits: State, tmp_path: Path) -> None:
+    file = tmp_path / "plan.yaml"
+    for named in ("letters", "letters@champion"):
+        file.write_text(f"waves: '1'\nmodel: {named}\nversion: 1\n")
+        answer = argosy("rollout", "plan", "digits@3", "-f", file)
+        assert (answer.code, digits.rollouts) == (2, {})
+        assert f"{file}:2: model: it is {named}, and the command line names digits" in answer.err
+    file.write_text("model: digits@champion\n")
+    assert argosy("rollout", "plan", "digits@3", "-f", file).code == 0
+    assert made(digits).version == 3
 
 
 def test_every_fault_is_told_at_once(argosy: Any, digits: State, tmp_path: Path) -> None:

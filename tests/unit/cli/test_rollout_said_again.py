@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from argosy_fake_platform import State, rollout_view
 from orchestrator.client import Argosy
 from orchestrator.client.errors import InterruptedAnswerError
 from orchestrator.client.rollouts import open_wave
+from orchestrator.client.transport import Transport
+from orchestrator.errors import ArgosyError
 from schemas.model import ModelView
 from schemas.rollout import RolloutState, WaveState
 from schemas.rollout_view import RolloutView, WaveView
@@ -92,3 +95,41 @@ def test_a_promotion_whose_answer_is_lost_says_how_to_repeat_it(
     ):
         argosy.rollouts.promote(view.id)
     assert "promote wave 2 again, by its number" in (lost.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("argv", "path", "said"),
+    [
+        (["rollback", "ROLLOUT", "--watch"], "/rollback", "what was asked of ROLLOUT may have"),
+        (["abort", "ROLLOUT"], "/abort", "what was asked of ROLLOUT may have been done"),
+        (["retry", "ROLLOUT"], "/retry", "what was asked of ROLLOUT may have been done"),
+        (["start", "ROLLOUT", "--watch"], "/start", "what was asked of ROLLOUT may have been"),
+        (["start", "digits@1"], "/v1/rollouts", "it may have been planned; nothing was started"),
+    ],
+)
+def test_who_interrupts_an_act_hears_that_it_may_be_done(
+    argosy: Any,
+    fake: State,
+    monkeypatch: pytest.MonkeyPatch,
+    argv: list[str],
+    path: str,
+    said: str,
+) -> None:
+    view = rollout_view(RolloutState.RUNNING)
+    fake.rollouts[view.id] = [view]
+    fake.models = [ModelView(name="digits", versions=(1,))]
+    post = Transport.post
+
+    def interrupted(self: Transport, to: str, *args: Any, **more: Any) -> Any:
+        if not to.endswith(path):
+            return post(self, to, *args, **more)
+        with suppress(ArgosyError):
+            post(self, to, *args, **more)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Transport, "post", interrupted)
+    answer = argosy("rollout", *(word.replace("ROLLOUT", view.id) for word in argv))
+    assert answer.code == 130
+    assert said.replace("ROLLOUT", view.id) in answer.err
+    shows = "argosy rollout ls" if path == "/v1/rollouts" else f"argosy rollout get {view.id}"
+    assert f"look with `{shows}`" in answer.err
