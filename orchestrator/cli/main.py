@@ -6,6 +6,7 @@ import sys
 
 import rich_click as click
 
+from orchestrator.cli.help_groups import STYLE
 from schemas.commands import Entry, LazyGroup
 
 _HERE = "orchestrator.cli"
@@ -40,65 +41,11 @@ _ENTRIES = {
     "completion": Entry(f"{_HERE}.completion:completion", "Print a shell's completion script."),
 }
 
-_STYLE = click.RichHelpConfiguration(
-    theme="default-slim",
-    command_groups={
-        "*argosy": [
-            {"name": "Begin", "commands": ["demo", "up", "doctor"]},
-            {
-                "name": "Work",
-                "commands": [
-                    "job",
-                    "batch",
-                    "model",
-                    "device",
-                    "fleet",
-                    "token",
-                    "rollout",
-                    "experiment",
-                ],
-            },
-            {
-                "name": "People",
-                "commands": ["login", "logout", "whoami", "profile", "api-token", "audit"],
-            },
-            {"name": "Trust", "commands": ["trust", "ca"]},
-            {
-                "name": "More",
-                "commands": ["device-class", "agent", "telemetry", "simulate", "completion"],
-            },
-        ],
-        "*rollout": [
-            {"name": "Begin", "commands": ["plan", "start", "approve"]},
-            {"name": "See", "commands": ["ls", "get", "devices", "watch"]},
-            {
-                "name": "Steer",
-                "commands": ["pause", "resume", "edit", "activate", "promote", "retry", "finish"],
-            },
-            {"name": "End", "commands": ["abort", "rollback"]},
-        ],
-        "*device": [
-            {"name": "See", "commands": ["ls", "get"]},
-            {"name": "Sort", "commands": ["tag"]},
-            {"name": "Let in and shut out", "commands": ["approve", "reject", "revoke"]},
-            {"name": "More", "commands": ["clear-alert"]},
-        ],
-        "*fleet": [
-            {"name": "See", "commands": ["ls", "get"]},
-            {"name": "Change", "commands": ["create", "delete"]},
-        ],
-        "*experiment": [
-            {"name": "Begin and end", "commands": ["start", "stop"]},
-            {"name": "See", "commands": ["ls", "get"]},
-        ],
-    },
-)
-
 
 @click.group(
     cls=LazyGroup,
     entries=_ENTRIES,
-    context_settings={"help_option_names": ["-h", "--help"], "rich_help_config": _STYLE},
+    context_settings={"help_option_names": ["-h", "--help"], "rich_help_config": STYLE},
     epilog="New here? `argosy demo` shows it all on this machine, in a few minutes.",
 )
 @click.version_option(package_name="argosy", prog_name="argosy", message="%(prog)s %(version)s")
