@@ -124,6 +124,7 @@ def children(settings: Settings, home: Home) -> list[Child]:
                 ready_seconds=15.0,
                 reload_on=(home.broker_reload,),
                 stop_seconds=0.5,
+                many_files=True,
             )
         )
     found.append(

@@ -60,6 +60,7 @@ class Child:
         ready_seconds: how long that may take after a start.
         reload_on: files whose change is told to it by SIGHUP.
         stop_seconds: its share of the time for stopping.
+        many_files: it may open as many as the system allows; it must not wait by select() then.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Child:
     ready_seconds: float = 60.0
     reload_on: tuple[Path, ...] = ()
     stop_seconds: float = 1.0
+    many_files: bool = False
 
 
 class StopSignal:
@@ -159,7 +161,6 @@ class Supervisor:
             Unavailable: a child died too often, or never got ready.
         """
         processes.become_subreaper()
-        processes.allow_files()
         with _signals(self._stop):
             try:
                 while not self._stop.wait(_TICK):
@@ -192,7 +193,9 @@ class Supervisor:
         processes.rotate(kept.log, _LOG_LIMIT)
         self._tell(TreeEvent("restarted" if kept.deaths else "starting", child.name))
         kept.seen = _stamps(child.reload_on)
-        kept.process = processes.spawn(child.command, kept.log, self._env, self._mark)
+        files = processes.allowing_files() if child.many_files else contextlib.nullcontext()
+        with files:
+            kept.process = processes.spawn(child.command, kept.log, self._env, self._mark)
         kept.started, kept.ready = now, False
 
     def _died(self, kept: _Kept, now: float, how: str) -> None:

@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -50,17 +50,23 @@ def become_subreaper() -> bool:
     return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
 
 
-def allow_files() -> None:
-    """Let what is started from here open as many files as the system allows it.
+@contextlib.contextmanager
+def allowing_files() -> Iterator[None]:
+    """Let what is started within open as many files as the system allows it.
 
     The broker keeps one for each device and does not ask for them itself: of the usual 1024
-    it would take no more devices than that, without a word.
+    it would take no more devices than that, without a word. What watches its sockets by select(),
+    as the MQTT clients of the other programs do, fails on a file beyond 1024, so they keep theirs.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with contextlib.suppress(ValueError, OSError):  # a system that allows fewer than it says
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def spawn(
