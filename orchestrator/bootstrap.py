@@ -171,7 +171,8 @@ def build(settings: Settings) -> Program:
             "transfer": "ok" if transfers.connected else "not connected",
             "trust": signer.fault() or "ok",
             "revocation": identity.shutting_out.health(),
-            "control loop": "ok" if not loop.failing else f"failing: {', '.join(loop.failing)}",
+            "control loop": loop.health(),
+            "guarding": guarding.health(),
         },
     )
     inbox = Inbox(uow, devices, ReportService(clock), telemetry, MeasuredService(clock), samples)

@@ -6,6 +6,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from orchestrator.clock import utc_now
 
 log = logging.getLogger(__name__)
 
@@ -13,6 +17,17 @@ Task = Callable[[], object]
 
 _BRISK = 0.1
 """Of a tick, what is rested while there is more to do: others want to write, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A task that fails. since: its first round of them. why: the kind of the last error.
+
+    No more is told of it, as everybody may read it: the log has the whole.
+    """
+
+    since: datetime
+    why: str
 
 
 class ControlLoop:
@@ -28,6 +43,7 @@ class ControlLoop:
         seldom: the least seconds between two runs of a task that need not run at every tick,
             by its name; one that fails is tried again at every tick.
         monotonic: seconds, by which these are kept.
+        clock: the time, in UTC, from which a task is said to fail.
     """
 
     def __init__(
@@ -37,16 +53,18 @@ class ControlLoop:
         busy: Callable[[], bool] = lambda: False,
         seldom: Mapping[str, float] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._tasks = tasks
         self._tick = tick_seconds
         self._busy = busy
         self._seldom = dict(seldom or {})
         self._monotonic = monotonic
+        self._clock = clock
         self._next: dict[str, float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="control-loop", daemon=True)
-        self.failing: frozenset[str] = frozenset()
+        self.failing: Mapping[str, Failure] = {}
 
     def start(self) -> None:
         """Begin."""
@@ -63,20 +81,30 @@ class ControlLoop:
 
     def round(self) -> None:
         """Run every task once that is due."""
-        failed: set[str] = set()
+        failed: dict[str, Failure] = {}
         for name, task in self._tasks.items():
             if not self._is_due(name):
                 continue
             try:
                 task()
-            except Exception:
+            except Exception as error:
                 # Logged when it starts to fail, not four times a second.
                 if name not in self.failing:
                     log.exception("%s failed; it is tried again at every tick", name)
-                failed.add(name)
-        for name in self.failing - failed:
+                before = self.failing.get(name)
+                since = before.since if before is not None else self._clock()
+                failed[name] = Failure(since, type(error).__name__)
+        for name in self.failing.keys() - failed.keys():
             log.info("%s works again", name)
-        self.failing = frozenset(failed)
+        self.failing = failed
+
+    def health(self) -> str:
+        """``ok``, or which tasks fail, since when and by which kind of error."""
+        told = [
+            f"{name} since {one.since:%Y-%m-%d %H:%M:%S} UTC ({one.why})"
+            for name, one in self.failing.items()
+        ]
+        return f"failing: {', '.join(told)}" if told else "ok"
 
     def _is_due(self, name: str) -> bool:
         if name not in self._seldom:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from orchestrator import health
 from orchestrator.adapters import broker
 from orchestrator.adapters.artifact_place import check_artifacts
 from orchestrator.errors import Unavailable
@@ -25,6 +26,7 @@ MIN_PYTHON = (3, 11)
 MIN_FREE_BYTES = 2 * 1024**3
 MIN_RAM_BYTES = 3 * 1024**3
 MIN_FILES = 4096
+_ASK_SECONDS = 5.0
 
 # One module that stands for each requirement of an extra.
 EXTRAS = {
@@ -71,7 +73,17 @@ def checks(settings: Settings) -> list[Check]:
     found += [_memory(), _cores(), _open_files()]
     if settings.embedded_agent:
         found.append(_ray())
+    if home.up() is not None:
+        found.append(_platform(settings, home))
     return found
+
+
+def _platform(settings: Settings, home: Home) -> Check:
+    """How the platform fares that runs on this home."""
+    said = health.ask(settings, home, _ASK_SECONDS)
+    wrong = ["its server does not answer"] if said is None else health.troubles(said)
+    hint = f"{home.logs / 'server.log'} has the reason" if wrong else None
+    return Check("platform", not wrong, "; ".join(wrong) or "all is well", hint, required=False)
 
 
 def _python() -> Check:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import http.client
 import importlib
 import importlib.util
-import json
 import os
 import socket
-import ssl
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
 
+from orchestrator import health
 from orchestrator.adapters import broker, processes
 from orchestrator.adapters.authority import open_authority
 from orchestrator.adapters.authority.served import given_to
@@ -228,27 +226,7 @@ def _connects(host: str, port: int) -> bool:
 
 
 def _server_ready(settings: Settings, home: Home) -> bool:
-    host = LOOPBACK if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104 - compared with
-    port = settings.port
-    connection: http.client.HTTPConnection
-    try:
-        if settings.tls:
-            context = ssl.create_default_context(cafile=home.ca_pem)
-            if settings.tls_cert is not None:
-                # It is for another name; nothing is sent to our own child, or believed of it.
-                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            connection = http.client.HTTPSConnection(
-                host, port, timeout=_PROBE_SECONDS, context=context
-            )
-        else:
-            connection = http.client.HTTPConnection(host, port, timeout=_PROBE_SECONDS)
-        connection.request("GET", "/v1/health")
-        answer = connection.getresponse()
-        body = answer.read(64 * 1024)
-        connection.close()
-        return answer.status == http.HTTPStatus.OK and isinstance(json.loads(body), dict)
-    except (OSError, http.client.HTTPException, ValueError):
-        return False
+    return health.ask(settings, home, _PROBE_SECONDS) is not None
 
 
 def bootstrap(settings: Settings) -> str | None:

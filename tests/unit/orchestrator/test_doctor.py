@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import doctor
+from orchestrator import doctor, health
 from orchestrator.adapters import broker
 from orchestrator.home import Home, Up
 from orchestrator.settings import Settings, load
@@ -109,3 +109,23 @@ def test_it_runs_without_the_extras(tmp_path: Path) -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_a_platform_that_runs_tells_what_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, home = settings(tmp_path), Home(tmp_path)
+    assert "platform" not in found(given)
+    home.prepare()
+    with home.lock():
+        home.write_up(Up(os.getpid(), given.url))
+        silent = found(given)["platform"]
+        assert (silent.ok, silent.detail) == (False, "its server does not answer")
+        failing = "failing: desired state since 2026-03-01 12:00:00 UTC (OSError)"
+        answers: dict[str, object] = {"parts": {"api": "ok", "control loop": failing}}
+        monkeypatch.setattr(health, "ask", lambda *_: answers)
+        check = found(given)["platform"]
+        assert (check.ok, check.detail) == (False, f"control loop: {failing}")
+        assert "server.log" in (check.hint or "")
+        answers["parts"] = {"api": "ok", "control loop": "ok"}
+        assert found(given)["platform"].ok

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from orchestrator.adapters import downlink
@@ -171,12 +173,16 @@ def test_a_failing_task_does_not_stop_the_others_and_recovers():
         if broken:
             raise RuntimeError
 
-    loop = ControlLoop({"a": fails, "b": lambda: ran.append(1)}, 1)
-    loop.round()
-    assert (loop.failing, len(ran)) == ({"a"}, 1)
+    times = iter([datetime(2026, 3, 1, 12, tzinfo=UTC)])  # asked for once: when it began to fail
+    loop = ControlLoop({"a": fails, "b": lambda: ran.append(1)}, 1, clock=lambda: next(times))
+    assert loop.health() == "ok"
+    for rounds in (1, 2):
+        loop.round()
+        assert (set(loop.failing), len(ran)) == ({"a"}, rounds)
+        assert loop.health() == "failing: a since 2026-03-01 12:00:00 UTC (RuntimeError)"
     broken.clear()
     loop.round()
-    assert (loop.failing, len(ran)) == (frozenset(), 2)
+    assert (loop.health(), len(ran)) == ("ok", 3)
 
 
 def test_a_task_that_is_seldom_needed_runs_seldom_but_at_once_again_where_it_fails():
