@@ -9,6 +9,7 @@ from orchestrator.client.events import Bell
 from orchestrator.client.follow import Look, follow
 from orchestrator.client.resources import Resource, last_of, segment
 from orchestrator.client.transport import Params
+from orchestrator.errors import Invalid
 from schemas.rollout import ExecState, PauseReason, RolloutSpec, RolloutState, WaveState
 from schemas.rollout_view import (
     ExecutionView,
@@ -98,10 +99,16 @@ class Rollouts(Resource):
         Raises:
             InterruptedAnswerError: whether it was heard is not known; the hint names the wave.
         """
-        if wave is None and not full:
+        looked_up = wave is None and not full
+        if looked_up:
             wave = open_wave(self.get(rollout))
         try:
             return self._act(rollout, "promote", reason, full=full, wave=wave)
+        except Invalid as error:
+            if not looked_up or all(fault.field != "wave" for fault in error.fields):
+                raise
+            # A platform from before knows no names of waves, and takes the one that is worked on.
+            return self._act(rollout, "promote", reason)
         except InterruptedAnswerError as error:
             if wave is None:
                 raise

@@ -83,6 +83,17 @@ def test_a_promotion_names_the_wave_that_was_looked_up(argosy: Any, fake: State)
     assert (both.code, "--wave: --full means every wave" in both.err) == (2, True)
 
 
+def test_a_platform_from_before_takes_a_promotion_without_the_name_of_its_wave(
+    argosy: Any, fake: State
+) -> None:
+    view = waves(W.PASSED, W.RUNNING, W.PENDING)
+    fake.rollouts[view.id], fake.unknown = [view], {"wave"}
+    assert argosy("rollout", "promote", view.id).code == 0
+    assert (len(fake.bodies), fake.bodies[-1]) == (2, {})
+    named = argosy("rollout", "promote", view.id, "--wave", "1")
+    assert (named.code, "wave: Extra inputs" in named.err) == (2, True)
+
+
 def test_a_promotion_whose_answer_is_lost_says_how_to_repeat_it(
     platform_env: dict[str, str], fake: State
 ) -> None:

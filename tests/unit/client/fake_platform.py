@@ -30,7 +30,7 @@ from schemas.dataset import DatasetProfile
 from schemas.device import DeviceState, DeviceView
 from schemas.device_why import DeviceWhy
 from schemas.enroll import JoinToken, RevokeDevice, TokenCreated, TokenRequest, TokenView
-from schemas.errors import PROBLEM_TYPE, Code, Problem
+from schemas.errors import PROBLEM_TYPE, Code, FieldError, Problem
 from schemas.fleet import (
     DeviceTags,
     FleetShare,
@@ -71,10 +71,23 @@ _LEVELS = ("debug", "info", "warning", "error")
 
 
 class RefusedError(Exception):
-    def __init__(self, status: int, code: Code, detail: str, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: Code,
+        detail: str,
+        hint: str | None = None,
+        errors: tuple[FieldError, ...] = (),
+    ) -> None:
         super().__init__(detail)
         self.problem = Problem(
-            title="refused", status=status, code=code, detail=detail, hint=hint, request_id="r-1"
+            title="refused",
+            status=status,
+            code=code,
+            detail=detail,
+            hint=hint,
+            errors=errors,
+            request_id="r-1",
         )
 
 
@@ -108,6 +121,7 @@ class State:
     lost_answers: int = 0
     lost_when: Callable[[str, str], bool] | None = None  # by method and path
     bodies: list[dict[str, Any]] = field(default_factory=list)  # of acts
+    unknown: set[str] = field(default_factory=set)  # keys of an act, to a platform from before
     outage_after: int | None = None
     submissions: dict[str, JobView] = field(default_factory=dict)
     events_per_connection: int = 1000
@@ -434,6 +448,10 @@ def make_app(state: State) -> FastAPI:  # noqa: C901, PLR0915 - a list of routes
     @app.post("/v1/rollouts/{rollout}/{action}")
     async def act(rollout: str, action: str, request: Request) -> RolloutView:
         state.bodies.append(json.loads(await request.body() or b"{}"))
+        for key in sorted(state.unknown & state.bodies[-1].keys()):
+            fault = FieldError(field=key, message="Extra inputs are not permitted")
+            said = f"{fault.field}: {fault.message}"
+            raise RefusedError(422, Code.INVALID, said, errors=(fault,))
         if action not in {"start", "pause", "resume", "promote", "abort"}:
             raise RefusedError(404, Code.NOT_FOUND, f"there is no action {action}")
         to = {"pause": RolloutState.PAUSED, "abort": RolloutState.ABORTED}
