@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from orchestrator.adapters.repository import Records
@@ -69,6 +69,13 @@ class SqlExperiments:
         if model is not None:
             query = query.where(ExperimentRow.model == model)
         return self._experiments.all(query.order_by(ExperimentRow.id))
+
+    def of_rollouts(self, rollouts: Collection[str]) -> Mapping[str, str]:
+        e = ExperimentRow
+        its = (e.rollout_a, e.rollout_b, e.kept_rollout)
+        query = select(e.id, *its).where(or_(*(one.in_(rollouts) for one in its)))
+        rows = self._session.execute(query).tuples()
+        return {one: name for name, *mine in rows for one in mine if one and one in rollouts}
 
     def members(self, rollout_id: str) -> frozenset[str]:
         query = select(ExecutionRow.device_id).where(ExecutionRow.rollout_id == rollout_id)

@@ -99,7 +99,10 @@ def _brought(part: Part, active: ActiveModel) -> bool:
 
 
 def _rule(part: Part) -> str:
-    return f"{wave_words(part.plan, part.wave)}, of a rollout for {target_words(part.plan.spec)}"
+    wave, plan = wave_words(part.plan, part.wave), part.plan
+    if plan.experiment is not None:  # it chose the devices: the target says little
+        return f"{wave}, of a rollout for devices of experiment {plan.experiment}"
+    return f"{wave}, of a rollout for {target_words(plan.spec)}"
 
 
 def _text(model: ModelNow, part: Part | None, origin: Origin) -> str:

@@ -26,7 +26,8 @@ class Wave:
 class Plan:
     """A rollout. fleet: the selector that its fleet was when it was planned.
 
-    unreadable: whom it is for is not known, as this version cannot read its plan.
+    unreadable: whom it is for is not known, as this version cannot read its plan. experiment: that
+    chose its devices, among those of its target.
     takes_back: of a rollback, the version that it leads away from; rollback_of: the rollout that
     shipped that, unless it was revoked.
     """
@@ -42,6 +43,7 @@ class Plan:
     waves: tuple[Wave, ...] = ()
     fleet: Node | None = None
     unreadable: bool = False
+    experiment: str | None = None
 
     @property
     def version(self) -> int:

@@ -55,6 +55,7 @@ class _Loader:
         self._tx = tx
         self._record = record
         self._now = now
+        self._experiments: Mapping[str, str] = {}
 
     def load(self) -> DeviceNow:
         record = self._record
@@ -66,7 +67,9 @@ class _Loader:
         mine = {one.model for one in record.active} | {rollout.model for _, rollout in pairs}
         versions = {model: newest[model] for model in sorted(mine & set(newest))[:MAX_MODELS]}
         others = self._tx.past.others(record.id, versions, MAX_PARTS)
-        waves = self._tx.past.waves({one.id for one in others} | {one.id for _, one in pairs})
+        ids = {one.id for one in others} | {one.id for _, one in pairs}
+        waves = self._tx.past.waves(ids)
+        self._experiments = self._tx.experiments.of_rollouts(ids) if ids else {}
         parts = [self._part(one, its, self._plan(its, waves)) for one, its in pairs]
         plans = [self._plan(one, waves) for one in others]
         models = sorted(mine | {plan.spec.model for plan in plans})[:MAX_MODELS]
@@ -130,6 +133,7 @@ class _Loader:
             waves=waves.get(record.id, ()),
             fleet=_fleet(record),
             unreadable=bool(record.unreadable),
+            experiment=self._experiments.get(record.id),
         )
 
     def _turn(self, record: ExecutionRecord, rollout: RolloutRecord) -> Turn | None:

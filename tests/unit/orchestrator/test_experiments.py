@@ -7,6 +7,7 @@ import pytest
 from orchestrator.domain.acts import Act
 from orchestrator.errors import Conflict, IllegalTransition, Invalid, NotFound, NotSigned
 from orchestrator.services.experiments import ExperimentService
+from orchestrator.services.why import WhyService
 from schemas.access import Role
 from schemas.experiment import ExperimentSpec, ExperimentState, StopRequest
 from schemas.rollout import ExecState, RolloutState
@@ -131,6 +132,13 @@ def test_the_winner_goes_to_the_losers_and_the_figures_stay(platform, fleet):
     assert (winner.state, winner.spec.version) == (RolloutState.RUNNING, 2)
     assert sorted(e.device for e in executions(platform, winner.id)) == sorted(sides["a"])
     assert stopped.differences[0].better == "b"
+    platform.tick()
+    install(platform, winner.id)
+    why = WhyService(platform.uow, platform.clock)
+    for device in (sides["a"][0], sides["b"][0]):  # brought by the winner's rollout, and by its arm
+        (model,) = why.explain(device).models
+        assert (model.version, "every device" in (model.rule or "")) == (2, False)
+        assert (model.rule or "").endswith(f"for devices of experiment {experiment}")
     for device in sides["a"]:
         tell(platform, device, 2, 1, n=50_000, labelled=0, correct=0)
     assert platform.experiments.get(experiment).differences == stopped.differences
