@@ -143,7 +143,8 @@ class RolloutView(Wire):
     was revoked. rollbacks: those that take this one back; left: how many devices serve its version
     still, by why. estimate: while it is a draft. unreadable: what of its plan the server cannot
     read any more, and shows as a new plan has it. pace_now: while it runs at a limited pace.
-    notes: in the answer to an act or an edit, what it did not do, or leaves as it was.
+    notes: in the answer to an act or an edit, what it did not do, or leaves as it was. wave_count:
+    in a list, where the waves themselves are left out; those of joiners and stragglers count.
     """
 
     id: RolloutId
@@ -163,6 +164,7 @@ class RolloutView(Wire):
     pause_reason: PauseReason | None = None
     reason: str | None = None
     waves: tuple[WaveView, ...] = ()
+    wave_count: int | None = None
     preview: tuple[VariantShare, ...] = ()
     cut: bool = False
     created_at: UtcTime

@@ -74,8 +74,8 @@ class SqlExperiments:
         e = ExperimentRow
         its = (e.rollout_a, e.rollout_b, e.kept_rollout)
         query = select(e.id, *its).where(or_(*(one.in_(rollouts) for one in its)))
-        rows = self._session.execute(query).tuples()
-        return {one: name for name, *mine in rows for one in mine if one and one in rollouts}
+        rows = self._session.execute(query)
+        return {one: row[0] for row in rows for one in row[1:] if one and one in rollouts}
 
     def members(self, rollout_id: str) -> frozenset[str]:
         query = select(ExecutionRow.device_id).where(ExecutionRow.rollout_id == rollout_id)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.adapters.bulk import insert_alike
@@ -114,6 +114,11 @@ class SqlRollouts:
     def waves(self, rollout_id: str) -> Sequence[WaveRecord]:
         query = select(WaveRow).where(WaveRow.rollout_id == rollout_id).order_by(WaveRow.idx)
         return self._waves.all(query)
+
+    def wave_counts(self, rollouts: Collection[str]) -> Mapping[str, int]:
+        of = WaveRow.rollout_id
+        query = select(of, func.count()).where(of.in_(rollouts)).group_by(of)
+        return {row[0]: row[1] for row in self._session.execute(query)}
 
     def save_wave(self, record: WaveRecord) -> None:
         row = self._session.get(WaveRow, (record.rollout_id, record.idx))

@@ -25,7 +25,7 @@ def rollout_shape() -> Shape[RolloutView]:
         ("MODEL", lambda view: f"{view.spec.model}@{view.spec.version}"),
         ("STATE", lambda view: console.state(view.state)),
         ("WHY", _why),
-        ("WAVES", lambda view: str(len(view.spec.waves))),
+        ("WAVES", lambda view: str(view.wave_count or len(view.waves) or len(view.spec.waves))),
         ("AGE", lambda view: console.age(view.created_at)),
     )
 

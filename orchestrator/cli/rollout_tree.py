@@ -40,6 +40,8 @@ def rollout_tree(view: RolloutView, *, room: int | None, note: str | None = None
     for said in _of_all(view):
         tree.add(said)
     for wave in view.waves:
+        if is_left_behind(wave):
+            continue
         branch = tree.add(_wave_line(wave, view))
         shown = _shown(wave, view, room)
         for execution in shown:
@@ -126,6 +128,11 @@ def wave_title(wave: WaveView, view: RolloutView) -> str:
     """As in ``wave 1 of 2, 1 device``."""
     devices = "1 device" if wave.size == 1 else f"{wave.size} devices"
     return f"wave {wave.index + 1} of {len(view.waves)}, {devices}"
+
+
+def is_left_behind(wave: WaveView) -> bool:
+    """Whether all who were late for the others were put into another one by now."""
+    return not wave.size and (wave.joiners or wave.stragglers)
 
 
 def _wave_line(wave: WaveView, view: RolloutView) -> Text:

@@ -88,7 +88,11 @@ class RolloutService:
     def page(self, before: str | None, limit: int) -> Sequence[RolloutView]:
         """Rollouts, newest first, without their waves."""
         with self._uow.read() as tx:
-            return [head(record) for record in tx.rollouts.page(before, limit)]
+            records = tx.rollouts.page(before, limit)
+            many = tx.rollouts.wave_counts([one.id for one in records]) if records else {}
+            return [
+                head(one).model_copy(update={"wave_count": many.get(one.id)}) for one in records
+            ]
 
     def executions(
         self,

@@ -3,7 +3,7 @@
 # ruff: noqa: D102 - a port says by name and type what it does
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -17,6 +17,7 @@ class Rollouts(Protocol):
     schedule: executions that nobody was offered yet, each with its id, device and wave. page,
     of_version, drafts: only what is planned to its end. unplanned: the others. discard: removes
     one of them, so many executions at a time; whether there is more. drafts: made before.
+    wave_counts: of each rollout, how many waves it has.
     """
 
     def add(
@@ -39,6 +40,7 @@ class Rollouts(Protocol):
         self, model: str, version: int, states: Collection[RolloutState]
     ) -> Sequence[RolloutRecord]: ...
     def waves(self, rollout_id: str) -> Sequence[WaveRecord]: ...
+    def wave_counts(self, rollouts: Collection[str]) -> Mapping[str, int]: ...
     def save_wave(self, record: WaveRecord) -> None: ...
     def execution(self, execution_id: str, *, lock: bool = False) -> ExecutionRecord | None: ...
     def save_execution(self, record: ExecutionRecord) -> None: ...

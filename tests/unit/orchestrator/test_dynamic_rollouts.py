@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.cli.rollout_shape import rollout_shape
+from orchestrator.cli.rollout_tree import is_left_behind
 from orchestrator.domain.acts import Act
 from orchestrator.errors import Invalid
 from orchestrator.services.joining import EVERY_SECONDS, LEFT, JoiningService
@@ -309,3 +311,25 @@ def test_a_device_that_dies_while_it_waits_stays(platform, joining):
     platform.receive(late, Up.DEATH, Death(boot=BOOT, session=1))
     assert joining() == 0
     assert execution(platform, rollout, late).state is S.SCHEDULED
+
+
+def test_a_list_counts_the_waves_of_those_who_joined_and_a_wave_that_all_left_is_not_drawn(
+    platform, joining
+):
+    first, *_ = there(platform)
+    rollout = start(platform, waves=[{"percent": 100}])
+    carry_out(platform, rollout, first)
+    platform.enroll(1)  # joins, and is not there
+    assert joining() == 1
+    platform.tick(6)
+    view = platform.rollouts.get(rollout)
+    assert [(w.joiners, w.stragglers, w.size) for w in view.waves] == [
+        (False, False, 1),
+        (True, False, 0),
+        (False, True, 1),
+    ]
+    assert [is_left_behind(w) for w in view.waves] == [False, True, False]
+    (listed,) = platform.rollouts.page(None, 10)
+    assert (listed.waves, listed.wave_count) == ((), 3)
+    columns = dict(rollout_shape().columns)
+    assert str(columns["WAVES"](listed)) == "3"
