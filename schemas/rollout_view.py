@@ -26,7 +26,8 @@ class ExecutionView(Wire):
 
     due_at: when its next timer runs out; of a SCHEDULED one, when it may be offered. late:
     what the device did after the server had ended it. waits_for: the rollout of another model
-    that its device works for, which has to be over first. waits_until: as its device said.
+    that its device works for, which has to be over first. waits_until: as its device said. kept:
+    of a SCHEDULED one, that another rollout of the model has the device now, and which.
     before: what of the model the device served when it was offered, which a rollback restores.
     """
 
@@ -44,6 +45,7 @@ class ExecutionView(Wire):
     late: ExecState | None = None
     waits_for: RolloutId | None = None
     waits_until: UtcTime | None = None
+    kept: str | None = None
     before: VersionNo | None = None
     due_at: UtcTime | None = None
     updated_at: UtcTime

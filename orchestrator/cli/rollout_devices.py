@@ -150,6 +150,8 @@ def _why(view: ExecutionView) -> Cell:
     parts = [part for part in (view.cause, view.detail) if part]
     if view.waits_for is not None:
         parts.append(f"waits for {view.waits_for}")
+    if view.kept is not None:
+        parts.append(f"to be {view.kept}")
     if view.late is not None:
         parts.append(f"later {view.late}")
     return ": ".join(parts) or _ENDED.get(view.state.value, console.NONE)

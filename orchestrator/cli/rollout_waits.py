@@ -29,8 +29,13 @@ def wave_waits(wave: WaveView, view: RolloutView, now: datetime) -> str | None:
         return None
     parts = []
     closed = closed_until(view, now)
-    if closed is not None and wave.progress.states.get(ExecState.SCHEDULED):
+    scheduled = wave.progress.states.get(ExecState.SCHEDULED, 0)
+    kept = sum(one.kept is not None for one in wave.executions)
+    if closed is not None and scheduled:
         parts.append(f"offers wait for a window, {closed}")
+    if kept:
+        whose = "all of them" if kept == scheduled else f"{kept} of {scheduled}"
+        parts.append(f"another rollout of the model has {whose}: superseded once offers are made")
     if wave.progress.waiting:
         said = f"{wave.progress.waiting} wait"
         if view.spec.mode.urgency is Urgency.DOWNLOAD_ONLY:
@@ -41,6 +46,8 @@ def wave_waits(wave: WaveView, view: RolloutView, now: datetime) -> str | None:
 
 def device_waits(execution: ExecutionView) -> str | None:
     """Why a device waits in the middle, in its own words where it said them."""
+    if execution.kept is not None:
+        return f"to be {console.clean(execution.kept)}"
     if execution.state not in _WAITS:
         return None
     if execution.detail:

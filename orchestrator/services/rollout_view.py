@@ -7,7 +7,7 @@ from datetime import datetime
 
 from orchestrator.domain.estimate import estimate
 from orchestrator.domain.execution import IN_FLIGHT
-from orchestrator.services import pacing, resolution, rollbacks
+from orchestrator.services import overlap, pacing, resolution, rollbacks
 from orchestrator.services.ports import Transaction
 from orchestrator.services.records import Among, ExecutionRecord, RolloutRecord
 from schemas.rollout import EXEC_TERMINAL, ExecState, RolloutState
@@ -122,10 +122,13 @@ def execution_views(
     if rollout.state in _GOING:
         waiting = [one.device_id for one in records if one.state is ExecState.SCHEDULED]
     holders = tx.executions.holders(rollout.id, waiting) if waiting else {}
-    return [_execution_view(one, holders) for one in records]
+    kept = overlap.kept(tx, rollout, waiting) if waiting else {}
+    return [_execution_view(one, holders, kept) for one in records]
 
 
-def _execution_view(record: ExecutionRecord, holders: Mapping[str, str]) -> ExecutionView:
+def _execution_view(
+    record: ExecutionRecord, holders: Mapping[str, str], kept: Mapping[str, str]
+) -> ExecutionView:
     scheduled = record.state is ExecState.SCHEDULED
     return ExecutionView(
         id=record.id,
@@ -142,6 +145,7 @@ def _execution_view(record: ExecutionRecord, holders: Mapping[str, str]) -> Exec
         late=record.late,
         waits_for=holders.get(record.device_id) if scheduled else None,
         waits_until=record.waits_until,
+        kept=kept.get(record.device_id) if scheduled else None,
         before=record.before_version,
         due_at=record.due_at,
         updated_at=record.updated_at,

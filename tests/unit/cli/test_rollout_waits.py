@@ -45,6 +45,16 @@ def test_a_wave_says_what_it_waits_for():
     assert staged.startswith("3 wait: staged, waiting for `argosy rollout activate rol_")
 
 
+def test_a_wave_says_that_another_rollout_has_its_devices():
+    wave, view = rollout({ExecState.SCHEDULED: 3}, windows=(NIGHT,))
+    kept = execution(ExecState.SCHEDULED, kept="superseded by rol_1")
+    free = execution(ExecState.SCHEDULED)
+    for executions, whose in (((kept,) * 3, "all of them"), ((kept, free, free), "1 of 3")):
+        said = wave_waits(wave.model_copy(update={"executions": executions}), view, NOW)
+        assert f"another rollout of the model has {whose}: superseded once" in said
+    assert device_waits(kept) == "to be superseded by rol_1"
+
+
 def test_a_device_says_why_it_waits():
     assert device_waits(execution(ExecState.STAGED)) == "waits for a word"
     assert device_waits(execution(ExecState.STAGED, due_at=NOW)) is None

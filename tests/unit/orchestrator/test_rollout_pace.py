@@ -257,7 +257,7 @@ def test_that_another_rollout_has_the_device_is_told_before_a_window_opens(platf
     (one,) = executions(platform, later)
     report(platform, one, STAGED + REST)
     (left,) = executions(platform, waits)
-    assert left.state is S.SCHEDULED
+    assert (left.state, left.kept) == (S.SCHEDULED, f"superseded by {later}")
     api = platform.client(platform.key(Role.ADMIN))
     found = api.get(f"/v1/devices/{one.device}/why").json()["models"][0]["missing"]
     told = {reason["version"]: (reason["code"], reason["text"]) for reason in found}[1]
