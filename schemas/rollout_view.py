@@ -56,6 +56,7 @@ class Progress(Wire):
 
     bytes_fetched: over the network, all attempts; a patch or a broadcast counts as it came.
     waiting: of those that are DEFERRED or STAGED, how many wait for a time or for a word.
+    not_offered: of those that the server has ended, how many it had offered nothing.
     """
 
     states: dict[ExecState, int] = Field(default_factory=dict)
@@ -63,6 +64,7 @@ class Progress(Wire):
     bytes_total: int = 0
     bytes_fetched: int = 0
     waiting: int = 0
+    not_offered: int = 0
 
 
 class WaveView(Wire):
@@ -133,6 +135,24 @@ class PaceNow(Wire):
     room: int | None = None
 
 
+class Asked(Wire):
+    """Who started a rollout that waits for an approval: the name of the token, when, and why."""
+
+    name: str | None = None
+    at: UtcTime | None = None
+    reason: str = ""
+
+
+class Absent(Wire):
+    """Whom a rollout's stragglers' wave waits for: how many devices, and until when at the latest.
+
+    until: None where it follows from windows that are closed now.
+    """
+
+    devices: int
+    until: UtcTime | None = None
+
+
 class RolloutView(Wire):
     """A rollout, as the API shows it.
 
@@ -145,8 +165,10 @@ class RolloutView(Wire):
     was revoked. rollbacks: those that take this one back; left: how many devices serve its version
     still, by why. estimate: while it is a draft. unreadable: what of its plan the server cannot
     read any more, and shows as a new plan has it. pace_now: while it runs at a limited pace.
-    notes: in the answer to an act or an edit, what it did not do, or leaves as it was. wave_count:
-    in a list, where the waves themselves are left out; those of joiners and stragglers count.
+    notes: in the answer to an act or an edit, what it did not do, or leaves as it was. acts:
+    that are of use now and would not be refused; none in a list, and of servers from before.
+    wave_count: in a list, where the waves themselves are left out; those of joiners and stragglers
+    count.
     """
 
     id: RolloutId
@@ -162,14 +184,19 @@ class RolloutView(Wire):
     unreadable: tuple[str, ...] = ()
     pace_now: PaceNow | None = None
     notes: tuple[str, ...] = ()
+    acts: tuple[str, ...] = ()
     state: RolloutState
     pause_reason: PauseReason | None = None
     reason: str | None = None
     waves: tuple[WaveView, ...] = ()
     wave_count: int | None = None
+    asked: Asked | None = None
+    absent: Absent | None = None
+    outcome: dict[str, int] = Field(default_factory=dict)
     preview: tuple[VariantShare, ...] = ()
     cut: bool = False
     created_at: UtcTime
+    started_at: UtcTime | None = None
     ended_at: UtcTime | None = None
 
 

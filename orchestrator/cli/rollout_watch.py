@@ -28,9 +28,13 @@ _TROUBLE = EXEC_TERMINAL - _ON
 _CHOICES = {
     "promote": "the wave passes as it is",
     "resume": "the wave is judged anew, by more evidence",
+    "retry": "devices where it came to nothing try again",
+    "edit": "other gates: `resume` judges by those",
     "rollback": "devices get what they served before",
     "abort": "it ends, and devices keep what they serve",
 }
+_FROM_BEFORE = frozenset({"promote", "resume", "rollback", "abort"})
+"""Acts at a server that names none; it refuses to resume what failures stopped."""
 
 
 def outcome(view: RolloutView) -> Exit:
@@ -202,5 +206,8 @@ def _say_choices(view: RolloutView) -> None:
         return
     console.say(f"  all figures: `argosy rollout get {view.id} --why`", style="dim")
     console.say("  decide with `argosy rollout ACT`, where ACT is one of", style="dim")
+    failed = view.pause_reason is PauseReason.ERROR_THRESHOLD
+    offered = view.acts or _FROM_BEFORE - ({"resume"} if failed else set())
     for act, what in _CHOICES.items():
-        console.say(f"    {act:<9} {what}", style="dim")
+        if act in offered:
+            console.say(f"    {act:<9} {what}", style="dim")

@@ -69,11 +69,14 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Happened:
-    """An event; ``reason`` belongs to PAUSE, ``retried`` to RESUME: failed devices try again."""
+    """An event; ``reason`` belongs to PAUSE, ``may_pass`` to RESUME.
+
+    may_pass: of a wave that failures stopped, by the gates in force now or as some try again.
+    """
 
     kind: RolloutEvent
     reason: PauseReason | None = None
-    retried: bool = False
+    may_pass: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +103,15 @@ def step(
             return rollout, ()
         return rollout, (Refuse(_why_not(rollout.state, event.kind)),)
     failed = rollout.pause_reason is PauseReason.ERROR_THRESHOLD
-    if event.kind is E.RESUME and failed and not event.retried:
+    if event.kind is E.RESUME and failed and not event.may_pass:
         return rollout, (Refuse(_BEYOND_HELP),)
     reason = (event.reason or PauseReason.OPERATOR) if target is R.PAUSED else None
     return replace(rollout, state=target, pause_reason=reason), (Announce(),)
 
 
 _BEYOND_HELP = (
-    "too many devices failed for this wave to pass; retry those that may work now,"
-    " or abort the rollout and start another"
+    "too many devices failed for this wave to pass by its gates as they are: promote it as it is,"
+    " retry those that may work now, or edit the gates; or roll back, or abort the rollout"
 )
 
 

@@ -108,7 +108,7 @@ def _facts(
         return wave, ()
     counted = pacing.counts(tx, rollout, wave.index)
     counts = counted.get(wave.index, {})
-    wave = _with_failures(tx, rollout, replace(wave, counts=counts))
+    wave = with_failures(tx, rollout, replace(wave, counts=counts))
     if wave.state is WaveState.JUDGING:
         return _with_evidence(tx, rollout, wave, before), ()
     if wave.state is WaveState.SOAKING:
@@ -149,7 +149,7 @@ def _facts(
     return facts, waiting
 
 
-def _with_failures(tx: Transaction, rollout: RolloutRecord, wave: WaveFacts) -> WaveFacts:
+def with_failures(tx: Transaction, rollout: RolloutRecord, wave: WaveFacts) -> WaveFacts:
     """With what succeeded and was undone since, and with the causes of failures."""
     late: Mapping[ExecState, int] = {}
     causes: Mapping[DeviceCause, int] = {}

@@ -11,7 +11,7 @@ from orchestrator.domain import acts
 from orchestrator.domain.acts import Act
 from orchestrator.domain.rollout import Happened, Refuse, RolloutEvent
 from orchestrator.errors import IllegalTransition, Invalid, NotSigned
-from orchestrator.services import actor, promoting, rollbacks
+from orchestrator.services import actor, promoting, resuming, rollbacks
 from orchestrator.services.act_notes import notes
 from orchestrator.services.approving import check_another
 from orchestrator.services.editing import activated
@@ -19,7 +19,7 @@ from orchestrator.services.moves import announce, apply, cancel_executions, foun
 from orchestrator.services.ports import Clock, Signer, Transaction, UnitOfWork
 from orchestrator.services.records import RolloutRecord
 from orchestrator.services.repeats import check_revision, repeated
-from orchestrator.services.retries import is_tried_again, retry
+from orchestrator.services.retries import retry
 from orchestrator.services.rollout_view import view
 from orchestrator.services.taking_place import take_place
 from schemas.rollout import PauseReason, RolloutState
@@ -221,11 +221,12 @@ def _start(tx: Transaction, before: RolloutRecord, now: datetime) -> RolloutReco
 def _hold(
     tx: Transaction, before: RolloutRecord, act: Act, because: str, now: datetime
 ) -> RolloutRecord:
-    """Pause it, or have it go on: one that failures paused only once some are tried again."""
+    """Pause it, or have it go on: one that failures paused only where its wave may pass now."""
     if act is Act.PAUSE:
         happened = Happened(RolloutEvent.PAUSE, PauseReason.OPERATOR)
         return apply(tx, before, happened, now, because=because)
-    happened = Happened(RolloutEvent.RESUME, retried=is_tried_again(tx, before))
+    stopped = before.pause_reason is PauseReason.ERROR_THRESHOLD
+    happened = Happened(RolloutEvent.RESUME, may_pass=stopped and resuming.may_pass(tx, before))
     return apply(tx, before, happened, now)
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from orchestrator.domain.estimate import estimate
 from orchestrator.domain.execution import IN_FLIGHT
-from orchestrator.services import overlap, pacing, resolution, rollbacks
+from orchestrator.services import overlap, pacing, resolution, resuming, rollbacks
 from orchestrator.services.ports import Transaction
 from orchestrator.services.records import Among, ExecutionRecord, RolloutRecord
 from schemas.rollout import EXEC_TERMINAL, ExecState, RolloutState
@@ -66,7 +66,8 @@ def view(tx: Transaction, record: RolloutRecord) -> RolloutView:
         )
         for wave in tx.rollouts.waves(record.id)
     )
-    found: dict[str, object] = {"waves": waves, "cut": total > MAX_EXECUTIONS}
+    acts = resuming.next_acts(tx, record, progress)
+    found: dict[str, object] = {"waves": waves, "cut": total > MAX_EXECUTIONS, "acts": acts}
     if record.turned_at is not None:
         back = tx.taking_back.rollbacks(rollbacks.of(record))
         found |= {"rollbacks": tuple(one.id for one in back), "left": rollbacks.left(tx, record)}

@@ -99,7 +99,7 @@ def test_a_rollout_that_cannot_pass_any_more_is_not_resumed():
     after, actions = rollout.step(paused, Happened(RolloutEvent.RESUME), NOW)
     assert after == paused
     assert isinstance(actions[0], Refuse)
-    again = Happened(RolloutEvent.RESUME, retried=True)
+    again = Happened(RolloutEvent.RESUME, may_pass=True)
     assert rollout.step(paused, again, NOW)[0] == Rollout(RolloutState.RUNNING)
 
 

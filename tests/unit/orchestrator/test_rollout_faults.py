@@ -23,6 +23,7 @@ from schemas.errors import DeviceCause
 from schemas.job import ClaimRequest, JobProgress, LogLine
 from schemas.jobfile import JobSpec
 from schemas.rollout import ExecState, PauseReason, RolloutSpec, RolloutState, WaveState
+from schemas.rollout_view import RolloutEdit
 from schemas.topics import Up, UpTopic
 from tests.unit.orchestrator import platform as harness
 from tests.unit.orchestrator.platform import BOOT, Platform
@@ -191,8 +192,29 @@ def test_a_rollout_that_cannot_pass_is_not_resumed_in_vain(platform):
     platform.report(one.device, one.id, 0, S.FAILED)
     platform.tick()
     assert platform.rollouts.get(rollout).pause_reason is PauseReason.ERROR_THRESHOLD
-    with pytest.raises(IllegalTransition, match="abort the rollout"):
+    view = platform.rollouts.get(rollout)
+    assert "resume" not in view.acts
+    assert {"promote", "retry", "edit", "abort"} <= set(view.acts)
+    with pytest.raises(IllegalTransition, match=r"promote.*retry.*edit.*abort the rollout"):
         platform.rollouts.operate(rollout, RolloutEvent.RESUME)
+
+
+def test_a_rollout_that_its_gates_let_pass_by_now_is_resumed(platform):
+    fleet(platform, 2)
+    rollout = start(platform)
+    platform.tick()
+    (one,) = executions(platform, rollout, 0)
+    platform.report(one.device, one.id, 0, S.FAILED)
+    platform.tick()
+    view = platform.rollouts.get(rollout)
+    loose = view.spec.gates.model_copy(update={"max_failure_rate": 1.0})
+    edited = platform.rollouts.edit(rollout, RolloutEdit(gates=loose), None)
+    assert "resume" in edited.acts
+    platform.rollouts.operate(rollout, RolloutEvent.RESUME)
+    platform.tick()
+    after = platform.rollouts.get(rollout)
+    assert after.pause_reason is not PauseReason.ERROR_THRESHOLD
+    assert after.waves[0].state is not WaveState.FAILED
 
 
 def test_a_plan_that_waited_offers_documents_that_are_valid(platform):
