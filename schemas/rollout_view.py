@@ -20,6 +20,9 @@ from schemas.rollout import (
 )
 from schemas.stored_spec import StoredSpec
 
+NOT_OFFERED = "NOT_OFFERED"
+"""In the outcome of a rollout: it had ended before a device was offered anything."""
+
 
 class ExecutionView(Wire):
     """One device in one rollout.
@@ -144,13 +147,13 @@ class Asked(Wire):
 
 
 class Absent(Wire):
-    """Whom a rollout's stragglers' wave waits for: how many devices, and until when at the latest.
+    """Whom a rollout's stragglers' wave waits for: how many devices, and until when.
 
-    until: None where it follows from windows that are closed now.
+    Where windows hold offers back, only the time counts in which one is open.
     """
 
     devices: int
-    until: UtcTime | None = None
+    until: UtcTime
 
 
 class RolloutView(Wire):

@@ -124,7 +124,12 @@ class SqlAudit:
 
     def entries(self, query: AuditQuery) -> Sequence[AuditEntry]:
         rows = select(AuditRow).where(AuditRow.seq > query.after)
-        for column, value in ((AuditRow.actor, query.actor), (AuditRow.action, query.action)):
+        named = (
+            (AuditRow.actor, query.actor),
+            (AuditRow.action, query.action),
+            (AuditRow.subject, query.subject),
+        )
+        for column, value in named:
             rows = rows if value is None else rows.where(column == value)
         if query.since is not None:
             rows = rows.where(AuditRow.at >= query.since)

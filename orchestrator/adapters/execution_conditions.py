@@ -21,6 +21,22 @@ _WAITS = sorted(state.value for state in WAITS)
 _BARRED = DeviceRow.state.in_([s.value for s in DeviceState if s is not DeviceState.ACTIVE])
 
 
+_PASSED_OVER = sorted(
+    state.value
+    for state in (
+        ExecState.CANCELLED,
+        ExecState.SUPERSEDED,
+        ExecState.REMOVED,
+        ExecState.TIMED_OUT,
+    )
+)
+
+
+def passed_over() -> ColumnElement[bool]:
+    """Whether an execution ended before its device was offered anything."""
+    return and_(ExecutionRow.state.in_(_PASSED_OVER), ExecutionRow.sequence == 0)
+
+
 def conditions(e: Any, among: Among) -> Iterator[ColumnElement[bool]]:
     """What a statement over ``e``, the table of executions or an alias, is limited to."""
     yield e.rollout_id == among.rollout_id

@@ -19,6 +19,7 @@ from orchestrator.adapters.execution_conditions import (
     engaged,
     model_of,
     one_of_those_there,
+    passed_over,
     works_elsewhere,
 )
 from orchestrator.adapters.repository import Records
@@ -62,6 +63,10 @@ def _waiting() -> ColumnElement[int]:
     return func.coalesce(func.sum(case((where, 1), else_=0)), 0)
 
 
+def _passed_over() -> ColumnElement[int]:
+    return func.coalesce(func.sum(case((passed_over(), 1), else_=0)), 0)
+
+
 class SqlExecutionCounts(SqlServed):
     """The half of ``services.ports.Executions`` that only looks."""
 
@@ -103,12 +108,19 @@ class SqlExecutionCounts(SqlServed):
         )
         sums = [_sum(column) for column in columns]
         query = (
-            select(ExecutionRow.wave, ExecutionRow.state, func.count(), _waiting(), *sums)
+            select(
+                ExecutionRow.wave,
+                ExecutionRow.state,
+                func.count(),
+                _waiting(),
+                _passed_over(),
+                *sums,
+            )
             .where(ExecutionRow.rollout_id == rollout_id)
             .group_by(ExecutionRow.wave, ExecutionRow.state)
         )
         found: dict[int, Progress] = {}
-        for index, state, n, waiting, *more in self._session.execute(query):
+        for index, state, n, waiting, over, *more in self._session.execute(query):
             before = found.get(index, Progress())
             done, total, now, earlier = (int(value) for value in more)
             found[index] = Progress(
@@ -117,6 +129,7 @@ class SqlExecutionCounts(SqlServed):
                 bytes_total=before.bytes_total + total,
                 bytes_fetched=before.bytes_fetched + now + earlier,
                 waiting=before.waiting + int(waiting),
+                not_offered=before.not_offered + int(over),
             )
         return found
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import and_, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.adapters.bulk import insert_alike
+from orchestrator.adapters.execution_conditions import passed_over
 from orchestrator.adapters.mapping import fill, row_of, to_row
 from orchestrator.adapters.repository import Records
 from orchestrator.adapters.tables import Base, ExecutionRow, RolloutRow, WaveRow
 from orchestrator.services.records import ExecutionRecord, RolloutRecord, WaveRecord
-from schemas.rollout import ExecState, RolloutState
+from schemas.rollout import ExecState, RolloutState, WaveState
+from schemas.rollout_view import NOT_OFFERED
 
 _EXECUTIONS = Base.metadata.tables[ExecutionRow.__tablename__]
 _INSERT = insert(_EXECUTIONS)
@@ -119,6 +122,39 @@ class SqlRollouts:
         of = WaveRow.rollout_id
         query = select(of, func.count()).where(of.in_(rollouts)).group_by(of)
         return {row[0]: row[1] for row in self._session.execute(query)}
+
+    def outcomes(self, rollouts: Collection[str]) -> Mapping[str, Mapping[str, int]]:
+        e = ExecutionRow
+        its = e.rollout_id.in_(rollouts)
+        # The first by its index alone; the others look at few.
+        ends = select(e.rollout_id, e.state, func.count()).where(its)
+        undone = select(e.rollout_id, e.late, func.count()).where(
+            its, e.late.is_not(None), e.state == ExecState.SUCCEEDED.value
+        )
+        never = select(e.rollout_id, e.state, func.count()).where(its, passed_over())
+        found: dict[str, Counter[str]] = {one: Counter() for one in rollouts}
+        for rollout_id, state, n in self._session.execute(ends.group_by(e.rollout_id, e.state)):
+            found[rollout_id][state] += n
+        for rollout_id, late, n in self._session.execute(undone.group_by(e.rollout_id, e.late)):
+            found[rollout_id].update({late: n, ExecState.SUCCEEDED.value: -n})
+        for rollout_id, state, n in self._session.execute(never.group_by(e.rollout_id, e.state)):
+            found[rollout_id].update({NOT_OFFERED: n, state: -n})
+        return {one: dict(+counts) for one, counts in found.items()}
+
+    def straggling(self, rollouts: Collection[str]) -> Mapping[str, tuple[datetime, int]]:
+        its = (ExecutionRow.rollout_id == WaveRow.rollout_id, ExecutionRow.wave == WaveRow.idx)
+        query = (
+            select(WaveRow.rollout_id, func.min(WaveRow.entered_at), func.count())
+            .join(ExecutionRow, and_(*its))
+            .where(
+                WaveRow.rollout_id.in_(rollouts),
+                WaveRow.stragglers.is_(True),
+                WaveRow.state == WaveState.RUNNING.value,
+                ExecutionRow.state == ExecState.SCHEDULED.value,
+            )
+            .group_by(WaveRow.rollout_id)
+        )
+        return {row[0]: (row[1], row[2]) for row in self._session.execute(query)}
 
     def save_wave(self, record: WaveRecord) -> None:
         row = self._session.get(WaveRow, (record.rollout_id, record.idx))

@@ -19,11 +19,17 @@ _EDITED = ("pace", "gates", "windows", "priority", "on_failure")
 @home_option
 @output_option
 def edit(rollout_id: str, home: Path | None, form: str, **options: Any) -> None:
-    """Change a rollout that is not over; what is not named stays."""
+    """Change a rollout that is not over; what is not named stays.
+
+    A --gate is added to those that are there, or replaces that of its metric; `--gate none` leaves
+    all of them out but those beside it. So one is dropped by saying the others anew behind it. Who
+    is in which wave is frozen.
+    """
     from orchestrator.cli import console
     from orchestrator.cli.output import emit_one
     from orchestrator.cli.plan import edited_spec
     from orchestrator.cli.rollout_acts import say_notes
+    from orchestrator.cli.rollout_gates import changes
     from orchestrator.cli.rollout_shape import rollout_shape
     from orchestrator.client import Argosy
     from orchestrator.errors import Invalid
@@ -44,6 +50,10 @@ def edit(rollout_id: str, home: Path | None, form: str, **options: Any) -> None:
             view = argosy.rollouts.edit(rollout_id, RolloutEdit(**differs), seen.revision)
     emit_one(view, form, rollout_shape(), lambda v: console.say(v.id, console.state(v.state)))
     if form == "table":
-        said = f"changed: {', '.join(differs)}" if differs else "it is so already"
-        console.say(f"{said}; revision {view.revision}", style="dim")
+        said = list(changes(seen.spec, view.spec)) or [
+            f"changed: {', '.join(differs)}" if differs else "it is so already"
+        ]
+        for line in said:
+            console.say(line)
+        console.say(f"revision {view.revision}", style="dim")
     say_notes(view, form)

@@ -17,7 +17,9 @@ _REASON = 100
 
 
 def print_plan(view: RolloutView) -> None:
-    """Print a draft: its target, waves, what each class gets, and what it would cost."""
+    """Print a draft: target, gates, waves, what each class gets, and what it would cost."""
+    from orchestrator.cli.rollout_gates import asked_text, gate_facts
+
     spec, cost = view.spec, view.estimate
     name = Text(f"{spec.model}@{spec.version}", "bold")
     print_facts(
@@ -26,9 +28,11 @@ def print_plan(view: RolloutView) -> None:
             ("version", name),
             ("target", target_text(spec)),
             ("pace", pace_text(spec)),
+            *gate_facts(spec),
             ("devices", None if cost is None else _devices(cost)),
             ("to be sent", None if cost is None else f"at most {console.size(cost.bytes)}"),
             ("takes", None if cost is None else _takes(cost)),
+            ("asked by", asked_text(view) if _waits_for(view) else None),
             ("waits for", _waits_for(view)),
         ]
     )
@@ -45,7 +49,8 @@ def print_plan(view: RolloutView) -> None:
 def _waits_for(view: RolloutView) -> str | None:
     if view.state is not RolloutState.AWAITING_APPROVAL:
         return None
-    by = f", who is not {view.requested_by}" if view.requested_by else ""
+    who = (view.asked and view.asked.name) or view.requested_by
+    by = f" other than {console.clean(who)}" if who else ""
     return f"a releaser or admin{by}: `argosy rollout approve {view.id}`"
 
 

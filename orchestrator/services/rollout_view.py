@@ -10,6 +10,7 @@ from orchestrator.domain.execution import IN_FLIGHT
 from orchestrator.services import overlap, pacing, resolution, resuming, rollbacks
 from orchestrator.services.ports import Transaction
 from orchestrator.services.records import Among, ExecutionRecord, RolloutRecord
+from orchestrator.services.rollout_standing import standing
 from schemas.rollout import EXEC_TERMINAL, ExecState, RolloutState
 from schemas.rollout_view import ExecutionView, PaceNow, Progress, RolloutView, WaveView
 
@@ -36,6 +37,7 @@ def head(record: RolloutRecord) -> RolloutView:
         takes_back=record.takes_back,
         unreadable=record.unreadable,
         created_at=record.created_at,
+        started_at=record.started_at,
         ended_at=record.ended_at,
     )
 
@@ -51,6 +53,7 @@ def view(tx: Transaction, record: RolloutRecord) -> RolloutView:
     by_wave: dict[int, list[ExecutionView]] = {}
     for execution in execution_views(tx, record, _listed(tx, record.id, total)):
         by_wave.setdefault(execution.wave, []).append(execution)
+    planned = tx.rollouts.waves(record.id)
     waves = tuple(
         WaveView(
             index=wave.idx,
@@ -64,10 +67,11 @@ def view(tx: Transaction, record: RolloutRecord) -> RolloutView:
             progress=progress.get(wave.idx, Progress()),
             executions=tuple(by_wave.get(wave.idx, ())),
         )
-        for wave in tx.rollouts.waves(record.id)
+        for wave in planned
     )
     acts = resuming.next_acts(tx, record, progress)
     found: dict[str, object] = {"waves": waves, "cut": total > MAX_EXECUTIONS, "acts": acts}
+    found |= standing(tx, record, planned, progress)
     if record.turned_at is not None:
         back = tx.taking_back.rollbacks(rollbacks.of(record))
         found |= {"rollbacks": tuple(one.id for one in back), "left": rollbacks.left(tx, record)}

@@ -21,6 +21,7 @@ from orchestrator.services.operating import OperatingService
 from orchestrator.services.planning import PlanningService
 from orchestrator.services.ports import Clock, Signer, UnitOfWork
 from orchestrator.services.records import Among
+from orchestrator.services.rollout_standing import standings
 from orchestrator.services.rollout_view import execution_views, foresight, head
 from schemas.rollout import ExecState, RolloutSpec
 from schemas.rollout_view import (
@@ -90,8 +91,10 @@ class RolloutService:
         with self._uow.read() as tx:
             records = tx.rollouts.page(before, limit)
             many = tx.rollouts.wave_counts([one.id for one in records]) if records else {}
+            more = standings(tx, records)
             return [
-                head(one).model_copy(update={"wave_count": many.get(one.id)}) for one in records
+                head(one).model_copy(update={"wave_count": many.get(one.id)} | more.get(one.id, {}))
+                for one in records
             ]
 
     def executions(

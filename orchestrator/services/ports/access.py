@@ -54,6 +54,7 @@ class AuditQuery:
     tail: int | None = None
     actor: str | None = None
     action: str | None = None
+    subject: str | None = None
     since: datetime | None = None
 
 
