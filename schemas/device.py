@@ -146,7 +146,8 @@ class DeviceView(Wire):
     fingerprint: of its key, as the device shows it too. token: the join token it came
     with. clone_suspected_at: when two at once were seen to use this identity.
     active: what it serves, and serving_since when, by model. desired: what of each model it was
-    given last and should serve. drifted_at: since when it serves something that it was never
+    given last and should serve. rollout: that offered it something last, and rollout_state how it
+    stands with that, as in ``schemas.rollout.ExecState``. drifted_at: since when it serves something that it was never
     given; rolled_back: a model that it serves was put back by hand.
     certificate_expires_at: None until it is approved.
     """
@@ -163,6 +164,7 @@ class DeviceView(Wire):
     drifted_at: UtcTime | None = None
     rolled_back: bool = False
     rollout: RolloutId | None = None
+    rollout_state: str | None = None
     certificate_expires_at: UtcTime | None
     certificate_serial: str | None = None
     fingerprint: str = ""

@@ -64,7 +64,7 @@ def show_device(view: DeviceView) -> None:
             ("class", view.device_class),
             ("tags", ", ".join(view.tags)),
             *_models(view),
-            ("rollout", view.rollout),
+            ("last offer", _last_offer(view)),
             ("hardware", f"{hardware.arch}, {hardware.cpus} CPUs, {hardware.ram_mb} MB"
              if hardware else None),
             ("runtime", f"ONNX Runtime {hardware.ort}: {', '.join(hardware.providers)}"
@@ -124,6 +124,18 @@ def _models(view: DeviceView) -> list[tuple[str, Cell | None]]:
 def _serving(view: DeviceView, one: ActiveModel) -> Text:
     since = view.serving_since.get(one.model)
     return Text(_name(one)).append(f", since {_time(since)}" if since else "", "dim")
+
+
+def _last_offer(view: DeviceView) -> Text | None:
+    """By which rollout, and how it stands with that: what it serves may come from another."""
+    if view.rollout is None:
+        return None
+    text = Text(f"by {view.rollout}")
+    return text if view.rollout_state is None else text.append_text(_of_state(view.rollout_state))
+
+
+def _of_state(state: str) -> Text:
+    return Text(": ").append_text(console.state(state))
 
 
 def _board(view: DeviceView) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from orchestrator.domain.execution import FAILURES
 from orchestrator.domain.rollout import ROLLOUT_TERMINAL
+from orchestrator.domain.why_ended import cause_words
 from orchestrator.domain.why_facts import (
     DeviceNow,
     ModelNow,
     Part,
     because,
     moment,
+    named_of,
     target_words,
     wave_words,
 )
@@ -40,6 +43,7 @@ def explain(device: DeviceNow, now: datetime) -> DeviceWhy:
 def _of_model(device: DeviceNow, model: ModelNow, now: datetime) -> ModelWhy:
     active = model.active
     part, origin = _origin(model)
+    fell = _fell_back(model, part) if origin in {Origin.ROLLOUT, Origin.ROLLBACK} else None
     return ModelWhy(
         model=model.model,
         version=None if active is None else active.version,
@@ -49,7 +53,8 @@ def _of_model(device: DeviceNow, model: ModelNow, now: datetime) -> ModelWhy:
         rollout=None if part is None else part.plan.id,
         wave=None if part is None else part.wave,
         rule=None if part is None else _rule(part),
-        text=_text(model, part, origin),
+        fell_back=None if fell is None else fell.plan.id,
+        text=_text(model, part, origin, fell),
         newest=model.newest,
         missing=tuple(_missing(device, model, now)),
     )
@@ -59,6 +64,7 @@ def _missing(device: DeviceNow, model: ModelNow, now: datetime) -> list[WhyNot]:
     serves = None if model.active is None else model.active.version
     wanted: set[int] = set() if model.newest is None else {model.newest}
     wanted |= {part.plan.version for part in model.parts if _is_coming(part)}
+    wanted |= _tried(model, serves)
     plans = (plan for plan in model.plans if plan.state not in ROLLOUT_TERMINAL)
     wanted |= {plan.version for plan in plans if serves is None or plan.version > serves}
     versions = sorted(wanted - {serves}, reverse=True)[:MAX_MISSING]
@@ -68,6 +74,17 @@ def _missing(device: DeviceNow, model: ModelNow, now: datetime) -> list[WhyNot]:
         # What is older than what it serves is missed only where a rollout would bring it.
         if serves is None or version > serves or _comes(model, version)
     ]
+
+
+def _tried(model: ModelNow, serves: int | None) -> set[int]:
+    """Newer versions that came to nothing there since what it serves was brought."""
+    brought = next((i for i, one in enumerate(model.parts) if one.plan.version == serves), None)
+    found = {one.plan.version for one in model.parts[:brought] if _came_to_nothing(one)}
+    return {version for version in found if serves is None or version > serves}
+
+
+def _came_to_nothing(part: Part) -> bool:
+    return part.late is not S.SUCCEEDED and bool({part.state, part.late} & FAILURES)
 
 
 def _is_coming(part: Part) -> bool:
@@ -93,6 +110,17 @@ def _origin(model: ModelNow) -> tuple[Part | None, Origin]:
     return brought, Origin.ROLLOUT if brought.plan.takes_back is None else Origin.ROLLBACK
 
 
+def _fell_back(model: ModelNow, brought: Part | None) -> Part | None:
+    """The newer version from which the device went back by itself to what it serves, if any.
+
+    By that it has served it without a break only since then.
+    """
+    if brought is None or model.since is None or model.since <= brought.at:
+        return None
+    newer = model.parts[: model.parts.index(brought)]
+    return next((one for one in newer if one.undone_by_itself), None)
+
+
 def _brought(part: Part, active: ActiveModel) -> bool:
     there = part.state in _BROUGHT or part.late is S.SUCCEEDED
     return there and part.late is not S.ROLLED_BACK and part.plan.version == active.version
@@ -105,7 +133,7 @@ def _rule(part: Part) -> str:
     return f"{wave}, of a rollout for {target_words(plan.spec)}"
 
 
-def _text(model: ModelNow, part: Part | None, origin: Origin) -> str:
+def _text(model: ModelNow, part: Part | None, origin: Origin, fell: Part | None) -> str:
     active = model.active
     if active is None:
         return f"It serves no version of {model.model}."
@@ -120,6 +148,12 @@ def _text(model: ModelNow, part: Part | None, origin: Origin) -> str:
     if part is None:
         return f"{serves}; no rollout on record brought it."
     plan = part.plan
+    if fell is not None:
+        tried = f"{named_of(fell.plan)} of rollout {fell.plan.id}"
+        why = cause_words(fell).removeprefix(": ")
+        back = f"{serves}, when it put it back by itself, as {tried} did not stay"
+        text = f"{back} ({why})" if why else back
+        return f"{text}. Rollout {plan.id} had brought it: {_rule(part)}."
     match origin:
         case Origin.BY_HAND:
             gone = f"{plan.spec.model}@{plan.version} of rollout {plan.id}"

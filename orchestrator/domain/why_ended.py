@@ -5,11 +5,21 @@ from __future__ import annotations
 from orchestrator.domain.rollout import ROLLOUT_TERMINAL
 from orchestrator.domain.why_facts import ModelNow, Part, Reason, because, moment, named_of
 from schemas.device_why import Hindrance
+from schemas.errors import DeviceCause
 from schemas.rollout import ExecState
 
 H = Hindrance
 S = ExecState
 
+_START, _TRIAL = "did not survive its start", "did not pass its probation"
+_ON_TRIAL = {
+    DeviceCause.BOOT_LOOP: _START,
+    DeviceCause.OUT_OF_MEMORY: _START,
+    DeviceCause.HUNG: _START,
+    DeviceCause.LOAD_FAILED: _START,
+    DeviceCause.PROBATION_FAILED: _TRIAL,
+    DeviceCause.TOO_SLOW: _TRIAL,
+}
 _SERVED = frozenset({S.SUCCEEDED, S.ALREADY_INSTALLED})
 
 
@@ -24,6 +34,8 @@ def ended(model: ModelNow, part: Part) -> Reason:
         why = because(part.plan.reason)
         text = f"{named} was taken back at {moment(by.at)} by rollout {by.plan.id}{why}."
         return Reason(H.TAKEN_BACK, text)
+    if part.undone_by_itself:
+        return _went_back(part)
     if part.state in _SERVED or part.late is S.SUCCEEDED:
         return _was_served(part, by)
     return _never_served(part)
@@ -31,12 +43,12 @@ def ended(model: ModelNow, part: Part) -> Reason:
 
 def _never_served(part: Part) -> Reason:
     named, at = named_of(part.plan), moment(part.at)
-    of, why = f"in rollout {part.plan.id}", _cause(part)
+    of, why = f"in rollout {part.plan.id}", cause_words(part)
     match part.state:
         case S.NO_VARIANT:
             return Reason(H.NO_VARIANT, f"No variant of {named} fits it{because(part.detail)}.")
         case S.ROLLED_BACK:
-            return Reason(H.ROLLED_BACK, f"It went back from {named} by itself at {at}, {of}{why}.")
+            return _went_back(part)
         case S.SUPERSEDED:
             return Reason(H.SUPERSEDED, f"Another rollout took the place of {part.plan.id}{why}.")
         case S.CANCELLED:
@@ -45,6 +57,17 @@ def _never_served(part: Part) -> Reason:
             return Reason(H.REMOVED, f"It was taken out {of} at {at}{why}.")
         case _:
             return _failed(part, f"at {at}", why)
+
+
+def _went_back(part: Part) -> Reason:
+    """It was tried there, and what served before was put back without anybody's word."""
+    named, why = named_of(part.plan), cause_words(part)
+    kept = "did not stay in service"
+    if part.state is S.ROLLED_BACK and part.cause is not None:
+        kept = _ON_TRIAL.get(part.cause, "did not stay")
+    tried = f"{named} was tried at {moment(part.at)} by rollout {part.plan.id}, {kept}"
+    why = f" ({why.removeprefix(': ')})" if why else ""
+    return Reason(H.ROLLED_BACK, f"{tried}{why}, and the device put back by itself what it had.")
 
 
 def _was_served(part: Part, by: Part | None) -> Reason:
@@ -72,6 +95,7 @@ def _failed(part: Part, at: str, why: str) -> Reason:
     return Reason(H.FAILED, f"{text} `argosy rollout retry {part.plan.id}` tries once more.")
 
 
-def _cause(part: Part) -> str:
+def cause_words(part: Part) -> str:
+    """Why it came to nothing, as the end of a sentence; nothing where that is not known."""
     words = [part.cause.replace("_", " ")] if part.cause else []
     return because(": ".join([*words, *([part.detail] if part.detail else [])]))

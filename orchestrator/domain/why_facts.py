@@ -93,10 +93,25 @@ class Part:
     @property
     def undone_by_hand(self) -> bool:
         """Whether an operator of the device put back what was in service, or on trial."""
-        if self.state is ExecState.SUCCEEDED and self.late is ExecState.ROLLED_BACK:
-            return True
-        gone = ExecState.ROLLED_BACK in {self.state, self.late}
-        return gone and self.cause is DeviceCause.OPERATOR
+        if not self._is_gone:
+            return False
+        served = self.state is ExecState.SUCCEEDED  # without a cause, as devices put back by hand
+        return self.cause is DeviceCause.OPERATOR or (served and self.cause is None)
+
+    @property
+    def undone_by_itself(self) -> bool:
+        """Whether the device put back what served before, without anybody's word."""
+        by_itself = self.cause is not None or self.state is ExecState.ROLLED_BACK
+        told = self.undone_by_hand or self.cause in _TOLD
+        return self._is_gone and by_itself and not told
+
+    @property
+    def _is_gone(self) -> bool:
+        return ExecState.ROLLED_BACK in {self.state, self.late}
+
+
+_TOLD = frozenset({DeviceCause.CANCELLED, DeviceCause.SUPERSEDED, DeviceCause.CANCEL_TOO_LATE})
+"""Why a device goes back that the server told to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -99,6 +99,7 @@ def _view(
         drifted_at=record.drifted_at,
         rolled_back=record.rolled_back,
         rollout=latest.rollout_id if latest else None,
+        rollout_state=latest.state.value if latest else None,
         certificate_expires_at=record.certificate_expires_at,
         certificate_serial=record.certificate_serial,
         fingerprint=fingerprint(record.spki_sha256),

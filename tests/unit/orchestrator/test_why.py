@@ -170,8 +170,9 @@ HINDRANCES = [
         H.ROLLED_BACK,
         part(plan(), S.ROLLED_BACK, cause=DeviceCause.PROBATION_FAILED, detail="9 of 20 failed"),
         (
-            "by itself at 2026-03-01 12:00 UTC, in rollout rol_0000000000000004: probation failed:"
-            " 9 of 20 failed."
+            "digits@4 was tried at 2026-03-01 12:00 UTC by rollout rol_0000000000000004, did not"
+            " pass its probation (probation failed: 9 of 20 failed), and the device put back by"
+            " itself what it had."
         ),
     ),
     (H.BY_HAND, part(plan(), S.ROLLED_BACK, cause=DeviceCause.OPERATOR), "put back by hand"),
@@ -297,6 +298,53 @@ def test_what_was_given_up_by_hand_before_it_served_was_not_put_back():
     its = part(plan(), S.FAILED, cause=DeviceCause.OPERATOR, detail="given up by hand")
     found = missing(model(its))
     assert (found.code, "given up by hand" in found.text) == (H.FAILED, True)
+
+
+def test_a_version_that_did_not_stay_is_explained_beside_a_newer_one():
+    tried = part(plan(4, state=R.PAUSED), S.ROLLED_BACK, cause=DeviceCause.BOOT_LOOP)
+    its = replace(model(tried, newest=5), since=NOW)
+    found = said(its)
+    assert [(one.version, one.code) for one in found.missing] == [
+        (5, H.NO_ROLLOUT),
+        (4, H.ROLLED_BACK),
+    ]
+    assert "did not survive its start (boot loop)" in found.missing[1].text
+    assert "tried at 2026-03-01 12:00 UTC by rollout rol_0000000000000004" in found.missing[1].text
+
+
+def test_since_when_it_serves_what_it_put_back_by_itself_and_why():
+    tried = part(plan(4), S.ROLLED_BACK, cause=DeviceCause.BOOT_LOOP)
+    found = said(replace(model(tried), since=NOW))
+    assert (found.origin, found.rollout, found.fell_back) == (
+        Origin.ROLLOUT,
+        rollout(3),
+        rollout(4),
+    )
+    assert found.text.startswith(
+        "It serves digits@3 (int8) since 2026-03-01 12:00 UTC, when it put it back by itself, as"
+        " digits@4 of rollout rol_0000000000000004 did not stay (boot loop). Rollout"
+        " rol_0000000000000003 had brought it: wave 2 of 2"
+    )
+
+
+def test_what_was_never_left_keeps_since_when_it_came():
+    tried = part(plan(4), S.FAILED, cause=DeviceCause.DISK_FULL)
+    for its in (model(tried), replace(model(tried), since=NOW)):
+        found = said(its)
+        assert (found.fell_back, "by rollout rol_0000000000000003" in found.text) == (None, True)
+
+
+def test_what_failed_before_the_version_that_serves_is_not_told_any_more():
+    failed = part(plan(4, state=R.ABORTED), S.ROLLED_BACK, cause=DeviceCause.BOOT_LOOP, at=EARLIER)
+    newer = part(plan(5), S.SUCCEEDED)
+    assert said(model(newer, failed, serves=5, newest=5)).missing == ()
+
+
+def test_who_went_back_from_a_version_in_service_with_a_cause_was_moved_by_nobody():
+    gone = part(plan(), S.SUCCEEDED, late=S.ROLLED_BACK, cause=DeviceCause.HUNG)
+    found = said(replace(model(gone), since=NOW))
+    assert (found.origin, found.fell_back) == (Origin.ROLLOUT, rollout(4))
+    assert found.missing[0].code is H.ROLLED_BACK
 
 
 ORIGINS = [
