@@ -136,7 +136,7 @@ class SqlRollouts:
         for rollout_id, state, n in self._session.execute(ends.group_by(e.rollout_id, e.state)):
             found[rollout_id][state] += n
         for rollout_id, late, n in self._session.execute(undone.group_by(e.rollout_id, e.late)):
-            found[rollout_id].update({late: n, ExecState.SUCCEEDED.value: -n})
+            found[rollout_id].update({str(late): n, ExecState.SUCCEEDED.value: -n})
         for rollout_id, state, n in self._session.execute(never.group_by(e.rollout_id, e.state)):
             found[rollout_id].update({NOT_OFFERED: n, state: -n})
         return {one: dict(+counts) for one, counts in found.items()}

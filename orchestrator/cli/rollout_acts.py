@@ -135,7 +135,27 @@ def activate(rollout_id: str, reason: str, home: Path | None, form: str) -> None
 @_options
 def finish(rollout_id: str, reason: str, home: Path | None, form: str) -> None:
     """Let no more devices join a dynamic rollout; it ends when its waves have passed."""
-    _do(rollout_id, home, form, reason, lambda argosy, why: argosy.rollouts.finish(rollout_id, why))
+    _do(
+        rollout_id,
+        home,
+        form,
+        reason,
+        lambda argosy, why: argosy.rollouts.finish(rollout_id, why),
+        _left,
+    )
+
+
+def _left(view: RolloutView) -> str:
+    """What a rollout that nobody joins any more waits for yet."""
+    from orchestrator.cli.rollout_ends import absent_text
+    from schemas.rollout import RolloutState, WaveState
+
+    if view.state is not RolloutState.RUNNING:
+        return "nobody joins it any more"
+    open_ = sum(wave.size > 0 and wave.state is not WaveState.PASSED for wave in view.waves)
+    waves = f"ends when its {'last wave has' if open_ == 1 else f'{open_} waves have'} passed"
+    said = absent_text(view) or (waves if open_ else "ends now, as all of its waves have passed")
+    return f"nobody joins it any more; it {said}"
 
 
 @click.command()
@@ -200,7 +220,7 @@ def _watch_back(
     with Argosy.from_profile(home) as argosy:
         with acts_on(rollout_id):
             argosy.rollouts.rollback(rollout_id, to=to, reason=said.reason)
-        code = follow(argosy, rollout_id, timeout, form)
+        code = follow(argosy, rollout_id, timeout, form, back=True)
         view = argosy.rollouts.get(rollout_id)
     if view.state is not RolloutState.ROLLED_BACK:
         return code

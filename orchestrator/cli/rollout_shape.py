@@ -26,16 +26,18 @@ def rollout_shape() -> Shape[RolloutView]:
         ("STATE", lambda view: console.state(view.state)),
         ("WHY", _why),
         ("WAVES", lambda view: str(view.wave_count or len(view.waves) or len(view.spec.waves))),
-        ("AGE", lambda view: console.age(view.created_at)),
+        ("AGE", lambda view: console.age(view.started_at or view.created_at)),
     )
 
 
 def _why(view: RolloutView) -> str:
-    """Why it does not go on: a word while it is paused, its own once it has ended; or what for."""
+    """Why it does not go on, or whom it waits for; once it has ended, how; or what it is for."""
     from orchestrator.cli import console
+    from orchestrator.cli.rollout_ends import absent_text, outcome_text
 
     back = f"takes {view.spec.model}@{view.takes_back} back" if view.takes_back else ""
-    said = view.pause_reason or console.clean(view.reason or "") or back
+    said = view.pause_reason or console.clean(view.reason or "") or absent_text(view) or back
+    said = said or outcome_text(view) or ""
     cut = said if len(said) <= _WORDS else f"{said[: _WORDS - 1]}…"
     return cut or console.NONE
 
@@ -48,14 +50,24 @@ def acts_on(rollout_id: str) -> AbstractContextManager[None]:
     return may_be_done(what, f"argosy rollout get {rollout_id}")
 
 
-def follow(argosy: Argosy, rollout_id: str, timeout: float | None, form: str) -> int:
-    """Watch a rollout until it settles; the exit code."""
+def follow(
+    argosy: Argosy, rollout_id: str, timeout: float | None, form: str, *, back: bool = False
+) -> int:
+    """Watch a rollout until it settles; the exit code.
+
+    Args:
+        argosy: the platform.
+        rollout_id: which.
+        timeout: seconds; None for any.
+        form: of what is printed then.
+        back: it was asked to be rolled back, so that this is no failure.
+    """
     from orchestrator.cli.failures import detaches
     from orchestrator.cli.output import emit_one
     from orchestrator.cli.rollout_watch import outcome, watch_rollout
 
     with detaches(f"rollout {rollout_id}", f"argosy rollout watch {rollout_id}"):
-        view = watch_rollout(argosy, rollout_id, timeout)
+        view = watch_rollout(argosy, rollout_id, timeout, back=back)
     if form != "table":
         emit_one(view, form, rollout_shape(), None)
     return outcome(view)

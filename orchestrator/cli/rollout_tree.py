@@ -11,6 +11,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from orchestrator.cli import console
+from orchestrator.cli.rollout_ends import absent_text, outcome_text, served, took
 from orchestrator.cli.rollout_evidence import lines
 from orchestrator.cli.rollout_plan_text import pace_text
 from orchestrator.cli.rollout_waits import device_waits, wave_waits
@@ -61,8 +62,7 @@ def _title(view: RolloutView) -> Text:
     text.append(view.id, "dim").append("  ").append_text(console.state(view.state))
     if view.pause_reason:
         text.append(f" ({view.pause_reason})", "yellow")
-    end = view.ended_at or datetime.now(UTC)
-    text.append(f"  {console.duration((end - view.created_at).total_seconds())}", "dim")
+    text.append(f"  {console.duration(took(view))}", "dim")
     if len(view.waves) > 1:
         text.append_text(_bytes([wave.progress for wave in view.waves]))
     return text
@@ -83,6 +83,11 @@ def _of_all(view: RolloutView) -> Iterator[Text]:
     """What holds for all of its waves."""
     if view.reason:
         yield Text(console.clean(view.reason), "yellow")
+    if (ending := outcome_text(view)) is not None:
+        good, of = served(view)
+        yield Text(ending, "green" if good == of else "yellow")
+    if (waits := absent_text(view)) is not None:
+        yield Text(waits, "yellow")
     if view.unreadable and view.unreadable[0] not in (view.reason or ""):
         said = "; ".join(view.unreadable)
         yield Text(f"the server cannot read its plan any more: {console.clean(said)}", "yellow")
@@ -148,11 +153,17 @@ def _wave_line(wave: WaveView, view: RolloutView) -> Text:
 
 
 def _wave_state(wave: WaveView, view: RolloutView) -> Text:
-    """Its state; of a rollout that has ended before it was judged, how far it came."""
-    if view.ended_at is None or wave.state in JUDGED:
-        return console.state(wave.state)
-    word = "never begun" if wave.state is WaveState.PENDING else "not judged"
-    return Text(word, "dim")
+    """Its state; of a rollout that was stopped before it was judged, how far it came."""
+    word = unjudged(wave, view)
+    return console.state(wave.state) if word is None else Text(word, "dim")
+
+
+def unjudged(wave: WaveView, view: RolloutView) -> str | None:
+    """How far a wave came that will not be judged any more; None where it was, or may be."""
+    stopped = view.ended_at is not None or view.state is RolloutState.ROLLING_BACK
+    if not stopped or wave.state in JUDGED:
+        return None
+    return "never begun" if wave.state is WaveState.PENDING else "not judged"
 
 
 def nobody_there(wave: WaveView) -> bool:
@@ -168,8 +179,9 @@ def states_of(wave: WaveView) -> Counter[ExecState]:
 
 
 def ended(wave: WaveView) -> int:
-    """How many devices of a wave are done with it."""
-    return sum(n for state, n in states_of(wave).items() if state in EXEC_TERMINAL)
+    """How many devices of a wave are done with it; who was never offered anything is not."""
+    done = sum(n for state, n in states_of(wave).items() if state in EXEC_TERMINAL)
+    return done - wave.progress.not_offered
 
 
 def _bytes(progress: Sequence[Progress]) -> Text:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from rich.console import RenderableType
 from rich.live import Live
 from rich.text import Text
 
 from orchestrator.cli import console
+from orchestrator.cli.rollout_ends import outcome_text, served
+from orchestrator.cli.rollout_ends import took as seconds_of
 from orchestrator.cli.rollout_evidence import lines as evidence_lines
-from orchestrator.cli.rollout_tree import JUDGED, ended, rollout_tree, states_of, wave_title
+from orchestrator.cli.rollout_gates import gate_facts
+from orchestrator.cli.rollout_tree import (
+    JUDGED,
+    ended,
+    rollout_tree,
+    states_of,
+    unjudged,
+    wave_title,
+)
 from orchestrator.client import Argosy
 from schemas.errors import Exit
 from schemas.rollout import EXEC_TERMINAL, ExecState, PauseReason, RolloutState, WaveState
@@ -48,6 +57,9 @@ def print_rollout(view: RolloutView) -> None:
     """Print a rollout for people; of one with many devices those that had troubles first."""
     many = sum(wave.size for wave in view.waves) > _MANY
     console.out().print(rollout_tree(view, room=_MANY if many else None), soft_wrap=True)
+    if view.ended_at is None and view.takes_back is None:
+        for name, said in gate_facts(view.spec):
+            console.out().print(Text(f"{name:<10}  {console.clean(said)}", "dim"), soft_wrap=True)
     if many:
         console.say(f"every device: `argosy rollout devices {view.id}`", style="dim")
     if view.state is RolloutState.PAUSED:
@@ -73,9 +85,11 @@ class Lines:
     """Says what changed, where nothing is redrawn."""
 
     rollout: tuple[RolloutState, PauseReason | None] | None = None
-    waves: dict[int, WaveState] = field(default_factory=dict)
+    waves: dict[int, str] = field(default_factory=dict)
     executions: dict[str, tuple[int, ExecState]] = field(default_factory=dict)
     tenths: dict[int, int] = field(default_factory=dict)
+    passed_over: set[str] = field(default_factory=set)
+    passed_over_told: int = 0
     outage: bool = False
 
     def lost(self, why: str) -> None:
@@ -97,7 +111,17 @@ class Lines:
             if is_large:
                 self._progress(wave, view)
             self._wave(wave, view)
+        self._passed_over(view)
         self._state(view)
+
+    def _passed_over(self, view: RolloutView) -> None:
+        """Those that a stop came to before an offer, together: not each of them is news."""
+        counted = sum(wave.progress.not_offered for wave in view.waves)
+        many = max(len(self.passed_over), counted if self.passed_over else 0)
+        if more := many - self.passed_over_told:
+            devices = "1 device" if more == 1 else f"{more} devices"
+            console.stamped(f"  {devices} that had been offered nothing", "left out")
+        self.passed_over_told = many
 
     def _progress(self, wave: WaveView, view: RolloutView) -> None:
         """In a large fleet: a wave's count, at each tenth of it."""
@@ -116,22 +140,27 @@ class Lines:
         self.rollout = now
 
     def _wave(self, wave: WaveView, view: RolloutView) -> None:
-        if self.waves.get(wave.index) == wave.state:
+        now = unjudged(wave, view) or wave.state.value
+        if self.waves.get(wave.index) == now:
             return
-        self.waves[wave.index] = wave.state
+        self.waves[wave.index] = now
         if wave.state is WaveState.PENDING:
             return
-        console.stamped(wave_title(wave, view), console.state(wave.state))
+        console.stamped(wave_title(wave, view), console.state(now))
         if wave.state in JUDGED:
             for line in evidence_lines(wave.evidence):
                 console.stamped(Text("  ").append_text(line))
 
     def _execution(self, execution: ExecutionView) -> None:
-        now = (execution.attempt, execution.state)
-        if self.executions.get(execution.id) == now:
+        now, was = (execution.attempt, execution.state), self.executions.get(execution.id)
+        if was == now:
             return
         self.executions[execution.id] = now
         if execution.state is ExecState.SCHEDULED:
+            return
+        waited = was is not None and was[1] is ExecState.SCHEDULED
+        if execution.state is ExecState.CANCELLED and (waited or execution.variant is None):
+            self.passed_over.add(execution.id)
             return
         cause = f"({execution.cause})" if execution.cause else ""
         size = ""
@@ -142,8 +171,16 @@ class Lines:
         console.stamped(f"  {execution.device}", console.state(execution.state), cause, size)
 
 
-def watch_rollout(argosy: Argosy, rollout: str, timeout: float | None = None) -> RolloutView:
+def watch_rollout(
+    argosy: Argosy, rollout: str, timeout: float | None = None, *, back: bool = False
+) -> RolloutView:
     """Show a rollout until it settles, then say how.
+
+    Args:
+        argosy: the platform.
+        rollout: which.
+        timeout: seconds; None for any.
+        back: whoever watches has asked for it to be rolled back.
 
     Returns:
         The rollout as it settled.
@@ -166,22 +203,23 @@ def watch_rollout(argosy: Argosy, rollout: str, timeout: float | None = None) ->
                 lines.lost(look.outage.detail)
     if display.view is None:  # follow() yields a view or raises
         raise AssertionError
-    say_end(display.view)
+    say_end(display.view, back=back)
     return display.view
 
 
-def say_end(view: RolloutView) -> None:
-    """One line on how a rollout settled, and one on what to do next."""
-    took = console.duration(
-        ((view.ended_at or datetime.now(UTC)) - view.created_at).total_seconds()
-    )
+def say_end(view: RolloutView, *, back: bool = False) -> None:
+    """One line on how a rollout settled, and one on what to do next.
+
+    Args:
+        view: the rollout as it settled.
+        back: it was to be rolled back.
+    """
+    took = console.duration(seconds_of(view))
     name = f"{view.spec.model}@{view.spec.version}"
     if view.state is RolloutState.SUCCEEDED:
-        total = sum(wave.size for wave in view.waves)
-        on = sum(states_of(wave)[state] for wave in view.waves for state in _ON)
-        devices = f"{total} device{'' if total == 1 else 's'}"
-        many = devices if on == total else f"{on} of {devices}"
-        console.say(Text(f"✓ {name} is on {many}, after {took}", "green"))
+        console.say(_succeeded(view, name, took))
+    elif view.state is RolloutState.ROLLED_BACK and back and not view.left:
+        console.say(Text(f"✓ {name} was rolled back, {took} after its start", "green"))
     elif view.state is RolloutState.PAUSED:
         console.say(Text(f"✗ {name} is paused after {took}: {view.pause_reason}", "yellow"))
         for wave in view.waves:
@@ -193,6 +231,22 @@ def say_end(view: RolloutView) -> None:
     else:
         word = view.state.value.lower().replace("_", " ")
         console.say(Text(f"✗ {name} was {word} after {took}", "red"))
+        if view.state is RolloutState.ABORTED and (ending := outcome_text(view)) is not None:
+            console.say(f"  {ending}")
+
+
+def _succeeded(view: RolloutView, name: str, took: str) -> Text:
+    """As in ``✓ digits@2 is on 57 devices``; what became of the others if it is not on all."""
+    total = sum(wave.size for wave in view.waves)
+    on = sum(states_of(wave)[state] for wave in view.waves for state in _ON)
+    if view.outcome:
+        on, total = served(view)
+    devices = f"{total} device{'' if total == 1 else 's'}"
+    if on == total:
+        return Text(f"✓ {name} is on {devices}, after {took}", "green")
+    others = (outcome_text(view) or "").partition(", ")[2]
+    text = Text(f"✓ {name} is on {on} of {devices}, after {took}", "yellow")
+    return text.append(f": {others}") if others else text
 
 
 def _say_choices(view: RolloutView) -> None:
