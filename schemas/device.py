@@ -147,8 +147,8 @@ class DeviceView(Wire):
     with. clone_suspected_at: when two at once were seen to use this identity.
     active: what it serves, and serving_since when, by model. desired: what of each model it was
     given last and should serve. rollout: that offered it something last, and rollout_state how it
-    stands with that, as in ``schemas.rollout.ExecState``. drifted_at: since when it serves something that it was never
-    given; rolled_back: a model that it serves was put back by hand.
+    stands with that, as in ``schemas.rollout.ExecState``. drifted_at: since when it serves
+    something that it was never given; rolled_back: a model that it serves was put back by hand.
     certificate_expires_at: None until it is approved.
     """
 

@@ -85,8 +85,8 @@ class ModelWhy(Wire):
     """Why a device serves what it serves of a model.
 
     rule: whom the rollout is for, and whom of them the wave. fell_back: the later rollout whose
-    version the device put back by itself, since when it serves this one again. newest: version that stands,
-    neither revoked nor purged. missing: the newest, and others that rollouts would bring, newest
+    version the device put back by itself, since when it serves this one again. newest:
+    version that stands, neither revoked nor purged. missing: the newest, and others that rollouts would bring, newest
     first; empty when it serves the newest and nothing else is on its way.
     """
 

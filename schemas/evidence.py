@@ -35,7 +35,8 @@ def sentence(evidence: Evidence) -> str:
     """What a figure says.
 
     As in ``accuracy of cam got 6.2 points worse on 12 devices than on 20 that kept their version;
-    that is no luck (it is at least 4.1), and 2.5 points or more stop a wave``.
+    that is no luck (it is at least 4.1 points); you allowed 5 points, and half of it (2.5 points),
+    shown for certain beside others, stops a wave``.
     """
     if not compares(evidence):
         text = _counted(evidence)
@@ -111,7 +112,8 @@ def _decided(evidence: Evidence) -> str:
         stops = f"{100 * MEANINGFUL * evidence.threshold:.3g} points"
         return f"that is no luck, and {stops} more than there stop a wave"
     low = _amount(evidence, evidence.low)
-    return f"that is no luck (it is at least {low}), and {_stops(evidence)} or more stop a wave"
+    half = f"half of it ({_stops(evidence)}), shown for certain beside others, stops a wave"
+    return f"that is no luck (it is at least {low}); you allowed {limit}, and {half}"
 
 
 def _agreed(evidence: Evidence, limit: str) -> str:

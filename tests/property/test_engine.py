@@ -483,8 +483,8 @@ def test_why_a_rollout_is_paused_is_said_in_figures():
     slow = with_wave(judged, served=GOOD, looked=took(figure(ok=False)))
     assert because_of(decide(slow, NOW)) == (
         "wave 1 failed: latency p95 of cam became 1.31 times as high on 12 devices as on 20 that"
-        " kept their version; that is no luck (it is at least 1.18 times),"
-        " and 1.1 times or more stop a wave"
+        " kept their version; that is no luck (it is at least 1.18 times); you allowed 1.2 times,"
+        " and half of it (1.1 times), shown for certain beside others, stops a wave"
     )
     assert because_of((Offer(0),)) is None
 

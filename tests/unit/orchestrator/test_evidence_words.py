@@ -20,8 +20,8 @@ def of(metric, value, threshold, **more):
             of(Metric.ACCURACY, 0.062, 0.05, ok=False, low=0.041, high=0.09),
             (
                 "accuracy of cam got 6.2 points worse on 12 devices than on 20 that kept their"
-                " version; that is no luck (it is at least 4.1 points),"
-                " and 2.5 points or more stop a wave"
+                " version; that is no luck (it is at least 4.1 points); you allowed 5 points, and"
+                " half of it (2.5 points), shown for certain beside others, stops a wave"
             ),
         ),
         (

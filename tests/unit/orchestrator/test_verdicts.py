@@ -167,7 +167,7 @@ def test_a_version_that_is_worse_on_one_class_alone_is_stopped(mixed):
     assert good.ok is True
     lost = "accuracy of cam got 35 points worse on 5 devices than on 5 that kept their version"
     assert view.reason.startswith(f"wave 1 failed: {lost}; that is no luck (it is at least ")
-    assert view.reason.endswith("and 5 points or more stop a wave")
+    assert view.reason.endswith("half of it (5 points), shown for certain beside others, stops a wave")
     assert all(one.state is S.SUCCEEDED for one in mixed.executions())
 
 
