@@ -86,8 +86,9 @@ class ModelWhy(Wire):
 
     rule: whom the rollout is for, and whom of them the wave. fell_back: the later rollout whose
     version the device put back by itself, since when it serves this one again. newest:
-    version that stands, neither revoked nor purged. missing: the newest, and others that rollouts would bring, newest
-    first; empty when it serves the newest and nothing else is on its way.
+    version that stands, neither revoked nor purged. missing: the newest, others that rollouts would
+    bring, and newer ones that were tried since and did not stay, newest first; empty
+    when it serves the newest and nothing else is on its way.
     """
 
     model: Name

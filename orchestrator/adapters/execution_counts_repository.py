@@ -99,6 +99,18 @@ class SqlExecutionCounts(SqlServed):
             found[index][ExecState(state)] = n
         return found
 
+    def classes(self, rollout_id: str) -> Mapping[int, Mapping[str, int]]:
+        query = (
+            select(ExecutionRow.wave, DeviceRow.device_class, func.count())
+            .join(DeviceRow, DeviceRow.id == ExecutionRow.device_id)
+            .where(ExecutionRow.rollout_id == rollout_id)
+            .group_by(ExecutionRow.wave, DeviceRow.device_class)
+        )
+        found: dict[int, dict[str, int]] = defaultdict(dict)
+        for index, name, n in self._session.execute(query):
+            found[index][name] = int(n)
+        return found
+
     def progress(self, rollout_id: str) -> Mapping[int, Progress]:
         columns = (
             ExecutionRow.bytes_done,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -46,6 +46,7 @@ def estimate(
     shares: Iterable[VariantShare],
     now: datetime,
     transfer_rate: int | None = None,
+    classes: Sequence[Mapping[str, int]] = (),
 ) -> Estimate:
     """What a plan would cost if it started now.
 
@@ -55,6 +56,7 @@ def estimate(
         shares: all of them by class and variant.
         now: the time, with a zone.
         transfer_rate: bytes a second that the server sends at most; None is without limit.
+        classes: of each wave, how many devices of each class it has.
     """
     shares = tuple(shares)
     devices = sum(share.devices for share in shares)
@@ -75,7 +77,7 @@ def estimate(
         installed=installed,
         bytes=total,
         seconds=None if waits else _seconds(spec, waves, now, cap),
-        notes=(*_small_waves(spec, sizes, shares), *_notes(spec, shares, cap)),
+        notes=(*_small_waves(spec, classes), *_notes(spec, shares, cap)),
     )
 
 
@@ -209,31 +211,32 @@ def _notes(spec: RolloutSpec, shares: Sequence[VariantShare], cap: float) -> Ite
         yield "devices that join later are not in it"
 
 
-def _small_waves(
-    spec: RolloutSpec, sizes: Sequence[int], shares: Sequence[VariantShare]
-) -> Iterator[str]:
+def _small_waves(spec: RolloutSpec, classes: Sequence[Mapping[str, int]]) -> Iterator[str]:
     """Where a gate that is required will stay open, as nothing can be compared.
 
-    Waves hold the classes in their shares; one by a selector is taken to do so too, unless it is
-    too small whatever it holds.
+    Devices of a class count with those of the waves before, which have passed by then.
     """
     if not any(gate.required for gate in spec.gates.telemetry):
         return
-    least, classes = spec.gates.min_devices, Counter[str]()
-    for share in shares:
-        classes[share.device_class] += share.devices
-    total = classes.total()
-    for number, size in enumerate(sizes, 1):
-        parts = {name: round(size * n / total) for name, n in classes.items()} if total else {}
-        few = [f"about {n} of {name}" for name, n in sorted(parts.items()) if 0 < n < least]
-        if size < least:
-            few = ["1 device" if size == 1 else f"{size} devices"]
-        if size and few:
+    least, so_far = spec.gates.min_devices, Counter[str]()
+    for number, its in enumerate(classes, 1):
+        so_far.update(its)
+        few = [
+            _few(name, n, so_far[name])
+            for name, n in sorted(its.items())
+            if n > 0 and so_far[name] < least
+        ]
+        if few:
             yield (
                 f"wave {number} has {', '.join(few)}, and a class is compared from {least} on:"
                 " required gates stay open there, and it pauses as inconclusive; take larger"
                 " waves, a smaller --min-devices, or a ? behind the gate"
             )
+
+
+def _few(name: str, here: int, so_far: int) -> str:
+    """How many of a class there are to be compared."""
+    return f"{here} of {name}" + (f" ({so_far} with the waves before)" if so_far > here else "")
 
 
 def _span(seconds: float) -> str:

@@ -96,7 +96,9 @@ def foresight(
         return seen
     preview = resolution.preview(tx, record)
     sizes = [wave.size for wave in seen.waves]
-    cost = estimate(record.spec, sizes, preview, now, transfer_rate)
+    found = tx.executions.classes(record.id)
+    classes = [found.get(wave.index, {}) for wave in seen.waves]
+    cost = estimate(record.spec, sizes, preview, now, transfer_rate, classes)
     return seen.model_copy(update={"preview": preview, "estimate": cost})
 
 

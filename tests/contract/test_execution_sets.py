@@ -183,6 +183,7 @@ def test_who_waits_is_there_may_take_part_and_its_time_has_come(uow):
         assert tx.executions.count(Among(rollout_id=of.id, usable=False)) == 1
         (group, *_) = tx.executions.alike(Among(rollout_id=of.id), 10)
         assert (group.devices, group.hardware, group.active) == (5, hardware, active)
+        assert tx.executions.classes(of.id) == {0: {group.device_class: 5}}
         assert tx.executions.count(Among(rollout_id=of.id, alike=group)) == 5
 
 

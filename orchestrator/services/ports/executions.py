@@ -25,9 +25,9 @@ from schemas.rollout_view import Progress
 
 
 class ExecutionCounts(Protocol):
-    """What is known of many executions at once. ``counts`` and ``progress`` are by wave.
+    """What is known of many executions at once. ``counts``, ``classes``, ``progress`` are by wave.
 
-    page: by id. due: by state and presence, those whose timer ran out. offered: after
+    classes: how many devices of each. page: by id. due: by state and presence, those whose timer ran out. offered: after
     ``since``, by their newest offer, and of those how many after ``now``. later: SCHEDULED, for an
     attempt whose time has not come.
     waiting: SCHEDULED ones that may be offered now to a device that is there and works for no
@@ -46,6 +46,7 @@ class ExecutionCounts(Protocol):
     def counts(
         self, rollout_id: str, wave: int | None = None
     ) -> Mapping[int, Mapping[ExecState, int]]: ...
+    def classes(self, rollout_id: str) -> Mapping[int, Mapping[str, int]]: ...
     def progress(self, rollout_id: str) -> Mapping[int, Progress]: ...
     def page(self, among: Among, after: str | None, limit: int) -> Sequence[ExecutionRecord]: ...
     def of_devices(self, rollout_id: str, devices: Iterable[str]) -> Mapping[str, ExecState]: ...

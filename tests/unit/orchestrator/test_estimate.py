@@ -102,19 +102,20 @@ def test_devices_that_get_nothing_or_have_it_cost_nothing():
 
 
 def test_waves_that_are_too_small_for_their_required_gates_are_named():
-    def notes(required, least=5):
+    def notes(required, least=5, classes=({"cam": 3}, {"cam": 9, "hub": 3}, {"cam": 18, "hub": 1})):
         gate = {"metric": "accuracy", "max_worse": 0.05, "required": required}
         gates = PLAIN | {"telemetry": [gate], "min_devices": least}
-        shares = [share(30), share(10, device_class="gateway")]
-        return [
-            n for n in estimate(spec(gates=gates), [3, 12, 25], shares, NOW).notes if "wave" in n
-        ]
+        sizes = [sum(one.values()) for one in classes]
+        cost = estimate(spec(gates=gates), sizes, [share(34)], NOW, classes=classes)
+        return [n for n in cost.notes if n.startswith("wave ")]
 
-    first, second = notes(required=True)
-    assert first.startswith("wave 1 has 3 devices, and a class is compared from 5 on")
-    assert second.startswith("wave 2 has about 3 of gateway, and")
+    first, second, third = notes(required=True)
+    assert first.startswith("wave 1 has 3 of cam, and a class is compared from 5 on")
+    assert second.startswith("wave 2 has 3 of hub, and"), "cameras count with those of wave 1"
+    assert third.startswith("wave 3 has 1 of hub (4 with the waves before), and")
     assert notes(required=False) == []
-    assert len(notes(required=True, least=3)) == 1  # about 2 cameras and 1 gateway
+    assert notes(required=True, least=3) == []
+    assert notes(required=True, classes=({"cam": 12}, {"hub": 5})) == []
 
 
 def test_more_devices_or_bytes_are_never_quicker():
