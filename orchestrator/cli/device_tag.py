@@ -64,21 +64,27 @@ def tag(
 
     By name, as in `argosy device tag dev_… +lab -old`, or all that a selector matches, as in
     `argosy device tag --where 'class = cam' +lab`: then all of them change, or none. Plans that are
-    frozen stay as they are; dynamic rollouts and fleets follow.
+    frozen stay as they are; dynamic rollouts and fleets follow. Ids may come by a pipe too:
+    `argosy device ls -o name | argosy device tag - +lab`.
     """
     from orchestrator.cli.output import emit_one
-    from orchestrator.cli.selecting import narrowed, tag_words
+    from orchestrator.cli.selecting import STDIN, narrowed, tag_words
     from orchestrator.client import Argosy
     from orchestrator.errors import Invalid
 
     change = tag_words(words, where)
-    selector = narrowed(where, None, ())
-    if selector is None and (dry_run or at_most is not None):
-        msg = f"{'--dry-run' if dry_run else '--at-most'} is for --where"
+    selector, piped = narrowed(where, None, ()), STDIN in words
+    if selector is None and not piped and (dry_run or at_most is not None):
+        msg = f"{'--dry-run' if dry_run else '--at-most'} is for --where, and ids from stdin"
         raise Invalid(msg, hint="devices that are named are changed one by one")
     with Argosy.from_profile(home) as argosy:
-        if selector is None:
+        if selector is None and not piped:
             _named(argosy, change, form)
+            return
+        if selector is None:
+            emit_one(
+                _piped(argosy, change, dry_run=dry_run, at_most=at_most), form, _shape(), _show
+            )
             return
         done = _many(argosy, selector, change, dry_run=dry_run, at_most=at_most, yes=yes)
     emit_one(done, form, _shape(), _show)
@@ -95,6 +101,34 @@ def _named(argosy: Argosy, change: TagWords, form: str) -> None:
     finally:
         if done:
             emit_list(done, form, device_shape(), "")
+
+
+def _piped(argosy: Argosy, change: TagWords, *, dry_run: bool, at_most: int | None) -> TagsChanged:
+    """Change those whose ids stdin has, in portions; nothing before all of them are known.
+
+    Raises:
+        NotFound: there are no such devices.
+        Conflict: more would change than was agreed to.
+    """
+    from orchestrator.cli.selecting import portions
+    from orchestrator.errors import Conflict, NotFound
+    from schemas.fleet import TagsChanged
+
+    devices = tuple(dict.fromkeys(change.devices))
+    selectors = list(portions(devices))
+    retag = argosy.devices.retag_all
+    seen = [retag(one, change.add, change.remove, dry_run=True) for one in selectors]
+    found, changes = sum(one.matched for one in seen), sum(one.changed for one in seen)
+    if found < len(devices):
+        msg = f"stdin: {len(devices) - found} of {len(devices)} ids are of no device here"
+        raise NotFound(msg, hint="nothing was changed; `argosy device ls` lists those there are")
+    if at_most is not None and changes > at_most:
+        msg = f"{changes} would change, more than the {at_most} of --at-most"
+        raise Conflict(msg, hint="nothing was changed")
+    if not dry_run:
+        done = [retag(one, change.add, change.remove) for one in selectors]
+        changes = sum(one.changed for one in done)
+    return TagsChanged(matched=found, changed=changes, dry_run=dry_run)
 
 
 def _many(

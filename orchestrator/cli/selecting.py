@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TextIO
 
 from orchestrator.errors import Invalid
 from schemas.device import MAX_TAGS
 from schemas.selector import And, Node, Op, SelectorError, Term, parse, write
 from schemas.selector_fields import FIELDS, value_of
+
+STDIN = "-"
+MAX_IDS = 10_000
+_MAX_LINE = 200
+_PORTION = 80
+"""Ids in one selector, which has at most 2,000 characters."""
 
 
 def narrowed(where: str | None, device_class: str | None, tags: Sequence[str]) -> str | None:
@@ -52,12 +60,44 @@ class TagWords:
         return " ".join([*(f"+{tag}" for tag in self.add), *(f"-{tag}" for tag in self.remove)])
 
 
+def ids_of(stream: TextIO) -> tuple[str, ...]:
+    """Read ids of devices, one a line, as `argosy device ls -o name` writes them.
+
+    Raises:
+        Invalid: a line is no id, or there are none, or more than ``MAX_IDS``.
+    """
+    found: dict[str, None] = {}
+    for number, line in enumerate(iter(lambda: stream.readline(_MAX_LINE), ""), start=1):
+        if not (one := line.strip()):
+            continue
+        if FIELDS["id"].pattern.fullmatch(one) is None:
+            msg = f"stdin:{number}: {one[:40]!r} is no id of a device"
+            raise Invalid(msg, hint="one a line, as `argosy device ls -o name` writes them")
+        found[one] = None
+        if len(found) > MAX_IDS:
+            msg = f"stdin:{number}: these are more than {MAX_IDS} devices"
+            raise Invalid(msg, hint="say --where for that many")
+    if not found:
+        msg = "stdin names no device"
+        raise Invalid(msg, hint="as in `argosy device ls -o name | argosy device tag - +lab`")
+    return tuple(found)
+
+
+def portions(devices: Sequence[str]) -> Iterator[str]:
+    """Selectors of these devices, each no longer than a selector may be."""
+    for start in range(0, len(devices), _PORTION):
+        yield f"id in ({', '.join(devices[start : start + _PORTION])})"
+
+
 def tag_words(words: Sequence[str], where: str | None = None) -> TagWords:
     """Read ``dev_… +lab -old``, or ``+lab -old`` where a selector says which devices.
+
+    A ``-`` alone stands for the ids that stdin has.
 
     Raises:
         Invalid: no device or both, no change, or what is no tag.
     """
+    words = [*(ids_of(sys.stdin) if STDIN in words else ()), *(w for w in words if w != STDIN)]
     devices = tuple(word for word in words if word[:1] not in {"+", "-"})
     add = tuple(dict.fromkeys(word[1:] for word in words if word.startswith("+")))
     remove = tuple(dict.fromkeys(word[1:] for word in words if word.startswith("-")))

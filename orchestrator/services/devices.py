@@ -17,6 +17,9 @@ from schemas.fleet import TagChange, TagMany, TagsChanged
 from schemas.selector import parse
 
 _MISSED = 3
+_SHORT = 200
+"""Characters of a selector that the audit log has whole; of a longer one it has the parts."""
+
 _PORTION = 500
 """Devices that are taken for offline at once: when a broker is lost, all of them fall silent."""
 _PORTIONS = 10
@@ -112,6 +115,9 @@ class DeviceService:
                 tx.devices.retag(node, now, asked.add, asked.remove)
                 detail = asked.model_dump(mode="json", include={"add", "remove"})
                 counted = {"matched": found.matched, "changed": found.changes}
+                where = asked.where
+                parts = [where[i : i + _SHORT] for i in range(0, len(where), _SHORT)]
+                detail |= {"where": parts} if len(parts) > 1 else {}
                 tx.audit.add("device.tag_many", asked.where, detail | counted)
         return TagsChanged(matched=found.matched, changed=found.changes, dry_run=asked.dry_run)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
@@ -95,13 +96,53 @@ def test_tags_are_given_and_taken_away(argosy: Any, fake: State) -> None:
         (["dev_x", "+lab", "--dry-run"], "--dry-run is for --where"),
         (["dev_x", *(f"+t{n}" for n in range(17))], "more than 16 tags"),
         (["dev_x", "+Lab"], "'Lab' is no tag"),
-        (["dev_x", "-"], "'' is no tag"),
+        (["dev_x", "+"], "'' is no tag"),
         (["dev_x", "+lab", "-lab"], "lab cannot be given and taken away"),
     ],
 )
 def test_what_is_no_change_of_tags_is_refused(argosy: Any, words: list[str], message: str) -> None:
     answer = argosy("device", "tag", *words)
     assert (answer.code, message in answer.err) == (2, True)
+
+
+def piped(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+
+
+def test_ids_may_come_by_a_pipe(argosy: Any, fake: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake.devices = [device(id=new_id("dev", entropy=n), tags=()) for n in range(200)]
+    asked = fake.devices[:170]
+    names = "".join(f"{one.id}\n" for one in asked)
+    for more, changed in (("--dry-run", 0), ("--at-most=170", 170)):
+        piped(monkeypatch, f"{names}\n{asked[0].id}\n")
+        answer = argosy("device", "tag", "-", "+lab", more)
+        assert (answer.code, answer.err) == (0, "")
+        assert answer.out.startswith("170 devices match, 170 ")
+        assert sum(one.tags == ("lab",) for one in fake.devices) == changed
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "code", "message"),
+    [
+        ("", "", 2, "stdin names no device"),
+        ("dev_0000000000000001\nx y\n", "", 2, "stdin:2: 'x y' is no id of a device"),
+        ("z" * 10_000, "", 2, "is no id of a device"),
+        ("many", "", 2, "these are more than 10000 devices"),
+        ("all\ndev_zzzzzzzzzzzzzzzz\n", "", 5, "1 of 3 ids are of no device here"),
+        ("all", "--at-most=1", 6, "2 would change, more than the 1 of --at-most"),
+    ],
+)
+def test_ids_from_a_pipe_change_all_or_none(
+    argosy: Any, fake: State, monkeypatch: pytest.MonkeyPatch,
+    text: str, more: str, code: int, message: str,
+) -> None:  # fmt: skip
+    fake.devices = [device(tags=()), device(tags=())]
+    there = "\n".join(one.id for one in fake.devices)
+    many = "\n".join(new_id("dev", entropy=n) for n in range(10_001))
+    piped(monkeypatch, many if text == "many" else text.replace("all", there))
+    answer = argosy("device", "tag", "-", "+lab", *filter(None, [more]))
+    assert (answer.code, message in answer.err) == (code, True), answer.err
+    assert all(one.tags == () for one in fake.devices)
 
 
 def test_a_tag_that_begins_like_an_option_is_a_tag(argosy: Any, fake: State) -> None:

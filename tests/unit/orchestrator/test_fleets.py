@@ -165,6 +165,14 @@ def test_a_change_that_cannot_be_is_refused(platform, admin):
     assert retag_all(admin, "*").status_code == 422
 
 
+def test_the_audit_log_has_all_of_a_long_selector(platform, admin):
+    where = f"id in ({', '.join(platform.enroll(12, 'cam'))})"
+    assert retag_all(admin, where, add=["lab"]).json()["changed"] == 12
+    with platform.uow.read() as tx:
+        told = list(tx.audit.entries(AuditQuery(limit=100)))[-1].detail
+    assert "".join(told["where"]) == where
+
+
 def test_tags_of_many_change_as_one_act(platform, admin):
     cams, pis = platform.enroll(3, "cam"), platform.enroll(1, "pi")
     tag(admin, cams[0], "lab")
