@@ -106,7 +106,7 @@ def _facts(found: Whoami) -> None:
             ("name", found.name),
             ("role", found.role),
             ("rights", ", ".join(found.scopes) or "those of a program"),
-            ("until", f"{until.astimezone():%Y-%m-%d %H:%M}" if until else "revoked"),
+            ("valid until", f"{until.astimezone():%Y-%m-%d %H:%M}" if until else "revoked"),
         ]
     )
 

@@ -15,6 +15,8 @@ from orchestrator.cli.yamlfile import Place
 from schemas.rollout import RolloutSpec
 
 MAX_FAULTS = 10
+_ALIKE = 0.75
+"""Of 1: how much a key has to be like another to be taken for it."""
 
 _NUMBERS = {
     "int_parsing": "must be a whole number",
@@ -99,7 +101,8 @@ def _keys(place: Place) -> str | None:
     fields = list(model.model_fields)
     allowed = f"allowed here: {', '.join(fields)}"
     if len(place) == 1:
-        allowed += "; and the names of the options, as in soak: 10m"
+        names = ", ".join(["model", "version", *(one.replace("_", "-") for one in options())])
+        allowed = f"allowed here: {names}; and what `argosy rollout get -o yaml` shows under spec"
     meant = _meant(str(place[-1]), place[:-1], fields)
     return f"did you mean {meant!r}? {allowed}" if meant else allowed
 
@@ -112,7 +115,7 @@ def _meant(key: str, around: Place, fields: list[str]) -> str | None:
     if around and key in options():
         return next((one for one in fields if one.startswith(f"{key}_")), f"{key} at the top")
     words = [*fields, *(() if around else options())]
-    return next(iter(difflib.get_close_matches(key, words, n=1)), None)
+    return next(iter(difflib.get_close_matches(key, words, n=1, cutoff=_ALIKE)), None)
 
 
 def _places(model: type[BaseModel] = RolloutSpec, around: tuple[str, ...] = ()) -> list[Place]:

@@ -177,6 +177,16 @@ _AWAY = (
 )
 
 
+def frozen_options() -> frozenset[str]:
+    """The options of a plan that no edit takes, as they are written."""
+    made = (one(lambda: None) for one in (plan_options, edit_options))
+    plan, edit = (
+        {word for option in getattr(one, "__click_params__", []) for word in option.opts}
+        for one in made
+    )
+    return frozenset(plan - edit)
+
+
 def edit_options(command: F) -> F:
     """The options that change a rollout which is planned already."""
     priority = _plan("--priority", type=int, metavar="N", help="Where rollouts overlap, 0 to 100.")

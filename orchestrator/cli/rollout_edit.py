@@ -8,12 +8,29 @@ from typing import Any
 import rich_click as click
 
 from orchestrator.cli.options import home_option, output_option
-from orchestrator.cli.plan_options import edit_options
+from orchestrator.cli.plan_options import edit_options, frozen_options
 
 _EDITED = ("pace", "gates", "windows", "priority", "on_failure")
 
 
-@click.command()
+class _EditCommand(click.RichCommand):
+    """Says of the options that only a plan takes what to do instead."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        from orchestrator.errors import Invalid
+
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name not in frozen_options():
+                raise
+            what = "who is in which wave, and what devices do, is frozen with the plan"
+            instead = "`argosy rollout abort` it, and plan anew: `argosy rollout plan`"
+            msg = f"{error.option_name}: {what}"
+            raise Invalid(msg, hint=instead) from None
+
+
+@click.command(cls=_EditCommand)
 @click.argument("rollout_id", metavar="ROLLOUT")
 @edit_options
 @home_option

@@ -22,6 +22,7 @@ _DRAFT = "rol_"
 @click.command()
 @click.argument("ref", metavar="[MODEL[@VERSION]|ROLLOUT]", required=False)
 @click.option("-w", "--watch", "follow", is_flag=True, help="Watch it until it settles.")
+@click.option("--reason", default="", help="Why; it is kept, and shown to who approves.")
 @plan_options
 @timeout_option
 @home_option
@@ -30,6 +31,7 @@ def start(
     *,
     ref: str | None,
     follow: bool,
+    reason: str,
     timeout: float | None,
     home: Path | None,
     form: str,
@@ -41,11 +43,14 @@ def start(
     Who is in which wave does not change any more. Which variant a device gets is decided when it
     is offered the version, as what is measured may be more by then.
     """
+    from orchestrator.cli.authored import build
     from orchestrator.cli.failures import may_be_done
     from orchestrator.cli.output import emit_one
     from orchestrator.client import Argosy
     from orchestrator.client.errors import InterruptedAnswerError
+    from schemas.rollout_view import OperateRequest
 
+    said = build(OperateRequest, {"reason": "--reason"}, reason=reason)
     with Argosy.from_profile(home) as argosy:
         if ref is not None and ref.startswith(_DRAFT):
             _check_alone(options)
@@ -58,7 +63,7 @@ def start(
                 _say_what(draft, ref)
         try:
             with acts_on(drafted):
-                view = argosy.rollouts.start(drafted)
+                view = argosy.rollouts.start(drafted, said.reason)
         except InterruptedAnswerError as error:
             error.hint = f"it is planned, and may have started: `argosy rollout start {drafted}`"
             raise

@@ -68,9 +68,9 @@ class Rollouts(Resource):
         request = RetryRequest(devices=tuple(devices))
         return self._transport.post(f"/v1/rollouts/{segment(rollout)}/retry", Retried, request)
 
-    def start(self, rollout: str) -> RolloutView:
+    def start(self, rollout: str, reason: str = "") -> RolloutView:
         """Let a draft run; one that needs an approval waits for it."""
-        return self._act(rollout, "start")
+        return self._act(rollout, "start", reason)
 
     def approve(self, rollout: str, reason: str = "") -> RolloutView:
         """Agree to a rollout that another person started."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from argosy_fake_platform import rollout_view
 
 from orchestrator.cli.failures import Located
 from orchestrator.cli.plan import edited_spec
@@ -51,3 +52,19 @@ def test_windows_that_are_there_may_cover_more():
 def test_what_is_wrong_is_named_by_its_option(options, said):
     with pytest.raises((Invalid, Located), match=said):
         edited_spec(SPEC, options)
+
+
+@pytest.mark.parametrize("option", ["--waves", "--where", "--fleet", "--tag", "--class", "--soak-"])
+def test_what_is_frozen_is_said_to_be(argosy, option):
+    answer = argosy("rollout", "edit", "rol_0000000000000000", option, "x")
+    assert answer.code == 2
+    frozen = f"{option}: who is in which wave, and what devices do, is frozen"
+    assert (frozen in answer.err) is (option != "--soak-")
+    assert ("argosy rollout abort" in answer.err) is (option != "--soak-")
+
+
+def test_an_edit_is_answered_with_what_differs(argosy, fake):
+    before = rollout_view(id="rol_0000000000000000", spec=SPEC)
+    fake.rollouts[before.id] = [before]
+    answer = argosy("rollout", "edit", before.id, "--priority", "80")
+    assert "priority: 50 -> 80\nrevision 2" in answer.err

@@ -61,7 +61,14 @@ from schemas.model import (
 )
 from schemas.paired import Paired
 from schemas.rollout import ExecState, RolloutSpec, RolloutState, WaveState
-from schemas.rollout_view import ExecutionView, Retried, RetryRequest, RolloutView, WaveView
+from schemas.rollout_view import (
+    ExecutionView,
+    Retried,
+    RetryRequest,
+    RolloutEdit,
+    RolloutView,
+    WaveView,
+)
 from schemas.selector import Facts, matches, parse
 from schemas.telemetry import TelemetrySummary
 
@@ -429,6 +436,13 @@ def make_app(state: State) -> FastAPI:  # noqa: C901, PLR0915 - a list of routes
     def rollout(rollout: str) -> RolloutView:
         return _scripted(state.rollouts, rollout)
 
+    @app.patch("/v1/rollouts/{rollout}")
+    def edit_rollout(rollout: str, change: RolloutEdit) -> RolloutView:
+        view = _scripted(state.rollouts, rollout)
+        named = {name: getattr(change, name) for name in change.model_fields_set}
+        spec = view.spec.model_copy(update={n: v for n, v in named.items() if v is not None})
+        return view.model_copy(update={"spec": spec, "revision": view.revision + 1})
+
     @app.get("/v1/rollouts/{rollout}/executions")
     def executions(
         rollout: str,
@@ -452,7 +466,7 @@ def make_app(state: State) -> FastAPI:  # noqa: C901, PLR0915 - a list of routes
             fault = FieldError(field=key, message="Extra inputs are not permitted")
             said = f"{fault.field}: {fault.message}"
             raise RefusedError(422, Code.INVALID, said, errors=(fault,))
-        if action not in {"start", "pause", "resume", "promote", "abort"}:
+        if action not in {"start", "pause", "resume", "promote", "rollback", "abort"}:
             raise RefusedError(404, Code.NOT_FOUND, f"there is no action {action}")
         to = {"pause": RolloutState.PAUSED, "abort": RolloutState.ABORTED}
         view = _scripted(state.rollouts, rollout)
