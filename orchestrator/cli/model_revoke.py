@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option(
     "--rollback", is_flag=True, help="Give devices that serve it what they served before."
 )
-@click.option("--to", type=click.IntRange(min=1), help="Of a rollback: this version for all.")
+@click.option("--to", metavar="VERSION", help="Of a rollback: this version for all, as in 3.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @home_option
 @output_option
@@ -29,7 +29,7 @@ def revoke(
     ref: str,
     reason: str,
     rollback: bool,
-    to: int | None,
+    to: str | None,
     yes: bool,
     home: Path | None,
     form: str,
@@ -44,18 +44,19 @@ def revoke(
     from orchestrator.cli.authored import build
     from orchestrator.cli.model_show import version_shape
     from orchestrator.cli.output import emit_one
-    from orchestrator.cli.refs import load
+    from orchestrator.cli.refs import load, split, version_of
     from orchestrator.client import Argosy
     from schemas.model import RevokeRequest
 
-    asked = build(
-        RevokeRequest,
-        {"reason": "--reason", "": "--to"},
-        reason=reason,
-        rollback=rollback,
-        to=to,
-    )
     with Argosy.from_profile(home) as argosy:
+        goal = None if to is None else version_of(argosy, split(ref)[0], to, "--to")
+        asked = build(
+            RevokeRequest,
+            {"reason": "--reason", "": "--to"},
+            reason=reason,
+            rollback=rollback,
+            to=goal,
+        )
         view = load(argosy, ref)
         if not view.revoked:
             weight = _weight(argosy, view, rollback=rollback)

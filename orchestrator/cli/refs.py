@@ -42,11 +42,38 @@ def load(argosy: Argosy, text: str) -> ModelVersionView:
 
 
 def version_of(argosy: Argosy, name: str, which: str, option: str) -> int:
-    """A version of a model from its number or alias alone, as an option gives it."""
-    if not which or "@" in which or "/" in which:
+    """A version of a model as an option gives it.
+
+    Args:
+        argosy: the platform.
+        name: the model's.
+        which: its number or alias alone, or behind the model's name, as in ``digits@3``.
+        option: that it was given by.
+
+    Raises:
+        Invalid: it is none, or of another model.
+        NotFound: there is no such version.
+    """
+    named, at, rest = which.replace(":", "@").partition("@")
+    if at and named != name and named and rest:
+        detail = f"{option}: {which!r} is of another model than {name}"
+        raise Invalid(detail, hint=f"a version of {name}, as in 3, champion or {name}@3")
+    version = rest if at and named == name else which
+    is_none = not version or "@" in version or ":" in version or "/" in version
+    if is_none or _number(version) == 0:
         detail = f"{option}: {which!r} is no version of {name}"
-        raise Invalid(detail, hint="a number or an alias, as in 3 or champion")
-    return resolve(argosy, f"{name}@{which}")[1]
+        raise Invalid(detail, hint=f"a number or an alias, as in 3, champion or {name}@3")
+    return resolve(argosy, f"{name}@{version}")[1]
+
+
+def version_there(argosy: Argosy, rollout_id: str, which: str | None, option: str) -> int | None:
+    """A version of the model that a rollout ships; None where none is named. See ``version_of``."""
+    if which is None:
+        return None
+    number = _number(which)
+    if number:
+        return number  # whose it is need not be asked
+    return version_of(argosy, argosy.rollouts.get(rollout_id).spec.model, which, option)
 
 
 def split(text: str) -> tuple[str, str]:

@@ -167,7 +167,7 @@ def abort(rollout_id: str, reason: str, home: Path | None, form: str) -> None:
 
 @click.command()
 @click.option(
-    "--to", type=click.IntRange(min=1), help="The version for all  [default: each its own before]."
+    "--to", metavar="VERSION", help="The version for all, as in 3  [default: each its own before]."
 )
 @click.option("-w", "--watch", "watches", is_flag=True, help="Watch until devices are back.")
 @timeout_option
@@ -175,7 +175,7 @@ def abort(rollout_id: str, reason: str, home: Path | None, form: str) -> None:
 def rollback(
     *,
     rollout_id: str,
-    to: int | None,
+    to: str | None,
     watches: bool,
     timeout: float | None,
     reason: str,
@@ -186,15 +186,23 @@ def rollback(
 
     What is under way is given up; a device that has switched gets its earlier version by a
     rollout of its own, which stands with this one. Never a newer version than the one taken back.
+    VERSION is a number or an alias, also behind the model's name: 3, champion, digits@3.
     """
+    from orchestrator.cli.refs import version_there
+
     if watches:
         return _watch_back(rollout_id, to, reason, home, timeout, form)
+
+    def act(argosy: Argosy, why: str) -> RolloutView:
+        goal = version_there(argosy, rollout_id, to, "--to")
+        return argosy.rollouts.rollback(rollout_id, to=goal, reason=why)
+
     _do(
         rollout_id,
         home,
         form,
         reason,
-        lambda argosy, why: argosy.rollouts.rollback(rollout_id, to=to, reason=why),
+        act,
         lambda view: f"watch it with `argosy rollout watch {view.id}`",
     )
     return 0
@@ -202,7 +210,7 @@ def rollback(
 
 def _watch_back(
     rollout_id: str,
-    to: int | None,
+    to: str | None,
     reason: str,
     home: Path | None,
     timeout: float | None,
@@ -210,6 +218,7 @@ def _watch_back(
 ) -> int:
     """Roll back, and wait; the exit code says whether nobody serves the version any more."""
     from orchestrator.cli.authored import build
+    from orchestrator.cli.refs import version_there
     from orchestrator.cli.rollout_shape import acts_on, follow
     from orchestrator.client import Argosy
     from schemas.errors import Exit
@@ -218,8 +227,9 @@ def _watch_back(
 
     said = build(OperateRequest, {"reason": "--reason"}, reason=reason)
     with Argosy.from_profile(home) as argosy:
+        goal = version_there(argosy, rollout_id, to, "--to")
         with acts_on(rollout_id):
-            argosy.rollouts.rollback(rollout_id, to=to, reason=said.reason)
+            argosy.rollouts.rollback(rollout_id, to=goal, reason=said.reason)
         code = follow(argosy, rollout_id, timeout, form, back=True)
         view = argosy.rollouts.get(rollout_id)
     if view.state is not RolloutState.ROLLED_BACK:

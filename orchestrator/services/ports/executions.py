@@ -27,9 +27,9 @@ from schemas.rollout_view import Progress
 class ExecutionCounts(Protocol):
     """What is known of many executions at once. ``counts``, ``classes``, ``progress`` are by wave.
 
-    classes: how many devices of each. page: by id. due: by state and presence, those whose timer ran out. offered: after
-    ``since``, by their newest offer, and of those how many after ``now``. later: SCHEDULED, for an
-    attempt whose time has not come.
+    classes: how many devices of each. page: by id. due: by state and presence, those whose timer
+    ran out. offered: after ``since``, by their newest offer, and of those how many after ``now``.
+    later: SCHEDULED, for an attempt whose time has not come.
     waiting: SCHEDULED ones that may be offered now to a device that is there and works for no
     other model's rollout; holders: device → that other rollout. alike: their devices, grouped, the
     largest groups first. last_given: by device, where its newest assignment of the model is of

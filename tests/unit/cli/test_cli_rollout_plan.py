@@ -233,7 +233,7 @@ def test_every_option_of_a_plan_can_stand_in_a_file() -> None:
         ("mode: lazy\n", ":2: mode: 'lazy' is not one of 'forced', 'soft'"),
         ("grow: fast\n", ":2: grow: 'fast' is not of the form FACTOR/AFTER"),
         ("gate:\n  accuracy: 0.05\n", ":2: gate: must be one value, as behind --gate"),
-        ("rollback-to: digits@1\n", ":2: rollback-to: 'digits@1' is no version of digits"),
+        ("rollback-to: faces@1\n", ":2: rollback-to: 'faces@1' is of another model"),
         ("clas: cam\n", "did you mean 'class'?"),
         ("soak_seconds: 5\n", "did you mean 'gates.soak_seconds'?"),
         ("gates: {soak: 5}\n", "did you mean 'soak_seconds'?"),
@@ -303,7 +303,7 @@ def test_every_fault_is_told_at_once(argosy: Any, digits: State, tmp_path: Path)
         (["--fail", "sulks=1"], "--fail: 'sulks=1' is not of the form KIND=RATE"),
         (["--mode", "time-forced"], "--mode: force_at belongs to time_forced"),
         (["--mode", "soft", "--force-at", "2027-01-01T00:00:00Z"], "force_at belongs to"),
-        (["--rollback-to", "digits@1"], "--rollback-to: 'digits@1' is no version of digits"),
+        (["--rollback-to", "faces@1"], "--rollback-to: 'faces@1' is of another model"),
         (["--fleet", "No Fleet"], "--fleet: this form is not allowed"),
     ],
 )
