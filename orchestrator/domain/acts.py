@@ -52,10 +52,14 @@ _DONE: dict[Act, frozenset[RolloutState]] = {
 }
 """The states in which an act finds its own result: it changes nothing, and is no fault."""
 
-_ENDED_HINT = {
-    R.SUCCEEDED: "start a rollout of the version that devices are to have",
-    R.ABORTED: "start a rollout of the version that devices are to have",
-}
+
+def instead_of_rollback(model: str, version: int) -> str:
+    """How devices get away from what a rollout brought that has ended."""
+    return (
+        f"`argosy rollout start {model}@OLD --where 'model.{model} = {version}'` brings an older"
+        f" version to those that serve it, in waves; `argosy model revoke {model}@{version}"
+        " --reason … --rollback` takes it from every device for good, each to what it served before"
+    )
 
 
 def judge(act: Act, state: RolloutState, *, is_rollback: bool = False) -> bool | Refuse:
@@ -78,8 +82,7 @@ def judge(act: Act, state: RolloutState, *, is_rollback: bool = False) -> bool |
     legal = legal_in(state, is_rollback=is_rollback)
     what = _WORDS.get(act, act.value)
     if not legal:
-        hint = f"; {_ENDED_HINT[state]}" if act is Act.ROLLBACK and state in _ENDED_HINT else ""
-        return Refuse(f"cannot {what}: the rollout has ended ({state}){hint}")
+        return Refuse(f"cannot {what}: the rollout has ended ({state})")
     return Refuse(f"cannot {what} a rollout that is {state}; it allows {', '.join(legal)}")
 
 

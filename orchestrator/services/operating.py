@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.domain import acts
 from orchestrator.domain.acts import Act
-from orchestrator.domain.rollout import Happened, Refuse, RolloutEvent
+from orchestrator.domain.rollout import ROLLOUT_TERMINAL, Happened, Refuse, RolloutEvent
 from orchestrator.errors import IllegalTransition, Invalid, NotSigned
 from orchestrator.services import actor, promoting, resuming, rollbacks
 from orchestrator.services.act_notes import notes
@@ -149,7 +149,9 @@ def _changes(record: RolloutRecord, act: Act) -> bool:
     """
     found = acts.judge(act, record.state, is_rollback=record.takes_back is not None)
     if isinstance(found, Refuse):
-        raise IllegalTransition(found.detail)
+        ended = act is Act.ROLLBACK and record.state in ROLLOUT_TERMINAL
+        hint = acts.instead_of_rollback(record.model, record.version) if ended else None
+        raise IllegalTransition(found.detail, hint=hint)
     return found
 
 

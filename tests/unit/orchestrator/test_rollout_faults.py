@@ -12,6 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from orchestrator.adapters.execution_repository import SqlExecutions
 from orchestrator.adapters.rollout_repository import SqlRollouts
 from orchestrator.adapters.unit_of_work import make_engine
+from orchestrator.domain.acts import Act
 from orchestrator.domain.logs import LogQuery
 from orchestrator.domain.rollout import RolloutEvent
 from orchestrator.errors import Forbidden, IllegalTransition, LeaseLost, Unavailable
@@ -24,6 +25,7 @@ from schemas.job import ClaimRequest, JobProgress, LogLine
 from schemas.jobfile import JobSpec
 from schemas.rollout import ExecState, PauseReason, RolloutSpec, RolloutState, WaveState
 from schemas.rollout_view import RolloutEdit
+from schemas.selector import parse
 from schemas.topics import Up, UpTopic
 from tests.unit.orchestrator import platform as harness
 from tests.unit.orchestrator.platform import BOOT, Platform
@@ -197,6 +199,18 @@ def test_a_rollout_that_cannot_pass_is_not_resumed_in_vain(platform):
     assert {"promote", "retry", "edit", "abort"} <= set(view.acts)
     with pytest.raises(IllegalTransition, match=r"promote.*retry.*edit.*abort the rollout"):
         platform.rollouts.operate(rollout, RolloutEvent.RESUME)
+
+
+def test_who_would_roll_back_what_has_ended_is_told_both_ways(platform):
+    fleet(platform, 1)
+    rollout = start(platform)
+    platform.rollouts.operate(rollout, RolloutEvent.ABORT)
+    with pytest.raises(IllegalTransition, match="has ended") as refused:
+        platform.rollouts.operate(rollout, Act.ROLLBACK)
+    selector = "model.digits = 1"
+    assert f"argosy rollout start digits@OLD --where '{selector}'" in refused.value.hint
+    assert "argosy model revoke digits@1 --reason … --rollback" in refused.value.hint
+    assert parse(selector)
 
 
 def test_a_rollout_that_its_gates_let_pass_by_now_is_resumed(platform):
