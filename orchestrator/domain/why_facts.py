@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from orchestrator.domain.overlap import ROLLBACK_PRIORITY, Rank
 from schemas.device import ActiveModel, DeviceState
 from schemas.device_why import Hindrance
 from schemas.errors import DeviceCause
@@ -40,6 +41,7 @@ class Plan:
     rollback_of: str | None = None
     takes_back: int | None = None
     created_at: datetime
+    started_at: datetime | None = None
     waves: tuple[Wave, ...] = ()
     fleet: Node | None = None
     unreadable: bool = False
@@ -49,6 +51,12 @@ class Plan:
     def version(self) -> int:
         """The version that it ships."""
         return self.spec.version
+
+    @property
+    def rank(self) -> Rank:
+        """Where it stands among rollouts of its model that want the same device."""
+        priority = self.spec.priority if self.takes_back is None else ROLLBACK_PRIORITY
+        return Rank(priority, self.started_at or self.created_at, self.id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

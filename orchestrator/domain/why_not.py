@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from datetime import datetime
 
+from orchestrator.domain.overlap import keeps
 from orchestrator.domain.rollout import ROLLOUT_TERMINAL
 from orchestrator.domain.why_ended import ended
 from orchestrator.domain.why_facts import (
@@ -93,11 +94,11 @@ def _of_part(device: DeviceNow, model: ModelNow, part: Part, now: datetime) -> R
     if part.plan.state is R.AWAITING_APPROVAL:
         return Reason(H.APPROVAL, f"Its rollout {part.plan.id} waits for a second person.")
     if part.state is S.SCHEDULED:
-        return _scheduled(device, part, now)
+        return _scheduled(device, model, part, now)
     return _working(device, part, now)
 
 
-def _scheduled(device: DeviceNow, part: Part, now: datetime) -> Reason:
+def _scheduled(device: DeviceNow, model: ModelNow, part: Part, now: datetime) -> Reason:
     plan = part.plan
     held = _plan_holds(plan, part.wave)
     if held is not None:
@@ -106,9 +107,7 @@ def _scheduled(device: DeviceNow, part: Part, now: datetime) -> Reason:
         text = f"Rollout {plan.id} does not offer it {named_of(plan)}: it is {part.kept}."
         return Reason(H.SUPERSEDED, text)
     if not device.online:
-        return Reason(
-            H.OFFLINE, f"{_offline(device)}; it is offered {named_of(plan)} when it is back."
-        )
+        return Reason(H.OFFLINE, f"{_offline(device)}; {_when_back(model, part)}")
     if part.due_at is not None and part.due_at > now:
         text = f"Attempt {part.attempt} begins at {moment(part.due_at)}{because(part.detail)}."
         return Reason(H.RETRY, text, part.due_at)
@@ -122,6 +121,24 @@ def _scheduled(device: DeviceNow, part: Part, now: datetime) -> Reason:
     if turn is not None and turn.room is not None and turn.waiting > turn.room:
         return Reason(H.PACED, _paced(plan, turn))
     return Reason(H.NEXT, f"It is about to be offered {named_of(plan)} by rollout {plan.id}.")
+
+
+def _when_back(model: ModelNow, part: Part) -> str:
+    """What it is offered then: of several rollouts that wait for it the highest has it."""
+    mine = part.plan
+    others = (
+        one.plan
+        for one in model.parts
+        if one.state is S.SCHEDULED and _plan_holds(one.plan, one.wave) is None
+    )
+    first = max(others, key=lambda plan: plan.rank, default=mine)
+    if first.rank <= mine.rank:
+        return f"it is offered {named_of(mine)} when it is back."
+    # Once it is over there, it keeps the device from those alone that were started before it.
+    later = keeps(first.rank, mine.rank, working=False)
+    then = f"not {named_of(mine)}" if later else f"{named_of(mine)} after that"
+    ranks = f"rollout {first.id}, which ranks above {mine.id}, waits for it too"
+    return f"{ranks}: it is offered {named_of(first)} when it is back, and {then}."
 
 
 def _paced(plan: Plan, turn: Turn) -> str:

@@ -130,6 +130,7 @@ class _Loader:
             rollback_of=record.rollback_of,
             takes_back=record.takes_back,
             created_at=record.created_at,
+            started_at=record.started_at,
             waves=waves.get(record.id, ()),
             fleet=_fleet(record),
             unreadable=bool(record.unreadable),

@@ -29,7 +29,7 @@ def rollout(number: int) -> str:
 
 
 def plan(version=4, *, waves=(W.RUNNING,), number=None, state=R.RUNNING, **more):
-    names = ("pause_reason", "reason", "rollback_of", "takes_back", "created_at")
+    names = ("pause_reason", "reason", "rollback_of", "takes_back", "created_at", "started_at")
     held = {name: more.pop(name) for name in names if name in more}
     held["fleet"] = more.pop("means", None)
     spec = RolloutSpec.model_validate(
@@ -251,6 +251,27 @@ def test_offline_devices_say_since_when():
     assert "never connected" in missing(its, online=False, last_seen_at=None).text
     middle = missing(model(part(plan(), S.VERIFIED)), online=False, last_seen_at=EARLIER)
     assert "in the middle of digits@4 (VERIFIED)" in middle.text
+
+
+@pytest.mark.parametrize(
+    ("newer", "older", "then"),
+    [
+        ({"started_at": NOW}, {}, "it is offered digits@5 when it is back, and not digits@4"),
+        (
+            {"priority": 90},
+            {"started_at": NOW},
+            "digits@5 when it is back, and digits@4 after that",
+        ),
+        ({}, {"priority": 90}, "it is offered digits@4 when it is back."),
+        ({"state": R.PAUSED, "started_at": NOW}, {}, "it is offered digits@4 when it is back."),
+        ({"waves": (W.PENDING,), "started_at": NOW}, {}, "offered digits@4 when it is back."),
+    ],
+)
+def test_of_several_rollouts_that_wait_for_a_device_it_is_said_which_has_it(newer, older, then):
+    its = model(part(plan(5, **newer)), part(plan(4, **older)), newest=5)
+    no = {one.version: one for one in said(its, online=False).missing}
+    assert then in no[4].text
+    assert (no[4].code, no[4].rollout) == (H.OFFLINE, rollout(4))
 
 
 def test_no_rollout_of_the_newest_was_made():
