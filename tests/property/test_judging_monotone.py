@@ -237,13 +237,35 @@ def test_the_half_width_is_welchs_or_more_and_hardly_more(n, m, power, alpha):
         return -special.stdtrit(freedom, alpha) * np.sqrt(own + other)
 
     least = -special.stdtrit(n + m - 2, alpha) * np.sqrt(own + other)
-    most = -special.stdtrit(min(n, m) - 1, alpha) * np.sqrt(own + other)
     assert width >= least * (1 - 1e-9)
     if power >= 0:
         assert width >= welch(own) * (1 - 1e-9)
+        # A small control is taken to vary as the wave does.
+        error = np.sqrt(own + max(other, own * n / m if n >= 1.5 * m else 0.0))
+        most = -special.stdtrit(min(n, m) - 1, alpha) * error
         assert width <= max(welch(own * 2), most) * (1 + 1e-9)
     if n == m >= 10 and alpha > 1e-6 and 0 <= power <= 2:
         assert width <= 1.07 * welch(own)
+
+
+_ODD = {
+    "one in ten": lambda rng, shape: (rng.random(shape) < 0.1) * 1.0,
+    "one in ten the other way": lambda rng, shape: (rng.random(shape) < 0.1) * -1.0,
+    "skewed": lambda rng, shape: rng.lognormal(size=shape),
+    "normal": lambda rng, shape: rng.normal(size=shape),
+}
+
+
+@pytest.mark.parametrize("odd", _ODD)
+@pytest.mark.parametrize(("n", "m"), [(5, 200), (200, 5), (10, 100), (30, 5)])
+def test_cohorts_of_unlike_size_that_do_not_differ_show_neither_harm_nor_its_absence(n, m, odd):
+    """Five devices that happen to be alike were taken to have no variance: a third was stopped."""
+    rng, waves = np.random.default_rng(7), 400
+    treated, kept = _ODD[odd](rng, (waves, n)), _ODD[odd](rng, (waves, m))
+    other = group(kept, np.full(kept.shape, 1e-6))
+    least = group(treated, np.full(treated.shape, 1e-6)).least
+    assert (closed_low(treated, least, other, 0.005) > 0).mean() <= 0.0125
+    assert (closed_high(treated, least, other, 0.005) < 0).mean() <= 0.0125
 
 
 @pytest.mark.parametrize("n", [0, 1])

@@ -20,6 +20,14 @@ from orchestrator.domain.judging.compare import Array, Group
 _RATIOS = 2.0 ** np.array([-4, -3, -2, -1, -0.5, 0, 0.5, 1, 2, 3, 4])
 """Of the variances of a device's value in the two cohorts; between two of them one t is used."""
 
+_UNLIKE = 1.5
+"""From this ratio of their sizes on, the smaller cohort is taken to vary as the larger at least.
+
+Few devices that are all alike by chance, as one in ten is odd and none of them is, or held at the
+same bound, would otherwise tell of no variance at all: with 200 against 5 up to a third of
+harmless versions would be stopped.
+"""
+
 
 def closed_low(values: Array, least: Array, control: Group | None, alpha: Array | float) -> Array:
     """The highest of the lower limits of all ``y <= values``, less the control's mean.
@@ -52,7 +60,7 @@ def closed_low(values: Array, least: Array, control: Group | None, alpha: Array 
     runs = _Runs.of(np.sort(values, axis=-1), np.maximum(n, 2.0))
     best = np.full(n.shape, -np.inf)
     for step in steps:
-        best = np.maximum(best, runs.highest(least, sure, step))
+        best = np.maximum(best, runs.highest(least, step))
     return np.where(enough, best - mean, -np.inf)
 
 
@@ -74,6 +82,7 @@ class _Step:
 
     t: Array
     floor: Array
+    other: Array
     end: Array
 
 
@@ -83,14 +92,18 @@ def _steps(n: Array, m: Array | None, other: Array, alpha: Array | float) -> lis
     Satterthwaite's degrees of freedom first rise with v and then fall, so within an interval of v
     they are no less than at its worse end. Where the half-width would fall, as t does while v is
     small, it stays: by a floor of v. No more freedom is taken than devices of both cohorts have
-    that differ equally: five that happen to be alike do not know what thirty know.
+    that differ equally: five that happen to be alike do not know what thirty know. Of cohorts of
+    unlike size the smaller varies as the larger does at least: a wave by a floor of v, a control by
+    growing with v. Neither lets the half-width fall.
     """
     one = np.maximum(n - 1.0, 1.0)
     if m is None:
         nothing, all_ = np.zeros(n.shape), np.full(n.shape, np.inf)
-        return [_Step(np.asarray(-special.stdtrit(one, alpha)), nothing, all_)]
+        return [_Step(np.asarray(-special.stdtrit(one, alpha)), nothing, nothing, all_)]
     one, two = np.broadcast_arrays(one, np.maximum(m - 1.0, 1.0))
-    equal = (np.maximum(m, 1.0) / np.maximum(n, 1.0))[..., None]
+    same = np.maximum(m, 1.0) / np.maximum(n, 1.0)
+    equal = same[..., None]
+    few, few_kept = same >= _UNLIKE, same <= 1 / _UNLIKE
 
     def satterthwaite(ratios: Array) -> Array:
         parts = ratios**2 / one[..., None] + 1.0 / two[..., None]
@@ -103,12 +116,16 @@ def _steps(n: Array, m: Array | None, other: Array, alpha: Array | float) -> lis
     steps, width = [], np.zeros(n.shape)
     for i in range(freedom.shape[-1]):
         begin = ratios[..., i - 1] if i else np.zeros(n.shape)
-        floor = np.maximum(begin, (width / t[..., i]) ** 2 - 1.0)
+        # Beyond equal variances those of a small control grow too, in all v (1 + n / m).
+        grows = few_kept & (begin >= same)
+        scale, rest = np.where(grows, 1.0 + 1.0 / same, 1.0), np.where(grows, 0.0, 1.0)
+        floor = np.maximum(begin, ((width / t[..., i]) ** 2 - rest) / scale)
+        floor = np.where(few, np.maximum(floor, same), floor)
         last = i == freedom.shape[-1] - 1
         end = np.full(n.shape, np.inf) if last else ratios[..., i]
-        width = t[..., i] * np.sqrt(np.maximum(end, floor) + 1.0)
+        width = t[..., i] * np.sqrt(scale * np.maximum(end, floor) + rest)
         upto = end if last else end * other
-        steps.append(_Step(t[..., i], floor * other, upto))
+        steps.append(_Step(t[..., i] * np.sqrt(scale), floor * other, rest * other, upto))
     return steps
 
 
@@ -145,9 +162,9 @@ class _Runs:
         after = np.maximum(here, after)
         return cls(there, center + a, share, w / pairs, kept * share / pairs, here, after, kept, n)
 
-    def highest(self, least: Array, other: Array, step: _Step) -> Array:
+    def highest(self, least: Array, step: _Step) -> Array:
         """The highest limit of those that the step is for."""
-        other, t, end = (one[..., None] for one in (other, step.t, step.end))
+        other, t, end = (one[..., None] for one in (step.other, step.t, step.end))
         floor = np.maximum(least, step.floor)[..., None]
         # Where the limit is highest as a function of d; past all if it grows for ever.
         n, own = self.n, self.own
