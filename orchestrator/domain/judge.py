@@ -132,17 +132,27 @@ def hopeless(wave: Ends, gates: Gates) -> tuple[Evidence, ...]:
     found = []
     failed, size = wave.failed(), wave.size
     if failed / size > gates.max_failure_rate:
-        note = _causes(wave)
+        note = _noted(_WHOLE, wave)
         found.append(_bad("failure_rate", failed / size, gates.max_failure_rate, size, note))
     if gates.min_success_rate is not None and 1 - failed / size < gates.min_success_rate:
-        found.append(_bad("success_rate", 1 - failed / size, gates.min_success_rate, size))
+        found.append(_bad("success_rate", 1 - failed / size, gates.min_success_rate, size, _WHOLE))
     for gate in gates.failures:
         failed, ended = wave.failed(gate.kind), wave.ended
         early = ended >= gate.min_devices and failed / ended > gate.max_rate
         of = ended if early else size
         if failed / of > gate.max_rate:
-            found.append(_bad(metric_of(gate), failed / of, gate.max_rate, of, _causes(wave)))
+            note = _noted(_ENDED if early else _WHOLE, wave)
+            found.append(_bad(metric_of(gate), failed / of, gate.max_rate, of, note))
     return tuple(found)
+
+
+_WHOLE = "of the whole wave"
+_ENDED = "of those that had ended by then"
+
+
+def _noted(whose: str, wave: Ends) -> str:
+    """Of whom a rate is, as one verdict may have rates of both; and the causes."""
+    return "; ".join(filter(None, (whose, _causes(wave))))
 
 
 def judge(wave: Ends, served: Served, gates: Gates, *, last: bool) -> tuple[Evidence, ...]:

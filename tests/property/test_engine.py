@@ -500,7 +500,7 @@ def test_failures_are_counted_by_kind_and_their_causes_are_named():
         assert bool(actions) == stops
     (evidence,) = actions[0].evidence
     assert (evidence.metric, evidence.value, evidence.n) == ("rejected_rate", 0.5, 4)
-    assert evidence.note == "golden_mismatch 2"
+    assert evidence.note.endswith("; golden_mismatch 2")
     certain = snapshot_of(WaveState.RUNNING, {S.REJECTED: 1, S.DOWNLOADING: 1})
     assert decide(replace(certain, gates=gates), NOW)[0].event is WaveEvent.FAIL
     ended = snapshot_of(WaveState.JUDGING, {S.REJECTED: 1, S.SUCCEEDED: 2}, served=GOOD)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.domain.judge import ends, hopeless
+from schemas.errors import DeviceCause
 from schemas.evidence import sentence
-from schemas.gates import Evidence, Metric
+from schemas.gates import Evidence, FailureGate, FailureKind, Gates, Metric
+from schemas.rollout import ExecState
 
 
 def of(metric, value, threshold, **more):
@@ -94,3 +97,16 @@ def test_no_sentence_needs_statistics_to_be_read(metric, ok, controls):
     for word in ("alpha", "interval", "cohort", "null", "None", "_", "n=", "low is"):
         assert word not in text
     assert "12 devices" in text
+
+
+def test_rates_of_one_verdict_say_of_whom_each_is():
+    gates = Gates(
+        max_failure_rate=0.1,
+        failures=(FailureGate(kind=FailureKind.ROLLED_BACK, max_rate=0.1, min_devices=5),),
+    )
+    counts = {ExecState.ROLLED_BACK: 6, ExecState.SUCCEEDED: 4, ExecState.DOWNLOADING: 10}
+    whole, ended = hopeless(ends(counts, {}, {DeviceCause.BOOT_LOOP: 6}), gates)
+    assert sentence(whole).startswith("devices that failed: 30 %, of 20 devices;")
+    assert whole.note == "of the whole wave; boot_loop 6"
+    assert sentence(ended).startswith("devices that ended as rolled back: 60 %, of 10 devices;")
+    assert ended.note == "of those that had ended by then; boot_loop 6"

@@ -167,7 +167,9 @@ def test_a_version_that_is_worse_on_one_class_alone_is_stopped(mixed):
     assert good.ok is True
     lost = "accuracy of cam got 35 points worse on 5 devices than on 5 that kept their version"
     assert view.reason.startswith(f"wave 1 failed: {lost}; that is no luck (it is at least ")
-    assert view.reason.endswith("half of it (5 points), shown for certain beside others, stops a wave")
+    assert view.reason.endswith(
+        "half of it (5 points), shown for certain beside others, stops a wave"
+    )
     assert all(one.state is S.SUCCEEDED for one in mixed.executions())
 
 
@@ -256,7 +258,11 @@ def test_what_is_put_back_by_hand_during_the_soak_fails_the_wave(trial):
         )
     trial.platform.tick()
     (failed,) = trial.view.waves[0].evidence
-    assert (failed.metric, failed.value, failed.note) == ("failure_rate", 0.4, "operator 2")
+    assert (failed.metric, failed.value, failed.note) == (
+        "failure_rate",
+        0.4,
+        "of the whole wave; operator 2",
+    )
     assert trial.view.pause_reason is PauseReason.ERROR_THRESHOLD
 
 
