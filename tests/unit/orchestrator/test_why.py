@@ -473,6 +473,43 @@ def test_a_fleet_explains_itself(platform, admin):
     assert why(admin, pi).models[0].missing[0].code is H.REVOKED
 
 
+def test_a_device_that_fell_back_by_itself_says_so(platform, admin):
+    for content in (b"one", b"two"):
+        platform.models.register("digits", platform.manifest(content=content), None)
+    (cam,) = platform.enroll(1, "cam")
+    platform.birth(cam)
+    gates = {"min_inferences": 1, "soak_seconds": 0}
+    ids = []
+    for version in (1, 2):
+        spec = {"model": "digits", "version": version, "gates": gates}
+        ids.append(platform.rollouts.plan(RolloutSpec.model_validate(spec)).id)
+        platform.clock.forward(60)
+        platform.rollouts.operate(ids[-1], Act.START)
+        platform.tick()
+        (one,) = platform.rollouts.get(ids[-1]).waves[0].executions
+        for seq, state in enumerate((S.ACCEPTED, S.ACTIVATING, S.PROBATION)):
+            platform.report(cam, one.id, seq, state)
+        if version == 1:
+            platform.report(cam, one.id, 3, S.SUCCEEDED)
+            platform.rollouts.operate(ids[-1], Act.ABORT)
+            (old,) = platform.devices.get(cam).active
+    trial = old.model_copy(update={"version": 2})
+    platform.birth(cam, session=2, active=(trial,))
+    platform.clock.forward(60)
+    platform.report(cam, one.id, 3, S.ROLLED_BACK, cause=DeviceCause.BOOT_LOOP)
+    platform.birth(cam, session=3, active=(old,))
+    platform.models.register("digits", platform.manifest(content=b"three"), None)
+    found = why(admin, cam).models[0]
+    assert (found.version, found.rollout, found.fell_back) == (1, ids[0], ids[1])
+    assert found.since == platform.clock()
+    assert [(no.version, no.code) for no in found.missing] == [
+        (3, H.NO_ROLLOUT),
+        (2, H.ROLLED_BACK),
+    ]
+    view = platform.devices.get(cam)
+    assert (view.rollout, view.rollout_state) == (ids[1], S.ROLLED_BACK)
+
+
 def test_a_device_without_anything_and_none_at_all(platform, admin):
     (name,) = platform.enroll(1)
     assert why(admin, name).models == ()
