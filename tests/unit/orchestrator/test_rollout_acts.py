@@ -60,8 +60,10 @@ def test_another_person_has_to_agree(platform, fleet):
     rollout = plan(platform, approval=True)
     ann, other_ann, ben = (person(platform, name) for name in ("ann", "ann--laptop", "ben"))
     with actor.acting(ann):
-        view = platform.rollouts.operate(rollout, Act.START)
+        view = platform.rollouts.operate(rollout, Act.START, "fixes the left lane")
         assert (view.state, view.requested_by) == (R.AWAITING_APPROVAL, ann)
+        asked = platform.rollouts.get(rollout).asked
+        assert (asked.name, asked.reason) == ("ann", "fixes the left lane")
         assert platform.rollouts.operate(rollout, Act.START).state is R.AWAITING_APPROVAL
         platform.tick()
         assert states(platform, rollout) == [W.PENDING] * 3
@@ -184,7 +186,7 @@ def test_what_is_not_allowed_names_what_is(platform, fleet):
         platform.rollouts.operate(rollout, Act.START, full=True)
     platform.rollouts.operate(rollout, Act.START)
     platform.rollouts.operate(rollout, Act.ABORT)
-    with pytest.raises(IllegalTransition, match=r"has ended \(ABORTED\); start a rollout"):
+    with pytest.raises(IllegalTransition, match=r"has ended \(ABORTED\)"):
         platform.rollouts.operate(rollout, Act.ROLLBACK)
 
 
