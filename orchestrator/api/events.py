@@ -8,7 +8,8 @@ from typing import Annotated
 import anyio
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Header, Query
-from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+from fastapi.responses import StreamingResponse
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
 from orchestrator.api.context import Caller, Context, Ctx, Needs
 from orchestrator.services import keys
@@ -41,6 +42,7 @@ _WATCH = [
 _POLL_SECONDS = 0.2
 _KEEPALIVE_SECONDS = 15.0
 _PAGE = 500
+_STREAM = "text/event-stream"
 _UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
@@ -71,7 +73,8 @@ def _start(
     "/events",
     dependencies=_WATCH,
     operation_id="stream_events",
-    response_class=EventSourceResponse,
+    response_class=StreamingResponse,
+    responses={200: {"content": {_STREAM: {"schema": {"type": "string"}}}}},
 )
 async def stream(
     ctx: Ctx,
@@ -79,13 +82,14 @@ async def stream(
     last: Annotated[int, Depends(_start)],
     subject: Annotated[str | None, Query(max_length=64)] = None,
     kind: Annotated[str | None, Query(max_length=32)] = None,
-) -> EventSourceResponse:
+) -> StreamingResponse:
     """Events after ``Last-Event-ID`` or ``after``; from now on when neither is given.
 
     Of the kinds that the caller may read; it ends when the token does.
     """
     pages = _pages(ctx, caller, last, subject, kind)
-    return EventSourceResponse(pages, headers=_UNBUFFERED)
+    # FastAPI's own response encodes item by item, from a function that yields them.
+    return StreamingResponse(pages, headers=_UNBUFFERED, media_type=_STREAM)
 
 
 async def _pages(

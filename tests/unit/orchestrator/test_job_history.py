@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from orchestrator.api import events
 from orchestrator.api.events import _fetch, _pages, _start
 from orchestrator.client.sse import Parser
 from orchestrator.domain.logs import LogCap, LogTotals, cut
@@ -335,6 +336,23 @@ def test_a_reader_of_events_sees_live_figures_and_goes_on_after_replaced_ones(jo
         job.report(live=live(job, done))
     again = asyncio.run(read(_start(ctx, None, str(first[-1].id))))
     assert [event.data["done"] for event in again] == [8]
+
+
+def test_events_are_streamed_over_http_as_they_are_made(job, monkeypatch):
+    """A page that no response could send went unseen: streams ended as they began."""
+    platform = job.platform
+
+    def last_look(*args):
+        platform.stopping.set()
+        return _fetch(*args)
+
+    monkeypatch.setattr(events, "_fetch", last_look)
+    job.report(live=live(job, 1))
+    reader = platform.client(platform.key(Role.VIEWER))
+    answer = reader.get("/v1/events", params={"after": 0, "subject": job.id})
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    found = [Event.model_validate_json(one.data) for one in Parser().feed(answer.content)]
+    assert found[-1].data["done"] == 1
 
 
 def test_a_reader_of_one_kind_is_sent_no_other_and_never_looks_twice(job):
