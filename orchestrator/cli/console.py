@@ -120,6 +120,14 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400}d {whole % 86400 // 3600}h"
 
 
+def local_time(at: datetime, now: datetime | None = None) -> str:
+    """A point in time where the reader is, as in ``today 03:44``."""
+    here, today = at.astimezone(), (now or datetime.now(UTC)).astimezone().date()
+    near = {-1: "yesterday", 0: "today", 1: "tomorrow"}
+    day = near.get((here.date() - today).days, f"{here:%Y-%m-%d}")
+    return f"{day} {here:%H:%M}"
+
+
 def age(at: datetime | None, now: datetime | None = None) -> str:
     """How long ago."""
     if at is None:

@@ -46,16 +46,10 @@ def absent_text(view: RolloutView) -> str | None:
         return None
     many = view.absent.devices
     who = "1 device that is not there" if many == 1 else f"{many} devices that are not there"
-    return f"waits for {who}, until {_day(view.absent.until)}"
+    return f"waits for {who}, until {console.local_time(view.absent.until)}"
 
 
 def took(view: RolloutView) -> float:
     """Seconds since it began, or since it was planned if it never did; until it ended."""
     since = view.started_at or view.created_at
     return ((view.ended_at or datetime.now(UTC)) - since).total_seconds()
-
-
-def _day(at: datetime) -> str:
-    here, today = at.astimezone(), datetime.now().astimezone().date()
-    day = {0: "today", 1: "tomorrow"}.get((here.date() - today).days, f"{here:%Y-%m-%d}")
-    return f"{day} {here:%H:%M}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
 
 from orchestrator.cli import console
 from orchestrator.cli.rollout_plan_text import pace_text
@@ -126,18 +125,13 @@ def changes(before: RolloutSpec, after: RolloutSpec) -> Iterator[str]:
 
 
 def asked_text(view: RolloutView) -> str | None:
-    """Who started a rollout that waits for an approval, as in ``ann at 03:44: reason``."""
+    """Who started a rollout that waits for an approval, as in ``ann, today 03:44: reason``."""
     asked = view.asked
     if asked is None:
         return view.requested_by
-    at = "" if asked.at is None else f" at {_local(asked.at)}"
+    at = "" if asked.at is None else f", {console.local_time(asked.at)}"
     reason = f": {console.clean(asked.reason)}" if asked.reason else ""
     return f"{console.clean(asked.name or view.requested_by or 'somebody')}{at}{reason}"
-
-
-def _local(at: datetime) -> str:
-    here, today = at.astimezone(), datetime.now().astimezone().date()
-    return f"{here:%H:%M}" if here.date() == today else f"{here:%Y-%m-%d %H:%M}"
 
 
 def _share(share: float) -> str:
